@@ -1,0 +1,214 @@
+//! One batch: what becomes durable together, or not at all.
+
+use std::fmt;
+
+use bytes::Bytes;
+use unhidra_core::device::Device;
+use unhidra_core::durable::Durable;
+use unhidra_core::ids::{DeviceId, Fence, Offset, Partition, Version};
+use unhidra_core::message::{Command, Uplink};
+use unhidra_core::time::UnixTime;
+
+use crate::CommitError;
+
+/// What the writer calls when a batch is durable or has failed.
+pub type Done = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
+
+/// One partition, one atomic commit.
+pub struct Batch {
+    /// Whose log.
+    pub partition: Partition,
+    /// Under whose ownership.
+    pub fence: Fence,
+    /// What is written, in order.
+    pub ops: Vec<Op>,
+    /// Called once, from the writer's thread: it hands over, and does not work.
+    pub done: Done,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("partition", &self.partition)
+            .field("ops", &self.ops.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a successful commit tells.
+#[derive(Debug)]
+pub struct Committed {
+    /// The place of each [`Op::Reading`] of the batch, in their order.
+    pub readings: Vec<Assigned>,
+    /// Proof for what waited for this commit to be released; one for each [`Op::Session`] and
+    /// [`Op::Chain`] of the batch, in their order.
+    pub durable: Vec<Durable>,
+}
+
+/// The place a row was given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Assigned {
+    /// Its place in the partition's log.
+    pub offset: Offset,
+    /// The place of its device's row before it.
+    pub prev: Offset,
+}
+
+/// Which of a device's two sessions.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Slot {
+    /// The one both sides send in.
+    Present,
+    /// The one before it, which only receives.
+    Previous,
+}
+
+/// Which chain of a session.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Lane {
+    /// What arrives.
+    Receive,
+    /// What is sent.
+    Send,
+}
+
+/// What names one opened message among a device's newest: enough to know a repeat
+/// (e2ee/PROTOCOL.md section 7).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct MessageTag {
+    /// The first 4 bytes of its ratchet key.
+    pub key: [u8; 4],
+    /// Its message number N.
+    pub number: u32,
+    /// The first 4 bytes of its authentication tag.
+    pub tag: [u8; 4],
+}
+
+/// One write. A wrong `expect` fails the batch it is in, alone.
+///
+/// Each of [`Op::Session`], [`Op::Chain`] and [`Op::Rotate`] moves the device's version on by one;
+/// further ones of the same batch expect the moved version.
+pub enum Op {
+    /// Writes a session whole, and deletes its chain records.
+    Session {
+        /// Whose.
+        device: DeviceId,
+        /// Which of the two.
+        slot: Slot,
+        /// The version before this write.
+        expect: Version,
+        /// The state.
+        whole: Bytes,
+    },
+    /// Writes what a plain message moved; the whole beneath it stays.
+    Chain {
+        /// Whose.
+        device: DeviceId,
+        /// Which of the two.
+        slot: Slot,
+        /// Which chain.
+        lane: Lane,
+        /// The version before this write.
+        expect: Version,
+        /// The chain, at most 48 bytes: with header, version, nonce and tag at most 80 on disk.
+        delta: Bytes,
+    },
+    /// Makes the present session the previous one, chain records and all; what was the previous
+    /// one is deleted. Followed by the [`Op::Session`] of the new one in the same batch.
+    Rotate {
+        /// Whose.
+        device: DeviceId,
+        /// The version before this write.
+        expect: Version,
+    },
+    /// Deletes the previous session, once its day is over, or both, when an identity changes.
+    EndSessions {
+        /// Whose.
+        device: DeviceId,
+        /// The version before this write.
+        expect: Version,
+        /// Whether the present one goes too.
+        present: bool,
+    },
+    /// Writes what outlives sessions: the last handshake counter, the hour of the last
+    /// ResetRequest, whether the node was restored. Opaque here.
+    Peer {
+        /// Whose.
+        device: DeviceId,
+        /// The record.
+        bytes: Bytes,
+    },
+    /// Appends a row. The writer gives its offset.
+    Reading {
+        /// What names it among the newest.
+        tag: MessageTag,
+        /// What was said, and by whom.
+        uplink: Uplink,
+    },
+    /// Writes a command, new or moved on. A command that [is final] stays readable by its id.
+    ///
+    /// [is final]: unhidra_core::message::CommandState::is_final
+    Command(Command),
+    /// Writes a device of the registry. A new id is given the next number; a known one keeps its
+    /// number whatever the record says.
+    Device(Device),
+    /// Writes or deletes a prekey.
+    Prekey(PrekeyChange),
+    /// Writes or deletes a record of the broker's.
+    Broker {
+        /// In which table.
+        table: BrokerTable,
+        /// Under which key.
+        key: Bytes,
+        /// What, or nothing to delete it.
+        value: Option<Bytes>,
+    },
+}
+
+/// The broker's tables.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u8)]
+pub enum BrokerTable {
+    /// Retained messages by Topic Name.
+    Retained = 1,
+    /// Sessions by identity and Client Identifier.
+    Sessions = 2,
+    /// Queued messages by session and sequence.
+    Queued = 3,
+}
+
+/// Whose prekey it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum PrekeyKind {
+    /// A signed prekey (SPK), for all devices.
+    Signed,
+    /// The one-time prekey (OPK) that waits for this device.
+    OneTime(DeviceId),
+}
+
+/// A prekey as it lies.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PrekeyRecord {
+    /// Whose.
+    pub kind: PrekeyKind,
+    /// Its id, never given twice.
+    pub id: u32,
+    /// When it was made.
+    pub created_at: UnixTime,
+    /// The secret, in the bridge's encoding.
+    pub secret: Bytes,
+}
+
+/// A change to the prekeys.
+#[derive(Debug)]
+pub enum PrekeyChange {
+    /// Writes one.
+    Put(PrekeyRecord),
+    /// Deletes one; a missing one is no error.
+    Delete {
+        /// Whose.
+        kind: PrekeyKind,
+        /// Which.
+        id: u32,
+    },
+}

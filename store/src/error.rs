@@ -1,0 +1,62 @@
+//! What goes wrong here.
+
+use thiserror::Error;
+use unhidra_core::ids::{DeviceId, Fence, Version};
+
+use crate::Batch;
+
+/// The writer's queue is full. Holds the batch, unharmed.
+#[derive(Debug)]
+pub struct Full(pub Box<Batch>);
+
+/// Why a batch is not durable, or not known to be.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum CommitError {
+    /// The batch expected another version of a device's session: it alone failed, nothing of it
+    /// was written. Read the device again.
+    #[error("the session of {device} is at version {found}, the batch expected {expected}")]
+    Version {
+        /// Whose session.
+        device: DeviceId,
+        /// What the batch expected.
+        expected: Version,
+        /// What the store has.
+        found: Version,
+    },
+    /// Another owner has taken the partition.
+    #[error("fence {found} is older than {held}, under which the partition is held")]
+    Fenced {
+        /// The batch's fence.
+        found: Fence,
+        /// The partition's.
+        held: Fence,
+    },
+    /// A command, a device or a session of a device the registry does not hold.
+    #[error("no device {0} is enrolled")]
+    NoDevice(DeviceId),
+    /// The write failed, here or in a batch before this one. Whether it is on disk is not known.
+    #[error("the commit failed and its outcome is unknown: {0}")]
+    Unknown(String),
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why a read failed.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum ReadError {
+    /// A record does not say what a record says: damage, or another key.
+    #[error("the record {record} is damaged: {cause}")]
+    Damaged {
+        /// Which record.
+        record: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The engine failed.
+    #[error("the store failed to read: {0}")]
+    Engine(String),
+    /// The store is closed or reopening.
+    #[error("the store does not serve now")]
+    Unavailable,
+}

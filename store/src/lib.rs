@@ -1,0 +1,166 @@
+//! What must survive: session records, readings, commands and the device registry.
+//!
+//! The interface of every engine. [`contract`] says what each must do; `embedded` is the default
+//! engine over fjall, `memory` the one with crash points.
+//!
+//! Writes go through [`Store::submit`], reads are asynchronous, and nothing here knows what a
+//! session record or a body means.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+use unhidra_core::device::Device;
+use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition, Version};
+use unhidra_core::message::{Command, Reading};
+
+mod batch;
+mod error;
+
+pub use batch::{
+    Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
+};
+pub use error::{CommitError, Full, ReadError};
+
+/// A future without a name, so that [`Store`] can be a trait object.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Whether an engine serves.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Health {
+    /// It does.
+    Ready,
+    /// A commit failed; its outcome is being read back. Everything in memory that was ahead of the
+    /// store is void: drop it, and read again when `Ready` returns.
+    Reopening,
+    /// It cannot go on without a person.
+    Failed(String),
+}
+
+/// How much a page may hold: whichever bound is met first ends it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limit {
+    /// Rows, at least 1.
+    pub rows: usize,
+    /// Bytes of bodies; one row is always given, however large.
+    pub bytes: usize,
+}
+
+impl Default for Limit {
+    /// 256 rows, 256 KiB.
+    fn default() -> Self {
+        Self { rows: 256, bytes: 256 * 1024 }
+    }
+}
+
+/// A run of rows in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether there was more at the time of reading.
+    pub more: bool,
+}
+
+/// One session's records as they lie.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct StoredSession {
+    /// The whole state, written at DH steps and by a seal that made one.
+    pub whole: bytes::Bytes,
+    /// What the receiving chain has become since.
+    pub receive: Option<bytes::Bytes>,
+    /// What the sending chain has become since.
+    pub send: Option<bytes::Bytes>,
+}
+
+/// All a shard needs to go on with a device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stored {
+    /// The expectation of the next write.
+    pub version: Version,
+    /// The present session.
+    pub present: Option<StoredSession>,
+    /// The session before it, which only receives.
+    pub previous: Option<StoredSession>,
+    /// What outlives sessions; see [`Op::Peer`].
+    pub peer: Option<bytes::Bytes>,
+    /// The tags of the device's newest rows, oldest first, at most [`RECENT_TAGS`].
+    pub recent: Vec<MessageTag>,
+    /// The device's newest row, [`Offset::ZERO`] without one.
+    pub newest: Offset,
+}
+
+/// How many rows' tags [`Stored::recent`] gives (e2ee/PROTOCOL.md section 7).
+pub const RECENT_TAGS: usize = 32;
+
+/// What must survive, and the order it survives in.
+pub trait Store: Send + Sync + 'static {
+    /// Hands a batch to the partition's writer, and never waits.
+    ///
+    /// Its `done` is called from the writer, in the order of submission within the partition, once
+    /// the batch is durable or has failed. When a commit fails every batch behind it fails too.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] gives the batch back; submit it again when [`Store::room`] notifies.
+    fn submit(&self, batch: Batch) -> Result<(), Full>;
+
+    /// Notified (`notify_waiters`) whenever the partition's writer has taken what waited. Enable
+    /// the `notified()` future before `submit`, or the signal may come between.
+    fn room(&self, partition: Partition) -> Arc<Notify>;
+
+    /// A device's session records, its newest tags and its newest row. `None` where nothing was
+    /// ever written of it.
+    fn session(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Stored>, ReadError>>;
+
+    /// A device's rows after `after`, in order.
+    fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
+
+    /// A device's newest rows, newest first, rows nobody is shown left out.
+    fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
+
+    /// A partition's rows after `after`, in order.
+    fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
+
+    /// The newest durable row of a partition.
+    fn committed(&self, partition: Partition) -> watch::Receiver<Offset>;
+
+    /// Whether the engine serves.
+    fn health(&self) -> watch::Receiver<Health>;
+
+    /// A device of the registry.
+    fn device(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Device>, ReadError>>;
+
+    /// Devices in the order of their ids, after `after`; `max` counts rows alone.
+    fn devices(&self, after: Option<&DeviceId>, max: usize) -> BoxFuture<'_, Result<Page<Device>, ReadError>>;
+
+    /// One command.
+    fn command(&self, device: &DeviceId, id: &CommandId) -> BoxFuture<'_, Result<Option<Command>, ReadError>>;
+
+    /// A device's commands that are not final, oldest first.
+    fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>>;
+
+    /// The node's signed prekeys, and the one-time prekey of `device`.
+    fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;
+
+    /// The broker's records of a table whose keys begin with `prefix`, in order.
+    fn broker_records(
+        &self,
+        table: BrokerTable,
+        prefix: &[u8],
+    ) -> BoxFuture<'_, Result<Vec<(bytes::Bytes, bytes::Bytes)>, ReadError>>;
+
+    /// Which partition holds a device.
+    fn partition_of(&self, device: &DeviceId) -> Partition;
+
+    /// How many partitions there are; they are numbered from 0.
+    fn partitions(&self) -> u16;
+
+    /// The fence this process holds a partition under.
+    fn fence(&self, partition: Partition) -> Fence;
+
+    /// The log's life: a cursor of another epoch cannot be resumed.
+    fn epoch(&self) -> Epoch;
+
+    /// Commits what was submitted, closes the files and refuses everything after.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
