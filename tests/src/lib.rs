@@ -1,1 +1,2 @@
-//! Room under construction.
+//! The simulated world: an [`App`](unhidra_node::app::App) on doors that a test holds, and devices
+//! and clients that walk through them.

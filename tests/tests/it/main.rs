@@ -1,0 +1,3 @@
+//! The scenarios that cross crates, one test binary.
+
+mod tidy;
