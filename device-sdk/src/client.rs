@@ -1,0 +1,652 @@
+//! The device's MQTT 5 client: bytes in, bytes out, timers as values. No socket, no clock.
+//!
+//! ```text
+//! Offline --open--> Connecting --CONNACK 0--> Online --error, disconnect--> Closing --DISCONNECT--> Closed
+//!    ^                  |                       |                                                     |
+//!    |                  +--CONNACK >= 0x80------+--DISCONNECT of the server-----------------------> Closed
+//!    +-------------------------------------- closed --------------------------------------------------+
+//! ```
+//!
+//! Clause numbers are of MQTT 5.0.
+
+use core::time::Duration;
+
+use heapless::{Deque, Vec};
+use thiserror::Error;
+use unhidra_core::ids::DeviceId;
+use unhidra_core::time::Timestamp;
+
+mod assembler;
+mod decode;
+mod encode;
+mod reason;
+mod window;
+mod wire;
+
+pub use decode::DecodeError;
+pub use reason::ReasonCode;
+pub use window::Publication;
+
+use assembler::{AssembleError, Assembler};
+use decode::{Connack, Packet};
+use window::Window;
+
+/// Messages of the server that may wait for their PUBACK at once; announced as Receive Maximum.
+/// A server that sends more is disconnected with 0x93.
+pub const RECEIVE_MAX: usize = 4;
+
+/// The longest control packet that is no PUBLISH: SUBSCRIBE to two topics of the longest kind.
+const CONTROL_LEN_MAX: usize = 384;
+
+/// How a message travels.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Qos {
+    /// Sent once, perhaps lost.
+    AtMostOnce,
+    /// Sent until it is acknowledged.
+    AtLeastOnce,
+}
+
+/// What CONNECT asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOptions {
+    /// The Client Identifier: the device's name.
+    pub client_id: DeviceId,
+    /// Whether the server is to forget the MQTT session of before.
+    pub clean_start: bool,
+    /// How long the server keeps the MQTT session after the connection ends.
+    pub session_expiry_s: u32,
+    /// The longest silence promised; 0 promises nothing.
+    pub keep_alive_s: u16,
+    /// How long an answer to CONNECT, SUBSCRIBE or PINGREQ may take.
+    pub response_timeout: Duration,
+}
+
+/// The client. `PACKET` bounds every packet both ways, in bytes, and is announced as Maximum
+/// Packet Size; `WINDOW` is how many of its own messages it holds until they are acknowledged.
+pub struct Client<const PACKET: usize, const WINDOW: usize> {
+    options: ClientOptions,
+    state: State,
+    /// Counts connections, so that an answer for an old one is known.
+    connection: u32,
+    assembler: Assembler<PACKET>,
+    window: Window<PACKET, WINDOW>,
+    unanswered: Vec<u16, RECEIVE_MAX>,
+    answers: Deque<(u16, ReasonCode), RECEIVE_MAX>,
+    control: Control,
+}
+
+/// One control packet, written when it is due.
+struct Control {
+    pending: bool,
+    len: usize,
+    bytes: [u8; CONTROL_LEN_MAX],
+}
+
+enum State {
+    Offline,
+    Connecting { deadline: Timestamp },
+    Online(Online),
+    Closing(ReasonCode),
+    Closed,
+}
+
+struct Online {
+    in_flight_max: usize,
+    packet_len_max: usize,
+    /// Silence after which PINGREQ is due; `None` without Keep Alive.
+    ping_after: Option<Duration>,
+    last_sent_at: Timestamp,
+    last_received_at: Timestamp,
+    ping: Ping,
+    subscription: Subscription,
+}
+
+enum Ping {
+    Idle,
+    Due,
+    Sent { deadline: Timestamp },
+}
+
+enum Subscription {
+    None,
+    Asked { packet_id: u16, count: usize, deadline: Timestamp },
+}
+
+/// What a packet of the server means.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Incoming<'a> {
+    /// The server takes the connection.
+    Connected {
+        /// Whether it kept the MQTT session of before.
+        session_present: bool,
+    },
+    /// Every topic asked for is granted.
+    Subscribed,
+    /// A message.
+    Message {
+        /// Its Topic Name.
+        topic: &'a str,
+        /// What it carries.
+        payload: &'a [u8],
+        /// To be answered with [`Client::acknowledge`]; `None` at QoS 0.
+        delivery: Option<Delivery>,
+    },
+    /// PUBACK: the server took a message, or refused it.
+    Acknowledged {
+        /// Which.
+        publication: Publication,
+        /// Success, or why it was refused.
+        reason: ReasonCode,
+    },
+}
+
+/// The right, and the duty, to answer one message of the server. Not `Clone`.
+#[derive(Debug, Eq, PartialEq)]
+#[must_use = "the server waits for PUBACK and sends at most RECEIVE_MAX messages without one"]
+pub struct Delivery {
+    packet_id: u16,
+    connection: u32,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum Ended {
+    /// The server sent what is no packet.
+    #[error("the server sent what is no packet: {0}")]
+    Malformed(DecodeError),
+    /// The server sent more than was announced as Maximum Packet Size.
+    #[error("the server sent a packet of {len} bytes, at most {max} were announced")]
+    PacketTooLarge {
+        /// Bytes of the packet.
+        len: usize,
+        /// Bytes announced.
+        max: usize,
+    },
+    /// The server did not take the connection.
+    #[error("the server refused the connection: {0}")]
+    Refused(ReasonCode),
+    /// The server does not grant a topic.
+    #[error("the server refused a subscription: {0}")]
+    SubscriptionRefused(ReasonCode),
+    /// The server offers QoS 0 alone.
+    #[error("the server takes no message with QoS 1")]
+    QosNotSupported,
+    /// A packet that may not come then.
+    #[error("the server sent a packet out of turn")]
+    OutOfTurn,
+    /// An answer to something that was never asked.
+    #[error("the server answered packet {0}, which nobody sent")]
+    UnknownPacketId(u16),
+    /// More messages than the Receive Maximum allows.
+    #[error("the server sent more messages at once than was announced")]
+    ReceiveMaximumExceeded,
+    /// An answer did not come.
+    #[error("the server did not answer in time")]
+    Silent,
+    /// The server ended it.
+    #[error("the server disconnected: {0}")]
+    ByServer(ReasonCode),
+    /// This side ended it.
+    #[error("disconnected: {0}")]
+    ByDevice(ReasonCode),
+    /// The transport is gone.
+    #[error("the transport is gone")]
+    TransportLost,
+}
+
+impl Ended {
+    /// What DISCONNECT tells the server, where there is one to tell.
+    #[must_use]
+    pub const fn reason_code(self) -> Option<ReasonCode> {
+        match self {
+            Self::Malformed(error) => Some(error.reason_code()),
+            Self::PacketTooLarge { .. } => Some(ReasonCode::PACKET_TOO_LARGE),
+            Self::SubscriptionRefused(_) | Self::QosNotSupported => Some(ReasonCode::IMPLEMENTATION_SPECIFIC),
+            Self::OutOfTurn | Self::UnknownPacketId(_) => Some(ReasonCode::PROTOCOL_ERROR),
+            Self::ReceiveMaximumExceeded => Some(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED),
+            // 0x8D, Keep Alive timeout, is a server's alone (table 3-10).
+            Self::Silent => Some(ReasonCode::UNSPECIFIED_ERROR),
+            Self::ByDevice(reason) => Some(reason),
+            Self::Refused(_) | Self::ByServer(_) | Self::TransportLost => None,
+        }
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum PublishError {
+    /// Every slot of the window is in use, or 32 would be on their way. Ask again after a PUBACK.
+    #[error("as many messages as may be are on their way")]
+    Full,
+    /// The packet is larger than the buffer, or than the server takes.
+    #[error("a packet of {len} bytes, at most {max} are possible")]
+    TooLarge {
+        /// Bytes of the packet.
+        len: usize,
+        /// Bytes possible.
+        max: usize,
+    },
+    /// There is no connection.
+    #[error("not connected")]
+    NotConnected,
+}
+
+/// Messages that may follow the oldest unacknowledged one of QoS 1: the other side knows a repeat
+/// by its memory of the last 32 (e2ee/PROTOCOL.md section 7).
+const AFTER_OLDEST_MAX: u64 = 31;
+
+impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
+    /// A client without a connection.
+    #[must_use]
+    pub const fn new(options: ClientOptions) -> Self {
+        Self {
+            options,
+            state: State::Offline,
+            connection: 0,
+            assembler: Assembler::new(),
+            window: Window::new(),
+            unanswered: Vec::new(),
+            answers: Deque::new(),
+            control: Control { pending: false, len: 0, bytes: [0; CONTROL_LEN_MAX] },
+        }
+    }
+
+    /// The transport is up: CONNECT is due.
+    pub fn open(&mut self, now: Timestamp) {
+        self.closed();
+        let connect = encode::Connect {
+            client_id: self.options.client_id.as_str(),
+            clean_start: self.options.clean_start,
+            keep_alive_s: self.options.keep_alive_s,
+            session_expiry_s: self.options.session_expiry_s,
+            receive_max: RECEIVE_MAX as u16,
+            packet_len_max: u32::try_from(PACKET).unwrap_or(u32::MAX),
+        };
+        self.control.write(|out| connect.write(out));
+        self.state = State::Connecting { deadline: now.saturating_add(self.options.response_timeout) };
+    }
+
+    /// The transport is gone. What was not acknowledged waits for the next connection.
+    pub fn closed(&mut self) {
+        self.state = State::Offline;
+        self.connection = self.connection.wrapping_add(1);
+        self.assembler.clear();
+        self.unanswered.clear();
+        self.answers.clear();
+        self.control.pending = false;
+    }
+
+    /// Whether the server has taken the connection and it has not ended.
+    #[must_use]
+    pub const fn is_online(&self) -> bool {
+        matches!(self.state, State::Online(_))
+    }
+
+    /// Whether nothing more is to be sent or read, so that the transport can be closed.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        matches!(self.state, State::Offline | State::Closed)
+    }
+
+    /// Takes bytes off the front of `bytes`, up to the end of one packet, and says what it means.
+    /// Call again until it gives `None`: then `bytes` is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`] says why the connection is over; a DISCONNECT may be left to send.
+    pub fn handle_bytes<'a>(&'a mut self, bytes: &mut &[u8], now: Timestamp) -> Result<Option<Incoming<'a>>, Ended> {
+        loop {
+            let whole = match self.state {
+                State::Connecting { .. } | State::Online(_) => self.assembler.feed(bytes),
+                // What comes after the end is not read.
+                State::Offline | State::Closing(_) | State::Closed => {
+                    *bytes = &[];
+                    return Ok(None);
+                }
+            };
+            let (first, body) = match whole {
+                Ok(Some(whole)) => whole,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(end(&mut self.state, Ended::from_assembler(error, PACKET))),
+            };
+            let mut inner = Inner {
+                state: &mut self.state,
+                connection: self.connection,
+                window: &mut self.window,
+                unanswered: &mut self.unanswered,
+                options: &self.options,
+            };
+            let handled =
+                decode::decode(first, body).map_err(Ended::Malformed).and_then(|packet| inner.handle(packet, now));
+            match handled {
+                Ok(Step::Nothing) => {}
+                Ok(Step::Connected { session_present }) => return Ok(Some(Incoming::Connected { session_present })),
+                Ok(Step::Subscribed) => return Ok(Some(Incoming::Subscribed)),
+                Ok(Step::Acknowledged { publication, reason }) => {
+                    return Ok(Some(Incoming::Acknowledged { publication, reason }));
+                }
+                Ok(Step::Message { delivery }) => return Ok(self.message(delivery)),
+                Err(ended) => return Err(end(&mut self.state, ended)),
+            }
+        }
+    }
+
+    /// The message that was just put together.
+    fn message(&self, delivery: Option<Delivery>) -> Option<Incoming<'_>> {
+        let (first, body) = self.assembler.whole()?;
+        match decode::decode(first, body) {
+            Ok(Packet::Publish { topic, payload, .. }) => Some(Incoming::Message { topic, payload, delivery }),
+            _ => None,
+        }
+    }
+
+    /// Answers a message of the server. An answer for a connection that is over is dropped: the
+    /// server sends that message again.
+    pub fn acknowledge(&mut self, delivery: Delivery, reason: ReasonCode) {
+        if delivery.connection != self.connection {
+            return;
+        }
+        if let Some(at) = self.unanswered.iter().position(|id| *id == delivery.packet_id) {
+            self.unanswered.swap_remove(at);
+            // At most RECEIVE_MAX are unanswered or queued, so there is room.
+            let _ = self.answers.push_back((delivery.packet_id, reason));
+        }
+    }
+
+    /// Subscribes to `topics` at QoS 1. Once a connection; further calls replace what was not sent.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] where there is no connection or the topics are too long.
+    pub fn subscribe(&mut self, topics: &[&str], now: Timestamp) -> Result<(), PublishError> {
+        let State::Online(online) = &mut self.state else { return Err(PublishError::NotConnected) };
+        let packet_id = self.window.take_packet_id();
+        if !self.control.write(|out| encode::subscribe(out, packet_id, topics)) {
+            return Err(PublishError::TooLarge { len: CONTROL_LEN_MAX + 1, max: CONTROL_LEN_MAX });
+        }
+        let deadline = now.saturating_add(self.options.response_timeout);
+        online.subscription = Subscription::Asked { packet_id, count: topics.len(), deadline };
+        Ok(())
+    }
+
+    /// Whether [`publish`](Self::publish) has a slot now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let after_oldest = self.window.since_oldest_unacknowledged();
+        self.is_online() && self.window.has_room() && after_oldest.is_none_or(|after| after < AFTER_OLDEST_MAX)
+    }
+
+    /// The most bytes of payload a message to `topic` may have on this connection.
+    #[must_use]
+    pub fn payload_len_max(&self, topic: &str) -> usize {
+        let State::Online(online) = &self.state else { return 0 };
+        let max = online.packet_len_max.min(PACKET);
+        // The length of the length depends on the length: step down until it fits.
+        let mut payload = max.saturating_sub(encode::publish_len(topic, true, 0));
+        while payload > 0 && encode::publish_len(topic, true, payload) > max {
+            payload -= 1;
+        }
+        payload
+    }
+
+    /// Takes a message for sending. Its bytes wait here until PUBACK and are sent again, the same
+    /// ones, on every new connection.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing was taken.
+    pub fn publish(&mut self, topic: &str, qos: Qos, payload: &[u8]) -> Result<Publication, PublishError> {
+        let State::Online(online) = &self.state else { return Err(PublishError::NotConnected) };
+        let acknowledged = qos == Qos::AtLeastOnce;
+        let (len, max) = (encode::publish_len(topic, acknowledged, payload.len()), online.packet_len_max.min(PACKET));
+        if len > max {
+            return Err(PublishError::TooLarge { len, max });
+        }
+        if !self.has_room() {
+            return Err(PublishError::Full);
+        }
+        self.window.push(topic, acknowledged, payload).map_err(|_| PublishError::Full)
+    }
+
+    /// Ends the connection: DISCONNECT is due.
+    pub fn disconnect(&mut self, reason: ReasonCode) {
+        match self.state {
+            State::Online(_) => {
+                end(&mut self.state, Ended::ByDevice(reason));
+            }
+            // Before CONNACK the transport is simply closed.
+            State::Connecting { .. } => self.state = State::Closed,
+            State::Offline | State::Closing(_) | State::Closed => {}
+        }
+    }
+
+    /// The bytes to send next, whole packets. The caller sends all of them, in order, or calls
+    /// [`closed`](Self::closed).
+    pub fn poll_transmit(&mut self, now: Timestamp) -> Option<&[u8]> {
+        match &mut self.state {
+            State::Offline | State::Closed => None,
+            State::Connecting { .. } => self.control.take(),
+            State::Closing(reason) => {
+                let reason = *reason;
+                self.state = State::Closed;
+                self.control.write(|out| encode::disconnect(out, reason));
+                self.control.take()
+            }
+            State::Online(online) => {
+                if !self.control.pending {
+                    if let Some((packet_id, reason)) = self.answers.pop_front() {
+                        self.control.write(|out| encode::puback(out, packet_id, reason));
+                    } else if matches!(online.ping, Ping::Due) {
+                        self.control.write(encode::pingreq);
+                        online.ping = Ping::Sent { deadline: now.saturating_add(self.options.response_timeout) };
+                    }
+                }
+                let bytes =
+                    if self.control.pending { self.control.take() } else { self.window.send(online.in_flight_max) };
+                if bytes.is_some() {
+                    online.last_sent_at = now;
+                }
+                bytes
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Offline | State::Closing(_) | State::Closed => None,
+            State::Connecting { deadline } => Some(*deadline),
+            State::Online(online) => {
+                let ping = match online.ping {
+                    Ping::Idle => online.ping_at(),
+                    Ping::Due => None,
+                    Ping::Sent { deadline } => Some(deadline),
+                };
+                let subscription = match online.subscription {
+                    Subscription::None => None,
+                    Subscription::Asked { deadline, .. } => Some(deadline),
+                };
+                [ping, subscription].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended::Silent`] where an answer is overdue.
+    pub fn handle_timeout(&mut self, now: Timestamp) -> Result<(), Ended> {
+        let silent = match &mut self.state {
+            State::Offline | State::Closing(_) | State::Closed => false,
+            State::Connecting { deadline } if now >= *deadline => {
+                // Nothing may be sent before CONNACK but what CONNECT began.
+                self.state = State::Closed;
+                return Err(Ended::Silent);
+            }
+            State::Connecting { .. } => false,
+            State::Online(online) => {
+                if matches!(online.ping, Ping::Idle) && online.ping_at().is_some_and(|at| now >= at) {
+                    online.ping = Ping::Due;
+                }
+                let ping = matches!(online.ping, Ping::Sent { deadline } if now >= deadline);
+                let subscription =
+                    matches!(online.subscription, Subscription::Asked { deadline, .. } if now >= deadline);
+                ping || subscription
+            }
+        };
+        if silent { Err(end(&mut self.state, Ended::Silent)) } else { Ok(()) }
+    }
+}
+
+/// Ends the connection for a reason, and gives the reason back.
+fn end(state: &mut State, ended: Ended) -> Ended {
+    *state = match ended.reason_code() {
+        // Before CONNACK a client has nothing to say but CONNECT.
+        Some(reason) if matches!(state, State::Online(_)) => State::Closing(reason),
+        _ => State::Closed,
+    };
+    ended
+}
+
+impl Ended {
+    fn from_assembler(error: AssembleError, max: usize) -> Self {
+        match error {
+            AssembleError::Malformed(error) => Self::Malformed(error),
+            AssembleError::TooLarge { len } => Self::PacketTooLarge { len, max },
+        }
+    }
+}
+
+/// The client without the buffer a packet is read from.
+struct Inner<'a, const PACKET: usize, const WINDOW: usize> {
+    state: &'a mut State,
+    connection: u32,
+    window: &'a mut Window<PACKET, WINDOW>,
+    unanswered: &'a mut Vec<u16, RECEIVE_MAX>,
+    options: &'a ClientOptions,
+}
+
+enum Step {
+    Nothing,
+    Connected { session_present: bool },
+    Subscribed,
+    Message { delivery: Option<Delivery> },
+    Acknowledged { publication: Publication, reason: ReasonCode },
+}
+
+impl<const PACKET: usize, const WINDOW: usize> Inner<'_, PACKET, WINDOW> {
+    fn handle(&mut self, packet: Packet<'_>, now: Timestamp) -> Result<Step, Ended> {
+        let online = match (&mut *self.state, &packet) {
+            (State::Connecting { .. }, Packet::Connack(connack)) => return self.connack(*connack, now),
+            (State::Online(online), _) => online,
+            _ => return Err(Ended::OutOfTurn),
+        };
+        online.last_received_at = now;
+        match packet {
+            Packet::Connack(_) => Err(Ended::OutOfTurn),
+            Packet::Publish { packet_id: None, .. } => Ok(Step::Message { delivery: None }),
+            Packet::Publish { packet_id: Some(packet_id), .. } => {
+                if self.unanswered.contains(&packet_id) {
+                    return Err(Ended::OutOfTurn);
+                }
+                self.unanswered.push(packet_id).map_err(|_| Ended::ReceiveMaximumExceeded)?;
+                Ok(Step::Message { delivery: Some(Delivery { packet_id, connection: self.connection }) })
+            }
+            Packet::Puback { packet_id, reason } => match self.window.acknowledge(packet_id) {
+                Some(publication) => Ok(Step::Acknowledged { publication, reason }),
+                None => Err(Ended::UnknownPacketId(packet_id)),
+            },
+            Packet::Suback { packet_id, reasons } => suback(&mut online.subscription, packet_id, reasons),
+            Packet::Pingresp => match online.ping {
+                Ping::Sent { .. } => {
+                    online.ping = Ping::Idle;
+                    Ok(Step::Nothing)
+                }
+                Ping::Idle | Ping::Due => Err(Ended::OutOfTurn),
+            },
+            Packet::Disconnect { reason } => Err(Ended::ByServer(reason)),
+        }
+    }
+
+    fn connack(&mut self, connack: Connack, now: Timestamp) -> Result<Step, Ended> {
+        if connack.reason.is_failure() {
+            return Err(Ended::Refused(connack.reason));
+        }
+        if connack.session_present && self.options.clean_start {
+            return Err(Ended::OutOfTurn);
+        }
+        let keep_alive_s = connack.keep_alive_s.unwrap_or(self.options.keep_alive_s);
+        *self.state = State::Online(Online {
+            in_flight_max: usize::from(connack.receive_max),
+            packet_len_max: usize::try_from(connack.packet_len_max).unwrap_or(usize::MAX),
+            ping_after: ping_after(keep_alive_s),
+            last_sent_at: now,
+            last_received_at: now,
+            ping: Ping::Idle,
+            subscription: Subscription::None,
+        });
+        if connack.qos_max == 0 {
+            return Err(Ended::QosNotSupported);
+        }
+        self.window.rewind(connack.session_present);
+        Ok(Step::Connected { session_present: connack.session_present })
+    }
+}
+
+fn suback(subscription: &mut Subscription, packet_id: u16, reasons: &[u8]) -> Result<Step, Ended> {
+    match *subscription {
+        Subscription::Asked { packet_id: asked, count, .. } if asked == packet_id => {
+            if reasons.len() != count {
+                return Err(Ended::Malformed(DecodeError::Trailing));
+            }
+            if let Some(refused) = reasons.iter().map(|code| ReasonCode(*code)).find(|code| code.is_failure()) {
+                return Err(Ended::SubscriptionRefused(refused));
+            }
+            *subscription = Subscription::None;
+            Ok(Step::Subscribed)
+        }
+        _ => Err(Ended::UnknownPacketId(packet_id)),
+    }
+}
+
+/// PINGREQ leaves after three quarters of the Keep Alive, so that a slow network does not break
+/// the promise.
+fn ping_after(keep_alive_s: u16) -> Option<Duration> {
+    (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 750))
+}
+
+impl Online {
+    /// When PINGREQ is due: after silence of either side, since a server that is gone is noticed
+    /// by what it does not answer.
+    fn ping_at(&self) -> Option<Timestamp> {
+        let quiet_since = self.last_sent_at.min(self.last_received_at);
+        self.ping_after.map(|after| quiet_since.saturating_add(after))
+    }
+}
+
+impl Control {
+    /// Writes a packet that is then due; `false` where it is longer than the buffer.
+    fn write(&mut self, write: impl FnOnce(&mut [u8]) -> Result<usize, wire::NoRoom>) -> bool {
+        match write(&mut self.bytes) {
+            Ok(len) => {
+                (self.pending, self.len) = (true, len);
+                true
+            }
+            Err(wire::NoRoom) => false,
+        }
+    }
+
+    fn take(&mut self) -> Option<&[u8]> {
+        if !self.pending {
+            return None;
+        }
+        self.pending = false;
+        self.bytes.get(..self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! What was published and is not yet done with: the same bytes wait here until PUBACK, over
+//! connections too. Sending them again is no seal.
+//!
+//! ```text
+//! Free --push--> Waiting --send--> Sent (QoS 1) --acknowledge--> Free
+//!   ^               |  ^             |
+//!   |               |  +---rewind----+
+//!   +-send (QoS 0)--+
+//! ```
+
+use super::encode::{self, PUBLISH_DUP};
+use super::wire::NoRoom;
+
+/// Names one publish for as long as its client lives: 1, 2, 3 ... in the order they were made.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Publication(u64);
+
+/// At most `SLOTS` packets, each of at most `PACKET` bytes.
+pub(crate) struct Window<const PACKET: usize, const SLOTS: usize> {
+    slots: [Slot<PACKET>; SLOTS],
+    next: u64,
+    next_packet_id: u16,
+}
+
+struct Slot<const PACKET: usize> {
+    state: State,
+    publication: Publication,
+    packet_id: Option<u16>,
+    len: usize,
+    bytes: [u8; PACKET],
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum State {
+    Free,
+    Waiting,
+    Sent,
+}
+
+impl<const PACKET: usize> Slot<PACKET> {
+    const FREE: Self =
+        Self { state: State::Free, publication: Publication(0), packet_id: None, len: 0, bytes: [0; PACKET] };
+
+    fn packet(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl<const PACKET: usize, const SLOTS: usize> Window<PACKET, SLOTS> {
+    pub(crate) const fn new() -> Self {
+        Self { slots: [const { Slot::FREE }; SLOTS], next: 1, next_packet_id: 1 }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.iter().any(|slot| slot.state == State::Free)
+    }
+
+    /// How many publishes were made since the oldest one that still waits for its PUBACK, itself
+    /// not counted; `None` where none waits.
+    pub(crate) fn since_oldest_unacknowledged(&self) -> Option<u64> {
+        let waits = |slot: &&Slot<PACKET>| slot.state != State::Free && slot.packet_id.is_some();
+        let oldest = self.slots.iter().filter(waits).map(|slot| slot.publication).min()?;
+        Some(self.next.saturating_sub(oldest.0).saturating_sub(1))
+    }
+
+    /// A packet identifier that no packet here uses.
+    pub(crate) fn take_packet_id(&mut self) -> u16 {
+        loop {
+            let id = self.next_packet_id;
+            self.next_packet_id = id.checked_add(1).unwrap_or(1);
+            // Slots are few and identifiers are many, so this ends.
+            if !self.slots.iter().any(|slot| slot.state != State::Free && slot.packet_id == Some(id)) {
+                return id;
+            }
+        }
+    }
+
+    /// Takes a PUBLISH. `NoRoom` where no slot is free or the packet is longer than one.
+    pub(crate) fn push(&mut self, topic: &str, acknowledged: bool, payload: &[u8]) -> Result<Publication, NoRoom> {
+        let packet_id = if acknowledged { Some(self.take_packet_id()) } else { None };
+        let publication = Publication(self.next);
+        let slot = self.slots.iter_mut().find(|slot| slot.state == State::Free).ok_or(NoRoom)?;
+        let len = encode::publish(&mut slot.bytes, topic, packet_id, payload)?;
+        self.next += 1;
+        (slot.state, slot.publication, slot.packet_id, slot.len) = (State::Waiting, publication, packet_id, len);
+        Ok(publication)
+    }
+
+    /// The next packet to send, in the order they were pushed, while fewer than `in_flight_max` of
+    /// QoS 1 are on their way. One of QoS 0 is done with when it is given out.
+    pub(crate) fn send(&mut self, in_flight_max: usize) -> Option<&[u8]> {
+        let in_flight = self.slots.iter().filter(|slot| slot.state == State::Sent).count();
+        let waiting = self.slots.iter_mut().filter(|slot| slot.state == State::Waiting);
+        let slot = waiting.min_by_key(|slot| slot.publication)?;
+        slot.state = match slot.packet_id {
+            Some(_) if in_flight >= in_flight_max => return None,
+            Some(_) => State::Sent,
+            None => State::Free,
+        };
+        Some(slot.packet())
+    }
+
+    /// PUBACK for a packet that was sent; `None` where there is none of that identifier.
+    pub(crate) fn acknowledge(&mut self, packet_id: u16) -> Option<Publication> {
+        let is_it = |slot: &&mut Slot<PACKET>| slot.state == State::Sent && slot.packet_id == Some(packet_id);
+        let slot = self.slots.iter_mut().find(is_it)?;
+        slot.state = State::Free;
+        Some(slot.publication)
+    }
+
+    /// A new connection: what was sent and not acknowledged is sent again. Where the server kept
+    /// the MQTT session it is told so by DUP [MQTT-4.4.0-1]; where it did not, the same bytes are
+    /// a new PUBLISH to it.
+    pub(crate) fn rewind(&mut self, session_present: bool) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.packet_id.is_some()) {
+            let was_sent = slot.state == State::Sent;
+            if was_sent {
+                slot.state = State::Waiting;
+            }
+            if let Some(first) = slot.bytes.first_mut() {
+                match session_present {
+                    true if was_sent => *first |= PUBLISH_DUP,
+                    true => {}
+                    false => *first &= !PUBLISH_DUP,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    type Small = Window<32, 3>;
+
+    fn push(window: &mut Small, acknowledged: bool, byte: u8) -> Publication {
+        window.push("t", acknowledged, &[byte]).expect("there is room")
+    }
+
+    fn sent(window: &mut Small) -> Vec<(u8, u8)> {
+        let mut found = Vec::new();
+        while let Some(packet) = window.send(9) {
+            found.push((packet[0], packet[packet.len() - 1]));
+        }
+        found
+    }
+
+    #[test]
+    fn packets_leave_in_order_and_wait_for_their_puback() {
+        let mut window = Small::new();
+        let first = push(&mut window, true, 1);
+        push(&mut window, false, 2);
+        let third = push(&mut window, true, 3);
+        assert_eq!(window.push("t", true, &[4]), Err(NoRoom));
+        assert_eq!(sent(&mut window), [(0x32, 1), (0x30, 2), (0x32, 3)]);
+        assert!(window.has_room());
+        assert_eq!(window.acknowledge(2), Some(third));
+        assert_eq!(window.acknowledge(1), Some(first));
+        assert_eq!(window.acknowledge(1), None);
+    }
+
+    #[test]
+    fn a_resumed_session_repeats_the_same_bytes_with_dup() {
+        let mut window = Small::new();
+        push(&mut window, true, 1);
+        assert_eq!(sent(&mut window), [(0x32, 1)]);
+        push(&mut window, true, 2);
+        window.rewind(true);
+        assert_eq!(sent(&mut window), [(0x3A, 1), (0x32, 2)]);
+        window.rewind(true);
+        window.rewind(true);
+        assert_eq!(sent(&mut window), [(0x3A, 1), (0x3A, 2)]);
+    }
+
+    #[test]
+    fn a_server_that_forgot_the_session_gets_the_same_bytes_as_new() {
+        let mut window = Small::new();
+        push(&mut window, true, 1);
+        sent(&mut window);
+        window.rewind(true);
+        window.rewind(false);
+        assert_eq!(sent(&mut window), [(0x32, 1)]);
+    }
+
+    #[test]
+    fn the_servers_receive_maximum_holds_what_waits() {
+        let mut window = Small::new();
+        push(&mut window, true, 1);
+        push(&mut window, true, 2);
+        push(&mut window, false, 3);
+        assert!(window.send(1).is_some());
+        assert!(window.send(1).is_none(), "nothing overtakes, QoS 0 neither");
+        assert!(window.acknowledge(1).is_some());
+        assert_eq!(sent(&mut window), [(0x32, 2), (0x30, 3)]);
+    }
+
+    #[test]
+    fn what_was_made_since_the_oldest_counts_qos_0_too() {
+        let mut window = Small::new();
+        assert_eq!(window.since_oldest_unacknowledged(), None);
+        push(&mut window, true, 1);
+        assert_eq!(window.since_oldest_unacknowledged(), Some(0));
+        for byte in 0..5 {
+            push(&mut window, false, byte);
+            sent(&mut window);
+        }
+        assert_eq!(window.since_oldest_unacknowledged(), Some(5));
+        window.acknowledge(1);
+        assert_eq!(window.since_oldest_unacknowledged(), None);
+    }
+
+    #[test]
+    fn a_packet_identifier_in_use_is_not_given_again() {
+        let mut window = Small::new();
+        push(&mut window, true, 1);
+        window.next_packet_id = u16::MAX;
+        assert_eq!(window.take_packet_id(), u16::MAX);
+        assert_eq!(window.take_packet_id(), 2, "1 is in use and 0 is none");
+    }
+}
