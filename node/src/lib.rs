@@ -1,1 +1,7 @@
 //! Room under construction.
+
+mod commit;
+pub mod control;
+mod http;
+pub mod log;
+pub mod registry;

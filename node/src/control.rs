@@ -1,0 +1,186 @@
+//! What the command line asks of a node, running or not.
+//!
+//! ```text
+//! cli --Control--> RemoteControl --HTTP over DATA/control.sock--> server --Control--> LocalControl
+//!         |                                                                            (in the node)
+//!         +------> LocalControl over a store it opened itself, where no node runs
+//! ```
+
+use thiserror::Error;
+use unhidra_core::ids::{CommandId, DeviceId};
+use unhidra_core::message::Command;
+
+use crate::registry::RegistryError;
+
+mod asked;
+mod remote;
+mod server;
+mod socket;
+pub(crate) mod text;
+
+pub use asked::{
+    Addresses, CommandRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, Minted,
+    Revoked, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked, TokenAsked,
+};
+pub use remote::RemoteControl;
+pub use server::{PREFIX, ROWS_MAX, router};
+pub use socket::{ControlListener, PeerRule, SOCKET_PATH_MAX, connect};
+
+/// A future without a name, so that the traits can be trait objects.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A future of an answer.
+pub type Asked<'a, T> = BoxFuture<'a, Result<T, ControlError>>;
+
+/// What the command line asks of a node.
+pub trait Control: Send + Sync {
+    /// What this node is, and where it listens.
+    fn info(&self) -> Asked<'_, Info>;
+
+    /// Signs a device's certificate request and writes the device into the registry.
+    fn enroll(&self, asked: EnrollAsked) -> Asked<'_, Enrolled>;
+
+    /// Devices in the order of their ids.
+    fn devices(&self, asked: DevicesAsked) -> Asked<'_, DevicesPage>;
+
+    /// One device.
+    fn device(&self, id: DeviceId) -> Asked<'_, DeviceRecord>;
+
+    /// Adds tags to a device and takes others from it.
+    fn tag(&self, id: DeviceId, asked: TagAsked) -> Asked<'_, DeviceRecord>;
+
+    /// Revokes a device, and ends its connection.
+    fn revoke(&self, id: DeviceId) -> Asked<'_, Revoked>;
+
+    /// Queues a command durably.
+    fn send(&self, asked: SendAsked) -> Asked<'_, CommandRecord>;
+
+    /// One command, and what has become of it.
+    fn command(&self, device: DeviceId, id: CommandId) -> Asked<'_, CommandRecord>;
+
+    /// Rows of the log, or of one device, in order.
+    fn rows(&self, asked: RowsAsked) -> Asked<'_, RowsPage>;
+
+    /// Makes a token for the gateway.
+    fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted>;
+}
+
+/// The parts of a node that exist only while it runs.
+pub trait Live: Send + Sync + 'static {
+    /// Where it listens.
+    fn addresses(&self) -> Addresses;
+
+    /// Whether a device has a connection now.
+    fn is_online(&self, device: &DeviceId) -> bool;
+
+    /// Queues a command, and sends it if the device is here.
+    fn send(&self, asked: SendAsked) -> Asked<'_, Command>;
+
+    /// Makes a token for the gateway.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Unavailable`] where no further token fits.
+    fn mint(&self, asked: &TokenAsked) -> Result<String, ControlError>;
+}
+
+/// Why an answer is none. It crosses the socket whole, so that the command line says the same
+/// whether it asked a node or the store.
+#[derive(Clone, Debug, Error, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(tag = "code", content = "detail", rename_all = "snake_case")]
+pub enum ControlError {
+    /// The registry does not hold the device.
+    #[error("no device {id} is enrolled here; `unhidra device list` names those that are")]
+    NoDevice {
+        /// Which.
+        #[serde(with = "text")]
+        id: DeviceId,
+    },
+    /// The name is taken.
+    #[error("the device {id} is enrolled already; --replace gives it a new certificate and a new key")]
+    Taken {
+        /// Which.
+        #[serde(with = "text")]
+        id: DeviceId,
+    },
+    /// It may not be told anything.
+    #[error("the device {id} is revoked")]
+    Revoked {
+        /// Which.
+        #[serde(with = "text")]
+        id: DeviceId,
+    },
+    /// The device has no such command.
+    #[error("no command {id} is known of this device")]
+    NoCommand {
+        /// Which.
+        #[serde(with = "text")]
+        id: CommandId,
+    },
+    /// What was asked for is not well formed.
+    #[error("{0}")]
+    Invalid(String),
+    /// As much as may wait for the device waits already.
+    #[error("{open} commands wait for this device already; at most {max} may, until one is answered or expires")]
+    TooMany {
+        /// How many there are.
+        open: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// It takes a running node.
+    #[error("no node runs on this data folder, and {0} needs one; start it with `unhidra run`")]
+    NotRunning(String),
+    /// The node, or its store, does not serve now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Nothing is found under that address: a node of another version, probably.
+    #[error("the node does not know {0}; it is of another version than this command")]
+    Unknown(String),
+    /// The conversation over the socket broke.
+    #[error("the node did not answer: {0}")]
+    Transport(String),
+}
+
+impl ControlError {
+    /// The HTTP status that goes with it.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::NoDevice { .. } | Self::NoCommand { .. } | Self::Unknown(_) => 404,
+            Self::Taken { .. } | Self::Revoked { .. } => 409,
+            Self::Invalid(_) => 400,
+            Self::TooMany { .. } => 429,
+            Self::NotRunning(_) | Self::Unavailable(_) => 503,
+            Self::Transport(_) => 502,
+        }
+    }
+}
+
+impl From<RegistryError> for ControlError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NoDevice(id) => Self::NoDevice { id },
+            RegistryError::Taken(id) => Self::Taken { id },
+            RegistryError::TooManyTags { .. } => Self::Invalid(error.to_string()),
+            RegistryError::Commit(_) | RegistryError::Read(_) | RegistryError::Store(_) | RegistryError::Closed => {
+                Self::Unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<unhidra_store::ReadError> for ControlError {
+    fn from(error: unhidra_store::ReadError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<unhidra_store::CommitError> for ControlError {
+    fn from(error: unhidra_store::CommitError) -> Self {
+        match error {
+            unhidra_store::CommitError::NoDevice(id) => Self::NoDevice { id },
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What is asked and what is answered, as JSON on the control socket and on the terminal.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use unhidra_core::device::{Device, Fingerprint, Standing, Suite, Tag};
+use unhidra_core::ids::{CommandId, DeviceId, Offset};
+use unhidra_core::message::{Command, Reading, UplinkKind};
+use unhidra_core::time::UnixTime;
+
+use super::text;
+
+/// Where a node listens. A listener that is off has no address.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Addresses {
+    /// MQTT over TLS.
+    pub mqtt: Option<SocketAddr>,
+    /// Plain MQTT.
+    pub mqtt_plain: Option<SocketAddr>,
+    /// The gateway and the console.
+    pub gateway: Option<SocketAddr>,
+    /// Health and metrics.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A 32-byte public key, printed as 64 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeyHex(pub [u8; 32]);
+
+/// A text that is no [`KeyHex`].
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("a public key is 64 hexadecimal digits")]
+pub struct KeyHexError;
+
+impl fmt::Display for KeyHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Fingerprint(self.0), f)
+    }
+}
+
+impl FromStr for KeyHex {
+    type Err = KeyHexError;
+    fn from_str(digits: &str) -> Result<Self, Self::Err> {
+        if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(KeyHexError);
+        }
+        let mut key = [0; 32];
+        for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| KeyHexError)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| KeyHexError)?;
+        }
+        Ok(Self(key))
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Info {
+    /// The version of the program.
+    pub version: String,
+    /// The process that answers.
+    pub pid: u32,
+    /// Whether that is a running node, not the command line itself over the store.
+    pub running: bool,
+    /// The trust domain of its certificates.
+    pub trust_domain: String,
+    /// Its long-term Ed25519 public key, which devices pin.
+    #[serde(with = "text")]
+    pub node_identity_key: KeyHex,
+    /// The first level of its topics.
+    pub prefix: String,
+    /// How many partitions its log has.
+    pub partitions: u16,
+    /// The life of its log.
+    pub epoch: u64,
+    /// How many devices the registry holds, revoked ones too.
+    pub devices: usize,
+    /// Where it listens.
+    pub addresses: Addresses,
+}
+
+/// A device that asks to be enrolled. Its private keys stay where they were made.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollAsked {
+    /// Its name.
+    #[serde(with = "text")]
+    pub id: DeviceId,
+    /// Its certificate request, PEM.
+    pub csr_pem: String,
+    /// Its long-term Ed25519 public key (IK).
+    #[serde(with = "text")]
+    pub identity_key: KeyHex,
+    /// Its suite, the byte of e2ee/PROTOCOL.md section 3.
+    pub suite: u8,
+    /// Labels.
+    #[serde(with = "text::set")]
+    pub tags: BTreeSet<Tag>,
+    /// Whether it may take the place of a device of the same name.
+    pub replace: bool,
+}
+
+/// What an enrolled device needs to come in.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Enrolled {
+    /// The device as the registry has it.
+    pub device: DeviceRecord,
+    /// Its certificate.
+    pub certificate_pem: String,
+    /// The authority that signs this node's certificates and its own.
+    pub ca_pem: String,
+    /// The trust domain in its certificate.
+    pub trust_domain: String,
+    /// The node's long-term public key, to pin.
+    #[serde(with = "text")]
+    pub node_identity_key: KeyHex,
+    /// The first level of its topics.
+    pub prefix: String,
+    /// Where the node takes MQTT over TLS, if it runs.
+    pub server: Option<SocketAddr>,
+}
+
+/// A device, as shown.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DeviceRecord {
+    /// Its name.
+    #[serde(with = "text")]
+    pub id: DeviceId,
+    /// The registry's number for it.
+    pub number: u32,
+    /// Its long-term Ed25519 public key (IK).
+    #[serde(with = "text")]
+    pub identity_key: KeyHex,
+    /// SHA-256 over its certificate.
+    #[serde(with = "text")]
+    pub certificate: KeyHex,
+    /// When that ends, in ms since the Unix epoch.
+    pub certificate_expires: u64,
+    /// Its suite.
+    pub suite: u8,
+    /// Labels.
+    #[serde(with = "text::set")]
+    pub tags: BTreeSet<Tag>,
+    /// Its hardware class; empty where it has none.
+    pub class: String,
+    /// When it was enrolled, in ms since the Unix epoch.
+    pub enrolled_at: u64,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<u64>,
+    /// Whether it is connected; unknown where no node runs.
+    pub online: Option<bool>,
+}
+
+impl DeviceRecord {
+    /// A device of the registry, and whether it is here.
+    #[must_use]
+    pub fn new(device: &Device, online: Option<bool>) -> Self {
+        Self {
+            id: device.id,
+            number: device.number.get(),
+            identity_key: KeyHex(device.identity_key),
+            certificate: KeyHex(device.certificate.0),
+            certificate_expires: device.certificate_expires.as_ms(),
+            suite: device.suite.as_byte(),
+            tags: device.tags.clone(),
+            class: device.class.clone(),
+            enrolled_at: device.enrolled_at.as_ms(),
+            revoked_at: match device.standing {
+                Standing::Enrolled => None,
+                Standing::Revoked { at } => Some(at.as_ms()),
+            },
+            online,
+        }
+    }
+}
+
+/// Which devices are asked for.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DevicesAsked {
+    /// Those after this one.
+    #[serde(with = "text::maybe", default)]
+    pub after: Option<DeviceId>,
+}
+
+/// A run of devices.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DevicesPage {
+    /// In the order of their ids.
+    pub devices: Vec<DeviceRecord>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// A change of labels.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagAsked {
+    /// Put on.
+    #[serde(with = "text::set", default)]
+    pub add: BTreeSet<Tag>,
+    /// Taken off.
+    #[serde(with = "text::set", default)]
+    pub remove: BTreeSet<Tag>,
+}
+
+/// What became of a revocation.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Revoked {
+    /// The device.
+    pub device: DeviceRecord,
+    /// Whether it was revoked before.
+    pub before: bool,
+    /// Whether it was connected, so that its connection was ended; unknown where no node runs.
+    pub was_online: Option<bool>,
+}
+
+/// A command to be queued.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendAsked {
+    /// To whom.
+    #[serde(with = "text")]
+    pub device: DeviceId,
+    /// What to do.
+    pub name: String,
+    /// With what.
+    #[serde(with = "text::base64")]
+    pub body: Bytes,
+    /// How long it lives, in ms; the node's own default without.
+    pub expires_in_ms: Option<u64>,
+}
+
+/// A command, as shown. Its body is not.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct CommandRecord {
+    /// Its identity.
+    #[serde(with = "text")]
+    pub id: CommandId,
+    /// To whom.
+    #[serde(with = "text")]
+    pub device: DeviceId,
+    /// What to do.
+    pub name: String,
+    /// When it was accepted, in ms since the Unix epoch.
+    pub created_at: u64,
+    /// When it ends, in ms since the Unix epoch.
+    pub expires_at: u64,
+    /// What has become of it, in a word.
+    pub state: String,
+    /// Whether nothing more will.
+    pub is_final: bool,
+}
+
+impl CommandRecord {
+    /// A command as it stands at `now`: one whose time has passed is expired whether or not
+    /// somebody has written that down yet.
+    #[must_use]
+    pub fn new(command: &Command, now: UnixTime) -> Self {
+        use unhidra_core::message::CommandState;
+        let state = match command.state {
+            state if !state.is_final() && now > command.expires_at => CommandState::Expired,
+            state => state,
+        };
+        Self {
+            id: command.id,
+            device: command.device,
+            name: command.name.to_string(),
+            created_at: command.created_at.as_ms(),
+            expires_at: command.expires_at.as_ms(),
+            state: state.as_str().to_owned(),
+            is_final: state.is_final(),
+        }
+    }
+}
+
+/// Whose rows are asked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Span {
+    /// Those of a partition.
+    Partition(u16),
+    /// Those of a device.
+    Device(#[serde(with = "text")] DeviceId),
+}
+
+/// Which rows are asked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowsAsked {
+    /// Whose.
+    pub of: Span,
+    /// Those after this place; 0 for all.
+    pub after: u64,
+}
+
+impl RowsAsked {
+    /// The place after which rows are asked for.
+    #[must_use]
+    pub const fn offset(&self) -> Offset {
+        Offset::new(self.after)
+    }
+}
+
+/// A run of rows.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RowsPage {
+    /// In order.
+    pub rows: Vec<RowRecord>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// What a row is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// A measured value.
+    Reading,
+    /// The answer to a command.
+    Receipt,
+    /// Something that happened.
+    Event,
+    /// Kept so that a repeat is known, and of no kind this node shows.
+    Ignored,
+}
+
+/// A row, as exported.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RowRecord {
+    /// The partition whose log holds it.
+    pub partition: u16,
+    /// Its place there.
+    pub offset: u64,
+    /// The place of its device's row before it; 0 for the first.
+    pub prev: u64,
+    /// Who said it.
+    #[serde(with = "text")]
+    pub device: DeviceId,
+    /// What it is.
+    pub kind: RowKind,
+    /// The message type; empty where the device gave none.
+    pub name: String,
+    /// The command a receipt answers.
+    #[serde(with = "text::maybe", default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandId>,
+    /// What the receipt says became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// The device's clock, in ms since the Unix epoch.
+    pub device_time: Option<u64>,
+    /// The node's clock, in ms since the Unix epoch.
+    pub received_at: u64,
+    /// The device's own id for it.
+    pub reading_id: Option<u64>,
+    /// The body.
+    #[serde(with = "text::base64")]
+    pub body: Bytes,
+}
+
+impl From<&Reading> for RowRecord {
+    fn from(row: &Reading) -> Self {
+        let uplink = &row.uplink;
+        let (kind, command, status) = match uplink.kind {
+            UplinkKind::Reading => (RowKind::Reading, None, None),
+            UplinkKind::Receipt { command, status } => {
+                (RowKind::Receipt, Some(command), Some(status.as_str().to_owned()))
+            }
+            UplinkKind::Event => (RowKind::Event, None, None),
+            UplinkKind::Ignored => (RowKind::Ignored, None, None),
+        };
+        Self {
+            partition: row.partition.get(),
+            offset: row.offset.get(),
+            prev: row.prev.get(),
+            device: uplink.device,
+            kind,
+            name: uplink.name.to_string(),
+            command,
+            status,
+            device_time: uplink.device_time.map(UnixTime::as_ms),
+            received_at: uplink.received_at.as_ms(),
+            reading_id: uplink.reading_id,
+            body: uplink.body.clone(),
+        }
+    }
+}
+
+/// A token for the gateway.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenAsked {
+    /// Whether its holder may send commands.
+    pub may_command: bool,
+    /// How long it lives, in s; as long as the gateway's own sessions without.
+    pub lifetime_s: Option<u64>,
+    /// Whether it is spent by its first use.
+    pub once: bool,
+}
+
+/// A token, and where it is good.
+#[derive(Clone, Deserialize, PartialEq, Serialize)]
+pub struct Minted {
+    /// The token.
+    pub token: String,
+    /// The gateway.
+    pub gateway: Option<SocketAddr>,
+}
+
+impl fmt::Debug for Minted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minted").field("token", &"[secret]").field("gateway", &self.gateway).finish()
+    }
+}
+
+/// The suite of an enrolment, or what is wrong with it.
+pub(crate) fn suite_built(byte: u8) -> Result<Suite, String> {
+    match Suite::from_byte(byte) {
+        Some(Suite::X3dh) => Ok(Suite::X3dh),
+        Some(Suite::Pqxdh) => Err("suite 2 is not built yet; suite 1 is".to_owned()),
+        None => Err(format!("suite {byte}; there is suite 1")),
+    }
+}

@@ -1,0 +1,139 @@
+//! A running node, asked over its socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use unhidra_core::ids::{CommandId, DeviceId};
+
+use super::server::Problem;
+use super::{
+    Asked, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info,
+    Minted, PREFIX, Revoked, RowsAsked, RowsPage, SendAsked, TagAsked, TokenAsked, connect,
+};
+
+/// The most bytes one answer may have: a page of rows with the largest bodies.
+const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a node may take over one answer: longer than the store takes to reopen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running node. Each question has a connection of its own.
+#[derive(Clone, Debug)]
+pub struct RemoteControl {
+    socket: PathBuf,
+}
+
+impl RemoteControl {
+    /// The node behind the socket at this path.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, ControlError> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: String, asked: &impl Serialize) -> Result<T, ControlError> {
+        let body = serde_json::to_vec(asked).map_err(|error| ControlError::Invalid(error.to_string()))?;
+        self.ask(Method::POST, path, body.into()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: String, body: Bytes) -> Result<T, ControlError> {
+        match tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ControlError::Transport(format!("no answer within {} s", PATIENCE.as_secs()))),
+        }
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: String,
+        body: Bytes,
+    ) -> Result<T, ControlError> {
+        let stream = connect(&self.socket).await.map_err(transport)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(transport)?;
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{PREFIX}{path}"))
+            .header(HOST, "localhost")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(transport)?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(transport)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(transport)?.to_bytes();
+            if status.is_success() {
+                serde_json::from_slice(&body).map_err(transport)
+            } else {
+                Err(serde_json::from_slice::<Problem>(&body).map_or_else(
+                    |_| ControlError::Transport(format!("HTTP status {status}")),
+                    |problem| problem.error,
+                ))
+            }
+        };
+        let mut answer = std::pin::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            // The connection may end in the same instant as the answer is whole.
+            _ = connection => answer.await,
+        }
+    }
+}
+
+fn transport(error: impl std::fmt::Display) -> ControlError {
+    ControlError::Transport(error.to_string())
+}
+
+impl Control for RemoteControl {
+    fn info(&self) -> Asked<'_, Info> {
+        Box::pin(self.get("/info".to_owned()))
+    }
+
+    fn enroll(&self, asked: EnrollAsked) -> Asked<'_, Enrolled> {
+        Box::pin(async move { self.post("/devices".to_owned(), &asked).await })
+    }
+
+    fn devices(&self, asked: DevicesAsked) -> Asked<'_, DevicesPage> {
+        let query = asked.after.map(|after| format!("?after={after}")).unwrap_or_default();
+        Box::pin(self.get(format!("/devices{query}")))
+    }
+
+    fn device(&self, id: DeviceId) -> Asked<'_, DeviceRecord> {
+        Box::pin(self.get(format!("/devices/{id}")))
+    }
+
+    fn tag(&self, id: DeviceId, asked: TagAsked) -> Asked<'_, DeviceRecord> {
+        Box::pin(async move { self.post(format!("/devices/{id}/tags"), &asked).await })
+    }
+
+    fn revoke(&self, id: DeviceId) -> Asked<'_, Revoked> {
+        Box::pin(self.ask(Method::POST, format!("/devices/{id}/revoke"), Bytes::new()))
+    }
+
+    fn send(&self, asked: SendAsked) -> Asked<'_, CommandRecord> {
+        Box::pin(async move { self.post("/commands".to_owned(), &asked).await })
+    }
+
+    fn command(&self, device: DeviceId, id: CommandId) -> Asked<'_, CommandRecord> {
+        Box::pin(self.get(format!("/commands/{device}/{id}")))
+    }
+
+    fn rows(&self, asked: RowsAsked) -> Asked<'_, RowsPage> {
+        Box::pin(async move { self.post("/rows".to_owned(), &asked).await })
+    }
+
+    fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted> {
+        Box::pin(async move { self.post("/tokens".to_owned(), &asked).await })
+    }
+}

@@ -1,0 +1,95 @@
+//! What the node says about itself on stderr.
+
+use serde::Deserialize;
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// The shape of a line.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is said, and how. The defaults stand in `node/src/default.toml`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// From which level on: `error`, `warn`, `info`, `debug`, `trace`, `off`, or by room, as in
+    /// `info,unhidra_broker=debug`.
+    pub level: String,
+    /// The shape of a line.
+    pub format: Format,
+}
+
+/// Why nothing is said.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The level is none.
+    #[error(
+        "log.level = {found:?}: {cause}; allowed are off, error, warn, info, debug, trace, \
+         or one for each room as in info,unhidra_broker=debug"
+    )]
+    Level {
+        /// What was found.
+        found: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Somebody listens already.
+    #[error("the log is set up already")]
+    Twice,
+}
+
+/// Starts the log of this process, on stderr: stdout belongs to what was asked for.
+///
+/// # Errors
+///
+/// [`LogError`] says what is wrong with the configuration.
+pub fn start(config: &Config) -> Result<(), LogError> {
+    let filter = parse(&config.level)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.format {
+        Format::Text => lines.try_init(),
+        Format::Json => lines.json().try_init(),
+    };
+    started.map_err(|_| LogError::Twice)
+}
+
+/// Whether a level is one, without starting anything.
+///
+/// # Errors
+///
+/// [`LogError::Level`] says what is wrong with it.
+pub fn check(level: &str) -> Result<(), LogError> {
+    parse(level).map(|_| ())
+}
+
+fn parse(level: &str) -> Result<EnvFilter, LogError> {
+    let refused = |cause: String| LogError::Level { found: level.to_owned(), cause };
+    // The filter would take a word it does not know for the name of a room.
+    if let Some(word) = level.split(',').find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err()) {
+        return Err(refused(format!("{word:?} is no level")));
+    }
+    EnvFilter::try_new(level).map_err(|error| refused(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_one_of_the_six_or_one_for_each_room() {
+        for good in ["off", "error", "warn", "info", "debug", "trace", "info,unhidra_broker=debug"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["loud", "", "info,loud", "unhidra_broker=loud"] {
+            let refused = check(bad).unwrap_err().to_string();
+            assert!(refused.contains(&format!("{bad:?}")) && refused.contains("allowed are off"), "{refused}");
+        }
+    }
+}

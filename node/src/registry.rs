@@ -1,0 +1,442 @@
+//! The devices this node knows: all of them in memory, and the one way to change them.
+//!
+//! ```text
+//! enroll | tag | revoke --> the owner task --Op::Device--> store
+//!                                 |                          |
+//!                                 +<-------- durable --------+
+//!                                 +--> memory --> Hooks --> the caller
+//! ```
+//!
+//! Changes go one after another through one task, which carries each to its end whether or not the
+//! caller still waits: a client that hangs up in the middle of `revoke` must not leave a device
+//! revoked on disk and welcome in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use unhidra_broker::{Admission, Admitted, Denied, Identity};
+use unhidra_core::device::{Device, Fingerprint, Standing, Suite, Tag};
+use unhidra_core::ids::{DeviceId, DeviceNumber};
+use unhidra_core::time::{Clock, UnixTime};
+use unhidra_store::{CommitError, Health, Op, Page, ReadError, Store};
+
+use crate::commit::commit;
+
+/// The most tags a device may carry.
+pub const TAGS_MAX: usize = 32;
+
+/// Changes that may wait for the owner task; a further caller waits for room.
+const CHANGES_MAX: usize = 64;
+
+/// Devices read from the store at a time when it is opened.
+const LOAD_ROWS: usize = 1024;
+
+/// How often one change is written where the store's answer leaves its outcome open.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Who is told of changes, after they are durable and before the caller hears of them.
+///
+/// Called from the owner task: an implementation hands over, and does not wait.
+pub trait Hooks: Send + Sync + 'static {
+    /// A device is new, or comes with another certificate or identity key from now on: a
+    /// connection it has under the old ones is to end, and so is a session the bridge holds under
+    /// the old key.
+    fn enrolled(&self, device: &Arc<Device>);
+
+    /// A device may not come in any more: its connection is to end at once.
+    fn revoked(&self, device: &DeviceId);
+}
+
+/// What the registry holds every connection to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rules {
+    /// The trust domain of every certificate.
+    pub trust_domain: String,
+    /// Whether a client without a certificate may come in, on the plain listener.
+    pub anonymous: bool,
+}
+
+/// A device as it is to be enrolled.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Enrolment {
+    /// Its name.
+    pub id: DeviceId,
+    /// Its long-term Ed25519 public key (IK).
+    pub identity_key: [u8; 32],
+    /// The certificate it will come in with.
+    pub certificate: Fingerprint,
+    /// When that certificate ends.
+    pub certificate_expires: UnixTime,
+    /// Its key agreement.
+    pub suite: Suite,
+    /// Labels.
+    pub tags: BTreeSet<Tag>,
+    /// Its hardware class; empty where it has none.
+    pub class: String,
+}
+
+/// Whether an enrolment may take the place of another of the same name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Replace {
+    /// A name that is taken is refused.
+    No,
+    /// A name that is taken gets the new certificate and key, and is no longer revoked.
+    Yes,
+}
+
+/// What became of a revocation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Revocation {
+    /// It is revoked from now on.
+    Now(Arc<Device>),
+    /// It was already.
+    Before(Arc<Device>),
+}
+
+/// Why a change was not made.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum RegistryError {
+    /// The registry does not hold the device.
+    #[error("no device {0} is enrolled")]
+    NoDevice(DeviceId),
+    /// The name is taken.
+    #[error("the device {0} is enrolled already")]
+    Taken(DeviceId),
+    /// It would carry too many tags.
+    #[error("{id} would carry {found} tags; at most {TAGS_MAX} are allowed")]
+    TooManyTags {
+        /// Which device.
+        id: DeviceId,
+        /// How many it would carry.
+        found: usize,
+    },
+    /// The store did not write.
+    #[error("the registry was not written: {0}")]
+    Commit(#[from] CommitError),
+    /// The store did not read.
+    #[error("the registry was not read: {0}")]
+    Read(#[from] ReadError),
+    /// The store has stopped.
+    #[error("the store has stopped: {0}")]
+    Store(String),
+    /// The node is on its way down.
+    #[error("the registry is closed")]
+    Closed,
+}
+
+/// The devices this node knows.
+pub struct Registry {
+    shared: Arc<Shared>,
+    changes: mpsc::Sender<Request>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock + Send + Sync>,
+    rules: Rules,
+    devices: RwLock<BTreeMap<DeviceId, Arc<Device>>>,
+    hooks: OnceLock<Arc<dyn Hooks>>,
+}
+
+struct Request {
+    change: Change,
+    answer: oneshot::Sender<Result<Changed, RegistryError>>,
+}
+
+enum Change {
+    Enroll { enrolment: Enrolment, replace: Replace },
+    Tag { id: DeviceId, add: BTreeSet<Tag>, remove: BTreeSet<Tag> },
+    Revoke { id: DeviceId },
+}
+
+/// What a change came to.
+enum Changed {
+    Written(Arc<Device>),
+    AlreadySo(Arc<Device>),
+}
+
+impl Changed {
+    fn device(self) -> Arc<Device> {
+        match self {
+            Self::Written(device) | Self::AlreadySo(device) => device,
+        }
+    }
+}
+
+impl Registry {
+    /// Reads every device from the store, and starts the task that owns the changes. It ends with
+    /// the registry.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] where the store cannot be read.
+    pub async fn load(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        rules: Rules,
+    ) -> Result<Arc<Self>, ReadError> {
+        let mut devices = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = store.devices(after.as_ref(), LOAD_ROWS).await?;
+            after = page.rows.last().map(|device| device.id);
+            devices.extend(page.rows.into_iter().map(|device| (device.id, Arc::new(device))));
+            if !page.more || after.is_none() {
+                break;
+            }
+        }
+        let devices = RwLock::new(devices);
+        let shared = Arc::new(Shared { store, clock, rules, devices, hooks: OnceLock::new() });
+        let (changes, requests) = mpsc::channel(CHANGES_MAX);
+        tokio::spawn(own(shared.clone(), requests));
+        Ok(Arc::new(Self { shared, changes }))
+    }
+
+    /// Names who is told of changes from now on. The first one named stays.
+    pub fn tell(&self, hooks: Arc<dyn Hooks>) {
+        let _ = self.shared.hooks.set(hooks);
+    }
+
+    /// A device, if it was ever enrolled; revoked ones too.
+    #[must_use]
+    pub fn get(&self, id: &DeviceId) -> Option<Arc<Device>> {
+        self.shared.get(id)
+    }
+
+    /// How many devices there are, revoked ones too.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.read().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.read().is_empty()
+    }
+
+    /// Devices in the order of their ids, after `after`.
+    #[must_use]
+    pub fn page(&self, after: Option<&DeviceId>, max: usize) -> Page<Arc<Device>> {
+        let devices = self.shared.read();
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(*id));
+        let mut found = devices.range((from, Bound::Unbounded)).map(|(_, device)| device.clone());
+        let rows: Vec<_> = found.by_ref().take(max.max(1)).collect();
+        Page { rows, more: found.next().is_some() }
+    }
+
+    /// Enrols a device: a new one, or with [`Replace::Yes`] one that is known again. A new identity
+    /// key or suite ends the sessions it had (e2ee/PROTOCOL.md section 9).
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`] says why not.
+    pub async fn enroll(&self, enrolment: Enrolment, replace: Replace) -> Result<Arc<Device>, RegistryError> {
+        self.change(Change::Enroll { enrolment, replace }).await.map(Changed::device)
+    }
+
+    /// Adds tags to a device and takes others from it. A tag in both ends up on it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`] says why not.
+    pub async fn tag(
+        &self,
+        id: DeviceId,
+        add: BTreeSet<Tag>,
+        remove: BTreeSet<Tag>,
+    ) -> Result<Arc<Device>, RegistryError> {
+        self.change(Change::Tag { id, add, remove }).await.map(Changed::device)
+    }
+
+    /// Revokes a device for good: only another enrolment lets it in again.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`] says why not.
+    pub async fn revoke(&self, id: DeviceId) -> Result<Revocation, RegistryError> {
+        Ok(match self.change(Change::Revoke { id }).await? {
+            Changed::Written(device) => Revocation::Now(device),
+            Changed::AlreadySo(device) => Revocation::Before(device),
+        })
+    }
+
+    async fn change(&self, change: Change) -> Result<Changed, RegistryError> {
+        let (answer, changed) = oneshot::channel();
+        self.changes.send(Request { change, answer }).await.map_err(|_| RegistryError::Closed)?;
+        changed.await.unwrap_or(Err(RegistryError::Closed))
+    }
+}
+
+impl Admission for Registry {
+    fn admit(&self, identity: &Identity) -> Result<Admitted, Denied> {
+        let peer = match identity {
+            Identity::Anonymous if self.shared.rules.anonymous => return Ok(Admitted::Plain),
+            Identity::Anonymous => return Err(Denied::AnonymousForbidden),
+            Identity::Device(peer) => peer,
+        };
+        if peer.trust_domain != self.shared.rules.trust_domain {
+            return Err(Denied::OtherTrustDomain);
+        }
+        let device = self.get(&peer.device).ok_or(Denied::NotEnrolled)?;
+        match device.standing {
+            Standing::Revoked { .. } => Err(Denied::Revoked),
+            Standing::Enrolled if device.certificate != peer.fingerprint => Err(Denied::OtherCertificate),
+            Standing::Enrolled => Ok(Admitted::Device(device.id)),
+        }
+    }
+}
+
+async fn own(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+    while let Some(Request { change, answer }) = requests.recv().await {
+        let result = shared.apply(change).await;
+        // The caller may be gone; the change stands.
+        let _ = answer.send(result);
+    }
+}
+
+impl Shared {
+    // A panic while the lock was held cannot leave the map half changed: each write is one insert.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<DeviceId, Arc<Device>>> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: &DeviceId) -> Option<Arc<Device>> {
+        self.read().get(id).cloned()
+    }
+
+    fn remember(&self, device: Device) -> Arc<Device> {
+        let device = Arc::new(device);
+        self.devices.write().unwrap_or_else(PoisonError::into_inner).insert(device.id, device.clone());
+        device
+    }
+
+    async fn apply(&self, change: Change) -> Result<Changed, RegistryError> {
+        match change {
+            Change::Enroll { enrolment, replace } => self.enroll(enrolment, replace).await,
+            Change::Tag { id, add, remove } => self.tag(id, add, &remove).await,
+            Change::Revoke { id } => self.revoke(id).await,
+        }
+    }
+
+    async fn enroll(&self, enrolment: Enrolment, replace: Replace) -> Result<Changed, RegistryError> {
+        let known = self.get(&enrolment.id);
+        if known.is_some() && replace == Replace::No {
+            return Err(RegistryError::Taken(enrolment.id));
+        }
+        check_tags(enrolment.id, &enrolment.tags)?;
+        let other_peer = known
+            .as_ref()
+            .is_some_and(|k| k.identity_key != enrolment.identity_key || k.suite != enrolment.suite);
+        let device = Device {
+            id: enrolment.id,
+            number: known.as_ref().map_or(DeviceNumber::new(0), |k| k.number),
+            identity_key: enrolment.identity_key,
+            certificate: enrolment.certificate,
+            certificate_expires: enrolment.certificate_expires,
+            suite: enrolment.suite,
+            tags: enrolment.tags,
+            class: enrolment.class,
+            enrolled_at: self.clock.unix_now(),
+            standing: Standing::Enrolled,
+        };
+        self.write(&device, if other_peer { Sessions::End } else { Sessions::Keep }).await?;
+        // Read back, for the number the store gave.
+        let written = self.store.device(&device.id).await?.unwrap_or(device);
+        let device = self.remember(written);
+        if let Some(hooks) = self.hooks.get() {
+            hooks.enrolled(&device);
+        }
+        Ok(Changed::Written(device))
+    }
+
+    async fn tag(&self, id: DeviceId, add: BTreeSet<Tag>, remove: &BTreeSet<Tag>) -> Result<Changed, RegistryError> {
+        let known = self.get(&id).ok_or(RegistryError::NoDevice(id))?;
+        let mut device = Device::clone(&known);
+        device.tags.retain(|tag| !remove.contains(tag));
+        device.tags.extend(add);
+        if device.tags == known.tags {
+            return Ok(Changed::AlreadySo(known));
+        }
+        check_tags(id, &device.tags)?;
+        self.write(&device, Sessions::Keep).await?;
+        Ok(Changed::Written(self.remember(device)))
+    }
+
+    async fn revoke(&self, id: DeviceId) -> Result<Changed, RegistryError> {
+        let known = self.get(&id).ok_or(RegistryError::NoDevice(id))?;
+        let changed = if known.is_enrolled() {
+            let device = Device { standing: Standing::Revoked { at: self.clock.unix_now() }, ..Device::clone(&known) };
+            self.write(&device, Sessions::Keep).await?;
+            Changed::Written(self.remember(device))
+        } else {
+            Changed::AlreadySo(known)
+        };
+        // Told again where it was revoked before: closing a connection that should not be there
+        // costs nothing.
+        if let Some(hooks) = self.hooks.get() {
+            hooks.revoked(&id);
+        }
+        Ok(changed)
+    }
+
+    async fn write(&self, device: &Device, sessions: Sessions) -> Result<(), RegistryError> {
+        let partition = self.store.partition_of(&device.id);
+        let mut attempts = 1;
+        loop {
+            let ops = self.ops(device, sessions).await?;
+            match commit(&*self.store, partition, ops).await {
+                Ok(_) => return Ok(()),
+                // A shard moved the session between the read and the commit.
+                Err(CommitError::Version { .. }) if attempts < ATTEMPTS_MAX => {}
+                // It may be on disk or not. A device's record is written whole, so writing it again
+                // is right either way.
+                Err(CommitError::Unknown(_)) if attempts < ATTEMPTS_MAX => self.until_ready().await?,
+                Err(error) => return Err(error.into()),
+            }
+            attempts += 1;
+        }
+    }
+
+    async fn ops(&self, device: &Device, sessions: Sessions) -> Result<Vec<Op>, ReadError> {
+        let mut ops = vec![Op::Device(device.clone())];
+        let stored = match sessions {
+            Sessions::Keep => None,
+            Sessions::End => self.store.session(&device.id).await?,
+        };
+        if let Some(stored) = stored {
+            ops.push(Op::EndSessions { device: device.id, expect: stored.version, present: true });
+            // The handshake counter belongs to the identity key that has just gone.
+            ops.push(Op::Peer { device: device.id, bytes: Bytes::new() });
+        }
+        Ok(ops)
+    }
+
+    async fn until_ready(&self) -> Result<(), RegistryError> {
+        let mut health = self.store.health();
+        let settled = health.wait_for(|health| *health != Health::Reopening).await;
+        match settled.as_deref() {
+            Ok(Health::Failed(cause)) => Err(RegistryError::Store(cause.clone())),
+            Ok(_) => Ok(()),
+            Err(_) => Err(RegistryError::Closed),
+        }
+    }
+}
+
+/// What a new record means for the sessions the device has.
+#[derive(Clone, Copy)]
+enum Sessions {
+    Keep,
+    End,
+}
+
+fn check_tags(id: DeviceId, tags: &BTreeSet<Tag>) -> Result<(), RegistryError> {
+    match tags.len() {
+        found if found > TAGS_MAX => Err(RegistryError::TooManyTags { id, found }),
+        _ => Ok(()),
+    }
+}
