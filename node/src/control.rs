@@ -13,6 +13,7 @@ use unhidra_core::message::Command;
 use crate::registry::RegistryError;
 
 mod asked;
+mod local;
 mod remote;
 mod server;
 mod socket;
@@ -22,8 +23,9 @@ pub use asked::{
     Addresses, CommandRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, Minted,
     Revoked, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked, TokenAsked,
 };
+pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;
-pub use server::{PREFIX, ROWS_MAX, router};
+pub use server::{PREFIX, router, serve};
 pub use socket::{ControlListener, PeerRule, SOCKET_PATH_MAX, connect};
 
 /// A future without a name, so that the traits can be trait objects.

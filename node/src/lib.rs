@@ -1,5 +1,6 @@
 //! Room under construction.
 
+pub mod admin;
 mod commit;
 pub mod control;
 mod http;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use unhidra_core::device::{Device, Fingerprint, Standing, Suite, Tag};
+use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{CommandId, DeviceId, Offset};
 use unhidra_core::message::{Command, Reading, UplinkKind};
 use unhidra_core::time::UnixTime;
@@ -415,14 +415,5 @@ pub struct Minted {
 impl fmt::Debug for Minted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Minted").field("token", &"[secret]").field("gateway", &self.gateway).finish()
-    }
-}
-
-/// The suite of an enrolment, or what is wrong with it.
-pub(crate) fn suite_built(byte: u8) -> Result<Suite, String> {
-    match Suite::from_byte(byte) {
-        Some(Suite::X3dh) => Ok(Suite::X3dh),
-        Some(Suite::Pqxdh) => Err("suite 2 is not built yet; suite 1 is".to_owned()),
-        None => Err(format!("suite {byte}; there is suite 1")),
     }
 }

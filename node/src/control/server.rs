@@ -1,6 +1,7 @@
 //! [`Control`] as HTTP: JSON in, JSON out, under [`PREFIX`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -10,17 +11,29 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::{
-    Control, ControlError, DevicesAsked, EnrollAsked, RowsAsked, SendAsked, TagAsked, TokenAsked,
+    Control, ControlError, ControlListener, DevicesAsked, EnrollAsked, RowsAsked, SendAsked, TagAsked, TokenAsked,
 };
+use crate::http::{self, Limits};
 
 /// Where the routes stand; their version is part of it.
 pub const PREFIX: &str = "/control/v1";
 
-/// How many rows one answer holds at most.
-pub const ROWS_MAX: usize = 1024;
+/// Connections at once: one operator, some `watch`es, a script.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Serves `router` on the socket until `shutdown` holds true, or its sender is gone.
+pub async fn serve(listener: ControlListener, router: Router, shutdown: watch::Receiver<bool>) {
+    let limits = Limits {
+        connections_max: CONNECTIONS_MAX,
+        header_timeout: Duration::from_secs(10),
+        grace: Duration::from_secs(5),
+    };
+    http::serve(listener, router, limits, shutdown).await;
+}
 
 /// An answer that is none, as JSON.
 #[derive(Deserialize, Serialize)]

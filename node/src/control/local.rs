@@ -1,0 +1,280 @@
+//! The store, the registry and the certificates at hand: in a running node, or in the command line
+//! itself where none runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use unhidra_certs::{Pki, Request, TrustDomain};
+use unhidra_core::device::Suite;
+use unhidra_core::ids::{CommandId, DeviceId, Partition};
+use unhidra_core::message::{Command, CommandState, MessageName};
+use unhidra_core::time::Clock;
+use unhidra_store::{Limit, Op, Store};
+
+use super::{
+    Addresses, Asked, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked,
+    Enrolled, Info, KeyHex, Live, Minted, Revoked, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked,
+    TokenAsked,
+};
+use crate::commit::commit;
+use crate::registry::{Enrolment, Registry, Replace, Revocation};
+
+/// How many devices one answer holds at most.
+const DEVICES_MAX: usize = 256;
+
+/// How much of the log one answer holds at most; a row with the largest body fits.
+const ROWS: Limit = Limit { rows: 1024, bytes: 1024 * 1024 };
+
+/// What a device must be told of the node it comes to.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// The trust domain of its certificates.
+    pub trust_domain: TrustDomain,
+    /// How long a device's certificate holds.
+    pub device_validity: Duration,
+    /// Its long-term Ed25519 public key.
+    pub identity_key: [u8; 32],
+    /// The first level of its topics.
+    pub prefix: String,
+}
+
+/// What a command may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CommandLimits {
+    /// Open commands of one device.
+    pub open_max: usize,
+    /// Bytes of a body.
+    pub body_max: usize,
+    /// How long a command lives where the caller names no time.
+    pub expiry: Duration,
+}
+
+/// What a [`LocalControl`] works with.
+pub struct LocalDoors {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The registry over it.
+    pub registry: Arc<Registry>,
+    /// The certificates, swapped when they are read again.
+    pub pki: Arc<ArcSwap<Pki>>,
+    /// The time.
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    /// Where the ids of commands come from.
+    pub command_ids: Box<dyn Fn() -> CommandId + Send + Sync>,
+    /// The running node, if one runs.
+    pub live: Option<Arc<dyn Live>>,
+}
+
+/// [`Control`] by hand.
+pub struct LocalControl {
+    doors: LocalDoors,
+    facts: NodeFacts,
+    limits: CommandLimits,
+}
+
+impl LocalControl {
+    /// Control over a store that is open.
+    #[must_use]
+    pub fn new(doors: LocalDoors, facts: NodeFacts, limits: CommandLimits) -> Self {
+        Self { doors, facts, limits }
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.doors.live.as_ref().map(|live| live.addresses()).unwrap_or_default()
+    }
+
+    fn is_online(&self, device: &DeviceId) -> Option<bool> {
+        self.doors.live.as_ref().map(|live| live.is_online(device))
+    }
+
+    async fn signed(&self, asked: EnrollAsked) -> Result<Enrolled, ControlError> {
+        let suite = suite_built(asked.suite)?;
+        let invalid = |error: unhidra_certs::RequestError| ControlError::Invalid(format!("the request: {error}"));
+        let request = Request::from_pem(asked.csr_pem.as_bytes()).map_err(invalid)?;
+        let (certificate, ca_pem) = self.certificate(&request, &asked.id)?;
+        let enrolment = Enrolment {
+            id: asked.id,
+            identity_key: asked.identity_key.0,
+            certificate: certificate.fingerprint(),
+            certificate_expires: certificate.expires(),
+            suite,
+            tags: asked.tags,
+            class: String::new(),
+        };
+        let replace = if asked.replace { Replace::Yes } else { Replace::No };
+        let device = self.doors.registry.enroll(enrolment, replace).await?;
+        Ok(Enrolled {
+            device: DeviceRecord::new(&device, self.is_online(&device.id)),
+            certificate_pem: certificate.to_pem(),
+            ca_pem,
+            trust_domain: self.facts.trust_domain.to_string(),
+            node_identity_key: KeyHex(self.facts.identity_key),
+            prefix: self.facts.prefix.clone(),
+            server: self.addresses().mqtt,
+        })
+    }
+
+    fn certificate(
+        &self,
+        request: &Request,
+        id: &DeviceId,
+    ) -> Result<(unhidra_certs::Certificate, String), ControlError> {
+        let pki = self.doors.pki.load();
+        let no_key = "this node has no key of its authority: set pki.ca_key, or sign the device where the key is";
+        let authority = pki.authority.as_ref().ok_or_else(|| ControlError::Unavailable(no_key.to_owned()))?;
+        let facts = &self.facts;
+        let now = self.doors.clock.unix_now();
+        let signed = authority.sign_device(request, id, &facts.trust_domain, facts.device_validity, now);
+        let certificate = signed.map_err(|error| ControlError::Unavailable(error.to_string()))?;
+        Ok((certificate, pki.roots_pem()))
+    }
+
+    async fn queue(&self, asked: SendAsked) -> Result<CommandRecord, ControlError> {
+        let name: MessageName =
+            asked.name.parse().map_err(|error| ControlError::Invalid(format!("the command {:?}: {error}", asked.name)))?;
+        if asked.body.len() > self.limits.body_max {
+            let (len, max) = (asked.body.len(), self.limits.body_max);
+            return Err(ControlError::Invalid(format!("a body of {len} bytes; at most {max} are allowed")));
+        }
+        let device = self.doors.registry.get(&asked.device).ok_or(ControlError::NoDevice { id: asked.device })?;
+        if !device.is_enrolled() {
+            return Err(ControlError::Revoked { id: device.id });
+        }
+        let command = match &self.doors.live {
+            Some(live) => live.send(asked).await?,
+            None => self.queue_alone(asked, name).await?,
+        };
+        Ok(self.shown(&command))
+    }
+
+    /// Writes a command down for the node that will run here next.
+    async fn queue_alone(&self, asked: SendAsked, name: MessageName) -> Result<Command, ControlError> {
+        let doors = &self.doors;
+        let now = doors.clock.unix_now();
+        let open = doors.store.open_commands(&asked.device).await?;
+        let open = open.iter().filter(|command| now <= command.expires_at).count();
+        if open >= self.limits.open_max {
+            return Err(ControlError::TooMany { open, max: self.limits.open_max });
+        }
+        let lifetime = asked.expires_in_ms.map_or(self.limits.expiry, Duration::from_millis);
+        let command = Command {
+            id: (doors.command_ids)(),
+            device: asked.device,
+            name: name.into_inner(),
+            body: asked.body,
+            created_at: now,
+            expires_at: now.saturating_add(lifetime),
+            state: CommandState::Queued,
+        };
+        let partition = doors.store.partition_of(&command.device);
+        commit(&*doors.store, partition, vec![Op::Command(command.clone())]).await?;
+        Ok(command)
+    }
+
+    fn shown(&self, command: &Command) -> CommandRecord {
+        CommandRecord::new(command, self.doors.clock.unix_now())
+    }
+
+    async fn read(&self, asked: RowsAsked) -> Result<RowsPage, ControlError> {
+        let after = asked.offset();
+        let store = &self.doors.store;
+        let page = match asked.of {
+            Span::Partition(number) if number >= store.partitions() => {
+                let count = store.partitions();
+                return Err(ControlError::Invalid(format!("partition {number}; there are {count}, from 0")));
+            }
+            Span::Partition(number) => store.log(Partition::new(number), after, ROWS).await?,
+            Span::Device(id) => {
+                self.doors.registry.get(&id).ok_or(ControlError::NoDevice { id })?;
+                store.history(&id, after, ROWS).await?
+            }
+        };
+        Ok(RowsPage { rows: page.rows.iter().map(RowRecord::from).collect(), more: page.more })
+    }
+}
+
+impl Control for LocalControl {
+    fn info(&self) -> Asked<'_, Info> {
+        let (doors, facts) = (&self.doors, &self.facts);
+        let info = Info {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            running: doors.live.is_some(),
+            trust_domain: facts.trust_domain.to_string(),
+            node_identity_key: KeyHex(facts.identity_key),
+            prefix: facts.prefix.clone(),
+            partitions: doors.store.partitions(),
+            epoch: doors.store.epoch().get(),
+            devices: doors.registry.len(),
+            addresses: self.addresses(),
+        };
+        Box::pin(async { Ok(info) })
+    }
+
+    fn enroll(&self, asked: EnrollAsked) -> Asked<'_, Enrolled> {
+        Box::pin(self.signed(asked))
+    }
+
+    fn devices(&self, asked: DevicesAsked) -> Asked<'_, DevicesPage> {
+        let page = self.doors.registry.page(asked.after.as_ref(), DEVICES_MAX);
+        let devices = page.rows.iter().map(|device| DeviceRecord::new(device, self.is_online(&device.id))).collect();
+        Box::pin(async move { Ok(DevicesPage { devices, more: page.more }) })
+    }
+
+    fn device(&self, id: DeviceId) -> Asked<'_, DeviceRecord> {
+        let found = self.doors.registry.get(&id).ok_or(ControlError::NoDevice { id });
+        let found = found.map(|device| DeviceRecord::new(&device, self.is_online(&id)));
+        Box::pin(async { found })
+    }
+
+    fn tag(&self, id: DeviceId, asked: TagAsked) -> Asked<'_, DeviceRecord> {
+        Box::pin(async move {
+            let device = self.doors.registry.tag(id, asked.add, asked.remove).await?;
+            Ok(DeviceRecord::new(&device, self.is_online(&id)))
+        })
+    }
+
+    fn revoke(&self, id: DeviceId) -> Asked<'_, Revoked> {
+        Box::pin(async move {
+            let was_online = self.is_online(&id);
+            let (device, before) = match self.doors.registry.revoke(id).await? {
+                Revocation::Now(device) => (device, false),
+                Revocation::Before(device) => (device, true),
+            };
+            Ok(Revoked { device: DeviceRecord::new(&device, self.is_online(&id)), before, was_online })
+        })
+    }
+
+    fn send(&self, asked: SendAsked) -> Asked<'_, CommandRecord> {
+        Box::pin(self.queue(asked))
+    }
+
+    fn command(&self, device: DeviceId, id: CommandId) -> Asked<'_, CommandRecord> {
+        Box::pin(async move {
+            self.doors.registry.get(&device).ok_or(ControlError::NoDevice { id: device })?;
+            let command = self.doors.store.command(&device, &id).await?;
+            command.map(|command| self.shown(&command)).ok_or(ControlError::NoCommand { id })
+        })
+    }
+
+    fn rows(&self, asked: RowsAsked) -> Asked<'_, RowsPage> {
+        Box::pin(self.read(asked))
+    }
+
+    fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted> {
+        let minted = match &self.doors.live {
+            Some(live) => live.mint(&asked).map(|token| Minted { token, gateway: live.addresses().gateway }),
+            None => Err(ControlError::NotRunning("a token for the gateway".to_owned())),
+        };
+        Box::pin(async { minted })
+    }
+}
+
+fn suite_built(byte: u8) -> Result<Suite, ControlError> {
+    match Suite::from_byte(byte) {
+        Some(Suite::X3dh) => Ok(Suite::X3dh),
+        Some(Suite::Pqxdh) => Err(ControlError::Invalid("suite 2 is not built yet; suite 1 is".to_owned())),
+        None => Err(ControlError::Invalid(format!("suite {byte}; there is suite 1"))),
+    }
+}
