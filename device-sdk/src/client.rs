@@ -74,6 +74,7 @@ pub struct Client<const PACKET: usize, const WINDOW: usize> {
     unanswered: Vec<u16, RECEIVE_MAX>,
     answers: Deque<(u16, ReasonCode), RECEIVE_MAX>,
     control: Control,
+    outgoing: Outgoing,
 }
 
 /// One control packet, written when it is due.
@@ -81,6 +82,13 @@ struct Control {
     pending: bool,
     len: usize,
     bytes: [u8; CONTROL_LEN_MAX],
+}
+
+/// The packet that is leaving, and how many of its bytes have left.
+enum Outgoing {
+    Nothing,
+    Control { sent: usize },
+    Publish { slot: usize, sent: usize },
 }
 
 enum State {
@@ -249,6 +257,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
             unanswered: Vec::new(),
             answers: Deque::new(),
             control: Control { pending: false, len: 0, bytes: [0; CONTROL_LEN_MAX] },
+            outgoing: Outgoing::Nothing,
         }
     }
 
@@ -275,6 +284,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
         self.unanswered.clear();
         self.answers.clear();
         self.control.pending = false;
+        self.outgoing = Outgoing::Nothing;
     }
 
     /// Whether the server has taken the connection and it has not ended.
@@ -286,7 +296,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
     /// Whether nothing more is to be sent or read, so that the transport can be closed.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        matches!(self.state, State::Offline | State::Closed)
+        matches!(self.state, State::Offline | State::Closed) && matches!(self.outgoing, Outgoing::Nothing)
     }
 
     /// Takes bytes off the front of `bytes`, up to the end of one packet, and says what it means.
@@ -421,35 +431,63 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
         }
     }
 
-    /// The bytes to send next, whole packets. The caller sends all of them, in order, or calls
-    /// [`closed`](Self::closed).
+    /// The bytes to send next: the same again until [`transmitted`](Self::transmitted) says how
+    /// many of them have left. A packet that has begun is finished before the next one.
     pub fn poll_transmit(&mut self, now: Timestamp) -> Option<&[u8]> {
+        if matches!(self.outgoing, Outgoing::Nothing) {
+            self.outgoing = self.next_outgoing(now);
+        }
+        match self.outgoing {
+            Outgoing::Nothing => None,
+            Outgoing::Control { sent } => self.control.packet().get(sent..),
+            Outgoing::Publish { slot, sent } => self.window.packet(slot).get(sent..),
+        }
+    }
+
+    /// The first `count` bytes that [`poll_transmit`](Self::poll_transmit) gave have left.
+    pub fn transmitted(&mut self, count: usize, now: Timestamp) {
+        let (len, sent) = match &mut self.outgoing {
+            Outgoing::Nothing => return,
+            Outgoing::Control { sent } => (self.control.len, sent),
+            Outgoing::Publish { slot, sent } => (self.window.packet(*slot).len(), sent),
+        };
+        *sent = sent.saturating_add(count);
+        if *sent >= len {
+            match self.outgoing {
+                Outgoing::Publish { slot, .. } => self.window.sent(slot),
+                Outgoing::Control { .. } => self.control.pending = false,
+                Outgoing::Nothing => {}
+            }
+            self.outgoing = Outgoing::Nothing;
+        }
+        if let State::Online(online) = &mut self.state {
+            online.last_sent_at = now;
+        }
+    }
+
+    /// What leaves next: an answer before a PINGREQ before a message.
+    fn next_outgoing(&mut self, now: Timestamp) -> Outgoing {
         match &mut self.state {
-            State::Offline | State::Closed => None,
-            State::Connecting { .. } => self.control.take(),
+            State::Offline | State::Closed => return Outgoing::Nothing,
+            State::Connecting { .. } => {}
             State::Closing(reason) => {
                 let reason = *reason;
                 self.state = State::Closed;
                 self.control.write(|out| encode::disconnect(out, reason));
-                self.control.take()
             }
+            State::Online(_) if self.control.pending => {}
             State::Online(online) => {
-                if !self.control.pending {
-                    if let Some((packet_id, reason)) = self.answers.pop_front() {
-                        self.control.write(|out| encode::puback(out, packet_id, reason));
-                    } else if matches!(online.ping, Ping::Due) {
-                        self.control.write(encode::pingreq);
-                        online.ping = Ping::Sent { deadline: now.saturating_add(self.options.response_timeout) };
-                    }
+                if let Some((packet_id, reason)) = self.answers.pop_front() {
+                    self.control.write(|out| encode::puback(out, packet_id, reason));
+                } else if matches!(online.ping, Ping::Due) {
+                    self.control.write(encode::pingreq);
+                    online.ping = Ping::Sent { deadline: now.saturating_add(self.options.response_timeout) };
+                } else if let Some(slot) = self.window.begin(online.in_flight_max) {
+                    return Outgoing::Publish { slot, sent: 0 };
                 }
-                let bytes =
-                    if self.control.pending { self.control.take() } else { self.window.send(online.in_flight_max) };
-                if bytes.is_some() {
-                    online.last_sent_at = now;
-                }
-                bytes
             }
         }
+        if self.control.pending { Outgoing::Control { sent: 0 } } else { Outgoing::Nothing }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -639,14 +677,12 @@ impl Control {
         }
     }
 
-    fn take(&mut self) -> Option<&[u8]> {
-        if !self.pending {
-            return None;
-        }
-        self.pending = false;
-        self.bytes.get(..self.len)
+    fn packet(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

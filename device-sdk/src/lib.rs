@@ -5,4 +5,9 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod backoff;
 pub mod client;
+pub mod outbox;
+pub mod storage;
+pub mod topics;
+pub mod transport;

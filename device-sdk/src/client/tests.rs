@@ -41,7 +41,9 @@ fn reconnect(client: &mut Small, connack: &[u8]) {
 fn sent(client: &mut Small, now: Timestamp) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     while let Some(packet) = client.poll_transmit(now) {
-        packets.push(packet.to_vec());
+        let packet = packet.to_vec();
+        client.transmitted(packet.len(), now);
+        packets.push(packet);
     }
     packets
 }
@@ -184,6 +186,21 @@ fn a_packet_beyond_the_buffer_or_the_servers_bound_is_refused() {
     assert!(client.publish("t", Qos::AtLeastOnce, &vec![0; max]).is_ok());
     let refused = client.publish("t", Qos::AtLeastOnce, &vec![0; max + 1]);
     assert_eq!(refused, Err(PublishError::TooLarge { len: 21, max: 20 }));
+}
+
+/// A DISCONNECT, or anything else, never cuts into a packet whose first bytes have left.
+#[test]
+fn a_packet_that_has_begun_is_finished_first() {
+    let mut client = online();
+    publish(&mut client, 1);
+    let whole = client.poll_transmit(at(0)).expect("PUBLISH").to_vec();
+    client.transmitted(4, at(0));
+    client.disconnect(ReasonCode::SUCCESS);
+    assert_eq!(client.poll_transmit(at(0)), Some(&whole[4..]));
+    client.transmitted(whole.len() - 4, at(0));
+    assert!(!client.is_finished());
+    assert_eq!(sent(&mut client, at(0)), [vec![0xE0, 1, 0]]);
+    assert!(client.is_finished());
 }
 
 #[test]

@@ -1,0 +1,344 @@
+//! What waits to be sent, as plaintext: nothing is sealed without a connection, or a long outage
+//! would exceed the jump the node can follow.
+//!
+//! ```text
+//! Free --push--> Waiting --sent--> Sent --PUBACK--> Done --taken--> Free
+//!                   ^               |
+//!                   |               +--PUBACK 0x83--> Refused --new session, 10 minutes--+
+//!                   +---------------------------------------------------------------------+
+//! ```
+
+use core::time::Duration;
+
+use heapless::{String, Vec};
+use thiserror::Error;
+use unhidra_core::ids::CommandId;
+use unhidra_core::time::{Timestamp, UnixTime};
+
+use crate::client::{Publication, Qos, RECEIVE_MAX, ReasonCode};
+
+/// The most bytes of a name.
+pub const NAME_LEN_MAX: usize = 64;
+
+/// How long a refused message waits to be sealed anew in the session that refused it
+/// (e2ee/PROTOCOL.md section 8).
+const REFUSED_WAIT: Duration = Duration::from_secs(600);
+
+/// The device's own id of a reading, kept over repeats until it is acknowledged.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ReadingId(pub u64);
+
+/// What is done with a new reading when as many wait as may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WhenFull {
+    /// The oldest reading that is not on its way makes room.
+    DropOldest,
+    /// The new one is refused.
+    RefuseNew,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum QueueError {
+    /// As many wait as may, and the rule drops none, or all are on their way.
+    #[error("as many messages wait as may")]
+    Full,
+    /// The name is empty or too long, or holds a control character.
+    #[error("a name of {len} bytes; a name has 1 to 64 bytes of UTF-8 without control characters")]
+    Name {
+        /// Bytes found.
+        len: usize,
+    },
+    /// The body is too long.
+    #[error("a body of {len} bytes; at most {max} are allowed")]
+    BodyTooLong {
+        /// Bytes found.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+}
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Content {
+    Reading,
+    Event,
+    Receipt { command: CommandId, status: u8 },
+}
+
+/// A message that waits. `BODY` bounds its body in bytes.
+#[derive(Debug)]
+pub(crate) struct Entry<const BODY: usize> {
+    pub(crate) id: ReadingId,
+    pub(crate) content: Content,
+    pub(crate) name: String<NAME_LEN_MAX>,
+    pub(crate) body: Vec<u8, BODY>,
+    pub(crate) device_time: Option<UnixTime>,
+    pub(crate) qos: Qos,
+    state: State,
+    order: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Waiting,
+    Sent { publication: Publication, session: u32 },
+    Refused { at: Timestamp, session: u32, reason: ReasonCode, told: bool },
+    Done,
+}
+
+/// What became of a message, for the application.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    Acknowledged(ReadingId),
+    Refused(ReadingId, ReasonCode),
+}
+
+/// At most `SLOTS` messages. [`RECEIVE_MAX`] of them are kept for receipts, so that a full outbox
+/// never silences the answer to a command.
+pub(crate) struct Outbox<const SLOTS: usize, const BODY: usize> {
+    slots: [Option<Entry<BODY>>; SLOTS],
+    when_full: WhenFull,
+    next_order: u64,
+}
+
+impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
+    const READINGS_MAX: usize = {
+        assert!(SLOTS > RECEIVE_MAX, "the outbox keeps RECEIVE_MAX slots for receipts and needs one more for readings");
+        SLOTS - RECEIVE_MAX
+    };
+
+    pub(crate) const fn new(when_full: WhenFull) -> Self {
+        Self { slots: [const { None }; SLOTS], when_full, next_order: 0 }
+    }
+
+    /// Takes a message; says which one made room for it.
+    pub(crate) fn push(
+        &mut self,
+        id: ReadingId,
+        content: Content,
+        name: &str,
+        body: &[u8],
+        device_time: Option<UnixTime>,
+        qos: Qos,
+    ) -> Result<Option<ReadingId>, QueueError> {
+        let name = parse_name(name, content)?;
+        let body = Vec::from_slice(body).map_err(|_| QueueError::BodyTooLong { len: body.len(), max: BODY })?;
+        let dropped = self.make_room(content)?;
+        let free = self.slots.iter_mut().find(|slot| slot.is_none()).ok_or(QueueError::Full)?;
+        *free =
+            Some(Entry { id, content, name, body, device_time, qos, state: State::Waiting, order: self.next_order });
+        self.next_order += 1;
+        Ok(dropped)
+    }
+
+    fn make_room(&mut self, content: Content) -> Result<Option<ReadingId>, QueueError> {
+        if let Content::Receipt { .. } = content {
+            return Ok(None);
+        }
+        let readings = self.slots.iter().flatten().filter(|entry| entry.is_reading()).count();
+        match self.when_full {
+            _ if readings < Self::READINGS_MAX => Ok(None),
+            WhenFull::RefuseNew => Err(QueueError::Full),
+            WhenFull::DropOldest => {
+                let at_rest = |slot: &&mut Option<Entry<BODY>>| slot.as_ref().is_some_and(Entry::may_be_dropped);
+                let oldest = self.slots.iter_mut().filter(at_rest).min_by_key(|slot| slot.as_ref().map(|e| e.order));
+                let dropped = oldest.and_then(Option::take).ok_or(QueueError::Full)?;
+                Ok(Some(dropped.id))
+            }
+        }
+    }
+
+    /// The message to seal next in the session `session`: the oldest that waits, or was refused
+    /// long enough ago or in another session.
+    pub(crate) fn next(&self, session: u32, now: Timestamp) -> Option<&Entry<BODY>> {
+        let due = |entry: &&Entry<BODY>| match entry.state {
+            State::Waiting => true,
+            State::Refused { at, session: refused_by, .. } => {
+                refused_by != session || now.saturating_since(at) >= REFUSED_WAIT
+            }
+            State::Sent { .. } | State::Done => false,
+        };
+        self.slots.iter().flatten().filter(due).min_by_key(|entry| entry.order)
+    }
+
+    /// When a message that was refused is due again.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        let refused = self.slots.iter().flatten().filter_map(|entry| match entry.state {
+            State::Refused { at, .. } => Some(at.saturating_add(REFUSED_WAIT)),
+            State::Waiting | State::Sent { .. } | State::Done => None,
+        });
+        refused.min()
+    }
+
+    /// The message was sealed in `session` and is on its way. At QoS 0 that is all.
+    pub(crate) fn sent(&mut self, id: ReadingId, publication: Publication, session: u32) {
+        for slot in &mut self.slots {
+            match slot {
+                Some(entry) if entry.id == id && entry.qos == Qos::AtMostOnce => *slot = None,
+                Some(entry) if entry.id == id => entry.state = State::Sent { publication, session },
+                _ => {}
+            }
+        }
+    }
+
+    /// PUBACK. A success ends the message; after a refusal it waits to be sealed anew.
+    pub(crate) fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) {
+        for entry in self.slots.iter_mut().flatten() {
+            match entry.state {
+                State::Sent { publication: sent, session } if sent == publication => {
+                    entry.state = if reason.is_failure() {
+                        State::Refused { at: now, session, reason, told: false }
+                    } else {
+                        State::Done
+                    };
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What the application has not heard yet, oldest first. A message that is done leaves with it.
+    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
+        let untold = |slot: &&mut Option<Entry<BODY>>| {
+            let state = slot.as_ref().map(|entry| entry.state);
+            matches!(state, Some(State::Done | State::Refused { told: false, .. }))
+        };
+        let slot = self.slots.iter_mut().filter(untold).min_by_key(|slot| slot.as_ref().map(|entry| entry.order))?;
+        let entry = slot.as_mut()?;
+        let id = entry.id;
+        if let State::Refused { reason, told, .. } = &mut entry.state {
+            *told = true;
+            return Some(Outcome::Refused(id, *reason));
+        }
+        *slot = None;
+        Some(Outcome::Acknowledged(id))
+    }
+
+    /// How many messages are here, sent ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.iter().flatten().filter(|entry| entry.state != State::Done).count()
+    }
+}
+
+impl<const BODY: usize> Entry<BODY> {
+    const fn is_reading(&self) -> bool {
+        !matches!(self.content, Content::Receipt { .. })
+    }
+
+    /// What is on its way may be durable already, so only what is at rest is dropped.
+    const fn may_be_dropped(&self) -> bool {
+        self.is_reading() && matches!(self.state, State::Waiting | State::Refused { .. })
+    }
+}
+
+fn parse_name(name: &str, content: Content) -> Result<String<NAME_LEN_MAX>, QueueError> {
+    let error = QueueError::Name { len: name.len() };
+    let may_be_empty = matches!(content, Content::Receipt { .. });
+    if (name.is_empty() && !may_be_empty) || name.chars().any(char::is_control) {
+        return Err(error);
+    }
+    String::try_from(name).map_err(|_| error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::testing::publication;
+
+    type Small = Outbox<{ RECEIVE_MAX + 2 }, 8>;
+
+    const NOW: Timestamp = Timestamp::from_ms(1_000_000);
+    const REFUSED: ReasonCode = ReasonCode::IMPLEMENTATION_SPECIFIC;
+
+    fn push(outbox: &mut Small, id: u64) -> Result<Option<ReadingId>, QueueError> {
+        outbox.push(ReadingId(id), Content::Reading, "t", b"1", None, Qos::AtLeastOnce)
+    }
+
+    fn next(outbox: &Small, session: u32, now: Timestamp) -> Option<u64> {
+        outbox.next(session, now).map(|entry| entry.id.0)
+    }
+
+    fn filled(when_full: WhenFull) -> Small {
+        let mut outbox = Outbox::new(when_full);
+        assert_eq!((push(&mut outbox, 1), push(&mut outbox, 2)), (Ok(None), Ok(None)));
+        outbox
+    }
+
+    #[test]
+    fn a_full_outbox_drops_the_oldest_or_refuses_the_new_one() {
+        let mut drops = filled(WhenFull::DropOldest);
+        assert_eq!(push(&mut drops, 3), Ok(Some(ReadingId(1))));
+        assert_eq!(next(&drops, 1, NOW), Some(2));
+
+        let mut refuses = filled(WhenFull::RefuseNew);
+        assert_eq!(push(&mut refuses, 3), Err(QueueError::Full));
+        assert_eq!(next(&refuses, 1, NOW), Some(1));
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_never_dropped() {
+        let mut outbox = filled(WhenFull::DropOldest);
+        outbox.sent(ReadingId(1), publication(1), 1);
+        assert_eq!(push(&mut outbox, 3), Ok(Some(ReadingId(2))));
+        outbox.sent(ReadingId(3), publication(2), 1);
+        assert_eq!(push(&mut outbox, 4), Err(QueueError::Full));
+    }
+
+    #[test]
+    fn a_receipt_finds_room_where_no_reading_does() {
+        let mut outbox = filled(WhenFull::RefuseNew);
+        let receipt = Content::Receipt { command: CommandId::new([7; 16]), status: 1 };
+        for id in 0..RECEIVE_MAX as u64 {
+            assert_eq!(outbox.push(ReadingId(10 + id), receipt, "", b"", None, Qos::AtLeastOnce), Ok(None));
+        }
+        let one_more = outbox.push(ReadingId(99), receipt, "", b"", None, Qos::AtLeastOnce);
+        assert_eq!(one_more, Err(QueueError::Full));
+    }
+
+    #[test]
+    fn only_success_ends_a_message() {
+        let mut outbox = filled(WhenFull::RefuseNew);
+        assert_eq!(outbox.take_outcome(), None);
+        outbox.sent(ReadingId(1), publication(1), 1);
+        assert_eq!(outbox.take_outcome(), None);
+        outbox.acknowledged(publication(1), ReasonCode(0x10), NOW);
+        assert_eq!(outbox.take_outcome(), Some(Outcome::Acknowledged(ReadingId(1))));
+        assert_eq!((outbox.take_outcome(), outbox.len()), (None, 1));
+    }
+
+    #[test]
+    fn a_refused_message_waits_for_a_new_session_or_ten_minutes() {
+        let mut outbox = filled(WhenFull::RefuseNew);
+        outbox.sent(ReadingId(1), publication(1), 1);
+        outbox.acknowledged(publication(1), REFUSED, NOW);
+        assert_eq!(outbox.take_outcome(), Some(Outcome::Refused(ReadingId(1), REFUSED)));
+        assert_eq!(outbox.take_outcome(), None, "told once");
+        assert_eq!(next(&outbox, 1, NOW), Some(2));
+        assert_eq!(next(&outbox, 2, NOW), Some(1), "a new session takes it at once");
+        assert_eq!(outbox.next_at(), Some(NOW.saturating_add(REFUSED_WAIT)));
+        assert_eq!(next(&outbox, 1, NOW.saturating_add(REFUSED_WAIT)), Some(1));
+    }
+
+    #[test]
+    fn qos_0_ends_when_it_is_on_its_way() {
+        let mut outbox = Small::new(WhenFull::RefuseNew);
+        assert!(outbox.push(ReadingId(1), Content::Event, "t", b"", None, Qos::AtMostOnce).is_ok());
+        outbox.sent(ReadingId(1), publication(1), 1);
+        assert_eq!((outbox.len(), outbox.take_outcome()), (0, None));
+    }
+
+    #[test]
+    fn names_and_bodies_have_bounds() {
+        let mut outbox = Small::new(WhenFull::RefuseNew);
+        let mut push = |name: &str, body: &[u8]| {
+            outbox.push(ReadingId(1), Content::Reading, name, body, None, Qos::AtLeastOnce).map(|_| ())
+        };
+        assert_eq!(push("", b""), Err(QueueError::Name { len: 0 }));
+        assert_eq!(push("a\n", b""), Err(QueueError::Name { len: 2 }));
+        assert_eq!(push(&"n".repeat(65), b""), Err(QueueError::Name { len: 65 }));
+        assert_eq!(push("n", &[0; 9]), Err(QueueError::BodyTooLong { len: 9, max: 8 }));
+        assert_eq!(push(&"n".repeat(64), &[0; 8]), Ok(()));
+    }
+}
