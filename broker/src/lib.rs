@@ -5,6 +5,7 @@
 //! everything else is routed between clients.
 
 mod doors;
+pub mod packet;
 
 pub use doors::{
     Accepted, Admission, Admitted, BrokerEvent, ConnectionId, Denied, Identity, Inlet, Listener, NotPublished, Outcome,
