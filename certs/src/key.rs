@@ -121,9 +121,7 @@ mod tests {
     #[test]
     fn a_sec1_key_is_read_too() {
         let key = KeyPair::generate().unwrap();
-        let sec1 =
-            aws_lc_rs::encoding::AsDer::<aws_lc_rs::encoding::EcPrivateKeyRfc5915Der>::as_der(&key.pair.private_key())
-                .unwrap();
+        let sec1: EcPrivateKeyRfc5915Der<'_> = key.pair.private_key().as_der().unwrap();
         let text = pem::encode("EC PRIVATE KEY", sec1.as_ref());
         assert_eq!(KeyPair::from_pem(text.as_bytes()).unwrap().public_point(), key.public_point());
     }

@@ -3,6 +3,9 @@
 pub mod admin;
 mod commit;
 pub mod control;
+pub mod folder;
 mod http;
+pub mod keys;
 pub mod log;
 pub mod registry;
+pub mod tls;
