@@ -104,9 +104,8 @@ fn unready(watched: &Watched) -> Option<String> {
 async fn metrics(State(watched): State<Watched>) -> Response {
     let mut text = String::new();
     match encode(&mut text, &watched.metrics) {
-        Ok(()) => {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
-        }
+        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

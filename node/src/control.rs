@@ -17,11 +17,11 @@ mod local;
 mod remote;
 mod server;
 mod socket;
-pub(crate) mod text;
+mod text;
 
 pub use asked::{
     Addresses, CommandRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, Minted,
-    Revoked, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked, TokenAsked,
+    Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked, TokenAsked,
 };
 pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;

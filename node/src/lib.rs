@@ -1,6 +1,7 @@
 //! Room under construction.
 
 pub mod admin;
+pub mod cli;
 mod commit;
 pub mod control;
 pub mod folder;

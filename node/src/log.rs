@@ -3,7 +3,6 @@
 use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// The shape of a line.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, clap::ValueEnum)]
@@ -69,11 +68,14 @@ pub fn check(level: &str) -> Result<(), LogError> {
     parse(level).map(|_| ())
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 fn parse(level: &str) -> Result<EnvFilter, LogError> {
     let refused = |cause: String| LogError::Level { found: level.to_owned(), cause };
-    // The filter would take a word it does not know for the name of a room.
-    if let Some(word) = level.split(',').find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err()) {
-        return Err(refused(format!("{word:?} is no level")));
+    // The filter would take a level it does not know for the name of a room.
+    let mut levels = level.split(',').map(|part| part.rsplit_once('=').map_or(part, |(_, level)| level));
+    if let Some(unknown) = levels.find(|word| !LEVELS.contains(word)) {
+        return Err(refused(format!("{unknown:?} is no level")));
     }
     EnvFilter::try_new(level).map_err(|error| refused(error.to_string()))
 }

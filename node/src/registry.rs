@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use unhidra_broker::{Admission, Admitted, Denied, Identity};
@@ -329,9 +328,8 @@ impl Shared {
             return Err(RegistryError::Taken(enrolment.id));
         }
         check_tags(enrolment.id, &enrolment.tags)?;
-        let other_peer = known
-            .as_ref()
-            .is_some_and(|k| k.identity_key != enrolment.identity_key || k.suite != enrolment.suite);
+        let other_peer =
+            known.as_ref().is_some_and(|k| k.identity_key != enrolment.identity_key || k.suite != enrolment.suite);
         let device = Device {
             id: enrolment.id,
             number: known.as_ref().map_or(DeviceNumber::new(0), |k| k.number),
@@ -409,9 +407,8 @@ impl Shared {
             Sessions::End => self.store.session(&device.id).await?,
         };
         if let Some(stored) = stored {
+            // The handshake counter stays: it only has to grow, and a bundle tells it to the device.
             ops.push(Op::EndSessions { device: device.id, expect: stored.version, present: true });
-            // The handshake counter belongs to the identity key that has just gone.
-            ops.push(Op::Peer { device: device.id, bytes: Bytes::new() });
         }
         Ok(ops)
     }

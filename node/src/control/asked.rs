@@ -236,11 +236,11 @@ pub struct SendAsked {
     pub expires_in_ms: Option<u64>,
 }
 
-/// A command, as shown. Its body is not.
+/// A command as shown; in JSON it is what the gateway's frames hold. Its body is not shown.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct CommandRecord {
     /// Its identity.
-    #[serde(with = "text")]
+    #[serde(rename = "command", with = "text")]
     pub id: CommandId,
     /// To whom.
     #[serde(with = "text")]
@@ -253,8 +253,6 @@ pub struct CommandRecord {
     pub expires_at: u64,
     /// What has become of it, in a word.
     pub state: String,
-    /// Whether nothing more will.
-    pub is_final: bool,
 }
 
 impl CommandRecord {
@@ -274,8 +272,13 @@ impl CommandRecord {
             created_at: command.created_at.as_ms(),
             expires_at: command.expires_at.as_ms(),
             state: state.as_str().to_owned(),
-            is_final: state.is_final(),
         }
+    }
+
+    /// Whether nothing more will become of it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self.state.as_str(), "done" | "failed" | "unknown" | "expired")
     }
 }
 
@@ -330,7 +333,7 @@ pub enum RowKind {
     Ignored,
 }
 
-/// A row, as exported.
+/// A row as exported; in JSON it is what the gateway's frames hold (gateway/PROTOCOL.md).
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RowRecord {
     /// The partition whose log holds it.
@@ -345,6 +348,7 @@ pub struct RowRecord {
     /// What it is.
     pub kind: RowKind,
     /// The message type; empty where the device gave none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The command a receipt answers.
     #[serde(with = "text::maybe", default, skip_serializing_if = "Option::is_none")]
@@ -353,14 +357,45 @@ pub struct RowRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// The device's clock, in ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_time: Option<u64>,
     /// The node's clock, in ms since the Unix epoch.
     pub received_at: u64,
-    /// The device's own id for it.
+    /// The device's own id for it, a string: JSON's numbers lose the last digits of a u64 in most
+    /// readers.
+    #[serde(with = "text::maybe", default, skip_serializing_if = "Option::is_none")]
     pub reading_id: Option<u64>,
-    /// The body.
-    #[serde(with = "text::base64")]
-    pub body: Bytes,
+    /// The body, as `text` or `base64`. The gateway gives none of an ignored row.
+    #[serde(flatten)]
+    pub body: Option<RowBody>,
+}
+
+/// A body: as text where it is UTF-8.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowBody {
+    /// UTF-8.
+    Text(String),
+    /// Anything.
+    Base64(#[serde(with = "text::base64")] Bytes),
+}
+
+impl RowBody {
+    fn new(body: &Bytes) -> Self {
+        match std::str::from_utf8(body) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Base64(body.clone()),
+        }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Base64(bytes) => bytes,
+        }
+    }
 }
 
 impl From<&Reading> for RowRecord {
@@ -386,7 +421,7 @@ impl From<&Reading> for RowRecord {
             device_time: uplink.device_time.map(UnixTime::as_ms),
             received_at: uplink.received_at.as_ms(),
             reading_id: uplink.reading_id,
-            body: uplink.body.clone(),
+            body: Some(RowBody::new(&uplink.body)),
         }
     }
 }

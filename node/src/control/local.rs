@@ -131,8 +131,10 @@ impl LocalControl {
     }
 
     async fn queue(&self, asked: SendAsked) -> Result<CommandRecord, ControlError> {
-        let name: MessageName =
-            asked.name.parse().map_err(|error| ControlError::Invalid(format!("the command {:?}: {error}", asked.name)))?;
+        let name: MessageName = asked
+            .name
+            .parse()
+            .map_err(|error| ControlError::Invalid(format!("the command {:?}: {error}", asked.name)))?;
         if asked.body.len() > self.limits.body_max {
             let (len, max) = (asked.body.len(), self.limits.body_max);
             return Err(ControlError::Invalid(format!("a body of {len} bytes; at most {max} are allowed")));

@@ -76,10 +76,8 @@ impl RemoteControl {
             if status.is_success() {
                 serde_json::from_slice(&body).map_err(transport)
             } else {
-                Err(serde_json::from_slice::<Problem>(&body).map_or_else(
-                    |_| ControlError::Transport(format!("HTTP status {status}")),
-                    |problem| problem.error,
-                ))
+                Err(serde_json::from_slice::<Problem>(&body)
+                    .map_or_else(|_| ControlError::Transport(format!("HTTP status {status}")), |problem| problem.error))
             }
         };
         let mut answer = std::pin::pin!(answer);

@@ -83,11 +83,7 @@ async fn device(State(control): Shared, Path(id): Path<String>) -> Answer {
     answer(control.device(device_id(&id)?).await)
 }
 
-async fn tag(
-    State(control): Shared,
-    Path(id): Path<String>,
-    asked: Result<Json<TagAsked>, JsonRejection>,
-) -> Answer {
+async fn tag(State(control): Shared, Path(id): Path<String>, asked: Result<Json<TagAsked>, JsonRejection>) -> Answer {
     answer(control.tag(device_id(&id)?, body(asked)?).await)
 }
 

@@ -1,0 +1,135 @@
+//! `unhidra send`
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use unhidra_core::ids::DeviceId;
+use unhidra_core::message::MessageName;
+
+use super::CliError;
+use super::client::{Client, Frame, unexpected};
+use super::output::Output;
+use super::watch::Elsewhere;
+use crate::control::{CommandRecord, Control, ControlError, SendAsked};
+
+/// Sends a command to a device, sealed by its session. Where the device is not here it waits,
+/// until it expires.
+#[derive(Debug, clap::Args)]
+pub struct Send {
+    /// To whom.
+    pub device: DeviceId,
+    /// What to do, `reboot` for instance.
+    #[arg(value_parser = command_name)]
+    pub name: String,
+    /// With what.
+    #[arg(default_value = "", hide_default_value = true)]
+    pub body: String,
+    /// How long it is worth doing; without, as long as the node says.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub expires: Option<u64>,
+    /// Follows what becomes of it until nothing more will. Exit status 1 unless it is done.
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: for how long.
+    #[arg(long, requires = "wait", value_name = "SECONDS", default_value_t = 30)]
+    pub timeout: u64,
+    /// Where else to ask.
+    #[command(flatten)]
+    pub elsewhere: Elsewhere,
+}
+
+fn command_name(text: &str) -> Result<String, String> {
+    text.parse::<MessageName>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// How often a node is asked what has become of a command. Its answer comes from memory or one
+/// look into the store.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Sends through the node of the data folder, or into its store.
+pub(super) async fn run(args: &Send, control: &dyn Control, out: &mut Output<'_>) -> Result<(), CliError> {
+    let running = control.info().await?.running;
+    if args.wait && !running {
+        return Err(ControlError::NotRunning("--wait".to_owned()).into());
+    }
+    let asked = SendAsked {
+        device: args.device,
+        name: args.name.clone(),
+        body: Bytes::copy_from_slice(args.body.as_bytes()),
+        expires_in_ms: args.expires.map(|s| s * 1000),
+    };
+    let mut last = control.send(asked).await?;
+    show(&last, out)?;
+    if !args.wait {
+        return match running || out.is_json() {
+            true => Ok(()),
+            false => out.line("no node runs here; the next one sends it"),
+        };
+    }
+    let followed = async {
+        while !last.is_final() {
+            tokio::time::sleep(POLL).await;
+            let now = control.command(last.device, last.id).await?;
+            if now.state != last.state {
+                show(&now, out)?;
+            }
+            last = now;
+        }
+        done(&last)
+    };
+    within(args, followed).await
+}
+
+/// Sends through the gateway of a node elsewhere.
+pub(super) async fn run_elsewhere(args: &Send, mut client: Client, out: &mut Output<'_>) -> Result<(), CliError> {
+    let mut request = json!({
+        "type": "send", "id": 1, "device": args.device.as_str(), "name": args.name, "text": args.body,
+    });
+    if let Some(expires) = args.expires {
+        request["expires_after_ms"] = json!(expires * 1000);
+    }
+    client.say(&request).await?;
+    let followed = async {
+        let mut last = match client.next().await? {
+            Frame::Command { command } => command,
+            other => return Err(unexpected(&other)),
+        };
+        show(&last, out)?;
+        while args.wait && !last.is_final() {
+            match client.next().await? {
+                Frame::CommandChanged { command } if command.id == last.id => {
+                    show(&command, out)?;
+                    last = command;
+                }
+                _ => {}
+            }
+        }
+        if args.wait { done(&last) } else { Ok(()) }
+    };
+    within(args, followed).await
+}
+
+async fn within(args: &Send, followed: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    match tokio::time::timeout(Duration::from_secs(args.timeout), followed).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            let device = args.device;
+            let text = format!("{device} has not answered within {} s; the command stands until it expires", args.timeout);
+            Err(CliError::Failed(text))
+        }
+    }
+}
+
+fn show(command: &CommandRecord, out: &mut Output<'_>) -> Result<(), CliError> {
+    out.say(command, &format!("{}  {}", command.id, command.state))
+}
+
+fn done(command: &CommandRecord) -> Result<(), CliError> {
+    match command.state.as_str() {
+        "done" => Ok(()),
+        "failed" => Err(CliError::Failed(format!("{} tried {} and could not", command.device, command.name))),
+        "unknown" => Err(CliError::Failed(format!("{} knows no command {}", command.device, command.name))),
+        _ => Err(CliError::Failed(format!("the command {} expired before {} did it", command.id, command.device))),
+    }
+}

@@ -1,0 +1,109 @@
+//! `unhidra watch`
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use unhidra_core::ids::DeviceId;
+
+use super::CliError;
+use super::client::{Client, Frame, NodeUrl, unexpected};
+use super::export::text;
+use super::output::Output;
+use crate::control::{Control, RowKind, TokenAsked};
+
+/// Prints readings as they arrive, until it is interrupted, and then the cursor to go on from.
+#[derive(Debug, clap::Args)]
+pub struct Watch {
+    /// Only this device's.
+    pub device: Option<DeviceId>,
+    /// First what came after this cursor, which an earlier `watch` has printed.
+    #[arg(long, value_name = "CURSOR")]
+    pub since: Option<String>,
+    /// Ends after so many readings.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Where else to ask.
+    #[command(flatten)]
+    pub elsewhere: Elsewhere,
+}
+
+/// A node that is not the one of the data folder.
+#[derive(Debug, clap::Args)]
+pub struct Elsewhere {
+    /// Asks a node elsewhere, through its gateway, as in `--node http://127.0.0.1:8080`.
+    #[arg(long, value_name = "URL")]
+    pub node: Option<NodeUrl>,
+    /// With which token; without, that of the environment's UNHIDRA_TOKEN, which no list of
+    /// processes shows. `unhidra console --json` makes one.
+    #[arg(long, requires = "node", value_name = "TOKEN")]
+    pub token: Option<String>,
+}
+
+impl Elsewhere {
+    /// A connection to the node elsewhere, if one is named.
+    pub(super) async fn client(&self) -> Result<Option<Client>, CliError> {
+        let Some(node) = &self.node else { return Ok(None) };
+        let token = self.token.clone().or_else(|| std::env::var("UNHIDRA_TOKEN").ok());
+        let missing = || CliError::Usage("--node needs --token, or UNHIDRA_TOKEN in the environment".to_owned());
+        Client::over_tcp(node, &token.ok_or_else(missing)?).await.map(Some)
+    }
+}
+
+/// Connects to the gateway of a running node through its control socket.
+pub(super) async fn through(control: &dyn Control, socket: &PathBuf) -> Result<Client, CliError> {
+    let asked = TokenAsked { may_command: false, lifetime_s: None, once: true };
+    let minted = control.mint(asked).await?;
+    Client::over_socket(socket, &minted.token).await
+}
+
+pub(super) async fn run(args: &Watch, mut client: Client, out: &mut Output<'_>) -> Result<(), CliError> {
+    let device = args.device.map_or_else(|| "*".to_owned(), |device| device.to_string());
+    let mut request = json!({ "type": "subscribe", "id": 1, "device": device });
+    if let Some(since) = &args.since {
+        request["since"] = json!(since);
+    }
+    client.say(&request).await?;
+    let mut cursor = args.since.clone();
+    let ended = tokio::select! {
+        ended = follow(args, &mut client, &mut cursor, out) => ended,
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(CliError::Output),
+    };
+    // Whatever ended it, what was seen can be gone on from.
+    if let Some(cursor) = cursor {
+        if out.is_json() {
+            out.object(&json!({ "cursor": cursor }))?;
+        } else {
+            out.line(&format!("go on with --since {cursor}"))?;
+        }
+    }
+    ended
+}
+
+async fn follow(
+    args: &Watch,
+    client: &mut Client,
+    cursor: &mut Option<String>,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        match client.next().await? {
+            Frame::Subscribed { cursor: at } => *cursor = Some(at),
+            Frame::Readings { cursor: at, readings } => {
+                for row in &readings {
+                    if out.is_json() {
+                        out.object(row)?;
+                    } else if row.kind != RowKind::Ignored {
+                        out.line(&text(row))?;
+                    }
+                }
+                // A cursor stands behind a whole frame, so a frame is shown whole.
+                left = left.saturating_sub(readings.len() as u64);
+                *cursor = Some(at);
+            }
+            other @ (Frame::Welcome {} | Frame::Command { .. }) => return Err(unexpected(&other)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
