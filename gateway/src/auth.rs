@@ -1,0 +1,249 @@
+//! Tokens to rights.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use unhidra_core::ids::DeviceId;
+use unhidra_core::time::{Clock, UnixTime};
+
+use crate::error::TokenRefused;
+
+/// Which devices a client may see.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Visible {
+    /// Every device, also those enrolled later.
+    All,
+    /// These.
+    Set(BTreeSet<DeviceId>),
+}
+
+impl Visible {
+    /// Whether `device` is among them.
+    #[must_use]
+    pub fn contains(&self, device: &DeviceId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Set(devices) => devices.contains(device),
+        }
+    }
+}
+
+/// What a client may see and do, and until when.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rights {
+    /// Which devices it may see.
+    pub devices: Visible,
+    /// Whether it may command those.
+    pub may_command: bool,
+    /// When all this ends.
+    pub expires_at: UnixTime,
+}
+
+/// A token that stands for a client's rights over several connections.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Session {
+    /// The token.
+    pub token: String,
+    /// When it ends.
+    pub expires_at: UnixTime,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("token", &"[secret]").field("expires_at", &self.expires_at).finish()
+    }
+}
+
+/// Who may see and do what. Answers from memory.
+pub trait Authority: Send + Sync + 'static {
+    /// What a token stands for. A one-time token is used up by the asking.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenRefused`] where it stands for nothing.
+    fn rights(&self, token: &str) -> Result<Rights, TokenRefused>;
+
+    /// Uses up a one-time token and gives a session token with the same rights.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenRefused`] where it is no one-time token, or no longer one.
+    fn exchange(&self, once: &str) -> Result<Session, TokenRefused>;
+}
+
+/// How often a token serves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Use {
+    /// Once: it travels in a URL, where others may come to see it.
+    Once,
+    /// Until it expires.
+    Session,
+}
+
+/// Where tokens draw their 32 random bytes from.
+pub type Entropy = Box<dyn FnMut(&mut [u8; 32]) + Send>;
+
+/// The tokens of one process: random, kept in memory as hashes, gone with the process.
+///
+/// Holds as many as it was made for; when full, the one nearest to its end makes room.
+pub struct Tokens {
+    clock: Arc<dyn Clock + Send + Sync>,
+    session_lifetime: Duration,
+    max: usize,
+    table: Mutex<Table>,
+}
+
+struct Table {
+    entropy: Entropy,
+    // By SHA-256 of the token: a look-up compares hashes, whose timing tells nothing of a token.
+    grants: HashMap<[u8; 32], Grant>,
+}
+
+struct Grant {
+    rights: Rights,
+    uses: Use,
+}
+
+impl Tokens {
+    /// An empty table.
+    ///
+    /// `entropy` is a cryptographic generator: whoever predicts it holds every token.
+    #[must_use]
+    pub fn new(max: usize, session_lifetime: Duration, clock: Arc<dyn Clock + Send + Sync>, entropy: Entropy) -> Self {
+        let table = Mutex::new(Table { entropy, grants: HashMap::new() });
+        Self { clock, session_lifetime, max, table }
+    }
+
+    /// Makes a token that stands for access to `devices` for `lifetime` from now.
+    pub fn mint(&self, devices: Visible, may_command: bool, lifetime: Duration, uses: Use) -> String {
+        let now = self.clock.unix_now();
+        let rights = Rights { devices, may_command, expires_at: now.saturating_add(lifetime) };
+        self.with_table(|table| table.mint(Grant { rights, uses }, now, self.max))
+    }
+
+    fn with_table<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
+        // The table is whole between any two statements that could panic.
+        work(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Authority for Tokens {
+    fn rights(&self, token: &str) -> Result<Rights, TokenRefused> {
+        let now = self.clock.unix_now();
+        self.with_table(|table| table.rights(&hash(token), now))
+    }
+
+    fn exchange(&self, once: &str) -> Result<Session, TokenRefused> {
+        let now = self.clock.unix_now();
+        let expires_at = now.saturating_add(self.session_lifetime);
+        self.with_table(|table| {
+            let key = hash(once);
+            if table.grants.get(&key).is_some_and(|grant| grant.uses == Use::Session) {
+                return Err(TokenRefused::Unknown);
+            }
+            let rights = Rights { expires_at, ..table.rights(&key, now)? };
+            let token = table.mint(Grant { rights, uses: Use::Session }, now, self.max);
+            Ok(Session { token, expires_at })
+        })
+    }
+}
+
+impl Table {
+    fn mint(&mut self, grant: Grant, now: UnixTime, max: usize) -> String {
+        if self.grants.len() >= max {
+            self.grants.retain(|_, grant| grant.rights.expires_at > now);
+        }
+        if self.grants.len() >= max {
+            let first = self.grants.iter().min_by_key(|(_, grant)| grant.rights.expires_at).map(|(key, _)| *key);
+            first.and_then(|key| self.grants.remove(&key));
+        }
+        let mut secret = [0; 32];
+        (self.entropy)(&mut secret);
+        let token = URL_SAFE_NO_PAD.encode(secret);
+        self.grants.insert(hash(&token), grant);
+        token
+    }
+
+    fn rights(&mut self, key: &[u8; 32], now: UnixTime) -> Result<Rights, TokenRefused> {
+        let grant = self.grants.get(key).ok_or(TokenRefused::Unknown)?;
+        let expired = grant.rights.expires_at <= now;
+        let rights = grant.rights.clone();
+        if expired || grant.uses == Use::Once {
+            self.grants.remove(key);
+        }
+        if expired { Err(TokenRefused::Expired) } else { Ok(rights) }
+    }
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    let mut key = [0; 32];
+    let digest = digest::digest(&digest::SHA256, token.as_bytes());
+    key.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ManualClock;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn tokens(max: usize) -> (Tokens, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::default());
+        let mut next = 0u8;
+        let entropy: Entropy = Box::new(move |bytes| {
+            next += 1;
+            bytes.fill(next);
+        });
+        (Tokens::new(max, HOUR, clock.clone(), entropy), clock)
+    }
+
+    #[test]
+    fn a_one_time_token_serves_once_and_gives_a_session_that_serves_often() {
+        let (tokens, _) = tokens(8);
+        let once = tokens.mint(Visible::All, true, HOUR, Use::Once);
+        let session = tokens.exchange(&once).expect("first use");
+        assert_eq!(tokens.exchange(&once), Err(TokenRefused::Unknown));
+        assert_eq!(tokens.rights(&once), Err(TokenRefused::Unknown));
+        for _ in 0..3 {
+            assert!(tokens.rights(&session.token).expect("a session").may_command);
+        }
+        assert_eq!(tokens.exchange(&session.token), Err(TokenRefused::Unknown), "a session cannot breed");
+        assert!(tokens.rights(&session.token).is_ok(), "and asking does not end it");
+    }
+
+    #[test]
+    fn a_token_ends_with_its_lifetime() {
+        let (tokens, clock) = tokens(8);
+        let token = tokens.mint(Visible::All, false, HOUR, Use::Session);
+        clock.advance(HOUR - Duration::from_millis(1));
+        assert!(tokens.rights(&token).is_ok());
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(tokens.rights(&token), Err(TokenRefused::Expired));
+        assert_eq!(tokens.rights("something else"), Err(TokenRefused::Unknown));
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_token_nearest_to_its_end() {
+        let (tokens, _) = tokens(2);
+        let long = tokens.mint(Visible::All, true, HOUR * 3, Use::Session);
+        let short = tokens.mint(Visible::All, true, HOUR, Use::Session);
+        let middle = tokens.mint(Visible::All, true, HOUR * 2, Use::Session);
+        assert!(tokens.rights(&long).is_ok() && tokens.rights(&middle).is_ok());
+        assert_eq!(tokens.rights(&short), Err(TokenRefused::Unknown));
+    }
+
+    #[test]
+    fn no_token_is_printed() {
+        let (tokens, _) = tokens(2);
+        let once = tokens.mint(Visible::All, true, HOUR, Use::Once);
+        let session = tokens.exchange(&once).expect("first use");
+        assert!(!format!("{session:?}").contains(&session.token));
+    }
+}

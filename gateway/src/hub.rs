@@ -1,0 +1,306 @@
+//! Where what is committed meets those who watch.
+//!
+//! One lock over the dispatcher's place, the subscriptions and the presence, taken before any
+//! client's own. A stream joins under it, so the dispatcher's place and "frames from now on" are
+//! the same instant.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use unhidra_core::ids::{CommandId, DeviceId, Offset, Partition};
+use unhidra_core::message::{Command, Reading};
+
+use crate::client::From;
+use crate::cursor::{Cursors, Position};
+use crate::error::{Close, CursorError};
+use crate::frame::{self, Audience, CommandEntry, Presence, Reply, RequestId};
+use crate::metrics::Metrics;
+use crate::outbox::{Bounds, Change, LiveFrame, Outbox, Pushed};
+use crate::subscription::{ClientNumber, Subscriptions};
+
+/// A client's outbox and the bell of its writer.
+pub(crate) struct Mailbox {
+    outbox: Mutex<Outbox>,
+    bell: Notify,
+}
+
+impl Mailbox {
+    /// Works on the outbox and rings.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Outbox) -> T) -> T {
+        let done = work(&mut lock(&self.outbox));
+        self.bell.notify_one();
+        done
+    }
+
+    /// Works on the outbox for the writer itself, which needs no bell.
+    pub(crate) fn quietly<T>(&self, work: impl FnOnce(&mut Outbox) -> T) -> T {
+        work(&mut lock(&self.outbox))
+    }
+
+    /// Completes when something may wait.
+    pub(crate) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+}
+
+/// Every lock here guards values that are whole between any two statements that could panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All clients, and what the dispatcher knows.
+pub(crate) struct Hub {
+    cursors: Cursors,
+    presence_max: usize,
+    metrics: Metrics,
+    state: Mutex<State>,
+}
+
+struct State {
+    position: Position,
+    clients: HashMap<ClientNumber, Arc<Mailbox>>,
+    watchers: Subscriptions<Arc<Mailbox>>,
+    // Who has sent a command to a device and may hear of it without watching.
+    senders: Subscriptions<Arc<Mailbox>>,
+    presence: BTreeMap<DeviceId, Presence>,
+    next: u64,
+}
+
+impl Hub {
+    pub(crate) fn new(cursors: Cursors, position: Position, presence_max: usize, metrics: Metrics) -> Self {
+        let state = State {
+            position,
+            clients: HashMap::new(),
+            watchers: Subscriptions::new(),
+            senders: Subscriptions::new(),
+            presence: BTreeMap::new(),
+            next: 0,
+        };
+        Self { cursors, presence_max, metrics, state: Mutex::new(state) }
+    }
+
+    pub(crate) const fn cursors(&self) -> &Cursors {
+        &self.cursors
+    }
+
+    /// The place the dispatcher has reached in a log.
+    pub(crate) fn dispatched(&self, partition: Partition) -> Offset {
+        lock(&self.state).position.at(partition)
+    }
+
+    pub(crate) fn connect(&self, bounds: Bounds) -> (ClientNumber, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox { outbox: Mutex::new(Outbox::new(bounds)), bell: Notify::new() });
+        let mut state = lock(&self.state);
+        let number = ClientNumber(state.next);
+        state.next += 1;
+        state.clients.insert(number, mailbox.clone());
+        self.metrics.clients.inc();
+        (number, mailbox)
+    }
+
+    /// Forgets a client and all its subscriptions.
+    pub(crate) fn disconnect(&self, client: ClientNumber) {
+        let mut state = lock(&self.state);
+        if state.clients.remove(&client).is_some() {
+            self.metrics.clients.dec();
+            let ended = state.watchers.remove_all(client);
+            state.senders.remove_all(client);
+            self.metrics.subscriptions.dec_by(i64::try_from(ended).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Ends every connection.
+    pub(crate) fn close_all(&self, close: Close) {
+        lock(&self.state).clients.values().for_each(|mailbox| mailbox.with(|outbox| outbox.close(close)));
+    }
+
+    /// How many clients there are.
+    pub(crate) fn clients(&self) -> usize {
+        lock(&self.state).clients.len()
+    }
+
+    /// Begins a subscription.
+    ///
+    /// # Errors
+    ///
+    /// [`CursorError::OtherEpoch`] where the place lies beyond the log's end: rows that were there
+    /// are no more.
+    pub(crate) fn subscribe(
+        &self,
+        client: ClientNumber,
+        id: RequestId,
+        audience: Audience,
+        from: From,
+        partitions: u16,
+    ) -> Result<(), CursorError> {
+        let mut state = lock(&self.state);
+        let from = match from {
+            From::Now => state.position.clone(),
+            From::Beginning => Position::beginning(partitions),
+            From::After(position) => position,
+        };
+        if from.beyond(&state.position).is_some() {
+            return Err(CursorError::OtherEpoch);
+        }
+        let Some(mailbox) = state.clients.get(&client).cloned() else { return Ok(()) };
+        let reply = Reply::Subscribed { id, device: audience, cursor: self.cursors.encode(&from) }.encode();
+        mailbox.with(|outbox| outbox.open(audience, from, reply));
+        state.watchers.insert(audience, client, mailbox);
+        self.metrics.subscriptions.inc();
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribe(&self, client: ClientNumber, id: RequestId, audience: Audience) {
+        let mut state = lock(&self.state);
+        state.watchers.remove(&audience, client);
+        self.metrics.subscriptions.dec();
+        if let Some(mailbox) = state.clients.get(&client) {
+            mailbox.with(|outbox| {
+                outbox.end(&audience);
+                outbox.reply(Reply::Unsubscribed { id, device: audience }.encode());
+            });
+        }
+    }
+
+    /// Registers a stream that is behind for live frames, at the dispatcher's place.
+    pub(crate) fn join(&self, mailbox: &Mailbox, audience: &Audience) {
+        let state = lock(&self.state);
+        mailbox.quietly(|outbox| outbox.join(audience, &state.position));
+    }
+
+    /// Hands committed rows of one partition, in order, to all who watch. Each is encoded at most
+    /// once, each frame once, whoever watches.
+    pub(crate) fn dispatch(&self, partition: Partition, readings: &[Arc<Reading>]) {
+        let Some(last) = readings.last() else { return };
+        let mut state = lock(&self.state);
+        let after = state.position.with(partition, last.offset);
+        state.position = after.clone();
+        let all = state.watchers.any(&Audience::All);
+        let mut devices: BTreeMap<DeviceId, Vec<usize>> = BTreeMap::new();
+        for (at, reading) in readings.iter().enumerate() {
+            let device = reading.uplink.device;
+            if state.watchers.any(&Audience::Device(device)) {
+                devices.entry(device).or_default().push(at);
+            }
+        }
+        if !all && devices.is_empty() {
+            return;
+        }
+        let cursor = self.cursors.encode(&after);
+        let texts: Vec<Bytes> = readings
+            .iter()
+            .map(|reading| match all || devices.contains_key(&reading.uplink.device) {
+                true => self.encode(reading),
+                false => Bytes::new(),
+            })
+            .collect();
+        if all {
+            self.deliver(&state, Audience::All, &cursor, &texts, &after);
+        }
+        for (device, rows) in devices {
+            let texts: Vec<Bytes> = rows.iter().filter_map(|at| texts.get(*at).cloned()).collect();
+            self.deliver(&state, Audience::Device(device), &cursor, &texts, &after);
+        }
+    }
+
+    fn encode(&self, reading: &Reading) -> Bytes {
+        self.metrics.readings_encoded.inc();
+        frame::encode_reading(reading)
+    }
+
+    fn deliver(&self, state: &State, audience: Audience, cursor: &str, texts: &[Bytes], after: &Position) {
+        let text = frame::readings_frame(&audience, cursor, texts);
+        let frame = Arc::new(LiveFrame { text, after: after.clone(), readings: texts.len() });
+        let readings = u64::try_from(frame.readings).unwrap_or(u64::MAX);
+        for (_, mailbox) in state.watchers.of(&audience) {
+            match mailbox.with(|outbox| outbox.push(&audience, &frame)) {
+                Pushed::Queued => drop(self.metrics.readings_queued.inc_by(readings)),
+                Pushed::FellBehind => drop(self.metrics.fell_behind.inc()),
+                Pushed::NotLive => {}
+            }
+        }
+    }
+
+    /// Notes that a device came or went, and tells who watches.
+    pub(crate) fn presence(&self, device: DeviceId, presence: Presence) {
+        let mut state = lock(&self.state);
+        if state.presence.len() >= self.presence_max && !state.presence.contains_key(&device) {
+            let away = state.presence.iter().find(|(_, presence)| !presence.online).map(|(device, _)| *device);
+            match away {
+                Some(away) => drop(state.presence.remove(&away)),
+                None => return,
+            }
+        }
+        state.presence.insert(device, presence);
+        for audience in [Audience::All, Audience::Device(device)] {
+            for (_, mailbox) in state.watchers.of(&audience) {
+                mailbox.with(|outbox| outbox.presence(device, presence));
+            }
+        }
+    }
+
+    /// Whether a device is here; `None` where it was not since the start.
+    pub(crate) fn presence_of(&self, device: &DeviceId) -> Option<Presence> {
+        lock(&self.state).presence.get(device).copied()
+    }
+
+    /// Notes that a client has a command on its way to the store.
+    pub(crate) fn begin_command(&self, client: ClientNumber, device: DeviceId) {
+        let mut state = lock(&self.state);
+        if let Some(mailbox) = state.clients.get(&client).cloned() {
+            mailbox.with(|outbox| outbox.begin_command(device));
+            state.senders.insert(Audience::Device(device), client, mailbox);
+        }
+    }
+
+    /// Answers it.
+    pub(crate) fn end_command(&self, client: ClientNumber, device: DeviceId, reply: Bytes, taken: Option<CommandId>) {
+        let mut state = lock(&self.state);
+        let watching = state.watches(client, device);
+        let Some(mailbox) = state.clients.get(&client).cloned() else { return };
+        let tracks = mailbox.with(|outbox| {
+            outbox.end_command(reply, taken.map(|id| (id, device)), watching);
+            outbox.tracks(&device)
+        });
+        if !tracks {
+            state.senders.remove(&Audience::Device(device), client);
+        }
+    }
+
+    /// Tells who watches a command's device, and who sent it, what became of it.
+    pub(crate) fn command_changed(&self, command: &Command) {
+        let mut state = lock(&self.state);
+        let device = command.device;
+        let mut told: BTreeMap<ClientNumber, (Arc<Mailbox>, bool)> = BTreeMap::new();
+        told.extend(state.senders.of(&Audience::Device(device)).map(|(c, mailbox)| (c, (mailbox.clone(), false))));
+        for audience in [Audience::All, Audience::Device(device)] {
+            told.extend(state.watchers.of(&audience).map(|(c, mailbox)| (c, (mailbox.clone(), true))));
+        }
+        if told.is_empty() {
+            return;
+        }
+        let change = Change {
+            command: command.id,
+            device,
+            last: command.state.is_final(),
+            text: Reply::CommandChanged { command: CommandEntry::new(command) }.encode(),
+        };
+        for (client, (mailbox, watching)) in told {
+            let tracks = mailbox.with(|outbox| {
+                outbox.changed(change.clone(), watching);
+                outbox.tracks(&device)
+            });
+            if !tracks {
+                state.senders.remove(&Audience::Device(device), client);
+            }
+        }
+    }
+}
+
+impl State {
+    fn watches(&self, client: ClientNumber, device: DeviceId) -> bool {
+        [Audience::All, Audience::Device(device)].iter().any(|audience| self.watchers.contains(audience, client))
+    }
+}
