@@ -1,7 +1,7 @@
 //! What goes wrong here.
 
 use thiserror::Error;
-use unhidra_core::ids::{DeviceId, Fence, Version};
+use unhidra_core::ids::{DeviceId, Fence, Partition, Version};
 
 use crate::Batch;
 
@@ -34,6 +34,26 @@ pub enum CommitError {
     /// A command, a device or a session of a device the registry does not hold.
     #[error("no device {0} is enrolled")]
     NoDevice(DeviceId),
+    /// The batch's partition is not the one that holds the device: it alone failed.
+    #[error("partition {found} does not hold {device}, partition {holds} does")]
+    OtherPartition {
+        /// Whose record.
+        device: DeviceId,
+        /// The batch's partition.
+        found: Partition,
+        /// The device's.
+        holds: Partition,
+    },
+    /// The batch holds something larger than a record may be: it alone failed.
+    #[error("{what}: {found}, at most {max} allowed")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size, or the number that would come next.
+        found: u64,
+        /// The largest allowed.
+        max: u64,
+    },
     /// The write failed, here or in a batch before this one. Whether it is on disk is not known.
     #[error("the commit failed and its outcome is unknown: {0}")]
     Unknown(String),

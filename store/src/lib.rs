@@ -1,6 +1,6 @@
 //! What must survive: session records, readings, commands and the device registry.
 //!
-//! The interface of every engine. [`contract`] says what each must do; `embedded` is the default
+//! The interface of every engine. `contract.rs` says what each must do; [`Embedded`] is the default
 //! engine over fjall, `memory` the one with crash points.
 //!
 //! Writes go through [`Store::submit`], reads are asynchronous, and nothing here knows what a
@@ -14,12 +14,33 @@ use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition, Ve
 use unhidra_core::message::{Command, Reading};
 
 mod batch;
+mod config;
+#[cfg(test)]
+mod contract;
+mod embedded;
 mod error;
+mod health;
+pub mod keyfile;
+mod ledger;
+mod metrics;
+mod partition;
+mod query;
+mod record;
+mod rows;
+mod sealed;
+mod table;
+mod waiting;
 
 pub use batch::{
     Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
 };
+pub use config::{Config, ConfigError};
+#[cfg(feature = "faults")]
+pub use embedded::Fault;
+pub use embedded::{Embedded, OpenError};
 pub use error::{CommitError, Full, ReadError};
+pub use metrics::Metrics;
+pub use sealed::{DataKey, Keys};
 
 /// A future without a name, so that [`Store`] can be a trait object.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

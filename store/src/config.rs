@@ -1,0 +1,133 @@
+//! What an operator may set.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::waiting::Bounds;
+
+/// The table `[store]`. Every default stands in `node/default.toml`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the data key is; a relative path begins in the data folder. Made at the first run.
+    pub key_file: PathBuf,
+    /// How many partitions a new folder has; 0 for 1 up to 8 cores and cores / 8 above. A folder
+    /// keeps the number it was made with: another one here, unless 0, is refused.
+    pub partitions: u16,
+    /// How many records may wait for a partition's writer. Full, it gives batches back, and the
+    /// shard reads no further deliveries.
+    pub queue_records: usize,
+    /// How many bytes may wait for a partition's writer.
+    pub queue_bytes: usize,
+    /// How many records go into one commit.
+    pub commit_records: usize,
+    /// How many bytes go into one commit.
+    pub commit_bytes: usize,
+    /// How many reads run at once, each on a thread of its own; more of them wait.
+    pub reads: usize,
+    /// How many bytes of blocks are kept in memory, for all partitions.
+    pub cache_bytes: u64,
+    /// How large a table grows in memory before it is written out, at least 65 536. Each of a
+    /// partition's ten tables has up to five of these. Fixed when the folder is made.
+    pub memtable_bytes: u64,
+    /// How many bytes of journals a partition may keep, at least 67 108 864. What is in them is
+    /// read at every start.
+    pub journal_bytes: u64,
+    /// How many threads write out and compact, for each partition.
+    pub compaction_threads: usize,
+    /// How many of its files a partition keeps open, at least 10.
+    pub open_files: usize,
+}
+
+/// A setting out of its bounds.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("store.{key} = {found}: at least {min} is needed")]
+pub struct ConfigError {
+    /// Which.
+    pub key: &'static str,
+    /// What it is set to.
+    pub found: u64,
+    /// The least it may be.
+    pub min: u64,
+}
+
+impl Config {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the first setting out of its bounds.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let table = [
+            ("queue_records", self.queue_records as u64, 1),
+            ("queue_bytes", self.queue_bytes as u64, 1),
+            ("commit_records", self.commit_records as u64, 1),
+            ("commit_bytes", self.commit_bytes as u64, 1),
+            ("reads", self.reads as u64, 1),
+            ("memtable_bytes", self.memtable_bytes, 64 * 1024),
+            ("journal_bytes", self.journal_bytes, 64 * 1024 * 1024),
+            ("compaction_threads", self.compaction_threads as u64, 1),
+            ("open_files", self.open_files as u64, 10),
+        ];
+        match table.into_iter().find(|(_, found, min)| found < min) {
+            Some((key, found, min)) => Err(ConfigError { key, found, min }),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the data key is, for a node whose data is in `data`.
+    #[must_use]
+    pub fn key_path(&self, data: &Path) -> PathBuf {
+        data.join(&self.key_file)
+    }
+
+    pub(crate) const fn bounds(&self) -> Bounds {
+        Bounds {
+            queue_records: self.queue_records,
+            queue_bytes: self.queue_bytes,
+            commit_records: self.commit_records,
+            commit_bytes: self.commit_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn config() -> Config {
+        Config {
+            key_file: "store.key".into(),
+            partitions: 0,
+            queue_records: 65_536,
+            queue_bytes: 16 << 20,
+            commit_records: 4096,
+            commit_bytes: 1 << 20,
+            reads: 4,
+            cache_bytes: 4 << 20,
+            memtable_bytes: 1 << 20,
+            journal_bytes: 64 << 20,
+            compaction_threads: 1,
+            open_files: 64,
+        }
+    }
+
+    #[test]
+    fn a_setting_below_its_bound_names_itself() {
+        assert_eq!(config().check(), Ok(()));
+        let refused = Config { open_files: 9, ..config() }.check().unwrap_err();
+        assert_eq!(refused.to_string(), "store.open_files = 9: at least 10 is needed");
+        let refused = Config { journal_bytes: 1 << 20, ..config() }.check().unwrap_err();
+        assert_eq!(refused, ConfigError { key: "journal_bytes", found: 1 << 20, min: 64 << 20 });
+    }
+
+    #[test]
+    fn the_key_lies_beside_the_folder_unless_its_path_is_absolute() {
+        let data = Path::new("/var/lib/unhidra");
+        assert_eq!(config().key_path(data), Path::new("/var/lib/unhidra/store.key"));
+        let elsewhere = Config { key_file: "/run/secrets/store.key".into(), ..config() };
+        assert_eq!(elsewhere.key_path(data), Path::new("/run/secrets/store.key"));
+    }
+}

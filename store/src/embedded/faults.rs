@@ -1,0 +1,53 @@
+//! Faults on demand, for tests: behind the feature `faults`, which the product never asks for.
+
+use std::sync::PoisonError;
+
+use unhidra_core::ids::{DeviceId, Offset, Partition};
+
+use super::Embedded;
+use crate::ledger::Writes;
+use crate::table::{self, Table};
+use crate::{ReadError, Store, query};
+
+/// How the next commit of a partition fails. Either way its caller cannot know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// Nothing of it is on the disk.
+    NotWritten,
+    /// All of it is on the disk.
+    Written,
+}
+
+impl Fault {
+    pub(super) fn strike(self, commit: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        match self {
+            Self::NotWritten => {}
+            Self::Written => commit()?,
+        }
+        Err("a fault on demand".into())
+    }
+}
+
+impl Embedded {
+    /// Makes the next commit of `partition` fail.
+    pub fn fail_next_commit(&self, partition: Partition, fault: Fault) {
+        *self.shared(partition).fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    /// Deletes one row, as damage would, and says whether it was there. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Where the files cannot be read or written.
+    pub fn delete_row(&self, device: &DeviceId, offset: Offset) -> Result<bool, ReadError> {
+        let shared = self.shared(self.partition_of(device));
+        let Some(number) = shared.read(|view| query::number(view, device))? else { return Ok(false) };
+        let row = table::reading(number, offset);
+        if shared.read(|view| crate::rows::Rows::get(view, Table::Readings, &row))?.is_none() {
+            return Ok(false);
+        }
+        let writes = [((Table::Readings, row), None), ((Table::Log, table::log(offset, number)), None)];
+        shared.commit(&Writes::from(writes)).map_err(ReadError::Engine)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,304 @@
+//! The store's folder: its format file, how it is made, and how its journals are written anew.
+//!
+//! ```text
+//! store/format     text, one "key = value" a line:
+//!                    unhidra store = 1        the format's version
+//!                    sealing = plain          or: sealed
+//!                    data key = 1             \ sealed only: the key's id,
+//!                    data key check = hex     / and what tells a wrong key (sealed.rs)
+//!                    partitions = 1
+//!                    epoch = hex
+//! store/p0 ...     one database for each partition
+//! ```
+//!
+//! A folder is made under another name and renamed when it is whole, so a crash leaves no half.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
+use thiserror::Error;
+use unhidra_core::ids::{Epoch, Partition};
+
+use crate::config::{Config, ConfigError};
+use crate::partition::partitions_for;
+use crate::sealed::Keys;
+
+use super::database::Database;
+
+/// The version of the folder's format.
+const VERSION: u32 = 1;
+
+/// Left in a partition's folder while its journals may not be on the disk as they are in memory.
+const UNSYNCED: &str = "unsynced";
+
+/// Why a folder does not open.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// It is of another version.
+    #[error("the store {path} is of format version {found}; this program reads version {allowed}")]
+    Version {
+        /// Which folder.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The one that is read.
+        allowed: u32,
+    },
+    /// It holds other files, and no format file.
+    #[error("{path} holds files and no store; choose an empty or a new folder")]
+    NoStore {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// Its format file does not say what one says.
+    #[error("the format file of the store {path}: {cause}")]
+    Format {
+        /// Which folder.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Its records are plain, and were to be sealed.
+    #[error("the store {path} is plain, as the demo makes it, and a node's is sealed; choose another data folder")]
+    Plain {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// Its records are sealed, and were to be plain.
+    #[error("the store {path} is sealed, as a node makes it, and the demo's is plain; choose another data folder")]
+    Sealed {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// Its records are sealed under another key.
+    #[error("the store {path} is sealed under another data key than the one in store.key_file")]
+    OtherKey {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// It was made with another number of partitions.
+    #[error("the store {path} was made with {found} partitions and keeps them; store.partitions is {configured}")]
+    Partitions {
+        /// Which folder.
+        path: PathBuf,
+        /// As many as it has.
+        found: u16,
+        /// As many as were asked for.
+        configured: u16,
+    },
+    /// Another process has it open.
+    #[error("the store {path} is open in another process")]
+    InUse {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// A setting is out of its bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file cannot be read or written.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The engine refuses.
+    #[error("the store {path} does not open: {cause}")]
+    Engine {
+        /// Which folder.
+        path: PathBuf,
+        /// What the engine says.
+        cause: String,
+    },
+}
+
+/// What the format file says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Format {
+    pub(super) partitions: u16,
+    pub(super) epoch: Epoch,
+    sealing: FormatSealing,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum FormatSealing {
+    Plain,
+    Sealed { id: u16, check: String },
+}
+
+impl FormatSealing {
+    fn of(keys: &Keys) -> Self {
+        match keys {
+            Keys::Plain => Self::Plain,
+            Keys::Data(key) => Self::Sealed { id: key.id().get(), check: hex(&key.check()) },
+        }
+    }
+}
+
+/// Whether a store is there, of whatever version.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    path.join("format").exists()
+}
+
+/// Makes the folder where it is missing, and says what it is.
+pub(super) fn prepare(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> {
+    config.check()?;
+    let io = |cause| OpenError::Io { path: path.into(), cause };
+    let text = match fs::read_to_string(path.join("format")) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            if path.exists() && fs::read_dir(path).map_err(io)?.next().is_some() {
+                return Err(OpenError::NoStore { path: path.into() });
+            }
+            return make(path, config, keys);
+        }
+        Err(cause) => return Err(io(cause)),
+    };
+    let format = Format::parse(path, &text)?;
+    match (&format.sealing, FormatSealing::of(keys)) {
+        (FormatSealing::Plain, FormatSealing::Sealed { .. }) => Err(OpenError::Plain { path: path.into() }),
+        (FormatSealing::Sealed { .. }, FormatSealing::Plain) => Err(OpenError::Sealed { path: path.into() }),
+        (found, given) if *found != given => Err(OpenError::OtherKey { path: path.into() }),
+        _ if config.partitions != 0 && config.partitions != format.partitions => {
+            let (found, configured) = (format.partitions, config.partitions);
+            Err(OpenError::Partitions { path: path.into(), found, configured })
+        }
+        _ => Ok(format),
+    }
+}
+
+fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> {
+    let mut epoch = [0; 8];
+    let random = |_| OpenError::Engine { path: path.into(), cause: "no random bytes for the epoch".into() };
+    rand::fill(&mut epoch).map_err(random)?;
+    let partitions = match config.partitions {
+        0 => partitions_for(std::thread::available_parallelism().map_or(1, usize::from)),
+        partitions => partitions,
+    };
+    let epoch = Epoch::new(u64::from_be_bytes(epoch));
+    let format = Format { partitions, epoch, sealing: FormatSealing::of(keys) };
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let io = |cause| OpenError::Io { path: draft.clone(), cause };
+    match fs::remove_dir_all(&draft) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(io(cause)),
+        _ => {}
+    }
+    fs::create_dir_all(&draft).map_err(io)?;
+    for partition in 0..partitions {
+        drop(Database::open(&partition_path(&draft, Partition::new(partition)), config, partitions)?);
+    }
+    let mut file = File::create_new(draft.join("format")).map_err(io)?;
+    file.write_all(format.print().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+    sync_folder(&draft).map_err(io)?;
+    let io = |cause| OpenError::Io { path: path.into(), cause };
+    fs::rename(&draft, path).map_err(io)?;
+    sync_parent(path).map_err(io)?;
+    Ok(format)
+}
+
+pub(super) fn partition_path(path: &Path, partition: Partition) -> PathBuf {
+    path.join(format!("p{partition}"))
+}
+
+impl Format {
+    fn print(&self) -> String {
+        let sealing = match &self.sealing {
+            FormatSealing::Plain => "sealing = plain\n".to_owned(),
+            FormatSealing::Sealed { id, check } => {
+                format!("sealing = sealed\ndata key = {id}\ndata key check = {check}\n")
+            }
+        };
+        let Self { partitions, epoch, .. } = self;
+        format!("unhidra store = {VERSION}\n{sealing}partitions = {partitions}\nepoch = {:016x}\n", epoch.get())
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, OpenError> {
+        let wrong = |cause: String| OpenError::Format { path: path.into(), cause };
+        let lines: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(" = ")).collect();
+        let line = |key: &str| lines.get(key).copied().ok_or_else(|| wrong(format!("it has no line {key:?}")));
+        let bad = |key: &str, found: &str| wrong(format!("{key} = {found:?}"));
+        let version = line("unhidra store")?;
+        let found = version.parse().map_err(|_| bad("unhidra store", version))?;
+        if found != VERSION {
+            return Err(OpenError::Version { path: path.into(), found, allowed: VERSION });
+        }
+        let sealing = match line("sealing")? {
+            "plain" => FormatSealing::Plain,
+            "sealed" => {
+                let id = line("data key")?;
+                let id = id.parse().map_err(|_| bad("data key", id))?;
+                FormatSealing::Sealed { id, check: line("data key check")?.to_owned() }
+            }
+            found => return Err(bad("sealing", found)),
+        };
+        let partitions = line("partitions")?;
+        let parsed = partitions.parse().ok().filter(|count| *count > 0);
+        let partitions = parsed.ok_or_else(|| bad("partitions", partitions))?;
+        let epoch = line("epoch")?;
+        let epoch = u64::from_str_radix(epoch, 16).map(Epoch::new).map_err(|_| bad("epoch", epoch))?;
+        Ok(Self { partitions, epoch, sealing })
+    }
+}
+
+/// Marks that what is read of a partition's journals may be in memory alone: the mark outlives the
+/// process, and a power cut takes it away together with what it warns of, or leaves both.
+pub(super) fn mark_unsynced(partition: &Path) -> io::Result<()> {
+    File::create(partition.join(UNSYNCED)).map(drop)
+}
+
+/// Writes the journals anew, where they are marked as [`mark_unsynced`] does.
+///
+/// After a failed sync the system may hold pages of them that it will never try to write again,
+/// and still show them to readers. A copy has pages of its own, and its sync tells the truth.
+pub(super) fn write_anew(partition: &Path) -> io::Result<()> {
+    if !partition.join(UNSYNCED).exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(partition)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let copy = path.with_extension("anew");
+            let mut from = File::open(&path)?;
+            let mut to = File::create(&copy)?;
+            copy_bytes(&mut from, &mut to)?;
+            to.sync_all()?;
+            fs::rename(&copy, &path)?;
+        }
+    }
+    sync_folder(partition)?;
+    fs::remove_file(partition.join(UNSYNCED))?;
+    sync_folder(partition)
+}
+
+/// Reads and writes: the system's own copying may share the very pages that are in doubt.
+fn copy_bytes(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => to.write_all(buffer.get(..read).unwrap_or_default())?,
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Makes durable that a file of this name is in its folder.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => sync_folder(parent),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,297 @@
+//! The default engine, over fjall: a folder of files that one process has open.
+//!
+//! ```text
+//! submit -> queue (bounded) -> writer, one OS thread a partition -> fjall, fdatasync -> done
+//! read   -> semaphore       -> a thread of the blocking pool     -> fjall, a snapshot
+//! ```
+//!
+//! Each partition is a database of its own: a journal, and so a lock and a sync, of its own. The
+//! node's signed prekeys and the broker's records lie in the partition whose batch wrote them;
+//! write one key through the same partition always. Reads look in all.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore, watch};
+use unhidra_core::device::Device;
+use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition};
+use unhidra_core::message::{Command, Reading};
+
+use crate::config::Config;
+use crate::health::Board;
+use crate::metrics::Metrics;
+use crate::partition::partition_of;
+use crate::sealed::Keys;
+use crate::{Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, Store, Stored, query};
+
+use self::database::{Database, View};
+use self::writer::Shared;
+
+mod database;
+#[cfg(feature = "faults")]
+mod faults;
+mod folder;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+#[cfg(feature = "faults")]
+pub use self::faults::Fault;
+pub use self::folder::OpenError;
+pub(crate) use self::folder::{is_folder, sync_parent};
+
+/// The engine over fjall.
+pub struct Embedded {
+    partitions: Vec<Arc<Shared>>,
+    writers: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    epoch: Epoch,
+    board: Arc<Board>,
+    reads: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+impl Embedded {
+    /// Opens the folder at `path`, makes it where it is missing, and starts its writers. Blocks
+    /// until what is on the disk has been read back.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what the folder is and what was allowed.
+    pub fn open(path: &Path, config: &Config, keys: Keys) -> Result<Self, OpenError> {
+        let format = folder::prepare(path, config, &keys)?;
+        let data = match keys {
+            Keys::Plain => None,
+            Keys::Data(key) => Some(Arc::new(key)),
+        };
+        let board = Arc::new(Board::new(format.partitions));
+        let metrics = Metrics::new();
+        let mut partitions = Vec::new();
+        let mut ledgers = Vec::new();
+        for partition in (0..format.partitions).map(Partition::new) {
+            let path = folder::partition_path(path, partition);
+            let engine = |cause: String| OpenError::Engine { path: path.clone(), cause };
+            if !path.is_dir() {
+                return Err(engine("it is missing".into()));
+            }
+            folder::write_anew(&path).map_err(|cause| OpenError::Io { path: path.clone(), cause })?;
+            let database = Database::open(&path, config, format.partitions)?;
+            let opening = database.begin(data.as_ref()).map_err(engine)?;
+            let files = (database, opening);
+            let shared = Shared::new(
+                partition,
+                format.partitions,
+                path.clone(),
+                config,
+                files,
+                Arc::clone(&board),
+                metrics.clone(),
+            );
+            let ledger = shared.ledger().map_err(|e| engine(e.to_string()))?;
+            shared.committed.send_replace(ledger.newest());
+            partitions.push(Arc::new(shared));
+            ledgers.push(ledger);
+        }
+        // The writers start once everything is read, so that no error leaves one behind.
+        let writers = Arc::new(Mutex::new(Vec::new()));
+        let store = Self {
+            partitions,
+            writers: Arc::clone(&writers),
+            epoch: format.epoch,
+            board,
+            reads: Arc::new(Semaphore::new(config.reads)),
+            metrics,
+        };
+        for (shared, ledger) in store.partitions.iter().zip(ledgers) {
+            let thread = thread::Builder::new().name(format!("store-{}", shared.partition));
+            let spawned = thread.spawn({
+                let shared = Arc::clone(shared);
+                move || writer::run(&shared, ledger)
+            });
+            let writer = spawned.map_err(|cause| OpenError::Io { path: path.into(), cause })?;
+            writers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+        }
+        Ok(store)
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn shared(&self, partition: Partition) -> &Arc<Shared> {
+        let shared = self.partitions.get(usize::from(partition.get()));
+        assert!(shared.is_some(), "partition {partition} of {}", self.partitions.len());
+        &self.partitions[usize::from(partition.get())]
+    }
+
+    /// Runs a read of one partition on a thread that may block.
+    fn read<T: Send + 'static>(
+        &self,
+        partition: Partition,
+        read: impl FnOnce(&View<'_>, Partition) -> Result<T, ReadError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, ReadError>> {
+        let shared = Arc::clone(self.shared(partition));
+        Box::pin(async move {
+            let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| ReadError::Unavailable)?;
+            let reading = tokio::task::spawn_blocking(move || {
+                let result = shared.read(|view| read(view, partition));
+                drop(permit);
+                result
+            });
+            reading.await.unwrap_or_else(|e| Err(ReadError::Engine(e.to_string())))
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.partitions()).map(Partition::new)
+    }
+}
+
+impl Store for Embedded {
+    fn submit(&self, batch: Batch) -> Result<(), Full> {
+        self.shared(batch.partition).submit(batch)
+    }
+
+    fn room(&self, partition: Partition) -> Arc<Notify> {
+        Arc::clone(&self.shared(partition).room)
+    }
+
+    fn session(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Stored>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, _| query::session(view, &device))
+    }
+
+    fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, partition| {
+            query::history(view, partition, &device, after, max)
+        })
+    }
+
+    fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, partition| query::newest(view, partition, &device, max))
+    }
+
+    fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        self.read(partition, move |view, partition| query::log(view, partition, after, max))
+    }
+
+    fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {
+        self.shared(partition).committed.subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.board.subscribe()
+    }
+
+    fn device(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Device>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, _| query::device(view, &device))
+    }
+
+    fn devices(&self, after: Option<&DeviceId>, max: usize) -> BoxFuture<'_, Result<Page<Device>, ReadError>> {
+        let after = after.copied();
+        Box::pin(async move {
+            let mut pages = Vec::new();
+            for partition in self.all() {
+                pages.push(self.read(partition, move |view, _| query::devices(view, after.as_ref(), max)).await?);
+            }
+            Ok(query::merge_devices(pages, max))
+        })
+    }
+
+    fn command(&self, device: &DeviceId, id: &CommandId) -> BoxFuture<'_, Result<Option<Command>, ReadError>> {
+        let (device, id) = (*device, *id);
+        self.read(self.partition_of(&device), move |view, _| query::command(view, &device, &id))
+    }
+
+    fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, _| query::open_commands(view, &device))
+    }
+
+    fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
+        let device = *device;
+        Box::pin(async move {
+            let mut prekeys = Vec::new();
+            for partition in self.all() {
+                prekeys.extend(self.read(partition, |view, _| query::signed_prekeys(view)).await?);
+            }
+            prekeys.sort_by_key(|prekey| prekey.id);
+            let own = self.read(self.partition_of(&device), move |view, _| query::one_time_prekeys(view, &device));
+            prekeys.extend(own.await?);
+            Ok(prekeys)
+        })
+    }
+
+    fn broker_records(
+        &self,
+        table: BrokerTable,
+        prefix: &[u8],
+    ) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>, ReadError>> {
+        let prefix = Bytes::copy_from_slice(prefix);
+        Box::pin(async move {
+            let mut records = Vec::new();
+            for partition in self.all() {
+                let prefix = prefix.clone();
+                let read = self.read(partition, move |view, _| query::broker_records(view, table, &prefix));
+                records.extend(read.await?);
+            }
+            records.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Ok(records)
+        })
+    }
+
+    fn partition_of(&self, device: &DeviceId) -> Partition {
+        partition_of(device, self.partitions())
+    }
+
+    fn partitions(&self) -> u16 {
+        u16::try_from(self.partitions.len()).unwrap_or(u16::MAX)
+    }
+
+    fn fence(&self, partition: Partition) -> Fence {
+        self.shared(partition).fence
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        for shared in &self.partitions {
+            shared.close();
+        }
+        let writers = Arc::clone(&self.writers);
+        Box::pin(async move {
+            // A writer that panicked has said so in its health.
+            _ = tokio::task::spawn_blocking(move || join(&writers)).await;
+        })
+    }
+}
+
+impl Drop for Embedded {
+    /// Ends the writers and so frees the folder, where nobody has called `close`.
+    fn drop(&mut self) {
+        for shared in &self.partitions {
+            shared.close();
+        }
+        join(&self.writers);
+    }
+}
+
+/// Waits for the writers to end; not for the thread this runs on, if the last handle of the store
+/// was dropped by an answer.
+fn join(writers: &Mutex<Vec<JoinHandle<()>>>) {
+    // Held while they are joined, so that a second caller waits too.
+    let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
+    for writer in writers.drain(..) {
+        if writer.thread().id() != thread::current().id() {
+            _ = writer.join();
+        }
+    }
+}

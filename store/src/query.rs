@@ -1,0 +1,323 @@
+//! The reads of the store, over any engine's view.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use unhidra_core::device::Device;
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Partition, Version};
+use unhidra_core::message::{Command, Reading, UplinkKind};
+
+use crate::record::{self, Row};
+use crate::rows::{Order, Rows, damaged};
+use crate::table::{self, Part, Table};
+use crate::{
+    BrokerTable, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError, Slot, Stored, StoredSession,
+};
+
+/// How many rows [`newest`] looks at, at most: a device that sends what nobody is shown must not
+/// make a reader walk its whole history.
+const NEWEST_SCAN_MAX: usize = 4096;
+
+/// A device's number.
+pub(crate) fn number(rows: &dyn Rows, device: &DeviceId) -> Result<Option<DeviceNumber>, ReadError> {
+    let key = device.as_bytes();
+    let Some(value) = rows.get(Table::Registry, key)? else { return Ok(None) };
+    record::decode_device_number(value).map(Some).map_err(|e| damaged(Table::Registry, key, e))
+}
+
+/// A device's newest row.
+pub(crate) fn newest_offset(rows: &dyn Rows, number: DeviceNumber) -> Result<Offset, ReadError> {
+    let Some(key) = rows.last_key(Table::Readings, &table::number_prefix(number))? else { return Ok(Offset::ZERO) };
+    table::parse_reading(&key).ok_or_else(|| damaged(Table::Readings, &key, "its key has another length"))
+}
+
+/// A partition's newest row.
+pub(crate) fn log_end(rows: &dyn Rows) -> Result<Offset, ReadError> {
+    let Some(key) = rows.last_key(Table::Log, &[])? else { return Ok(Offset::ZERO) };
+    let (offset, _) = table::parse_log(&key).ok_or_else(|| damaged(Table::Log, &key, "its key has another length"))?;
+    Ok(offset)
+}
+
+/// Shows each record of a device's sessions: which it is, its version, its state.
+pub(crate) fn session_parts(
+    rows: &dyn Rows,
+    number: DeviceNumber,
+    mut visit: impl FnMut(Part, Version, Bytes),
+) -> Result<(), ReadError> {
+    let prefix = table::number_prefix(number);
+    rows.scan(Table::Sessions, &prefix, None, Order::Ascending, &mut |key, value| {
+        let part = table::tail::<1>(key).and_then(|[byte]| Part::from_byte(byte));
+        let part = part.ok_or_else(|| damaged(Table::Sessions, key, "no such part"))?;
+        let (version, state) = record::decode_session(value).map_err(|e| damaged(Table::Sessions, key, e))?;
+        visit(part, version, state);
+        Ok(ControlFlow::Continue(()))
+    })
+}
+
+/// All a shard needs to go on with a device.
+pub(crate) fn session(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Stored>, ReadError> {
+    let Some(number) = number(rows, device)? else { return Ok(None) };
+    let mut stored = Stored { newest: newest_offset(rows, number)?, ..Stored::default() };
+    let mut anything = stored.newest != Offset::ZERO;
+    let mut present = Parts::default();
+    let mut previous = Parts::default();
+    session_parts(rows, number, |part, version, state| {
+        anything = true;
+        stored.version = stored.version.max(version);
+        match part {
+            Part::Mark => {}
+            Part::Peer => stored.peer = Some(state),
+            Part::Whole(slot) => slot.of(&mut present, &mut previous).whole = Some(state),
+            Part::Chain(slot, Lane::Receive) => slot.of(&mut present, &mut previous).receive = Some(state),
+            Part::Chain(slot, Lane::Send) => slot.of(&mut present, &mut previous).send = Some(state),
+        }
+    })?;
+    stored.present = present.into_session();
+    stored.previous = previous.into_session();
+    stored.recent = recent_tags(rows, number)?;
+    Ok(anything.then_some(stored))
+}
+
+/// One session's records while they are gathered.
+#[derive(Default)]
+struct Parts {
+    whole: Option<Bytes>,
+    receive: Option<Bytes>,
+    send: Option<Bytes>,
+}
+
+impl Parts {
+    fn into_session(self) -> Option<StoredSession> {
+        let whole = self.whole?;
+        Some(StoredSession { whole, receive: self.receive, send: self.send })
+    }
+}
+
+impl Slot {
+    const fn of<'a, T>(self, present: &'a mut T, previous: &'a mut T) -> &'a mut T {
+        match self {
+            Self::Present => present,
+            Self::Previous => previous,
+        }
+    }
+}
+
+fn recent_tags(rows: &dyn Rows, number: DeviceNumber) -> Result<Vec<crate::MessageTag>, ReadError> {
+    let mut tags = Vec::with_capacity(RECENT_TAGS);
+    let prefix = table::number_prefix(number);
+    rows.scan(Table::Readings, &prefix, None, Order::Descending, &mut |key, value| {
+        tags.push(Row::decode_tag(value).map_err(|e| damaged(Table::Readings, key, e))?);
+        Ok(if tags.len() < RECENT_TAGS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    tags.reverse();
+    Ok(tags)
+}
+
+/// A page that fills up to its limit.
+struct Filling<T> {
+    page: Page<T>,
+    limit: Limit,
+    bytes: usize,
+}
+
+impl<T> Filling<T> {
+    const fn new(limit: Limit) -> Self {
+        Self { page: Page { rows: Vec::new(), more: false }, limit, bytes: 0 }
+    }
+
+    /// Takes a row of `bytes`, or marks that there is more and breaks.
+    fn push(&mut self, row: T, bytes: usize) -> ControlFlow<()> {
+        let first = self.page.rows.is_empty();
+        let fits = self.page.rows.len() < self.limit.rows && self.bytes.saturating_add(bytes) <= self.limit.bytes;
+        if !first && !fits {
+            self.page.more = true;
+            return ControlFlow::Break(());
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.page.rows.push(row);
+        ControlFlow::Continue(())
+    }
+}
+
+/// A device's rows after `after`, in order.
+pub(crate) fn history(
+    rows: &dyn Rows,
+    partition: Partition,
+    device: &DeviceId,
+    after: Offset,
+    max: Limit,
+) -> Result<Page<Reading>, ReadError> {
+    let mut filling = Filling::new(max);
+    let Some(number) = number(rows, device)? else { return Ok(filling.page) };
+    let after = table::reading(number, after);
+    rows.scan(Table::Readings, &table::number_prefix(number), Some(&after), Order::Ascending, &mut |key, value| {
+        let reading = decode_row(partition, *device, key, value)?;
+        let bytes = reading.uplink.body.len();
+        Ok(filling.push(reading, bytes))
+    })?;
+    Ok(filling.page)
+}
+
+/// A device's newest rows, newest first, without those nobody is shown.
+pub(crate) fn newest(
+    rows: &dyn Rows,
+    partition: Partition,
+    device: &DeviceId,
+    max: Limit,
+) -> Result<Page<Reading>, ReadError> {
+    let mut filling = Filling::new(max);
+    let Some(number) = number(rows, device)? else { return Ok(filling.page) };
+    let mut looked_at = 0;
+    rows.scan(Table::Readings, &table::number_prefix(number), None, Order::Descending, &mut |key, value| {
+        looked_at += 1;
+        if looked_at > NEWEST_SCAN_MAX {
+            filling.page.more = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        let reading = decode_row(partition, *device, key, value)?;
+        if reading.uplink.kind == UplinkKind::Ignored {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let bytes = reading.uplink.body.len();
+        Ok(filling.push(reading, bytes))
+    })?;
+    Ok(filling.page)
+}
+
+/// A partition's rows after `after`, in order.
+pub(crate) fn log(
+    rows: &dyn Rows,
+    partition: Partition,
+    after: Offset,
+    max: Limit,
+) -> Result<Page<Reading>, ReadError> {
+    let mut filling = Filling::new(max);
+    let mut devices = HashMap::new();
+    let after = table::log(after, DeviceNumber::new(u32::MAX));
+    rows.scan(Table::Log, &[], Some(&after), Order::Ascending, &mut |key, _| {
+        let wrong = || damaged(Table::Log, key, "its key has another length");
+        let (offset, number) = table::parse_log(key).ok_or_else(wrong)?;
+        let device = match devices.get(&number) {
+            Some(device) => *device,
+            None => *devices.entry(number).or_insert(device_of(rows, number)?),
+        };
+        let row_key = table::reading(number, offset);
+        let value = rows.get(Table::Readings, &row_key)?;
+        let value = value.ok_or_else(|| damaged(Table::Readings, &row_key, "the log names it and it is missing"))?;
+        let reading = decode_row(partition, device, &row_key, value)?;
+        let bytes = reading.uplink.body.len();
+        Ok(filling.push(reading, bytes))
+    })?;
+    Ok(filling.page)
+}
+
+fn device_of(rows: &dyn Rows, number: DeviceNumber) -> Result<DeviceId, ReadError> {
+    let key = table::number_prefix(number);
+    let value = rows.get(Table::Numbers, &key)?;
+    let value = value.ok_or_else(|| damaged(Table::Numbers, &key, "a row has this number and no device does"))?;
+    record::decode_device_id(&value).map_err(|e| damaged(Table::Numbers, &key, e))
+}
+
+fn decode_row(partition: Partition, device: DeviceId, key: &[u8], value: Bytes) -> Result<Reading, ReadError> {
+    let offset =
+        table::parse_reading(key).ok_or_else(|| damaged(Table::Readings, key, "its key has another length"))?;
+    let row = Row::decode(device, offset, value).map_err(|e| damaged(Table::Readings, key, e))?;
+    Ok(row.into_reading(partition, offset))
+}
+
+/// A device of the registry.
+pub(crate) fn device(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Device>, ReadError> {
+    let key = device.as_bytes();
+    let Some(value) = rows.get(Table::Registry, key)? else { return Ok(None) };
+    record::decode_device(*device, value).map(Some).map_err(|e| damaged(Table::Registry, key, e))
+}
+
+/// Devices in the order of their ids, after `after`.
+pub(crate) fn devices(rows: &dyn Rows, after: Option<&DeviceId>, max: usize) -> Result<Page<Device>, ReadError> {
+    let mut filling = Filling::new(Limit { rows: max, bytes: usize::MAX });
+    let after = after.map(DeviceId::as_bytes);
+    rows.scan(Table::Registry, &[], after, Order::Ascending, &mut |key, value| {
+        let wrong = |e| damaged(Table::Registry, key, e);
+        let device = record::decode_device(record::decode_device_id(key).map_err(wrong)?, value).map_err(wrong)?;
+        Ok(filling.push(device, 0))
+    })?;
+    Ok(filling.page)
+}
+
+/// One command.
+pub(crate) fn command(rows: &dyn Rows, device: &DeviceId, id: &CommandId) -> Result<Option<Command>, ReadError> {
+    let Some(number) = number(rows, device)? else { return Ok(None) };
+    command_of(rows, number, device, id)
+}
+
+pub(crate) fn command_of(
+    rows: &dyn Rows,
+    number: DeviceNumber,
+    device: &DeviceId,
+    id: &CommandId,
+) -> Result<Option<Command>, ReadError> {
+    let key = table::command(number, id);
+    let Some(value) = rows.get(Table::Commands, &key)? else { return Ok(None) };
+    record::decode_command(*device, *id, value).map(Some).map_err(|e| damaged(Table::Commands, &key, e))
+}
+
+/// A device's commands that are not final, oldest first.
+pub(crate) fn open_commands(rows: &dyn Rows, device: &DeviceId) -> Result<Vec<Command>, ReadError> {
+    let mut open = Vec::new();
+    let Some(number) = number(rows, device)? else { return Ok(open) };
+    rows.scan(Table::OpenCommands, &table::number_prefix(number), None, Order::Ascending, &mut |key, _| {
+        let id = table::tail::<16>(key).ok_or_else(|| damaged(Table::OpenCommands, key, "its key is too short"))?;
+        let command = command_of(rows, number, device, &CommandId::new(id))?;
+        open.push(command.ok_or_else(|| damaged(Table::OpenCommands, key, "it names no command"))?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(open)
+}
+
+/// The signed prekeys a partition holds.
+pub(crate) fn signed_prekeys(rows: &dyn Rows) -> Result<Vec<PrekeyRecord>, ReadError> {
+    prekeys_under(rows, PrekeyKind::Signed, &table::signed_prekeys())
+}
+
+/// The one-time prekeys that wait for a device.
+pub(crate) fn one_time_prekeys(rows: &dyn Rows, device: &DeviceId) -> Result<Vec<PrekeyRecord>, ReadError> {
+    let Some(number) = number(rows, device)? else { return Ok(Vec::new()) };
+    prekeys_under(rows, PrekeyKind::OneTime(*device), &table::one_time_prekeys(number))
+}
+
+fn prekeys_under(rows: &dyn Rows, kind: PrekeyKind, prefix: &[u8]) -> Result<Vec<PrekeyRecord>, ReadError> {
+    let mut prekeys = Vec::new();
+    rows.scan(Table::Prekeys, prefix, None, Order::Ascending, &mut |key, value| {
+        let id = table::tail::<4>(key).ok_or_else(|| damaged(Table::Prekeys, key, "its key is too short"))?;
+        let prekey = record::decode_prekey(kind, u32::from_be_bytes(id), value);
+        prekeys.push(prekey.map_err(|e| damaged(Table::Prekeys, key, e))?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(prekeys)
+}
+
+/// The broker's records of a table whose keys begin with `prefix`, in order.
+pub(crate) fn broker_records(
+    rows: &dyn Rows,
+    table: BrokerTable,
+    prefix: &[u8],
+) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    let mut records = Vec::new();
+    rows.scan(Table::Broker, &table::broker(table, prefix), None, Order::Ascending, &mut |key, value| {
+        let key = key.get(1..).unwrap_or_default();
+        records.push((Bytes::copy_from_slice(key), value));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(records)
+}
+
+/// One page of the pages of all partitions, each in order.
+pub(crate) fn merge_devices(pages: Vec<Page<Device>>, max: usize) -> Page<Device> {
+    let mut more = pages.iter().any(|page| page.more);
+    let mut rows: Vec<Device> = pages.into_iter().flat_map(|page| page.rows).collect();
+    rows.sort_by_key(|device| device.id);
+    more |= rows.len() > max;
+    rows.truncate(max.max(1));
+    Page { rows, more }
+}

@@ -1,0 +1,320 @@
+//! What stands in the values, before it is sealed.
+//!
+//! ```text
+//! varint   LEB128, at most 10 bytes          text, bytes   varint length, then as many bytes
+//!
+//! row      gap varint (offset - prev)        device    number 4            command  name text
+//!          tag: key 4, number varint, tag 4            identity key 32              created at varint
+//!          kind 1: bits 0..1 the kind,                 certificate 32               expires at varint
+//!            bit 2 device time, bit 3 id               expires varint               state 1, receipts 0x10 + status
+//!          [receipt: command id 16, status 1]          suite 1                      body: the rest
+//!          received at varint                          tags: varint, text each
+//!          [device time varint]                        class text          prekey   created at varint
+//!          [reading id varint]                         enrolled at varint           secret: the rest
+//!          name text                                   standing 1
+//!          body: the rest                              [revoked at varint] session  version 4, state: the rest
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+use unhidra_core::device::{Device, Fingerprint, Standing, Suite};
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Partition, Version};
+use unhidra_core::message::{Command, CommandState, Reading, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::time::UnixTime;
+
+use crate::{MessageTag, PrekeyKind, PrekeyRecord};
+
+/// Why a value is no record.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub(crate) enum RecordError {
+    #[error("it ends within {0}")]
+    Short(&'static str),
+    #[error("{what} is {found}")]
+    Value { what: &'static str, found: u64 },
+    #[error("{0} is no text")]
+    Text(&'static str),
+    #[error("{0} bytes follow its end")]
+    Long(usize),
+}
+
+const DEVICE_TIME: u8 = 1 << 2;
+const READING_ID: u8 = 1 << 3;
+
+/// A row as it lies.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) prev: Offset,
+    pub(crate) tag: MessageTag,
+    pub(crate) uplink: Uplink,
+}
+
+impl Row {
+    pub(crate) fn encode(offset: Offset, prev: Offset, tag: &MessageTag, uplink: &Uplink) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + uplink.name.len() + uplink.body.len());
+        put_varint(&mut out, offset.get().saturating_sub(prev.get()));
+        out.extend_from_slice(&tag.key);
+        put_varint(&mut out, u64::from(tag.number));
+        out.extend_from_slice(&tag.tag);
+        let kind = match uplink.kind {
+            UplinkKind::Reading => 0,
+            UplinkKind::Receipt { .. } => 1,
+            UplinkKind::Event => 2,
+            UplinkKind::Ignored => 3,
+        };
+        let device_time = if uplink.device_time.is_some() { DEVICE_TIME } else { 0 };
+        let reading_id = if uplink.reading_id.is_some() { READING_ID } else { 0 };
+        out.push(kind | device_time | reading_id);
+        if let UplinkKind::Receipt { command, status } = &uplink.kind {
+            out.extend_from_slice(command.as_bytes());
+            out.push(*status as u8);
+        }
+        put_varint(&mut out, uplink.received_at.as_ms());
+        if let Some(time) = uplink.device_time {
+            put_varint(&mut out, time.as_ms());
+        }
+        if let Some(id) = uplink.reading_id {
+            put_varint(&mut out, id);
+        }
+        put_bytes(&mut out, uplink.name.as_bytes());
+        out.extend_from_slice(&uplink.body);
+        out
+    }
+
+    pub(crate) fn decode(device: DeviceId, offset: Offset, value: Bytes) -> Result<Self, RecordError> {
+        let mut input = Input(value);
+        let gap = input.varint("the gap")?;
+        let prev = offset.get().checked_sub(gap).ok_or(RecordError::Value { what: "the gap", found: gap })?;
+        let tag = input.tag()?;
+        let kind_byte = input.byte("the kind")?;
+        if kind_byte & !0x0f != 0 {
+            return Err(RecordError::Value { what: "the kind", found: u64::from(kind_byte) });
+        }
+        let kind = match kind_byte & 0x03 {
+            0 => UplinkKind::Reading,
+            1 => UplinkKind::Receipt { command: CommandId::new(input.array("the command")?), status: input.status()? },
+            2 => UplinkKind::Event,
+            _ => UplinkKind::Ignored,
+        };
+        let received_at = input.time("received at")?;
+        let device_time = if kind_byte & DEVICE_TIME != 0 { Some(input.time("the device time")?) } else { None };
+        let reading_id = if kind_byte & READING_ID != 0 { Some(input.varint("the reading id")?) } else { None };
+        let name = input.text("the name")?;
+        let uplink = Uplink { device, kind, name, device_time, received_at, reading_id, body: input.0 };
+        Ok(Self { prev: Offset::new(prev), tag, uplink })
+    }
+
+    /// The tag alone, without what comes after it.
+    pub(crate) fn decode_tag(value: Bytes) -> Result<MessageTag, RecordError> {
+        let mut input = Input(value);
+        input.varint("the gap")?;
+        input.tag()
+    }
+
+    pub(crate) fn into_reading(self, partition: Partition, offset: Offset) -> Reading {
+        Reading { partition, offset, prev: self.prev, uplink: self.uplink }
+    }
+}
+
+pub(crate) fn encode_device(device: &Device, number: DeviceNumber) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(&number.get().to_be_bytes());
+    out.extend_from_slice(&device.identity_key);
+    out.extend_from_slice(&device.certificate.0);
+    put_varint(&mut out, device.certificate_expires.as_ms());
+    out.push(device.suite.as_byte());
+    put_varint(&mut out, device.tags.len() as u64);
+    for tag in &device.tags {
+        put_bytes(&mut out, tag.as_str().as_bytes());
+    }
+    put_bytes(&mut out, device.class.as_bytes());
+    put_varint(&mut out, device.enrolled_at.as_ms());
+    match device.standing {
+        Standing::Enrolled => out.push(0),
+        Standing::Revoked { at } => {
+            out.push(1);
+            put_varint(&mut out, at.as_ms());
+        }
+    }
+    out
+}
+
+pub(crate) fn decode_device(id: DeviceId, value: Bytes) -> Result<Device, RecordError> {
+    let mut input = Input(value);
+    let number = DeviceNumber::new(u32::from_be_bytes(input.array("the number")?));
+    let identity_key = input.array("the identity key")?;
+    let certificate = Fingerprint(input.array("the certificate")?);
+    let certificate_expires = input.time("the certificate's end")?;
+    let suite = input.byte("the suite")?;
+    let suite = Suite::from_byte(suite).ok_or(RecordError::Value { what: "the suite", found: u64::from(suite) })?;
+    let mut tags = BTreeSet::new();
+    for _ in 0..input.varint("the tags")? {
+        tags.insert(input.text("a tag")?.parse().map_err(|_| RecordError::Text("a tag"))?);
+    }
+    let class = String::from(&*input.text("the class")?);
+    let enrolled_at = input.time("enrolled at")?;
+    let standing = match input.byte("the standing")? {
+        0 => Standing::Enrolled,
+        1 => Standing::Revoked { at: input.time("revoked at")? },
+        found => return Err(RecordError::Value { what: "the standing", found: u64::from(found) }),
+    };
+    input.end()?;
+    let device = Device {
+        id,
+        number,
+        identity_key,
+        certificate,
+        certificate_expires,
+        suite,
+        tags,
+        class,
+        enrolled_at,
+        standing,
+    };
+    Ok(device)
+}
+
+/// The number alone, which stands first.
+pub(crate) fn decode_device_number(value: Bytes) -> Result<DeviceNumber, RecordError> {
+    Ok(DeviceNumber::new(u32::from_be_bytes(Input(value).array("the number")?)))
+}
+
+pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + command.name.len() + command.body.len());
+    put_bytes(&mut out, command.name.as_bytes());
+    put_varint(&mut out, command.created_at.as_ms());
+    put_varint(&mut out, command.expires_at.as_ms());
+    out.push(match command.state {
+        CommandState::Queued => 0,
+        CommandState::Sent => 1,
+        CommandState::Delivered => 2,
+        CommandState::Expired => 3,
+        CommandState::Answered(status) => 0x10 | status as u8,
+    });
+    out.extend_from_slice(&command.body);
+    out
+}
+
+pub(crate) fn decode_command(device: DeviceId, id: CommandId, value: Bytes) -> Result<Command, RecordError> {
+    let mut input = Input(value);
+    let name = input.text("the name")?;
+    let created_at = input.time("created at")?;
+    let expires_at = input.time("expires at")?;
+    let state = match input.byte("the state")? {
+        0 => CommandState::Queued,
+        1 => CommandState::Sent,
+        2 => CommandState::Delivered,
+        3 => CommandState::Expired,
+        found => {
+            let unknown = RecordError::Value { what: "the state", found: u64::from(found) };
+            let status = found.checked_sub(0x10).and_then(ReceiptStatus::from_byte).ok_or(unknown)?;
+            CommandState::Answered(status)
+        }
+    };
+    Ok(Command { id, device, name, body: input.0, created_at, expires_at, state })
+}
+
+pub(crate) fn encode_prekey(prekey: &PrekeyRecord) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + prekey.secret.len());
+    put_varint(&mut out, prekey.created_at.as_ms());
+    out.extend_from_slice(&prekey.secret);
+    out
+}
+
+pub(crate) fn decode_prekey(kind: PrekeyKind, id: u32, value: Bytes) -> Result<PrekeyRecord, RecordError> {
+    let mut input = Input(value);
+    let created_at = input.time("created at")?;
+    Ok(PrekeyRecord { kind, id, created_at, secret: input.0 })
+}
+
+pub(crate) fn encode_session(version: Version, state: &[u8]) -> Vec<u8> {
+    [&version.get().to_be_bytes()[..], state].concat()
+}
+
+pub(crate) fn decode_session(value: Bytes) -> Result<(Version, Bytes), RecordError> {
+    let mut input = Input(value);
+    let version = Version::new(u32::from_be_bytes(input.array("the version")?));
+    Ok((version, input.0))
+}
+
+pub(crate) fn decode_device_id(value: &[u8]) -> Result<DeviceId, RecordError> {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(RecordError::Text("the device id"))
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// What is left of a value.
+struct Input(Bytes);
+
+impl Input {
+    fn take(&mut self, len: usize, what: &'static str) -> Result<Bytes, RecordError> {
+        if self.0.len() < len {
+            return Err(RecordError::Short(what));
+        }
+        Ok(self.0.split_to(len))
+    }
+
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], RecordError> {
+        self.take(N, what)?.first_chunk::<N>().copied().ok_or(RecordError::Short(what))
+    }
+
+    fn byte(&mut self, what: &'static str) -> Result<u8, RecordError> {
+        self.array::<1>(what).map(|[byte]| byte)
+    }
+
+    fn varint(&mut self, what: &'static str) -> Result<u64, RecordError> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte(what)?;
+            let bits = u64::from(byte & 0x7f);
+            if bits.leading_zeros() < shift {
+                return Err(RecordError::Value { what, found: u64::MAX });
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(RecordError::Value { what, found: u64::MAX })
+    }
+
+    fn time(&mut self, what: &'static str) -> Result<UnixTime, RecordError> {
+        self.varint(what).map(UnixTime::from_ms)
+    }
+
+    fn text(&mut self, what: &'static str) -> Result<Arc<str>, RecordError> {
+        let len = usize::try_from(self.varint(what)?).map_err(|_| RecordError::Short(what))?;
+        let bytes = self.take(len, what)?;
+        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| RecordError::Text(what))
+    }
+
+    fn tag(&mut self) -> Result<MessageTag, RecordError> {
+        let key = self.array("the tag")?;
+        let number = self.varint("the message number")?;
+        let number =
+            u32::try_from(number).map_err(|_| RecordError::Value { what: "the message number", found: number })?;
+        Ok(MessageTag { key, number, tag: self.array("the tag")? })
+    }
+
+    fn status(&mut self) -> Result<ReceiptStatus, RecordError> {
+        let byte = self.byte("the status")?;
+        ReceiptStatus::from_byte(byte).ok_or(RecordError::Value { what: "the status", found: u64::from(byte) })
+    }
+
+    fn end(&self) -> Result<(), RecordError> {
+        if self.0.is_empty() { Ok(()) } else { Err(RecordError::Long(self.0.len())) }
+    }
+}
