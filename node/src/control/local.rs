@@ -1,10 +1,12 @@
 //! The store, the registry and the certificates at hand: in a running node, or in the command line
 //! itself where none runs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use unhidra_bridge::IdentityKey;
 use unhidra_certs::{Pki, Request, TrustDomain};
 use unhidra_core::device::Suite;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
@@ -37,6 +39,8 @@ pub struct NodeFacts {
     pub identity_key: [u8; 32],
     /// The first level of its topics.
     pub prefix: String,
+    /// Where it takes MQTT over TLS when it runs, if that is known while it does not.
+    pub server: Option<SocketAddr>,
 }
 
 /// What a command may be.
@@ -91,6 +95,8 @@ impl LocalControl {
     async fn signed(&self, asked: EnrollAsked) -> Result<Enrolled, ControlError> {
         let suite = suite_built(asked.suite)?;
         let invalid = |error: unhidra_certs::RequestError| ControlError::Invalid(format!("the request: {error}"));
+        let key = IdentityKey::from_bytes(&asked.identity_key.0);
+        key.map_err(|_| ControlError::Invalid("the identity key is no Ed25519 public key".to_owned()))?;
         let request = Request::from_pem(asked.csr_pem.as_bytes()).map_err(invalid)?;
         let (certificate, ca_pem) = self.certificate(&request, &asked.id)?;
         let enrolment = Enrolment {
@@ -111,7 +117,7 @@ impl LocalControl {
             trust_domain: self.facts.trust_domain.to_string(),
             node_identity_key: KeyHex(self.facts.identity_key),
             prefix: self.facts.prefix.clone(),
-            server: self.addresses().mqtt,
+            server: self.addresses().mqtt.or(self.facts.server),
         })
     }
 

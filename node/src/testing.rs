@@ -1,0 +1,139 @@
+//! What several rooms' tests stand on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use unhidra_certs::{KeyPair, Pki};
+use unhidra_core::ids::{CommandId, DeviceId};
+use unhidra_core::time::{Clock, Timestamp, UnixTime};
+use unhidra_store::{Embedded, Keys, Store};
+
+use crate::control::{CommandLimits, EnrollAsked, KeyHex, Live, LocalControl, LocalDoors, NodeFacts};
+use crate::registry::{Registry, Rules};
+
+pub(crate) const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
+pub(crate) const TRUST_DOMAIN: &str = "unhidra.local";
+
+/// A clock that stands until it is moved.
+pub(crate) struct StillClock(AtomicU64);
+
+impl StillClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+impl Default for StillClock {
+    fn default() -> Self {
+        Self(AtomicU64::new(NOW.as_ms()))
+    }
+}
+
+impl Clock for StillClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.0.load(Ordering::Relaxed))
+    }
+    fn unix_now(&self) -> UnixTime {
+        UnixTime::from_ms(self.0.load(Ordering::Relaxed))
+    }
+}
+
+pub(crate) fn id(text: &str) -> DeviceId {
+    DeviceId::parse(text).unwrap()
+}
+
+/// What a node stands on, in a folder that goes with it.
+pub(crate) struct Ground {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<StillClock>,
+}
+
+impl Ground {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        Self { folder, store, clock: Arc::default() }
+    }
+
+    /// The same store, closed and opened again, as by the next process.
+    pub(crate) async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = open(self.folder.path());
+    }
+
+    pub(crate) async fn registry(&self) -> Arc<Registry> {
+        let rules = Rules { trust_domain: TRUST_DOMAIN.to_owned(), anonymous: false };
+        Registry::load(self.store.clone(), self.clock.clone(), rules).await.unwrap()
+    }
+
+    pub(crate) async fn control(&self, live: Option<Arc<dyn Live>>) -> LocalControl {
+        self.control_over(self.registry().await, live)
+    }
+
+    pub(crate) fn control_over(&self, registry: Arc<Registry>, live: Option<Arc<dyn Live>>) -> LocalControl {
+        let config = toml::from_str(
+            r#"
+            ca = ""
+            ca_key = ""
+            certificate = ""
+            key = ""
+            names = ["localhost"]
+            trust_domain = "unhidra.local"
+            device_validity_days = 365
+            node_validity_days = 30
+            "#,
+        )
+        .unwrap();
+        let numbers = AtomicU64::new(1);
+        let doors = LocalDoors {
+            store: self.store.clone(),
+            registry,
+            pki: Arc::new(ArcSwap::from_pointee(Pki::open(&config, self.folder.path(), NOW).unwrap())),
+            clock: self.clock.clone(),
+            command_ids: Box::new(move || {
+                CommandId::new(u128::from(numbers.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
+            }),
+            live,
+        };
+        let facts = NodeFacts {
+            trust_domain: TRUST_DOMAIN.parse().unwrap(),
+            device_validity: Duration::from_secs(86_400),
+            identity_key: [7; 32],
+            prefix: "unhidra".to_owned(),
+            server: None,
+        };
+        let limits = CommandLimits { open_max: 2, body_max: 100, expiry: Duration::from_secs(60) };
+        LocalControl::new(doors, facts, limits)
+    }
+}
+
+fn open(folder: &std::path::Path) -> Arc<dyn Store> {
+    let config = toml::from_str(
+        r#"
+        key_file = "store.key"
+        partitions = 2
+        queue_records = 65536
+        queue_bytes = 16777216
+        commit_records = 4096
+        commit_bytes = 1048576
+        reads = 4
+        cache_bytes = 4194304
+        memtable_bytes = 1048576
+        journal_bytes = 67108864
+        compaction_threads = 1
+        open_files = 64
+        "#,
+    )
+    .unwrap();
+    Arc::new(Embedded::open(&folder.join("store"), &config, Keys::Plain).unwrap())
+}
+
+/// A request as `unhidra enroll` makes it.
+pub(crate) fn enroll_asked(device: &str) -> EnrollAsked {
+    let csr_pem = KeyPair::generate().unwrap().request(&id(device)).unwrap();
+    let identity_key = KeyHex(*unhidra_bridge::IdentitySecret::from_seed(&[3; 32]).public().as_bytes());
+    EnrollAsked { id: id(device), csr_pem, identity_key, suite: 1, tags: Default::default(), replace: false }
+}
