@@ -1,7 +1,7 @@
 //! What must survive: session records, readings, commands and the device registry.
 //!
 //! The interface of every engine. `contract.rs` says what each must do; [`Embedded`] is the default
-//! engine over fjall, `memory` the one with crash points.
+//! engine over fjall, [`memory`] the one with crash points.
 //!
 //! Writes go through [`Store::submit`], reads are asynchronous, and nothing here knows what a
 //! session record or a body means.
@@ -19,9 +19,11 @@ mod config;
 mod contract;
 mod embedded;
 mod error;
+mod fault;
 mod health;
 pub mod keyfile;
 mod ledger;
+pub mod memory;
 mod metrics;
 mod partition;
 mod query;
@@ -35,10 +37,9 @@ pub use batch::{
     Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
 };
 pub use config::{Config, ConfigError};
-#[cfg(feature = "faults")]
-pub use embedded::Fault;
 pub use embedded::{Embedded, OpenError};
 pub use error::{CommitError, Full, ReadError};
+pub use fault::{CrashPoint, Fault};
 pub use metrics::Metrics;
 pub use sealed::{DataKey, Keys};
 

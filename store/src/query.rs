@@ -321,3 +321,18 @@ pub(crate) fn merge_devices(pages: Vec<Page<Device>>, max: usize) -> Page<Device
     rows.truncate(max.max(1));
     Page { rows, more }
 }
+
+/// The signed prekeys of all partitions, and a device's own.
+pub(crate) fn merge_prekeys(signed: Vec<Vec<PrekeyRecord>>, own: Vec<PrekeyRecord>) -> Vec<PrekeyRecord> {
+    let mut prekeys = signed.concat();
+    prekeys.sort_by_key(|prekey| prekey.id);
+    prekeys.extend(own);
+    prekeys
+}
+
+/// The broker's records of all partitions, in order.
+pub(crate) fn merge_broker_records(partitions: Vec<Vec<(Bytes, Bytes)>>) -> Vec<(Bytes, Bytes)> {
+    let mut records = partitions.concat();
+    records.sort_by(|(a, _), (b, _)| a.cmp(b));
+    records
+}

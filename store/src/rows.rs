@@ -49,3 +49,28 @@ pub(crate) fn damaged(table: Table, key: &[u8], cause: impl ToString) -> ReadErr
     let key: String = key.iter().take(80).map(|byte| format!("{byte:02x}")).collect();
     ReadError::Damaged { record: format!("{}/{key}", table.name()), cause: cause.to_string() }
 }
+
+/// The first key after all that begin with `prefix`, if there is one.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_comes_after_all_that_begin_with_it() {
+        assert_eq!(prefix_end(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(prefix_end(&[1, 0xff]), Some(vec![2]));
+        assert_eq!(prefix_end(&[0xff, 0xff]), None);
+        assert_eq!(prefix_end(&[]), None);
+    }
+}

@@ -74,6 +74,11 @@ impl Table {
         matches!(self, Self::Log | Self::OpenCommands)
     }
 
+    /// Its place in [`Table::ALL`], where the bytes count from 1.
+    pub(crate) const fn index(self) -> usize {
+        self as usize - 1
+    }
+
     /// The byte that stands for it in what a record is sealed to.
     pub(crate) const fn as_byte(self) -> u8 {
         self as u8
@@ -196,6 +201,11 @@ mod tests {
         assert!(reading(number(1), Offset::new(u64::MAX)) < reading(number(2), Offset::new(0)));
         assert!(reading(number(1), Offset::new(255)) < reading(number(1), Offset::new(256)));
         assert!(log(Offset::new(1), number(u32::MAX)) < log(Offset::new(2), number(0)));
+    }
+
+    #[test]
+    fn every_table_stands_at_its_place() {
+        assert!(Table::ALL.iter().enumerate().all(|(at, table)| table.index() == at));
     }
 
     #[test]

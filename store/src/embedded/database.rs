@@ -12,7 +12,7 @@ use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use crate::ReadError;
 use crate::config::Config;
 use crate::ledger::Writes;
-use crate::rows::{Order, Rows, Visitor, damaged};
+use crate::rows::{Order, Rows, Visitor, damaged, prefix_end};
 use crate::sealed::{DataKey, OPENING_MAX, Sealing, UnsealError};
 use crate::table::{self, Table};
 
@@ -107,8 +107,7 @@ impl Database {
     }
 
     fn table(&self, table: Table) -> &Keyspace {
-        // `tables` is as long as `Table::ALL`, in its order, and the bytes count from 1.
-        &self.tables[usize::from(table.as_byte()) - 1]
+        &self.tables[table.index()]
     }
 }
 
@@ -183,29 +182,4 @@ impl Rows for View<'_> {
 
 fn engine(cause: fjall::Error) -> ReadError {
     ReadError::Engine(cause.to_string())
-}
-
-/// The first key after all that begin with `prefix`, if there is one.
-fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if let Some(next) = last.checked_add(1) {
-            end.push(next);
-            return Some(end);
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_prefix_comes_after_all_that_begin_with_it() {
-        assert_eq!(prefix_end(&[1, 2]), Some(vec![1, 3]));
-        assert_eq!(prefix_end(&[1, 0xff]), Some(vec![2]));
-        assert_eq!(prefix_end(&[0xff, 0xff]), None);
-        assert_eq!(prefix_end(&[]), None);
-    }
 }

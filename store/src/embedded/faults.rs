@@ -7,16 +7,7 @@ use unhidra_core::ids::{DeviceId, Offset, Partition};
 use super::Embedded;
 use crate::ledger::Writes;
 use crate::table::{self, Table};
-use crate::{ReadError, Store, query};
-
-/// How the next commit of a partition fails. Either way its caller cannot know.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Fault {
-    /// Nothing of it is on the disk.
-    NotWritten,
-    /// All of it is on the disk.
-    Written,
-}
+use crate::{Fault, ReadError, Store, query};
 
 impl Fault {
     pub(super) fn strike(self, commit: impl FnOnce() -> Result<(), String>) -> Result<(), String> {

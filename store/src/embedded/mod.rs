@@ -37,8 +37,6 @@ mod folder;
 mod tests;
 mod writer;
 
-#[cfg(feature = "faults")]
-pub use self::faults::Fault;
 pub use self::folder::OpenError;
 pub(crate) use self::folder::{is_folder, sync_parent};
 
@@ -217,14 +215,12 @@ impl Store for Embedded {
     fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
         let device = *device;
         Box::pin(async move {
-            let mut prekeys = Vec::new();
+            let mut signed = Vec::new();
             for partition in self.all() {
-                prekeys.extend(self.read(partition, |view, _| query::signed_prekeys(view)).await?);
+                signed.push(self.read(partition, |view, _| query::signed_prekeys(view)).await?);
             }
-            prekeys.sort_by_key(|prekey| prekey.id);
             let own = self.read(self.partition_of(&device), move |view, _| query::one_time_prekeys(view, &device));
-            prekeys.extend(own.await?);
-            Ok(prekeys)
+            Ok(query::merge_prekeys(signed, own.await?))
         })
     }
 
@@ -239,10 +235,9 @@ impl Store for Embedded {
             for partition in self.all() {
                 let prefix = prefix.clone();
                 let read = self.read(partition, move |view, _| query::broker_records(view, table, &prefix));
-                records.extend(read.await?);
+                records.push(read.await?);
             }
-            records.sort_by(|(a, _), (b, _)| a.cmp(b));
-            Ok(records)
+            Ok(query::merge_broker_records(records))
         })
     }
 

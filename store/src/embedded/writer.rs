@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     pub(super) metrics: Metrics,
     #[cfg(feature = "faults")]
-    pub(super) fault: Mutex<Option<super::faults::Fault>>,
+    pub(super) fault: Mutex<Option<crate::Fault>>,
 }
 
 struct Queue {

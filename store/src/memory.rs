@@ -1,0 +1,571 @@
+//! The engine of tests and of the simulated world: the same semantics, no files, and it dies, fails
+//! or stands still when it is told to.
+//!
+//! A [`Memory`] is one life of a node's store; what is durable outlives it, and [`Memory::reopen`]
+//! begins the next life. Its writer is one task: on a runtime with one thread and a paused clock
+//! everything happens in the same order each time.
+//!
+//! ```text
+//! Open --close--> Closing --all is written--> Closed
+//!   |                |
+//!   +----------------+--crash, reopen, drop--> Dead
+//! ```
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use unhidra_core::device::Device;
+use unhidra_core::durable::DurableSource;
+use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition};
+use unhidra_core::message::{Command, Reading};
+
+use crate::health::Board;
+use crate::ledger::{Answers, Ledger, Plan, Writes};
+use crate::partition::partition_of;
+use crate::rows::{Order, Rows, Visitor, prefix_end};
+use crate::table::{self, Table};
+use crate::waiting::{Bounds, Waiting};
+use crate::{
+    Batch, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit, Page, PrekeyRecord, ReadError,
+    Store, Stored, query,
+};
+
+/// How a [`Memory`] is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many partitions, at least 1.
+    pub partitions: u16,
+    /// The log's life.
+    pub epoch: Epoch,
+    /// How many records may wait for a writer.
+    pub queue_records: usize,
+    /// How many bytes may wait for a writer.
+    pub queue_bytes: usize,
+    /// How long a commit takes, by the runtime's clock. While it does the next group gathers.
+    pub commit_time: Duration,
+}
+
+impl Options {
+    /// One partition, a queue of 4 096 records or 4 MiB, and commits that take no time.
+    pub const SMALL: Self = Self {
+        partitions: 1,
+        epoch: Epoch::new(1),
+        queue_records: 4096,
+        queue_bytes: 4 << 20,
+        commit_time: Duration::ZERO,
+    };
+
+    const fn bounds(&self) -> Bounds {
+        Bounds {
+            queue_records: self.queue_records,
+            queue_bytes: self.queue_bytes,
+            commit_records: 4096,
+            commit_bytes: 1 << 20,
+        }
+    }
+}
+
+/// One life of a node's store, in memory.
+pub struct Memory {
+    life: Arc<Life>,
+}
+
+/// What the handle and the writer's task share.
+struct Life {
+    options: Options,
+    fence: Fence,
+    disk: Arc<Mutex<Disk>>,
+    state: Mutex<State>,
+    wake: Notify,
+    rooms: Vec<Arc<Notify>>,
+    committed: Vec<watch::Sender<Offset>>,
+    board: Board,
+    phase: watch::Sender<Phase>,
+}
+
+/// What is durable.
+struct Disk {
+    partitions: Vec<Tables>,
+    lives: u64,
+}
+
+/// Where a life stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Open,
+    Closing,
+    Closed,
+    Dead,
+}
+
+struct State {
+    waiting: Vec<Waiting>,
+    stalled: bool,
+    reopening: bool,
+    next_commit: Option<Fate>,
+    /// Batches nobody will answer. Kept until the life's handle is gone, for a dead node does not
+    /// drop its acknowledgements one by one either.
+    lost: Vec<Lost>,
+}
+
+/// What becomes of the next commit.
+#[derive(Clone, Copy)]
+enum Fate {
+    Fails(Fault),
+    Kills(CrashPoint),
+}
+
+/// Held for its drop alone.
+enum Lost {
+    Batch { _batch: Batch },
+    Plan { _plan: Plan },
+}
+
+/// The writer's next step.
+enum Next {
+    Write(Partition, Vec<Batch>),
+    Wait,
+    End,
+}
+
+impl Memory {
+    /// An empty store.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: its writer is a task.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let partitions = (0..options.partitions.max(1)).map(|_| Tables::new()).collect();
+        Self::begin(options, Arc::new(Mutex::new(Disk { partitions, lives: 0 })))
+    }
+
+    /// Ends this life, as a kill would, and begins the next over what is durable.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn reopen(&self) -> Self {
+        self.life.die();
+        Self::begin(self.life.options, Arc::clone(&self.life.disk))
+    }
+
+    fn begin(options: Options, disk: Arc<Mutex<Disk>>) -> Self {
+        let partitions = options.partitions.max(1);
+        let fence = {
+            let mut disk = lock(&disk);
+            disk.lives += 1;
+            Fence::new(disk.lives)
+        };
+        let state = State {
+            waiting: (0..partitions).map(|_| Waiting::new(options.bounds())).collect(),
+            stalled: false,
+            reopening: false,
+            next_commit: None,
+            lost: Vec::new(),
+        };
+        let life = Arc::new(Life {
+            options: Options { partitions, ..options },
+            fence,
+            disk,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            rooms: (0..partitions).map(|_| Arc::new(Notify::new())).collect(),
+            committed: (0..partitions).map(|_| watch::Sender::new(Offset::ZERO)).collect(),
+            board: Board::new(partitions),
+            phase: watch::Sender::new(Phase::Open),
+        });
+        let ledgers = life.ledgers();
+        tokio::spawn(run(Arc::clone(&life), ledgers));
+        Self { life }
+    }
+
+    /// The node dies at its next commit.
+    pub fn crash_at(&self, point: CrashPoint) {
+        lock(&self.life.state).next_commit = Some(Fate::Kills(point));
+    }
+
+    /// Completes once the node has died of [`Memory::crash_at`].
+    pub async fn crashed(&self) {
+        // The sender is in the life this handle holds, so it is never gone.
+        _ = self.life.phase.subscribe().wait_for(|phase| *phase == Phase::Dead).await;
+    }
+
+    /// The next commit fails, its outcome unknown to those who asked for it.
+    pub fn fail_next_commit(&self, fault: Fault) {
+        lock(&self.life.state).next_commit = Some(Fate::Fails(fault));
+    }
+
+    /// Nothing is committed, and so nothing answered, until [`Memory::resume`].
+    pub fn stall(&self) {
+        lock(&self.life.state).stalled = true;
+    }
+
+    /// Commits go on.
+    pub fn resume(&self) {
+        lock(&self.life.state).stalled = false;
+        self.life.wake.notify_one();
+    }
+
+    /// Deletes one row, as damage would, and says whether it was there.
+    pub fn delete_row(&self, device: &DeviceId, offset: Offset) -> bool {
+        let mut disk = lock(&self.life.disk);
+        let tables = &mut disk.partitions[usize::from(self.partition_of(device).get())];
+        let Ok(Some(number)) = query::number(&*tables, device) else { return false };
+        tables.write(Table::Log, table::log(offset, number), None);
+        tables.write(Table::Readings, table::reading(number, offset), None)
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        partition: Partition,
+        read: impl FnOnce(&dyn Rows, Partition) -> Result<T, ReadError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, ReadError>> {
+        Box::pin(async move { self.life.read(partition, |rows| read(rows, partition)) })
+    }
+
+    fn all(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.partitions()).map(Partition::new)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.life.die();
+        let lost = std::mem::take(&mut lock(&self.life.state).lost);
+        drop(lost);
+    }
+}
+
+impl Life {
+    fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    fn die(&self) {
+        self.phase.send_replace(Phase::Dead);
+        self.wake.notify_one();
+    }
+
+    fn ledgers(&self) -> Vec<Ledger> {
+        let disk = lock(&self.disk);
+        let partitions = (0..self.options.partitions).map(Partition::new).zip(&disk.partitions);
+        let load = |(partition, tables): (Partition, &Tables)| {
+            let ledger = Ledger::load(tables, partition, self.options.partitions, self.fence);
+            let ledger = ledger.unwrap_or_else(|e| panic!("memory does not fail: {e}"));
+            self.committed[usize::from(partition.get())].send_replace(ledger.newest());
+            ledger
+        };
+        partitions.map(load).collect()
+    }
+
+    fn read<T>(
+        &self,
+        partition: Partition,
+        read: impl FnOnce(&Tables) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        if matches!(self.phase(), Phase::Closed | Phase::Dead) || lock(&self.state).reopening {
+            return Err(ReadError::Unavailable);
+        }
+        read(&lock(&self.disk).partitions[usize::from(partition.get())])
+    }
+
+    fn submit(&self, batch: Batch) -> Result<(), Full> {
+        let mut state = lock(&self.state);
+        match self.phase() {
+            Phase::Open => {
+                state.waiting[usize::from(batch.partition.get())].push(batch)?;
+                self.wake.notify_one();
+            }
+            Phase::Closing | Phase::Closed => {
+                drop(state);
+                (batch.done)(Err(CommitError::Closed));
+            }
+            Phase::Dead => state.lost.push(Lost::Batch { _batch: batch }),
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Next {
+        let mut state = lock(&self.state);
+        if self.phase() == Phase::Dead {
+            let left: Vec<Batch> = state.waiting.iter_mut().flat_map(|waiting| waiting.take_all().0).collect();
+            state.lost.extend(left.into_iter().map(|batch| Lost::Batch { _batch: batch }));
+            return Next::End;
+        }
+        if state.stalled {
+            return Next::Wait;
+        }
+        let Some(at) = state.waiting.iter().position(|waiting| !waiting.is_empty()) else {
+            return if self.phase() == Phase::Closing { Next::End } else { Next::Wait };
+        };
+        let (group, _) = state.waiting[at].take();
+        drop(state);
+        self.rooms[at].notify_waiters();
+        Next::Write(Partition::new(u16::try_from(at).unwrap_or(u16::MAX)), group)
+    }
+
+    /// What becomes of the commit at hand, and whether it reaches the disk.
+    fn commit(&self, partition: Partition, plan: &Plan) -> Option<Fate> {
+        let fate = match self.phase() {
+            Phase::Dead => Some(Fate::Kills(CrashPoint::BeforeCommit)),
+            _ if plan.writes.is_empty() => None,
+            _ => lock(&self.state).next_commit.take(),
+        };
+        if !matches!(fate, Some(Fate::Fails(Fault::NotWritten) | Fate::Kills(CrashPoint::BeforeCommit))) {
+            lock(&self.disk).partitions[usize::from(partition.get())].apply(&plan.writes);
+        }
+        fate
+    }
+
+    /// As after a failed commit: everybody who waits is told, and what is durable is read again.
+    async fn fail(&self, partition: Partition, plan: Plan) -> Vec<Ledger> {
+        let cause = "a fault on demand";
+        lock(&self.state).reopening = true;
+        self.board.set(partition, Health::Reopening);
+        plan.unknown(cause).give();
+        self.answer_waiting(partition, cause);
+        self.pass_time().await;
+        let ledgers = self.ledgers();
+        self.answer_waiting(partition, cause);
+        lock(&self.state).reopening = false;
+        self.board.set(partition, Health::Ready);
+        ledgers
+    }
+
+    fn answer_waiting(&self, partition: Partition, cause: &str) {
+        let at = usize::from(partition.get());
+        let (batches, _) = lock(&self.state).waiting[at].take_all();
+        self.rooms[at].notify_waiters();
+        Answers::all_unknown(batches, cause).give();
+    }
+
+    async fn pass_time(&self) {
+        if self.options.commit_time.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(self.options.commit_time).await;
+        }
+    }
+}
+
+/// The writer.
+async fn run(life: Arc<Life>, mut ledgers: Vec<Ledger>) {
+    let source = DurableSource::new_for_storage();
+    loop {
+        let (partition, group) = match life.next() {
+            Next::Write(partition, group) => (partition, group),
+            Next::Wait => {
+                // A wake between `next` and here has left its permit.
+                life.wake.notified().await;
+                continue;
+            }
+            Next::End => break,
+        };
+        let at = usize::from(partition.get());
+        let plan = ledgers[at].plan(&lock(&life.disk).partitions[at], group);
+        life.pass_time().await;
+        match life.commit(partition, &plan) {
+            None => {
+                let answers = ledgers[at].settle(plan, &source);
+                life.committed[at].send_replace(ledgers[at].newest());
+                answers.give();
+            }
+            Some(Fate::Fails(_)) => ledgers = life.fail(partition, plan).await,
+            Some(Fate::Kills(_)) => {
+                lock(&life.state).lost.push(Lost::Plan { _plan: plan });
+                life.die();
+            }
+        }
+    }
+    life.phase.send_if_modified(|phase| {
+        let closing = *phase == Phase::Closing;
+        if closing {
+            *phase = Phase::Closed;
+        }
+        closing
+    });
+}
+
+impl Store for Memory {
+    fn submit(&self, batch: Batch) -> Result<(), Full> {
+        self.life.submit(batch)
+    }
+
+    fn room(&self, partition: Partition) -> Arc<Notify> {
+        Arc::clone(&self.life.rooms[usize::from(partition.get())])
+    }
+
+    fn session(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Stored>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, _| query::session(rows, &device))
+    }
+
+    fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, partition| {
+            query::history(rows, partition, &device, after, max)
+        })
+    }
+
+    fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, partition| query::newest(rows, partition, &device, max))
+    }
+
+    fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        self.read(partition, move |rows, partition| query::log(rows, partition, after, max))
+    }
+
+    fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {
+        self.life.committed[usize::from(partition.get())].subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.life.board.subscribe()
+    }
+
+    fn device(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Device>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, _| query::device(rows, &device))
+    }
+
+    fn devices(&self, after: Option<&DeviceId>, max: usize) -> BoxFuture<'_, Result<Page<Device>, ReadError>> {
+        let after = after.copied();
+        Box::pin(async move {
+            let page = |partition| self.life.read(partition, |rows| query::devices(rows, after.as_ref(), max));
+            Ok(query::merge_devices(self.all().map(page).collect::<Result<_, _>>()?, max))
+        })
+    }
+
+    fn command(&self, device: &DeviceId, id: &CommandId) -> BoxFuture<'_, Result<Option<Command>, ReadError>> {
+        let (device, id) = (*device, *id);
+        self.read(self.partition_of(&device), move |rows, _| query::command(rows, &device, &id))
+    }
+
+    fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, _| query::open_commands(rows, &device))
+    }
+
+    fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
+        let device = *device;
+        Box::pin(async move {
+            let signed = self.all().map(|partition| self.life.read(partition, |rows| query::signed_prekeys(rows)));
+            let own = self.life.read(self.partition_of(&device), |rows| query::one_time_prekeys(rows, &device));
+            Ok(query::merge_prekeys(signed.collect::<Result<_, _>>()?, own?))
+        })
+    }
+
+    fn broker_records(
+        &self,
+        table: BrokerTable,
+        prefix: &[u8],
+    ) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>, ReadError>> {
+        let prefix = Bytes::copy_from_slice(prefix);
+        Box::pin(async move {
+            let read = |partition| self.life.read(partition, |rows| query::broker_records(rows, table, &prefix));
+            Ok(query::merge_broker_records(self.all().map(read).collect::<Result<_, _>>()?))
+        })
+    }
+
+    fn partition_of(&self, device: &DeviceId) -> Partition {
+        partition_of(device, self.partitions())
+    }
+
+    fn partitions(&self) -> u16 {
+        self.life.options.partitions
+    }
+
+    fn fence(&self, _: Partition) -> Fence {
+        self.life.fence
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.life.options.epoch
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.life.phase.send_if_modified(|phase| {
+            let open = *phase == Phase::Open;
+            if open {
+                *phase = Phase::Closing;
+            }
+            open
+        });
+        self.life.wake.notify_one();
+        Box::pin(async move {
+            let ended = |phase: &Phase| matches!(phase, Phase::Closed | Phase::Dead);
+            _ = self.life.phase.subscribe().wait_for(ended).await;
+        })
+    }
+}
+
+/// A partition's tables.
+struct Tables(Vec<BTreeMap<Vec<u8>, Bytes>>);
+
+impl Tables {
+    fn new() -> Self {
+        Self(Table::ALL.map(|_| BTreeMap::new()).into())
+    }
+
+    fn table(&self, table: Table) -> &BTreeMap<Vec<u8>, Bytes> {
+        &self.0[table.index()]
+    }
+
+    /// Says whether there was a value before.
+    fn write(&mut self, table: Table, key: Vec<u8>, value: Option<Bytes>) -> bool {
+        let table = &mut self.0[table.index()];
+        match value {
+            Some(value) => table.insert(key, value).is_some(),
+            None => table.remove(&key).is_some(),
+        }
+    }
+
+    fn apply(&mut self, writes: &Writes) {
+        for ((table, key), value) in writes {
+            self.write(*table, key.clone(), value.clone());
+        }
+    }
+}
+
+impl Rows for Tables {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.table(table).get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), ReadError> {
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let end = prefix_end(prefix);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rows = self.table(table).range::<[u8], _>((from, to));
+        while let Some((key, value)) = match order {
+            Order::Ascending => rows.next(),
+            Order::Descending => rows.next_back(),
+        } {
+            if visit(key, value.clone())? == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
