@@ -1,8 +1,6 @@
 //! Key files: 32 random bytes each, as one line of hexadecimal digits, for their owner alone.
 
 use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rand_core::CryptoRng;
@@ -47,19 +45,6 @@ pub enum KeyFileError {
         path: PathBuf,
         /// Bytes in it.
         len: usize,
-    },
-    /// It is gone, and what it encrypts is still here.
-    #[error(
-        "{} is missing, and the store in {} is encrypted with it; put the key back, \
-         or remove that folder and lose what is in it",
-        path.display(),
-        store.display()
-    )]
-    Lost {
-        /// Where the key should be.
-        path: PathBuf,
-        /// What cannot be read without it.
-        store: PathBuf,
     },
 }
 
@@ -115,19 +100,6 @@ pub fn load_or_make(path: &Path, rng: &mut impl CryptoRng) -> Result<Secret, Key
     Ok(secret)
 }
 
-/// Reads the key of the store in `store`, or makes it where there is no store yet: a new key
-/// beside an old store would only hide that the old one is gone.
-///
-/// # Errors
-///
-/// [`KeyFileError::Lost`] where the store is there and its key is not.
-pub fn load_or_make_store_key(path: &Path, store: &Path, rng: &mut impl CryptoRng) -> Result<Secret, KeyFileError> {
-    if !exists(path)? && !is_empty(store)? {
-        return Err(KeyFileError::Lost { path: path.into(), store: store.into() });
-    }
-    load_or_make(path, rng)
-}
-
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 fn digit(digit: u8) -> Option<u8> {
@@ -138,19 +110,12 @@ fn exists(path: &Path) -> Result<bool, FileError> {
     path.try_exists().map_err(|source| FileError::Read { path: path.into(), source })
 }
 
-fn is_empty(folder: &Path) -> Result<bool, FileError> {
-    match fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(source) => Err(FileError::Read { path: folder.into(), source }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn rng() -> StdRng {
@@ -196,21 +161,6 @@ mod tests {
         }
         write_private(&path, "AB".repeat(32).as_bytes()).unwrap();
         assert_eq!(load(&path).unwrap().as_bytes(), &[0xab; 32]);
-    }
-
-    #[test]
-    fn a_lost_store_key_is_never_made_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, store) = (folder.path().join("node.key"), folder.path().join("node").join("store"));
-        let made = load_or_make_store_key(&path, &store, &mut rng()).unwrap();
-        fs::create_dir_all(&store).unwrap();
-        fs::write(store.join("journal"), "x").unwrap();
-        let read = load_or_make_store_key(&path, &store, &mut rng()).unwrap();
-        assert_eq!(made.as_bytes(), read.as_bytes());
-        fs::remove_file(&path).unwrap();
-        let refused = load_or_make_store_key(&path, &store, &mut rng()).unwrap_err().to_string();
-        assert!(refused.contains("node.key is missing") && refused.contains("put the key back"), "{refused}");
-        assert!(!path.exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cli;
 mod commit;
+pub mod config;
 pub mod control;
 pub mod folder;
 mod http;

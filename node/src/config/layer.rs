@@ -1,0 +1,254 @@
+//! One layer of the configuration over another.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+use unhidra_certs::read_public;
+
+use super::{ConfigError, DEFAULT, Origin, Setting, beside};
+
+/// The keys that name files or folders. In a file they are read from the file's own place.
+const PATHS: [&str; 6] = ["data", "demo.data", "pki.ca", "pki.ca_key", "pki.certificate", "pki.key"];
+
+/// What one source sets.
+pub(super) struct Layer {
+    origin: Origin,
+    table: Table,
+}
+
+impl Layer {
+    pub(super) fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let origin = Origin::File(path.into());
+        let text = String::from_utf8(read_public(path)?)
+            .map_err(|error| ConfigError::Syntax { origin: origin.clone(), cause: error.to_string() })?;
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+            origin: origin.clone(),
+            cause: error.to_string(),
+        })?;
+        for key in PATHS {
+            if let Some(Value::String(found)) = get_mut(&mut table, key) {
+                *found = beside(path, found).to_string_lossy().into_owned();
+            }
+        }
+        Ok(Self { origin, table })
+    }
+
+    /// Reads `KEY=VALUE`. The value is TOML; where a text is expected it needs no quotes.
+    pub(super) fn from_assignment(text: &str, schema: &Table) -> Result<Self, ConfigError> {
+        let none = || ConfigError::Assignment { found: text.to_owned() };
+        let (key, value) = text.split_once('=').ok_or_else(none)?;
+        let (key, value) = (key.trim(), value.trim());
+        if key.is_empty() || key.split('.').any(str::is_empty) {
+            return Err(none());
+        }
+        let bare = || Value::String(value.to_owned());
+        let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        let value = match (parsed, get(schema, key)) {
+            (Some(parsed @ Value::String(_)), _) => parsed,
+            (_, Some(Value::String(_))) => bare(),
+            (Some(parsed), _) => parsed,
+            (None, _) => bare(),
+        };
+        Ok(Self { origin: Origin::Set, table: nest(key, value) })
+    }
+
+    pub(super) fn from_option(name: &'static str, key: &str, value: &str) -> Self {
+        Self { origin: Origin::Option(name), table: nest(key, Value::String(value.to_owned())) }
+    }
+
+    /// Holds keys and types to the defaults'.
+    pub(super) fn check(&self, schema: &Table) -> Result<(), ConfigError> {
+        self.check_table(&self.table, schema, schema, "")
+    }
+
+    fn check_table(&self, found: &Table, here: &Table, schema: &Table, above: &str) -> Result<(), ConfigError> {
+        for (name, value) in found {
+            let key = join(above, name);
+            match (value, here.get(name)) {
+                (_, None) => {
+                    let hint = hint(&key, above, here, schema);
+                    return Err(ConfigError::UnknownKey { setting: self.setting(key, value), hint });
+                }
+                (Value::Table(inner), Some(Value::Table(expected))) => {
+                    self.check_table(inner, expected, schema, &key)?;
+                }
+                (value, Some(expected)) if !same_type(value, expected) => {
+                    return Err(ConfigError::WrongType {
+                        setting: self.setting(key, value),
+                        found: type_of(value),
+                        expected: type_of(expected),
+                        example: example(expected),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn setting(&self, key: String, value: &Value) -> Box<Setting> {
+        Box::new(Setting { key, value: value.to_string(), origin: self.origin.clone() })
+    }
+
+    pub(super) fn merge_into(&self, table: &mut Table) {
+        merge(&self.table, table);
+    }
+}
+
+/// The defaults.
+pub(super) fn defaults() -> Result<Table, ConfigError> {
+    DEFAULT
+        .parse()
+        .map_err(|error: toml::de::Error| ConfigError::Syntax { origin: Origin::Default, cause: error.to_string() })
+}
+
+/// The layer that has the last word about a key.
+pub(super) fn origin(layers: &[Layer], key: &str) -> Origin {
+    let last = layers.iter().rev().find(|layer| get(&layer.table, key).is_some());
+    last.map_or(Origin::Default, |layer| layer.origin.clone())
+}
+
+/// The value of a dotted key. An index into an array is the array.
+pub(super) fn get<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    let key = key.split_once('[').map_or(key, |(key, _)| key);
+    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    match (table.get(first)?, rest) {
+        (value, None) => Some(value),
+        (Value::Table(inner), Some(rest)) => get(inner, rest),
+        _ => None,
+    }
+}
+
+fn get_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
+    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    match (table.get_mut(first)?, rest) {
+        (value, None) => Some(value),
+        (Value::Table(inner), Some(rest)) => get_mut(inner, rest),
+        _ => None,
+    }
+}
+
+/// Every dotted key of a table with its value, in order.
+pub(super) fn leaves(table: &Table) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    for (name, value) in table {
+        match value {
+            Value::Table(inner) => {
+                found.extend(leaves(inner).into_iter().map(|(key, value)| (join(name, &key), value)));
+            }
+            _ => found.push((name.clone(), value)),
+        }
+    }
+    found
+}
+
+/// Sets one dotted key that the table has.
+pub(super) fn put(table: &mut Table, key: &str, value: Value) {
+    merge(&nest(key, value), table);
+}
+
+fn merge(from: &Table, into: &mut Table) {
+    for (name, value) in from {
+        match (value, into.get_mut(name)) {
+            (Value::Table(from), Some(Value::Table(into))) => merge(from, into),
+            _ => {
+                into.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn nest(key: &str, value: Value) -> Table {
+    let mut names = key.split('.').rev();
+    let last = names.next().unwrap_or_default();
+    let one = |name: &str, value| Table::from_iter([(name.to_owned(), value)]);
+    names.fold(one(last, value), |inner, name| one(name, Value::Table(inner)))
+}
+
+fn join(above: &str, name: &str) -> String {
+    if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") }
+}
+
+fn same_type(value: &Value, expected: &Value) -> bool {
+    value.same_type(expected) || matches!((value, expected), (Value::Integer(_), Value::Float(_)))
+}
+
+const fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+fn example(value: &Value) -> String {
+    match value {
+        Value::Table(table) => format!("one with {}", names(table)),
+        value => value.to_string(),
+    }
+}
+
+/// The key that was meant, if one is near; else those there are.
+fn hint(key: &str, above: &str, here: &Table, schema: &Table) -> String {
+    let known: Vec<String> = leaves(schema).into_iter().map(|(key, _)| key).collect();
+    let tail = format!(".{key}");
+    if let Some(whole) = known.iter().find(|known| known.ends_with(&tail)) {
+        return format!("its whole name is {whole}");
+    }
+    let nearest = known.iter().map(|known| (distance(key, known), known)).min();
+    match nearest {
+        Some((distance, nearest)) if distance <= 2.max(key.len() / 5) => format!("{nearest} is near"),
+        _ if above.is_empty() => format!("at the top are {}", names(here)),
+        _ => format!("in [{above}] are {}", names(here)),
+    }
+}
+
+fn names(table: &Table) -> String {
+    table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// How many characters must be put in, taken out or replaced (Levenshtein). Both are keys: short.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(DISTANCE_LEN_MAX).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().take(DISTANCE_LEN_MAX).enumerate() {
+        let mut corner = i;
+        let mut left = i + 1;
+        for (cell, b) in row.iter_mut().skip(1).zip(&b) {
+            let replaced = corner + usize::from(a != *b);
+            corner = *cell;
+            *cell = replaced.min(corner + 1).min(left + 1);
+            left = *cell;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// A key somebody made a book of is compared by its beginning.
+const DISTANCE_LEN_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_what_must_change() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("abc", "abc", 0),
+            ("kitten", "sitting", 3),
+            ("flaw", "lawn", 2),
+        ] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Reading the configuration and the certificates again while the node runs.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use thiserror::Error;
+use toml::Table;
+use unhidra_certs::{Pki, PkiError};
+use unhidra_core::time::UnixTime;
+
+use super::{ConfigError, Loaded, Sources, layer, parse};
+use crate::folder::Layout;
+use crate::tls::{self, TlsError};
+
+/// The keys that take effect without a restart. What the files they name hold does so too.
+const LIVE: [&str; 5] = ["pki.ca", "pki.certificate", "pki.key", "pki.names", "pki.node_validity_days"];
+
+/// A key whose value is another one now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// The key.
+    pub key: String,
+    /// What the node runs with.
+    pub from: String,
+    /// What the configuration says.
+    pub to: String,
+}
+
+/// What was read, all of it good. Nothing has changed until the caller puts it in place.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What the node runs with from now on: the running configuration and its live keys anew.
+    pub loaded: Loaded,
+    /// What the MQTT listener offers from now on.
+    pub tls: Arc<ServerConfig>,
+    /// Keys that take effect now.
+    pub applied: Vec<Change>,
+    /// Keys that take effect at the next start.
+    pub restart: Vec<Change>,
+}
+
+/// Why nothing was reloaded. The node goes on as it was.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The certificates, as rustls sees them.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl Sources {
+    /// Reads the configuration and the certificates again.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]: then nothing of it is used, and the node goes on as it was.
+    pub fn reload(&self, running: &Loaded, layout: &Layout, now: UnixTime) -> Result<Reloaded, ReloadError> {
+        let found = self.load()?;
+        let (applied, restart) =
+            changes(&running.table, &found.table).into_iter().partition(|change| LIVE.contains(&change.key.as_str()));
+        let loaded = running.with_live_keys_of(&found)?;
+        let tls = tls::server_config(&Pki::open(&loaded.config.pki, &layout.pki(), now)?)?;
+        Ok(Reloaded { loaded, tls, applied, restart })
+    }
+}
+
+impl Loaded {
+    fn with_live_keys_of(&self, found: &Self) -> Result<Self, ConfigError> {
+        let mut table = self.table.clone();
+        for key in LIVE {
+            if let Some(value) = layer::get(&found.table, key) {
+                layer::put(&mut table, key, value.clone());
+            }
+        }
+        // Together they may break a rule that each of the two documents keeps: certificates taken
+        // out of a configuration whose listeners have not moved yet.
+        let config = parse(&table, &[])?;
+        Ok(Self { config, table })
+    }
+}
+
+fn changes(from: &Table, to: &Table) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (key, from) in layer::leaves(from) {
+        let Some(to) = layer::get(to, &key) else { continue };
+        if from != to {
+            changes.push(Change { key, from: from.to_string(), to: to.to_string() });
+        }
+    }
+    changes
+}
