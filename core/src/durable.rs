@@ -17,7 +17,6 @@ impl DurableSource {
     }
 
     /// One proof for one completed write.
-    #[must_use]
     pub const fn durable(&self) -> Durable {
         Durable { _proof: () }
     }

@@ -1,0 +1,130 @@
+//! One batch in the making: what is to be written, and what only its success sets free.
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+use unhidra_core::delivery::{Ack, Answer, DownlinkRow};
+use unhidra_core::ids::{CommandId, DeviceId};
+use unhidra_core::message::{Command, Uplink};
+use unhidra_e2ee::session::Pending;
+use unhidra_store::{MessageTag, Op};
+
+/// Names a publish until the broker says what became of it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ticket(pub u64);
+
+/// One life of one connection, as the broker numbers them.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Connection(pub u64);
+
+/// What the commit of a draft lets out.
+///
+/// The bridge opens ahead of the store; nothing of what it concludes may leave before the store
+/// has it. So every answer rides in a draft, also one that writes nothing: a repeat may be the
+/// repeat of a message whose own commit is still on its way.
+#[derive(Default)]
+pub struct Draft {
+    /// What is written, in order.
+    pub ops: Vec<Op>,
+    /// The rows among `ops`, in their order, for those who watch.
+    pub rows: Vec<Uplink>,
+    /// Who waits, and what they hear.
+    pub answers: Vec<(Ack, Answer)>,
+    /// What leaves, in order.
+    pub effects: Vec<Effect>,
+    session_writes: usize,
+}
+
+/// What leaves once a draft is durable.
+#[derive(Debug)]
+pub enum Effect {
+    /// Bytes for a device.
+    Publish(Publish),
+    /// A command has moved on; its watchers are told.
+    CommandChanged(Command),
+    /// A command was not taken; its sender is told.
+    CommandRefused(CommandId, CommandRefused),
+}
+
+/// Why a command was not taken.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum CommandRefused {
+    /// As many commands of the device are open as may be.
+    #[error("{open} commands of this device are open; at most {max} may be")]
+    TooMany {
+        /// How many are open.
+        open: usize,
+        /// How many may be.
+        max: usize,
+    },
+    /// No such device is enrolled.
+    #[error("no such device is enrolled")]
+    NoDevice,
+    /// The device's records could not be read, or the commit failed: try again.
+    #[error("the store does not serve now; try again")]
+    Unavailable,
+}
+
+/// Bytes for a device.
+#[derive(Debug)]
+pub struct Publish {
+    /// To whom.
+    pub device: DeviceId,
+    /// On which connection it is here.
+    pub connection: Connection,
+    /// On which row.
+    pub row: DownlinkRow,
+    /// What names it in the broker's answer.
+    pub ticket: Ticket,
+    /// What.
+    pub payload: Payload,
+}
+
+/// What is published.
+pub enum Payload {
+    /// Bytes that use no message key: a bundle, a ResetRequest.
+    Plain(Bytes),
+    /// Ciphertext, locked until its commit is proven. Boxed: rare beside uplinks.
+    Sealed {
+        /// Which of the draft's session writes must be durable, counted from 0.
+        write: usize,
+        /// The ciphertext.
+        pending: Pending<BytesMut>,
+    },
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(bytes) => write!(f, "Plain({} bytes)", bytes.len()),
+            Self::Sealed { write, .. } => write!(f, "Sealed(write {write})"),
+        }
+    }
+}
+
+impl Draft {
+    /// Whether there is nothing to commit and nobody to answer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.answers.is_empty() && self.effects.is_empty()
+    }
+
+    /// Appends a write of session records, and says which of them it is.
+    pub(crate) fn push_session(&mut self, op: Op) -> usize {
+        let write = self.session_writes;
+        self.session_writes += 1;
+        self.ops.push(op);
+        write
+    }
+
+    /// Appends a row.
+    pub(crate) fn push_row(&mut self, tag: MessageTag, uplink: Uplink) {
+        self.rows.push(uplink.clone());
+        self.ops.push(Op::Reading { tag, uplink });
+    }
+
+    /// Writes a command and tells its watchers.
+    pub(crate) fn push_command(&mut self, command: Command) {
+        self.ops.push(Op::Command(command.clone()));
+        self.effects.push(Effect::CommandChanged(command));
+    }
+}

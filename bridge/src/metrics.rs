@@ -1,0 +1,62 @@
+//! The bridge's numbers, for Prometheus.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::stats::Stats;
+
+type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// The counters of all shards together. No label names a device.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    uplinks: Labelled,
+    downlinks: Labelled,
+    commands_expired: Counter,
+}
+
+impl Metrics {
+    /// Makes the counters and registers them.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("bridge_uplinks", "Messages of devices by what became of them", metrics.uplinks.clone());
+        registry.register("bridge_downlinks", "Messages to devices by kind", metrics.downlinks.clone());
+        registry.register(
+            "bridge_commands_expired",
+            "Commands whose time was over before an answer",
+            metrics.commands_expired.clone(),
+        );
+        metrics
+    }
+
+    /// Adds what a shard has counted.
+    pub fn add(&self, stats: &Stats) {
+        let uplinks = [
+            ("opened", stats.opened),
+            ("session", stats.sessions),
+            ("duplicate", stats.duplicates),
+            ("repeated_reading", stats.repeated_readings),
+            ("ignored", stats.ignored),
+            ("malformed", stats.malformed),
+            ("forged", stats.forged),
+            ("too_old", stats.too_old),
+            ("too_far", stats.too_far),
+            ("rolled_back", stats.rolled_back),
+            ("unknown", stats.unknown),
+            ("refused_handshake", stats.refused_handshakes),
+            ("over_budget", stats.over_budget),
+            ("unreadable", stats.unreadable),
+        ];
+        let downlinks = [("bundle", stats.bundles), ("reset_request", stats.resets), ("message", stats.sealed)];
+        for (family, counts) in [(&self.uplinks, &uplinks[..]), (&self.downlinks, &downlinks[..])] {
+            for (outcome, count) in counts {
+                if *count > 0 {
+                    family.get_or_create(&[("outcome", *outcome)]).inc_by(*count);
+                }
+            }
+        }
+        self.commands_expired.inc_by(stats.expired);
+    }
+}

@@ -1,0 +1,503 @@
+//! One device as the node holds it: its sessions, its record, its commands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rand_core::CryptoRng;
+use thiserror::Error;
+use unhidra_core::delivery::{Answer, DownlinkRow, Refusal};
+use unhidra_core::device::Device;
+use unhidra_core::ids::Version;
+use unhidra_core::message::{Command, UplinkKind};
+use unhidra_core::time::{Timestamp, UnixTime};
+use unhidra_e2ee::delta::{Lane, StateDelta};
+use unhidra_e2ee::envelope::{Envelope, Message};
+use unhidra_e2ee::error::{OpenError, SealError};
+use unhidra_e2ee::identity::{IdentityKey, IdentityKeyError};
+use unhidra_e2ee::plaintext::{Kind, Plaintext};
+use unhidra_e2ee::prekey::OneTimePrekeySecret;
+use unhidra_e2ee::recent::{MessageTag, Recent};
+use unhidra_e2ee::record::StateError;
+use unhidra_e2ee::reset::{ResetReason, sign_reset};
+use unhidra_e2ee::role::PREVIOUS_KEPT;
+use unhidra_e2ee::session::Session;
+use unhidra_e2ee::sessions::Slot;
+use unhidra_store::{Op, PrekeyKind, PrekeyRecord, Stored, StoredSession};
+use zeroize::Zeroize;
+
+use crate::budget::StepBudget;
+use crate::commands::CommandQueue;
+use crate::draft::{CommandRefused, Effect, Payload, Publish, Ticket};
+use crate::link::Link;
+use crate::prekeys::{SignedPrekeysError, one_time};
+use crate::record::{PeerRecord, PeerRecordError};
+use crate::role::{NodeSessions, Shelf};
+use crate::shard::{Common, Now};
+use crate::stats::Stats;
+use crate::uplink::{self, ReadingIds};
+
+/// One `hello` a minute serves all repeats of a handshake, and so does any message sealed within
+/// it (e2ee/PROTOCOL.md section 9).
+const HELLO_INTERVAL: Duration = Duration::from_secs(60);
+const HELLO: &str = "hello";
+
+/// A device's records, as they were read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its entry in the registry.
+    pub device: Arc<Device>,
+    /// Its session records; empty for one that was never heard of.
+    pub stored: Stored,
+    /// The node's signed prekeys, which are not looked at, and the device's one-time prekey.
+    pub prekeys: Vec<PrekeyRecord>,
+    /// Its commands that are not final, oldest first.
+    pub commands: Vec<Command>,
+    /// The reading ids of its newest rows, oldest first.
+    pub reading_ids: Vec<u64>,
+}
+
+/// Why a device's records cannot be used.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum RestoreError {
+    /// The registry holds an identity key that is none.
+    #[error("its identity key: {0}")]
+    Identity(IdentityKeyError),
+    /// A session's records are damaged, or of another version.
+    #[error("its session: {0}")]
+    Session(StateError),
+    /// Its peer record is damaged, or of another version.
+    #[error(transparent)]
+    Record(PeerRecordError),
+    /// Its one-time prekey is damaged.
+    #[error(transparent)]
+    Prekey(SignedPrekeysError),
+}
+
+/// One device in memory, ahead of the store by the drafts on their way.
+pub(crate) struct Peer {
+    pub(crate) device: Arc<Device>,
+    pub(crate) identity: IdentityKey,
+    pub(crate) sessions: NodeSessions,
+    pub(crate) record: PeerRecord,
+    pub(crate) one_time: Option<OneTimePrekeySecret>,
+    pub(crate) budget: StepBudget,
+    pub(crate) commands: CommandQueue,
+    pub(crate) timer: Option<Timestamp>,
+    /// The newest draft that holds something of this device.
+    pub(crate) last_draft: u64,
+    version: Version,
+    reading_ids: ReadingIds,
+    /// A handshake opened and the device has not been answered in its session yet.
+    hello_due: bool,
+    /// When a message was sealed in the present session.
+    pub(crate) sealed_at: Option<Timestamp>,
+    /// Records of another identity key are to be ended with the first write.
+    ends_old_identity: bool,
+}
+
+impl Peer {
+    /// A device from its records.
+    pub(crate) fn restore(loaded: Loaded) -> Result<Self, RestoreError> {
+        let Loaded { device, stored, prekeys, commands, reading_ids } = loaded;
+        let identity = IdentityKey::from_bytes(&device.identity_key).map_err(RestoreError::Identity)?;
+        let record = match &stored.peer {
+            Some(bytes) => PeerRecord::decode(bytes).map_err(RestoreError::Record)?,
+            None => PeerRecord::new(device.identity_key),
+        };
+        let is_same = record.identity_key == device.identity_key;
+        let session = |stored: Option<StoredSession>| match stored.filter(|_| is_same) {
+            Some(s) => Session::decode(&s.whole, s.receive.as_deref(), s.send.as_deref())
+                .map(Some)
+                .map_err(RestoreError::Session),
+            None => Ok(None),
+        };
+        let recent = stored.recent.iter().map(|t| MessageTag { key: t.key, number: t.number, tag: t.tag });
+        let own = |record: &&PrekeyRecord| record.kind == PrekeyKind::OneTime(device.id);
+        let newest = prekeys.iter().filter(own).max_by_key(|record| record.id);
+        Ok(Self {
+            identity,
+            sessions: NodeSessions::new(session(stored.present)?, session(stored.previous)?, Recent::from_tags(recent)),
+            record: if is_same { record } else { record.with_identity(device.identity_key) },
+            one_time: newest.map(one_time).transpose().map_err(RestoreError::Prekey)?,
+            budget: StepBudget::default(),
+            commands: CommandQueue::restore(commands),
+            timer: None,
+            last_draft: 0,
+            version: stored.version,
+            reading_ids: ReadingIds::restore(reading_ids),
+            hello_due: false,
+            sealed_at: None,
+            ends_old_identity: !is_same,
+            device,
+        })
+    }
+
+    /// Says that the draft in the making holds something of this device.
+    pub(crate) fn touch(&mut self, common: &mut Common) {
+        self.last_draft = common.draft_number;
+    }
+
+    /// Opens what a device published on its `messages` row, and says how it is answered.
+    pub(crate) fn open(
+        &mut self,
+        bytes: &[u8],
+        received_at: UnixTime,
+        link: Option<&Link>,
+        common: &mut Common,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) -> Answer {
+        self.end_old_identity(common);
+        match Envelope::parse(bytes) {
+            Ok(Envelope::Message(message)) => self.open_message(&message, received_at, link, common, now, rng),
+            Ok(Envelope::HandshakeInit(init)) => self.open_handshake(&init, received_at, link, common, now, rng),
+            Ok(Envelope::PreKeyBundle(_) | Envelope::ResetRequest(_)) | Err(_) => {
+                common.stats.malformed += 1;
+                Answer::Refused(Refusal::DoesNotOpen)
+            }
+        }
+    }
+
+    /// Opens a Message in one of the two sessions.
+    pub(crate) fn open_message(
+        &mut self,
+        message: &Message<'_>,
+        received_at: UnixTime,
+        link: Option<&Link>,
+        common: &mut Common,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) -> Answer {
+        if self.budget.is_spent(now.timer) && self.sessions.needs_dh_step(message, now.unix) {
+            common.stats.over_budget += 1;
+            return Answer::Refused(Refusal::DoesNotOpen);
+        }
+        let mut scratch = std::mem::take(&mut *common.scratch);
+        if scratch.len() < message.ciphertext().len() {
+            scratch.resize(message.ciphertext().len(), 0);
+        }
+        let answer = match self.sessions.open(message, &mut scratch, now.unix, rng) {
+            Ok((opened, moved)) => {
+                self.write(moved.slot, moved.delta, common);
+                self.add_row(opened.tag(), opened.plaintext(), received_at, common);
+                if let Some(reason) = moved.reset_due {
+                    self.ask_for_reset(reason, message.ratchet_key(), link, common, now);
+                }
+                Answer::Accepted
+            }
+            Err(error) => self.refuse(error, message, link, common, now),
+        };
+        wipe_into(common, scratch, message.ciphertext().len());
+        answer
+    }
+
+    /// Counts what did not open, and answers it.
+    pub(crate) fn refuse(
+        &mut self,
+        error: OpenError,
+        message: &Message<'_>,
+        link: Option<&Link>,
+        common: &mut Common,
+        now: Now,
+    ) -> Answer {
+        count(&mut common.stats, error);
+        if error == OpenError::Duplicate {
+            return Answer::Accepted;
+        }
+        if error.spent_dh_step() {
+            self.budget.spend(now.timer);
+        }
+        if let Some(reason) = error.reset_due() {
+            self.ask_for_reset(reason, message.ratchet_key(), link, common, now);
+        }
+        tracing::debug!(device = %self.device.id, %error, "a message did not open");
+        Answer::Refused(Refusal::DoesNotOpen)
+    }
+
+    /// Appends the row of an opened message, and does what it says.
+    pub(crate) fn add_row(&mut self, tag: MessageTag, plaintext: &[u8], received_at: UnixTime, common: &mut Common) {
+        common.stats.opened += 1;
+        let mut said = uplink::read(self.device.id, plaintext, received_at);
+        if let Some(id) = said.reading_id {
+            if self.reading_ids.contains(id) {
+                // Sealed anew after its first PUBACK was lost: the row must exist, for its tag, and
+                // is shown to nobody.
+                common.stats.repeated_readings += 1;
+                said.kind = UplinkKind::Ignored;
+                said.body = Bytes::new();
+                said.reading_id = None;
+            } else {
+                self.reading_ids.push(id);
+            }
+        } else if said.kind == UplinkKind::Ignored {
+            common.stats.ignored += 1;
+        }
+        if let UplinkKind::Receipt { command, status } = said.kind
+            && let Some(moved) = self.commands.answered(&command, status)
+        {
+            common.draft.push_command(moved);
+        }
+        common.draft.push_row(unhidra_store::MessageTag { key: tag.key, number: tag.number, tag: tag.tag }, said);
+    }
+
+    /// Asks the device for a new session, unless it was asked within the hour or does not listen.
+    /// The hour is committed before the request leaves.
+    pub(crate) fn ask_for_reset(
+        &mut self,
+        reason: ResetReason,
+        ratchet_key: &[u8; 32],
+        link: Option<&Link>,
+        common: &mut Common,
+        now: Now,
+    ) {
+        if !self.record.may_reset(now.unix) {
+            return;
+        }
+        let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
+        self.record.reset_at = Some(now.unix);
+        self.write_record(common);
+        let request = sign_reset(&common.identity, &self.device.id, reason, ratchet_key);
+        let ticket = common.ticket();
+        common.stats.resets += 1;
+        common.draft.effects.push(Effect::Publish(Publish {
+            device: self.device.id,
+            connection,
+            row: DownlinkRow::Commands,
+            ticket,
+            payload: Payload::Plain(Bytes::copy_from_slice(&request)),
+        }));
+    }
+
+    /// Takes a command into the queue, and sends it if the device is here.
+    pub(crate) fn take_command(
+        &mut self,
+        command: Command,
+        link: Option<&Link>,
+        common: &mut Common,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) {
+        let (open, max) = (self.commands.len(), common.config.commands_open_max);
+        self.touch(common);
+        if open >= max {
+            let refused = CommandRefused::TooMany { open, max };
+            common.draft.effects.push(Effect::CommandRefused(command.id, refused));
+            return;
+        }
+        common.draft.push_command(command.clone());
+        self.commands.push(command);
+        self.send_due(link, common, now, rng);
+    }
+
+    /// Says that a handshake waits for an answer in the present session.
+    pub(crate) fn owe_hello(&mut self, now: Now) {
+        let recently = self.sealed_at.is_some_and(|at| now.timer.saturating_since(at) < HELLO_INTERVAL);
+        self.hello_due = !recently;
+    }
+
+    /// Seals what waits: commands while the window has room, and a `hello` where no command says
+    /// as much.
+    pub(crate) fn send_due(&mut self, link: Option<&Link>, common: &mut Common, now: Now, _rng: &mut impl CryptoRng) {
+        let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
+        if self.sessions.present().is_none() {
+            return;
+        }
+        self.end_expired_commands(common, now);
+        while let Some(command) = self.commands.next() {
+            let id = command.id;
+            let said = Plaintext {
+                name: Some(&command.name),
+                body: Some(&command.body),
+                command_id: Some(id),
+                expires_at: Some(command.expires_at),
+                ..Plaintext::new(Kind::Command)
+            };
+            let Ok((write, pending)) = seal(&mut self.sessions, &said, common) else { return };
+            let ticket = common.ticket();
+            self.after_seal(write, pending, connection, ticket, common, now);
+            if let Some(sent) = self.commands.sent(&id, ticket) {
+                common.draft.push_command(sent);
+            }
+        }
+        if self.hello_due {
+            let said = Plaintext { name: Some(HELLO), ..Plaintext::new(Kind::Setting) };
+            if let Ok((write, pending)) = seal(&mut self.sessions, &said, common) {
+                let ticket = common.ticket();
+                self.after_seal(write, pending, connection, ticket, common, now);
+            }
+        }
+    }
+
+    fn after_seal(
+        &mut self,
+        delta: StateDelta,
+        pending: unhidra_e2ee::session::Pending<BytesMut>,
+        connection: crate::draft::Connection,
+        ticket: Ticket,
+        common: &mut Common,
+        now: Now,
+    ) {
+        let write = self.write(Slot::Present, delta, common);
+        self.touch(common);
+        self.hello_due = false;
+        self.sealed_at = Some(now.timer);
+        common.stats.sealed += 1;
+        common.draft.effects.push(Effect::Publish(Publish {
+            device: self.device.id,
+            connection,
+            row: DownlinkRow::Commands,
+            ticket,
+            payload: Payload::Sealed { write, pending },
+        }));
+    }
+
+    /// Ends what is over: commands past their expiry, the previous session past its day.
+    pub(crate) fn expire(&mut self, common: &mut Common, now: Now) {
+        self.end_expired_commands(common, now);
+        if self.sessions.expire(now.unix) {
+            let expect = self.next_version();
+            common.draft.ops.push(Op::EndSessions { device: self.device.id, expect, present: false });
+            self.touch(common);
+        }
+    }
+
+    fn end_expired_commands(&mut self, common: &mut Common, now: Now) {
+        if self.commands.next_expiry().is_none_or(|at| at > now.unix) {
+            return;
+        }
+        for command in self.commands.expire(now.unix) {
+            common.stats.expired += 1;
+            common.draft.push_command(command);
+            self.touch(common);
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub(crate) fn next_timeout(&self, now: Now) -> Option<Timestamp> {
+        let previous_ends = match (self.sessions.previous(), self.sessions.present()) {
+            // A millisecond past the day, when it is over for `Sessions` too.
+            (Some(_), Some(present)) => {
+                Some(present.began_at().saturating_add(PREVIOUS_KEPT + Duration::from_millis(1)))
+            }
+            _ => None,
+        };
+        let next = [self.commands.next_expiry(), previous_ends].into_iter().flatten().min()?;
+        Some(now.timer.saturating_add(next.saturating_since(now.unix)))
+    }
+
+    /// Writes what an open or a seal moved; says which session write of the draft it is.
+    pub(crate) fn write(&mut self, slot: Slot, delta: StateDelta, common: &mut Common) -> usize {
+        let (device, expect) = (self.device.id, self.next_version());
+        let op = match delta {
+            StateDelta::Chain { lane, bytes } => Op::Chain {
+                device,
+                slot: stored_slot(slot),
+                lane: match lane {
+                    Lane::Receive => unhidra_store::Lane::Receive,
+                    Lane::Send => unhidra_store::Lane::Send,
+                },
+                expect,
+                delta: Bytes::copy_from_slice(bytes.as_slice()),
+            },
+            StateDelta::Whole => Op::Session { device, slot: stored_slot(slot), expect, whole: self.encode(slot) },
+        };
+        common.draft.push_session(op)
+    }
+
+    fn encode(&self, slot: Slot) -> Bytes {
+        let session: Option<&Session<_>> = match slot {
+            Slot::Present => self.sessions.present(),
+            Slot::Previous => self.sessions.previous(),
+        };
+        let Some(session) = session else { return Bytes::new() };
+        let mut whole = vec![0; session.encoded_len()];
+        let written = session.encode(&mut whole);
+        assert!(written.is_ok(), "the buffer has the length the session asked for");
+        whole.into()
+    }
+
+    /// Makes room for a new session: the present one becomes the previous one.
+    pub(crate) fn rotate(&mut self, common: &mut Common) {
+        if self.sessions.present().is_some() {
+            let expect = self.next_version();
+            common.draft.ops.push(Op::Rotate { device: self.device.id, expect });
+        }
+    }
+
+    /// Writes what outlives sessions.
+    pub(crate) fn write_record(&mut self, common: &mut Common) {
+        let bytes = Bytes::copy_from_slice(&self.record.encode());
+        common.draft.ops.push(Op::Peer { device: self.device.id, bytes });
+        self.touch(common);
+    }
+
+    /// The sessions of the identity key before this one end with the first write under it.
+    pub(crate) fn end_old_identity(&mut self, common: &mut Common) {
+        if std::mem::take(&mut self.ends_old_identity) {
+            let expect = self.next_version();
+            common.draft.ops.push(Op::EndSessions { device: self.device.id, expect, present: true });
+            self.write_record(common);
+        }
+    }
+
+    fn next_version(&mut self) -> Version {
+        let expect = self.version;
+        // 2^32 writes of one device are 136 years at one a second; the store refuses what is past.
+        self.version = Version::new(expect.get().wrapping_add(1));
+        expect
+    }
+}
+
+/// Seals into a buffer of its own; the session is ahead of the store from here on.
+fn seal(
+    sessions: &mut NodeSessions,
+    said: &Plaintext<'_>,
+    common: &mut Common,
+) -> Result<(StateDelta, unhidra_e2ee::session::Pending<BytesMut>), SealError> {
+    let session: &mut Session<unhidra_e2ee::role::NodeRole<Shelf>> =
+        sessions.present_mut().ok_or(SealError::ReceivesOnly)?;
+    let len = said.padded_len();
+    let mut scratch = std::mem::take(&mut *common.scratch);
+    scratch.resize(scratch.len().max(len), 0);
+    let sealed = match said.encode_padded(&mut scratch) {
+        Ok(len) => {
+            let out = BytesMut::zeroed(session.sealed_len(len));
+            session.seal(scratch.get(..len).unwrap_or_default(), out)
+        }
+        Err(error) => Err(SealError::PlaintextTooLong { found: error.needed, max: error.max }),
+    };
+    wipe_into(common, scratch, len);
+    sealed
+}
+
+/// Puts the scratch buffer back with nothing in it that was said: `used` bytes were, at most.
+pub(crate) fn wipe_into(common: &mut Common, mut scratch: Vec<u8>, used: usize) {
+    scratch.get_mut(..used).unwrap_or_default().zeroize();
+    *common.scratch = scratch;
+}
+
+fn stored_slot(slot: Slot) -> unhidra_store::Slot {
+    match slot {
+        Slot::Present => unhidra_store::Slot::Present,
+        Slot::Previous => unhidra_store::Slot::Previous,
+    }
+}
+
+fn count(stats: &mut Stats, error: OpenError) {
+    let counter = match error {
+        OpenError::Duplicate => &mut stats.duplicates,
+        OpenError::RolledBack { .. } => &mut stats.rolled_back,
+        OpenError::TooOld { .. } => &mut stats.too_old,
+        OpenError::TooFar { .. } => &mut stats.too_far,
+        OpenError::UnknownKey { .. } => &mut stats.unknown,
+        OpenError::HostileKey { .. } | OpenError::BadTag { .. } | OpenError::OutTooSmall { .. } => &mut stats.forged,
+    };
+    *counter += 1;
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").field("device", &self.device.id).field("version", &self.version).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,171 @@
+//! The node's signed prekeys: the present one, and one old one for handshakes under way
+//! (e2ee/PROTOCOL.md section 9).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand_core::CryptoRng;
+use thiserror::Error;
+use unhidra_core::time::UnixTime;
+use unhidra_e2ee::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
+use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
+use zeroize::Zeroizing;
+
+/// The signed prekeys a node answers with and to. Shared by all shards; a rotation makes a new
+/// value.
+pub struct SignedPrekeys {
+    present: Signed,
+    old: Option<Signed>,
+}
+
+struct Signed {
+    secret: SignedPrekeySecret,
+    created_at: UnixTime,
+}
+
+/// Why the signed prekeys in the store cannot be used.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum SignedPrekeysError {
+    /// A record that is no secret.
+    #[error("the signed prekey {id} has {len} bytes; a secret has 32")]
+    Length {
+        /// Its id.
+        id: u32,
+        /// Bytes found.
+        len: usize,
+    },
+    /// Ids never repeat, and there is none left.
+    #[error("the ids of signed prekeys are used up")]
+    IdsUsedUp,
+}
+
+impl std::fmt::Debug for SignedPrekeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignedPrekeys").field("present", &self.present.secret.id()).finish_non_exhaustive()
+    }
+}
+
+impl SignedPrekeys {
+    /// The prekeys as the store has them; `None` where it has none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SignedPrekeysError::Length`] for a record that is no secret.
+    pub fn restore(records: &[PrekeyRecord]) -> Result<Option<Self>, SignedPrekeysError> {
+        let mut signed: Vec<&PrekeyRecord> = records.iter().filter(|r| r.kind == PrekeyKind::Signed).collect();
+        signed.sort_by_key(|record| std::cmp::Reverse(record.id));
+        let mut newest = signed.into_iter().take(2).map(|record| {
+            let length = SignedPrekeysError::Length { id: record.id, len: record.secret.len() };
+            let secret: Zeroizing<[u8; 32]> = Zeroizing::new(record.secret.as_ref().try_into().map_err(|_| length)?);
+            Ok(Signed { secret: SignedPrekeySecret::from_bytes(record.id, &secret), created_at: record.created_at })
+        });
+        let Some(present) = newest.next().transpose()? else { return Ok(None) };
+        Ok(Some(Self { present, old: newest.next().transpose()? }))
+    }
+
+    /// Whether the present prekey is older than `age`.
+    #[must_use]
+    pub fn is_due(&self, age: Duration, now: UnixTime) -> bool {
+        now.saturating_since(self.present.created_at) >= age
+    }
+
+    /// A new present prekey, and what is to be committed before it is used. The present one of
+    /// `before` becomes the old one, and the old one is deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`SignedPrekeysError::IdsUsedUp`] after 2^32 - 1 rotations.
+    pub fn rotate(
+        before: Option<&Self>,
+        now: UnixTime,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Self, Vec<Op>), SignedPrekeysError> {
+        let last_id = before.map_or(0, |b| b.present.secret.id());
+        let id = last_id.checked_add(1).ok_or(SignedPrekeysError::IdsUsedUp)?;
+        let secret = SignedPrekeySecret::generate(id, rng);
+        let record = PrekeyRecord {
+            kind: PrekeyKind::Signed,
+            id,
+            created_at: now,
+            secret: Bytes::copy_from_slice(secret.secret()),
+        };
+        let mut ops = vec![Op::Prekey(PrekeyChange::Put(record))];
+        if let Some(old) = before.and_then(|b| b.old.as_ref()) {
+            ops.push(Op::Prekey(PrekeyChange::Delete { kind: PrekeyKind::Signed, id: old.secret.id() }));
+        }
+        let copy = |signed: &Signed| Signed {
+            secret: SignedPrekeySecret::from_bytes(signed.secret.id(), signed.secret.secret()),
+            created_at: signed.created_at,
+        };
+        let old = before.map(|b| copy(&b.present));
+        Ok((Self { present: Signed { secret, created_at: now }, old }, ops))
+    }
+
+    /// The prekey a bundle names.
+    pub(crate) const fn present(&self) -> &SignedPrekeySecret {
+        &self.present.secret
+    }
+
+    /// The prekey a handshake names, if it is one of the two.
+    pub(crate) fn find(&self, id: u32) -> Option<&SignedPrekeySecret> {
+        let old = self.old.as_ref().map(|old| &old.secret);
+        [Some(&self.present.secret), old].into_iter().flatten().find(|secret| secret.id() == id)
+    }
+}
+
+/// A device's one-time prekey as the store has it.
+pub(crate) fn one_time(record: &PrekeyRecord) -> Result<OneTimePrekeySecret, SignedPrekeysError> {
+    let length = SignedPrekeysError::Length { id: record.id, len: record.secret.len() };
+    let secret: Zeroizing<[u8; 32]> = Zeroizing::new(record.secret.as_ref().try_into().map_err(|_| length)?);
+    Ok(OneTimePrekeySecret::from_bytes(record.id, &secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    fn records(ops: &[Op], kept: &mut Vec<PrekeyRecord>) {
+        for op in ops {
+            match op {
+                Op::Prekey(PrekeyChange::Put(record)) => kept.push(record.clone()),
+                Op::Prekey(PrekeyChange::Delete { id, .. }) => kept.retain(|r| r.id != *id),
+                _ => panic!("prekeys alone"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_rotation_keeps_one_old_prekey_and_no_id_comes_back() {
+        let (mut rng, mut kept) = (StdRng::seed_from_u64(1), Vec::new());
+        let now = UnixTime::from_s(100);
+        let (first, ops) = SignedPrekeys::rotate(None, now, &mut rng).expect("ids");
+        records(&ops, &mut kept);
+        let (second, ops) = SignedPrekeys::rotate(Some(&first), now, &mut rng).expect("ids");
+        records(&ops, &mut kept);
+        let (third, ops) = SignedPrekeys::rotate(Some(&second), now, &mut rng).expect("ids");
+        records(&ops, &mut kept);
+        assert_eq!(kept.iter().map(|r| r.id).collect::<Vec<_>>(), [2, 3]);
+        assert!(third.find(1).is_none() && third.find(2).is_some() && third.find(3).is_some());
+        let restored = SignedPrekeys::restore(&kept).expect("whole").expect("some");
+        assert_eq!(restored.present().public(), third.present().public());
+        assert_eq!(restored.find(2).map(|s| *s.public()), second.find(2).map(|s| *s.public()));
+    }
+
+    #[test]
+    fn a_prekey_is_due_after_its_age_and_damage_is_named() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let (prekeys, _) = SignedPrekeys::rotate(None, UnixTime::from_s(100), &mut rng).expect("ids");
+        assert!(!prekeys.is_due(Duration::from_secs(10), UnixTime::from_s(109)));
+        assert!(prekeys.is_due(Duration::from_secs(10), UnixTime::from_s(110)));
+        let damaged = PrekeyRecord {
+            kind: PrekeyKind::Signed,
+            id: 4,
+            created_at: UnixTime::EPOCH,
+            secret: Bytes::from_static(b"short"),
+        };
+        assert_eq!(SignedPrekeys::restore(&[damaged]).err(), Some(SignedPrekeysError::Length { id: 4, len: 5 }));
+        assert!(SignedPrekeys::restore(&[]).is_ok_and(|none| none.is_none()));
+    }
+}

@@ -1,0 +1,443 @@
+//! The devices of one shard, and the draft they write together.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use rand_core::CryptoRng;
+use unhidra_core::delivery::{Ack, Answer, Delivery, DownlinkRow, Refusal, UplinkRow};
+use unhidra_core::ids::DeviceId;
+use unhidra_core::message::Command;
+use unhidra_core::time::{Timestamp, UnixTime};
+use unhidra_e2ee::identity::IdentitySecret;
+
+use crate::commands::Outcome;
+use crate::config::Config;
+use crate::draft::{CommandRefused, Connection, Draft, Effect, Ticket};
+use crate::link::Link;
+use crate::peer::{Loaded, Peer};
+use crate::prekeys::SignedPrekeys;
+use crate::stats::Stats;
+
+/// How many seats are looked at for one to give up. An upper bound on the cost of a load.
+const EVICTION_TRIES: usize = 64;
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For timers.
+    pub timer: Timestamp,
+    /// For what is written down.
+    pub unix: UnixTime,
+}
+
+/// What the peers of a shard share.
+pub(crate) struct Common {
+    pub(crate) config: Config,
+    pub(crate) identity: Arc<IdentitySecret>,
+    pub(crate) signed: Arc<SignedPrekeys>,
+    pub(crate) draft: Draft,
+    pub(crate) stats: Stats,
+    /// Where plaintext stands between `open` and its row, or before `seal`.
+    pub(crate) scratch: zeroize::Zeroizing<Vec<u8>>,
+    next_ticket: u64,
+    /// The number of the draft in the making.
+    pub(crate) draft_number: u64,
+}
+
+impl Common {
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+}
+
+/// What waits for a device's records.
+enum Parked {
+    Delivery(Delivery),
+    Command(Command),
+}
+
+/// A device's place in memory.
+enum Seat {
+    /// Its records are being read; what came for it waits, in order.
+    Loading(Vec<Parked>),
+    Ready(Box<Peer>),
+}
+
+/// The state of one shard. See the crate's documentation.
+pub struct Bridge {
+    common: Common,
+    seats: HashMap<DeviceId, Seat>,
+    links: HashMap<DeviceId, Link>,
+    loads: VecDeque<DeviceId>,
+    parked: usize,
+    /// The newest draft known to be durable.
+    committed: u64,
+    timers: BTreeSet<(Timestamp, DeviceId)>,
+}
+
+impl Bridge {
+    /// An empty shard. `config.sessions_max` and `config.parked_max` count for this shard alone.
+    #[must_use]
+    pub fn new(config: Config, identity: Arc<IdentitySecret>, signed: Arc<SignedPrekeys>) -> Self {
+        Self {
+            common: Common {
+                config,
+                identity,
+                signed,
+                draft: Draft::default(),
+                stats: Stats::default(),
+                scratch: zeroize::Zeroizing::new(Vec::new()),
+                next_ticket: 0,
+                draft_number: 1,
+            },
+            seats: HashMap::new(),
+            links: HashMap::new(),
+            loads: VecDeque::new(),
+            parked: 0,
+            committed: 0,
+            timers: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one message of a device.
+    pub fn handle_delivery(&mut self, delivery: Delivery, now: Now, rng: &mut impl CryptoRng) {
+        let device = delivery.device;
+        match self.seats.get_mut(&device) {
+            Some(Seat::Ready(peer)) => {
+                let link = self.links.get(&device);
+                deliver(peer, delivery, link, &mut self.common, now, rng);
+                self.settle_timer(&device, now);
+            }
+            _ => self.park(device, Parked::Delivery(delivery)),
+        }
+    }
+
+    /// A connection of a device was admitted.
+    pub fn handle_connected(&mut self, device: DeviceId, connection: Connection) {
+        self.links.entry(device).or_default().connected(connection);
+        // Commands may wait for it in the store, and it is about to speak.
+        self.want(device);
+    }
+
+    /// A connection of a device listens on a row.
+    pub fn handle_listening(
+        &mut self,
+        device: DeviceId,
+        connection: Connection,
+        row: DownlinkRow,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) {
+        let link = self.links.entry(device).or_default();
+        link.listening(connection, row);
+        if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+            peer.commands.release();
+            peer.send_due(Some(link), &mut self.common, now, rng);
+        }
+        self.settle_timer(&device, now);
+    }
+
+    /// A connection of a device ended.
+    pub fn handle_disconnected(&mut self, device: DeviceId, connection: Connection) {
+        let Some(link) = self.links.get_mut(&device) else { return };
+        link.disconnected(connection);
+        if !link.is_here() {
+            self.links.remove(&device);
+            if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+                peer.commands.connection_ended();
+            }
+        }
+    }
+
+    /// Whether a device has a connection.
+    #[must_use]
+    pub fn is_here(&self, device: &DeviceId) -> bool {
+        self.links.contains_key(device)
+    }
+
+    /// Takes the broker's word on a publish.
+    pub fn handle_published(
+        &mut self,
+        device: DeviceId,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) {
+        // A device that is no longer in memory has been read anew, and sends again what was sent.
+        let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) else { return };
+        if let Some(moved) = peer.commands.published(ticket, outcome) {
+            peer.touch(&mut self.common);
+            self.common.draft.push_command(moved);
+        }
+        if outcome == Outcome::Delivered {
+            peer.commands.release();
+        }
+        peer.send_due(self.links.get(&device), &mut self.common, now, rng);
+        self.settle_timer(&device, now);
+    }
+
+    /// Takes a command for a device. What becomes of it is an [`Effect`]: `CommandChanged` once it
+    /// is durable, or `CommandRefused`.
+    pub fn handle_command(&mut self, command: Command, now: Now, rng: &mut impl CryptoRng) {
+        let device = command.device;
+        match self.seats.get_mut(&device) {
+            Some(Seat::Ready(peer)) => {
+                peer.take_command(command, self.links.get(&device), &mut self.common, now, rng);
+                self.settle_timer(&device, now);
+            }
+            _ => self.park(device, Parked::Command(command)),
+        }
+    }
+
+    /// Takes a device's records, as [`Bridge::poll_load`] asked for them.
+    ///
+    /// `None` where the registry does not hold the device any more. Where the records could not be
+    /// read, [`Bridge::handle_load_failed`] is the call.
+    pub fn handle_loaded(&mut self, device: DeviceId, loaded: Option<Loaded>, now: Now, rng: &mut impl CryptoRng) {
+        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        self.parked -= parked.len();
+        let Some(loaded) = loaded else {
+            for waiting in parked {
+                self.refuse(waiting, Answer::Refused(Refusal::NotAuthorized), CommandRefused::NoDevice);
+            }
+            return;
+        };
+        match Peer::restore(loaded) {
+            Ok(peer) => {
+                self.make_room();
+                self.seats.insert(device, Seat::Ready(Box::new(peer)));
+                for waiting in parked {
+                    match waiting {
+                        Parked::Delivery(delivery) => self.handle_delivery(delivery, now, rng),
+                        Parked::Command(command) => self.handle_command(command, now, rng),
+                    }
+                }
+                if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+                    peer.send_due(self.links.get(&device), &mut self.common, now, rng);
+                }
+                self.settle_timer(&device, now);
+            }
+            Err(error) => {
+                tracing::error!(%device, %error, "a device's records cannot be used; its messages are not taken");
+                self.drop_parked(parked);
+            }
+        }
+    }
+
+    /// A device's records could not be read: what waits for them is given back.
+    pub fn handle_load_failed(&mut self, device: DeviceId) {
+        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        self.parked -= parked.len();
+        self.drop_parked(parked);
+    }
+
+    /// Reads a device's records again before its next message: it was enrolled anew or revoked.
+    ///
+    /// Only between drafts that are all durable, or what they hold would be read as it was before.
+    pub fn handle_changed(&mut self, device: &DeviceId) {
+        if let Some(Seat::Ready(peer)) = self.seats.get(device) {
+            self.timers.retain(|(_, of)| of != device);
+            debug_assert!(peer.last_draft <= self.committed);
+            self.seats.remove(device);
+        }
+        if self.links.contains_key(device) {
+            self.want(*device);
+        }
+    }
+
+    /// Whether nothing of a device is on its way to the store.
+    #[must_use]
+    pub fn is_settled(&self, device: &DeviceId) -> bool {
+        match self.seats.get(device) {
+            Some(Seat::Ready(peer)) => peer.last_draft <= self.committed,
+            Some(Seat::Loading(_)) => false,
+            None => true,
+        }
+    }
+
+    /// Moves the time on: ends what is over.
+    pub fn handle_timeout(&mut self, now: Now, rng: &mut impl CryptoRng) {
+        while let Some((at, device)) = self.timers.first().copied() {
+            if at > now.timer {
+                return;
+            }
+            self.timers.pop_first();
+            if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+                peer.timer = None;
+                peer.expire(&mut self.common, now);
+                peer.send_due(self.links.get(&device), &mut self.common, now, rng);
+            }
+            self.settle_timer(&device, now);
+        }
+    }
+
+    /// Uses these signed prekeys from now on.
+    pub fn set_signed_prekeys(&mut self, signed: Arc<SignedPrekeys>) {
+        self.common.signed = signed;
+    }
+
+    /// The next device whose records are to be read.
+    pub fn poll_load(&mut self) -> Option<DeviceId> {
+        self.loads.pop_front()
+    }
+
+    /// What has come together since the last draft. Drafts are committed in this order.
+    pub fn poll_draft(&mut self) -> Option<Draft> {
+        if self.common.draft.is_empty() {
+            return None;
+        }
+        self.common.draft_number += 1;
+        Some(std::mem::take(&mut self.common.draft))
+    }
+
+    /// When [`Bridge::handle_timeout`] is to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The oldest draft not yet known to be durable is.
+    pub fn handle_committed(&mut self) {
+        self.committed += 1;
+    }
+
+    /// A commit failed: what is in memory may be ahead of the store, and is dropped. Where devices
+    /// are is kept. Not to be called while a draft is on its way.
+    pub fn forget(&mut self) {
+        self.committed = self.common.draft_number;
+        self.common.draft_number += 1;
+        let draft = std::mem::take(&mut self.common.draft);
+        drop(draft);
+        self.timers.clear();
+        self.loads.clear();
+        self.parked = 0;
+        for (_, seat) in self.seats.drain() {
+            if let Seat::Loading(parked) = seat {
+                for waiting in parked {
+                    if let Parked::Command(command) = waiting {
+                        let refused = Effect::CommandRefused(command.id, CommandRefused::Unavailable);
+                        self.common.draft.effects.push(refused);
+                    }
+                }
+            }
+        }
+        let here: Vec<DeviceId> = self.links.keys().copied().collect();
+        for device in here {
+            self.want(device);
+        }
+    }
+
+    /// Whether so much waits for records that no further delivery should come in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.parked >= self.common.config.parked_max
+    }
+
+    /// What was counted since the last call.
+    pub fn take_stats(&mut self) -> Stats {
+        std::mem::take(&mut self.common.stats)
+    }
+
+    /// How many devices are in memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether no device is in memory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    fn want(&mut self, device: DeviceId) {
+        self.seats.entry(device).or_insert_with(|| {
+            self.loads.push_back(device);
+            Seat::Loading(Vec::new())
+        });
+    }
+
+    fn park(&mut self, device: DeviceId, waiting: Parked) {
+        self.want(device);
+        if let Some(Seat::Loading(parked)) = self.seats.get_mut(&device) {
+            parked.push(waiting);
+            self.parked += 1;
+        }
+    }
+
+    fn refuse(&mut self, waiting: Parked, answer: Answer, refused: CommandRefused) {
+        match waiting {
+            Parked::Delivery(delivery) => self.common.draft.answers.push((delivery.ack, answer)),
+            Parked::Command(command) => {
+                self.common.draft.effects.push(Effect::CommandRefused(command.id, refused));
+            }
+        }
+    }
+
+    fn drop_parked(&mut self, parked: Vec<Parked>) {
+        self.common.stats.unreadable += 1;
+        for waiting in parked {
+            self.refuse(waiting, Answer::Retry, CommandRefused::Unavailable);
+        }
+    }
+
+    /// Keeps the bound on devices in memory: one that is away and has nothing on its way goes. If
+    /// a look at a few finds none, the bound is passed rather than a device refused.
+    fn make_room(&mut self) {
+        if self.seats.len() < self.common.config.sessions_max {
+            return;
+        }
+        let may_go = |(device, seat): &(&DeviceId, &Seat)| match seat {
+            Seat::Ready(peer) => {
+                peer.last_draft <= self.committed && peer.commands.is_empty() && !self.links.contains_key(*device)
+            }
+            Seat::Loading(_) => false,
+        };
+        let gone = self.seats.iter().take(EVICTION_TRIES).find(may_go).map(|(device, _)| *device);
+        if let Some(device) = gone
+            && let Some(Seat::Ready(peer)) = self.seats.remove(&device)
+            && let Some(at) = peer.timer
+        {
+            self.timers.remove(&(at, device));
+        }
+    }
+
+    fn settle_timer(&mut self, device: &DeviceId, now: Now) {
+        let Some(Seat::Ready(peer)) = self.seats.get_mut(device) else { return };
+        let wanted = peer.next_timeout(now);
+        if peer.timer != wanted {
+            if let Some(old) = peer.timer {
+                self.timers.remove(&(old, *device));
+            }
+            if let Some(at) = wanted {
+                self.timers.insert((at, *device));
+            }
+            peer.timer = wanted;
+        }
+    }
+}
+
+fn deliver(
+    peer: &mut Peer,
+    delivery: Delivery,
+    link: Option<&Link>,
+    common: &mut Common,
+    now: Now,
+    rng: &mut impl CryptoRng,
+) {
+    let Delivery { row, sealed, received_at, ack, .. } = delivery;
+    let answer: Answer = match row {
+        UplinkRow::Messages => peer.open(&sealed.0, received_at, link, common, now, rng),
+        UplinkRow::PrekeysGet => peer.give_bundle(&sealed.0, link, common, now, rng),
+    };
+    peer.touch(common);
+    answer_in(common, ack, answer);
+    peer.send_due(link, common, now, rng);
+}
+
+/// Every answer rides in a draft: what it says may rest on a commit that is still on its way.
+fn answer_in(common: &mut Common, ack: Ack, answer: Answer) {
+    common.draft.answers.push((ack, answer));
+}

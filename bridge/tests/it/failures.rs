@@ -1,0 +1,181 @@
+//! What happens when a message is forged, a commit fails, a state is lost.
+
+use std::sync::Arc;
+
+use unhidra_bridge::Outcome;
+use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
+use unhidra_core::device::Device as Enrolled;
+
+use crate::device::{Device, Heard};
+use crate::ledger::{Kept, World};
+
+const REFUSED: Answer = Answer::Refused(Refusal::DoesNotOpen);
+
+#[test]
+fn a_forged_message_is_refused_and_the_session_goes_on() {
+    let (mut world, mut device) = World::greeted();
+    let good = device.reading(b"good", world.now.unix);
+    let mut forged = good.clone();
+    *forged.last_mut().expect("a tag") ^= 1;
+    assert_eq!(world.message(&forged), REFUSED);
+    assert!(world.published.is_empty(), "a wrong tag on a known chain never resets anything");
+    assert_eq!(world.message(&good), Answer::Accepted);
+}
+
+#[test]
+fn a_number_used_twice_is_a_rolled_back_device_and_is_asked_for_a_new_session_once_an_hour() {
+    let (mut world, mut device) = World::greeted();
+    let message = device.reading(b"x", world.now.unix);
+    assert_eq!(world.message(&message), Answer::Accepted);
+    let mut other = message.clone();
+    let tag = other.len() - 16;
+    other[tag] ^= 1;
+    assert_eq!(world.message(&other), REFUSED);
+    let reset = world.take_message();
+    assert_eq!(device.hear(&reset, world.now.unix), Heard::Reset(true));
+    world.restart();
+    assert_eq!(world.message(&other), REFUSED);
+    assert!(world.published.is_empty(), "the hour is kept over a restart");
+    world.pass(3_600_000);
+    assert_eq!(world.message(&other), REFUSED);
+    assert_eq!(world.published.len(), 1);
+}
+
+#[test]
+fn a_node_that_lost_the_session_asks_for_another_and_the_two_go_on() {
+    let (mut world, mut device) = World::greeted();
+    world.kept = Kept::default();
+    world.restart();
+    let lost = device.reading(b"lost", world.now.unix);
+    assert_eq!(world.message(&lost), REFUSED);
+    let reset = world.take_message();
+    assert_eq!(device.hear(&reset, world.now.unix), Heard::Reset(true));
+    let bundle = world.bundle();
+    device.begin(&bundle, world.now.unix);
+    let anew = device.reading(b"anew", world.now.unix);
+    assert_eq!(world.message(&anew), Answer::Accepted);
+    assert_eq!(device.hear(&world.take_message(), world.now.unix), Heard::Hello);
+    assert_eq!(device.hear(&reset, world.now.unix), Heard::Reset(false), "an old request does nothing");
+}
+
+#[test]
+fn what_fails_to_commit_opens_again() {
+    let (mut world, mut device) = World::greeted();
+    let message = device.reading(b"x", world.now.unix);
+    world.offer(UplinkRow::Messages, &message);
+    let draft = world.bridge.poll_draft().expect("a row");
+    drop(draft);
+    assert_eq!(world.answer(), Answer::Retry);
+    world.bridge.forget();
+    world.settle();
+    assert_eq!(world.shown(), [b"first"]);
+    assert_eq!(world.message(&message), Answer::Accepted, "the device sends again");
+    assert_eq!(world.shown(), [&b"first"[..], b"x"]);
+}
+
+#[test]
+fn a_commit_whose_failure_was_a_success_repeats_nothing() {
+    let (mut world, mut device) = World::greeted();
+    let message = device.reading(b"x", world.now.unix);
+    assert_eq!(world.message(&message), Answer::Accepted);
+    // As if the store had said that it does not know: it is there after all.
+    world.bridge.forget();
+    world.settle();
+    assert_eq!(world.message(&message), Answer::Accepted);
+    assert_eq!(world.shown(), [&b"first"[..], b"x"]);
+}
+
+#[test]
+fn a_command_whose_commit_failed_is_sealed_anew_with_another_key() {
+    let (mut world, mut device) = World::greeted();
+    let id = world.command(1, 60);
+    let (_, _, first) = world.published.remove(0);
+    world.bridge.forget();
+    world.settle();
+    let again = world.take_message();
+    assert_ne!(first[37..41], again[37..41], "another message number");
+    assert!(matches!(device.hear(&again, world.now.unix), Heard::Command(heard, ..) if heard == id));
+    assert!(
+        matches!(device.hear(&first, world.now.unix), Heard::Command(heard, ..) if heard == id),
+        "the SDK drops it"
+    );
+}
+
+#[test]
+fn a_publish_that_was_lost_goes_again_when_something_happens() {
+    let (mut world, _) = World::greeted();
+    world.command(1, 60);
+    let (_, ticket, first) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Lost);
+    assert_ne!(world.take_message(), first);
+}
+
+#[test]
+fn a_device_enrolled_with_another_key_begins_anew() {
+    let (mut world, mut device) = World::greeted();
+    let old = device.reading(b"old", world.now.unix);
+    let mut other = Device::new("pump-7", world.node_key(), rand::SeedableRng::seed_from_u64(99));
+    let id = world.enrolled.id;
+    world.enrolled =
+        Arc::new(Enrolled { identity_key: *other.identity.public().as_bytes(), ..(*world.enrolled).clone() });
+    assert!(world.bridge.is_settled(&id));
+    world.bridge.handle_changed(&id);
+    world.settle();
+    assert_eq!(world.message(&old), REFUSED, "the sessions of the old key are over");
+    world.published.clear();
+    let bundle = world.bundle();
+    other.begin(&bundle, world.now.unix);
+    assert_eq!(other.counter, 1, "and its counter with them");
+    let anew = other.reading(b"anew", world.now.unix);
+    assert_eq!(world.message(&anew), Answer::Accepted);
+}
+
+#[test]
+fn a_handshake_of_another_identity_is_refused() {
+    let (mut world, _) = World::new();
+    let bundle = world.bundle();
+    let mut thief = Device::new("pump-7", world.node_key(), rand::SeedableRng::seed_from_u64(99));
+    thief.begin(&bundle, world.now.unix);
+    let init = thief.reading(b"x", world.now.unix);
+    assert_eq!(world.message(&init), REFUSED);
+    assert!(world.published.is_empty() && world.shown().is_empty());
+}
+
+#[test]
+fn an_old_handshake_played_again_moves_nothing() {
+    let (mut world, mut device) = World::new();
+    let mut inits = Vec::new();
+    for body in [b"a", b"b"] {
+        let bundle = world.bundle();
+        device.begin(&bundle, world.now.unix);
+        let init = device.reading(body, world.now.unix);
+        assert_eq!(world.message(&init), Answer::Accepted);
+        world.published.clear();
+        inits.push(device.reading(b"later", world.now.unix));
+    }
+    let before = world.kept.stored.clone();
+    assert_eq!(world.message(&inits[0]), REFUSED, "its counter is below the last");
+    assert_eq!(world.kept.stored.present, before.present);
+    assert_eq!(device.hear(&world.take_message(), world.now.unix), Heard::Reset(false), "it names another key");
+    assert_eq!(world.message(&inits[1]), Answer::Accepted);
+}
+
+#[test]
+fn ten_failed_agreements_a_minute_then_such_messages_are_not_read() {
+    let (mut world, mut device) = World::greeted();
+    let good = device.reading(b"good", world.now.unix);
+    let mut forged = good.clone();
+    for n in 0..10_u8 {
+        forged[1..33].fill(n + 1);
+        assert_eq!(world.message(&forged), REFUSED);
+    }
+    world.bridge.take_stats();
+    forged[1..33].fill(77);
+    assert_eq!(world.message(&forged), REFUSED);
+    let stats = world.bridge.take_stats();
+    assert_eq!((stats.over_budget, stats.unknown), (1, 0));
+    assert_eq!(world.message(&good), Answer::Accepted, "known chains cost nothing and go on");
+    world.pass(60_000);
+    assert_eq!(world.message(&forged), REFUSED);
+    assert_eq!(world.bridge.take_stats().unknown, 1);
+}

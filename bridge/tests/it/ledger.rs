@@ -1,0 +1,322 @@
+//! The bridge, and what the store would keep of its drafts.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use unhidra_bridge::{
+    Bridge, Config, Connection, Draft, Effect, IdentitySecret, Loaded, Now, Outcome, Payload, SignedPrekeys, Ticket,
+};
+use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, DownlinkRow, UplinkRow};
+use unhidra_core::device::{Device as Enrolled, Fingerprint, Standing, Suite};
+use unhidra_core::durable::DurableSource;
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Version};
+use unhidra_core::message::{Command, CommandState, Sealed, Uplink, UplinkKind};
+use unhidra_core::time::{Timestamp, UnixTime};
+use unhidra_store::{Lane, MessageTag, Op, PrekeyChange, PrekeyRecord, Slot, Stored, StoredSession};
+
+use crate::device::Device;
+
+const HERE: Connection = Connection(1);
+
+#[derive(Default)]
+struct Answers(Mutex<Vec<Answer>>);
+
+impl Acknowledge for Answers {
+    fn acknowledge(&self, _: AckToken, answer: Answer) {
+        self.0.lock().expect("not poisoned").push(answer);
+    }
+}
+
+/// What survives, of one device.
+#[derive(Clone, Default)]
+pub(crate) struct Kept {
+    pub(crate) stored: Stored,
+    pub(crate) prekeys: Vec<PrekeyRecord>,
+    pub(crate) rows: Vec<(MessageTag, Uplink)>,
+    pub(crate) commands: BTreeMap<CommandId, Command>,
+}
+
+pub(crate) struct World {
+    pub(crate) bridge: Bridge,
+    pub(crate) kept: Kept,
+    pub(crate) enrolled: Arc<Enrolled>,
+    identity: Arc<IdentitySecret>,
+    signed: Arc<SignedPrekeys>,
+    pub(crate) now: Now,
+    rng: StdRng,
+    /// What was published to the device, and not yet taken.
+    pub(crate) published: Vec<(DownlinkRow, Ticket, Bytes)>,
+    pub(crate) changed: Vec<(CommandId, CommandState)>,
+    answers: Arc<Answers>,
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        sessions_max: 10,
+        parked_max: 10,
+        commands_open_max: 2,
+        command_body_max: 1000,
+        command_expiry_s: 60,
+        signed_prekey_rotation_s: 604_800,
+    }
+}
+
+impl World {
+    /// A node and a device that was enrolled, listens, and has never spoken.
+    pub(crate) fn new() -> (Self, Device) {
+        let mut rng = StdRng::seed_from_u64(7);
+        let identity = Arc::new(IdentitySecret::generate(&mut rng));
+        let now = Now { timer: Timestamp::from_ms(1000), unix: UnixTime::from_s(1_800_000_000) };
+        let (signed, _) = SignedPrekeys::rotate(None, now.unix, &mut rng).expect("ids");
+        let device = Device::new("pump-7", identity.public(), StdRng::seed_from_u64(8));
+        let enrolled = Arc::new(Enrolled {
+            id: device.id,
+            number: DeviceNumber::new(1),
+            identity_key: *device.identity.public().as_bytes(),
+            certificate: Fingerprint([0; 32]),
+            certificate_expires: UnixTime::from_s(2_000_000_000),
+            suite: Suite::X3dh,
+            tags: Default::default(),
+            class: String::new(),
+            enrolled_at: now.unix,
+            standing: Standing::Enrolled,
+        });
+        let signed = Arc::new(signed);
+        let bridge = Bridge::new(config(), identity.clone(), signed.clone());
+        let mut world = Self {
+            bridge,
+            kept: Kept::default(),
+            enrolled,
+            identity,
+            signed,
+            now,
+            rng,
+            published: Vec::new(),
+            changed: Vec::new(),
+            answers: Arc::default(),
+        };
+        world.connect();
+        (world, device)
+    }
+
+    pub(crate) fn node_key(&self) -> unhidra_bridge::IdentityKey {
+        self.identity.public()
+    }
+
+    fn connect(&mut self) {
+        let id = self.enrolled.id;
+        self.bridge.handle_connected(id, HERE);
+        for row in [DownlinkRow::Commands, DownlinkRow::Prekeys] {
+            self.bridge.handle_listening(id, HERE, row, self.now, &mut self.rng);
+        }
+        self.settle();
+    }
+
+    /// The node's process ends, and another begins on what was kept.
+    pub(crate) fn restart(&mut self) {
+        self.bridge = Bridge::new(config(), self.identity.clone(), self.signed.clone());
+        self.published.clear();
+        self.connect();
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        let more = std::time::Duration::from_millis(ms);
+        self.now = Now { timer: self.now.timer.saturating_add(more), unix: self.now.unix.saturating_add(more) };
+        self.bridge.handle_timeout(self.now, &mut self.rng);
+        self.settle();
+    }
+
+    /// One message of the device, all the way; what it is answered.
+    pub(crate) fn deliver(&mut self, row: UplinkRow, bytes: &[u8]) -> Answer {
+        self.offer(row, bytes);
+        self.settle();
+        self.answer()
+    }
+
+    pub(crate) fn message(&mut self, bytes: &[u8]) -> Answer {
+        self.deliver(UplinkRow::Messages, bytes)
+    }
+
+    /// A message that is handed in, whose draft has not been taken.
+    pub(crate) fn offer(&mut self, row: UplinkRow, bytes: &[u8]) {
+        let delivery = Delivery {
+            device: self.enrolled.id,
+            row,
+            sealed: Sealed(Bytes::copy_from_slice(bytes)),
+            received_at: self.now.unix,
+            ack: Ack::new(self.answers.clone(), AckToken(0)),
+        };
+        self.bridge.handle_delivery(delivery, self.now, &mut self.rng);
+        self.load();
+    }
+
+    pub(crate) fn answer(&mut self) -> Answer {
+        let mut answers = self.answers.0.lock().expect("not poisoned");
+        assert_eq!(answers.len(), 1, "one answer for one message");
+        answers.remove(0)
+    }
+
+    pub(crate) fn command(&mut self, n: u8, expires_s: u64) -> CommandId {
+        let id = CommandId::new([n; 16]);
+        let command = Command {
+            id,
+            device: self.enrolled.id,
+            name: "reboot".into(),
+            body: Bytes::from_static(b"now"),
+            created_at: self.now.unix,
+            expires_at: self.now.unix.saturating_add(std::time::Duration::from_secs(expires_s)),
+            state: CommandState::Queued,
+        };
+        self.bridge.handle_command(command, self.now, &mut self.rng);
+        self.settle();
+        id
+    }
+
+    pub(crate) fn broker_says(&mut self, ticket: Ticket, outcome: Outcome) {
+        self.bridge.handle_published(self.enrolled.id, ticket, outcome, self.now, &mut self.rng);
+        self.settle();
+    }
+
+    /// The bundle the device asked for.
+    pub(crate) fn bundle(&mut self) -> Bytes {
+        assert_eq!(self.deliver(UplinkRow::PrekeysGet, &Device::asks()), Answer::Accepted);
+        let (row, _, bundle) = self.published.remove(0);
+        assert_eq!(row, DownlinkRow::Prekeys);
+        bundle
+    }
+
+    /// A device with a session the node has answered in.
+    pub(crate) fn greeted() -> (Self, Device) {
+        let (mut world, mut device) = Self::new();
+        let bundle = world.bundle();
+        device.begin(&bundle, world.now.unix);
+        let first = device.reading(b"first", world.now.unix);
+        assert_eq!(world.message(&first), Answer::Accepted);
+        let hello = world.take_message();
+        assert_eq!(device.hear(&hello, world.now.unix), crate::device::Heard::Hello);
+        (world, device)
+    }
+
+    /// The one message that was published on the commands row.
+    pub(crate) fn take_message(&mut self) -> Bytes {
+        assert_eq!(self.published.len(), 1, "one message");
+        let (row, _, bytes) = self.published.remove(0);
+        assert_eq!(row, DownlinkRow::Commands);
+        bytes
+    }
+
+    /// The bodies of the rows that somebody is shown.
+    pub(crate) fn shown(&self) -> Vec<&[u8]> {
+        let shown = |row: &&(MessageTag, Uplink)| row.1.kind != UplinkKind::Ignored;
+        self.kept.rows.iter().filter(shown).map(|row| row.1.body.as_ref()).collect()
+    }
+
+    /// Reads what the bridge wants read, and commits what it wants committed, until it is quiet.
+    pub(crate) fn settle(&mut self) {
+        self.load();
+        while let Some(draft) = self.bridge.poll_draft() {
+            self.commit(draft);
+            self.load();
+        }
+    }
+
+    fn load(&mut self) {
+        while let Some(id) = self.bridge.poll_load() {
+            let mut stored = self.kept.stored.clone();
+            let newest = self.kept.rows.len().saturating_sub(32);
+            stored.recent = self.kept.rows[newest..].iter().map(|row| row.0).collect();
+            let loaded = Loaded {
+                device: self.enrolled.clone(),
+                stored,
+                prekeys: self.kept.prekeys.clone(),
+                commands: self.kept.commands.values().filter(|c| !c.state.is_final()).cloned().collect(),
+                reading_ids: self.kept.rows.iter().filter_map(|row| row.1.reading_id).collect(),
+            };
+            self.bridge.handle_loaded(id, Some(loaded), self.now, &mut self.rng);
+        }
+    }
+
+    fn commit(&mut self, draft: Draft) {
+        let mut writes = 0;
+        for op in draft.ops {
+            writes += usize::from(matches!(op, Op::Session { .. } | Op::Chain { .. }));
+            self.apply(op);
+        }
+        for (ack, answer) in draft.answers {
+            ack.answer(answer);
+        }
+        self.bridge.handle_committed();
+        for effect in draft.effects {
+            match effect {
+                Effect::Publish(publish) => {
+                    let bytes = match publish.payload {
+                        Payload::Plain(bytes) => bytes,
+                        Payload::Sealed { write, pending } => {
+                            assert!(write < writes, "the write is in this draft");
+                            pending.release(DurableSource::new_for_storage().durable()).freeze()
+                        }
+                    };
+                    self.published.push((publish.row, publish.ticket, bytes));
+                }
+                Effect::CommandChanged(command) => self.changed.push((command.id, command.state)),
+                Effect::CommandRefused(id, _) => self.changed.push((id, CommandState::Expired)),
+            }
+        }
+    }
+
+    fn moved(&mut self, device: DeviceId, expect: Version) -> &mut Stored {
+        assert_eq!((device, expect), (self.enrolled.id, self.kept.stored.version));
+        self.kept.stored.version = expect.next().expect("few");
+        &mut self.kept.stored
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Session { device, slot, expect, whole } => {
+                let session = Some(StoredSession { whole, receive: None, send: None });
+                let stored = self.moved(device, expect);
+                match slot {
+                    Slot::Present => stored.present = session,
+                    Slot::Previous => stored.previous = session,
+                }
+            }
+            Op::Chain { device, slot, lane, expect, delta } => {
+                assert!(delta.len() <= 48, "a chain record of {} bytes", delta.len());
+                let stored = self.moved(device, expect);
+                let session = match slot {
+                    Slot::Present => stored.present.as_mut(),
+                    Slot::Previous => stored.previous.as_mut(),
+                };
+                let session = session.expect("a whole beneath the chain");
+                match lane {
+                    Lane::Receive => session.receive = Some(delta),
+                    Lane::Send => session.send = Some(delta),
+                }
+            }
+            Op::Rotate { device, expect } => {
+                let stored = self.moved(device, expect);
+                stored.previous = stored.present.take();
+            }
+            Op::EndSessions { device, expect, present } => {
+                let stored = self.moved(device, expect);
+                stored.previous = None;
+                if present {
+                    stored.present = None;
+                }
+            }
+            Op::Peer { bytes, .. } => self.kept.stored.peer = Some(bytes),
+            Op::Reading { tag, uplink } => self.kept.rows.push((tag, uplink)),
+            Op::Command(command) => {
+                self.kept.commands.insert(command.id, command);
+            }
+            Op::Prekey(PrekeyChange::Put(record)) => self.kept.prekeys.push(record),
+            Op::Prekey(PrekeyChange::Delete { kind, id }) => {
+                self.kept.prekeys.retain(|record| (record.kind, record.id) != (kind, id));
+            }
+            Op::Device(_) | Op::Broker { .. } => panic!("not the bridge's"),
+        }
+    }
+}
