@@ -108,7 +108,7 @@ fn chain(name: &str, slot: Slot, lane: Lane, expect: u32, delta: &str) -> Op {
     Op::Chain { device: id(name), slot, lane, expect: Version::new(expect), delta }
 }
 
-fn command(name: &str, n: u8, state: CommandState) -> Command {
+pub(crate) fn command(name: &str, n: u8, state: CommandState) -> Command {
     Command {
         id: CommandId::new([n; 16]),
         device: id(name),

@@ -78,6 +78,7 @@ pub(crate) struct Plan {
 
 /// What a batch is told once it is durable.
 struct Outcome {
+    records: usize,
     readings: Vec<Assigned>,
     sessions: usize,
 }
@@ -131,7 +132,7 @@ impl Ledger {
             writes: Writes::new(),
             head: plan.head,
             known: HashMap::new(),
-            outcome: Outcome { readings: Vec::new(), sessions: 0 },
+            outcome: Outcome { records: ops.len(), readings: Vec::new(), sessions: 0 },
         };
         for op in ops {
             match draft.apply(op) {
@@ -173,6 +174,11 @@ impl Plan {
     /// How many batches leave something to write.
     pub(crate) fn accepted(&self) -> usize {
         self.answers.iter().filter(|(_, answer)| answer.is_ok()).count()
+    }
+
+    /// How many records the accepted batches have.
+    pub(crate) fn records(&self) -> u64 {
+        self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|outcome| outcome.records as u64).sum()
     }
 
     /// The answers where the outcome of the commit is not known.

@@ -149,6 +149,17 @@ impl View<'_> {
     }
 }
 
+#[cfg(test)]
+impl View<'_> {
+    pub(super) fn raw(&self, table: Table, key: &[u8]) -> Vec<u8> {
+        self.snapshot.get(self.database.table(table), key).unwrap().unwrap().to_vec()
+    }
+
+    pub(super) fn put_raw(&self, table: Table, key: &[u8], record: &[u8]) {
+        self.database.table(table).insert(key, record).unwrap();
+    }
+}
+
 impl Rows for View<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         let record = self.snapshot.get(self.database.table(table), key).map_err(engine)?;

@@ -30,7 +30,7 @@ use self::database::{Database, View};
 use self::writer::Shared;
 
 mod database;
-#[cfg(feature = "faults")]
+#[cfg(any(test, feature = "faults"))]
 mod faults;
 mod folder;
 #[cfg(test)]

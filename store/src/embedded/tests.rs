@@ -1,35 +1,356 @@
+use std::collections::BTreeSet;
+use std::fs;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 
+use unhidra_core::ids::Version;
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::config::tests::config;
-use crate::contract::{self, Bench};
+use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
 use crate::sealed::DataKey;
+use crate::{CommitError, Fault, Lane, Op, Slot};
 
 fn key(byte: u8) -> Keys {
     Keys::Data(DataKey::new(NonZeroU16::MIN, Zeroizing::new([byte; 32])))
 }
 
+/// A folder of its own, gone with the test.
 struct Folder {
     folder: tempfile::TempDir,
     keys: fn() -> Keys,
 }
 
+impl Folder {
+    fn new(keys: fn() -> Keys) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), keys }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    fn open(&self) -> Embedded {
+        self.open_with((self.keys)(), &config()).unwrap()
+    }
+
+    fn open_with(&self, keys: Keys, config: &Config) -> Result<Embedded, OpenError> {
+        Embedded::open(&self.path(), config, keys)
+    }
+}
+
 impl Bench for Folder {
     fn open(&mut self, partitions: u16) -> BoxFuture<'_, Arc<dyn Store>> {
         let config = Config { partitions, queue_records: 2048, ..config() };
-        let store = Embedded::open(&self.folder.path().join("store"), &config, (self.keys)()).unwrap();
+        let store = self.open_with((self.keys)(), &config).unwrap();
         Box::pin(async move { Arc::new(store) as Arc<dyn Store> })
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_engine_holds_the_contract_sealed() {
-    contract::hold(|| Folder { folder: tempfile::tempdir().unwrap(), keys: || key(1) }).await;
+    contract::hold(|| Folder::new(|| key(1))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_engine_holds_the_contract_plain() {
-    contract::hold(|| Folder { folder: tempfile::tempdir().unwrap(), keys: || Keys::Plain }).await;
+    contract::hold(|| Folder::new(|| Keys::Plain)).await;
+}
+
+/// Whether any file of the folder holds `text`.
+fn holds(path: &Path, text: &[u8]) -> bool {
+    fs::read_dir(path).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => holds(&path, text),
+            false => fs::read(&path).unwrap().windows(text.len()).any(|window| window == text),
+        }
+    })
+}
+
+#[tokio::test]
+async fn no_value_is_on_the_disk_of_a_sealed_folder() {
+    for (keys, found) in [((|| key(1)) as fn() -> Keys, false), (|| Keys::Plain, true)] {
+        let folder = Folder::new(keys);
+        let store = folder.open();
+        let secret = "SECRET-4f1d9a";
+        let bytes = || Bytes::from_static(b"SECRET-4f1d9a");
+        let mut command = contract::command("a", 1, unhidra_core::message::CommandState::Queued);
+        command.body = bytes();
+        let prekey = PrekeyRecord {
+            kind: crate::PrekeyKind::Signed,
+            id: 1,
+            created_at: unhidra_core::time::UnixTime::EPOCH,
+            secret: bytes(),
+        };
+        let (device_id, expect) = (id("a"), Version::new(0));
+        let ops = vec![
+            Op::Device(Device { class: secret.into(), ..device("a") }),
+            Op::Session { device: device_id, slot: Slot::Present, expect, whole: bytes() },
+            Op::Chain {
+                device: device_id,
+                slot: Slot::Present,
+                lane: Lane::Send,
+                expect: Version::new(1),
+                delta: bytes(),
+            },
+            Op::Peer { device: device_id, bytes: bytes() },
+            Op::Reading { tag: contract::tag(0), uplink: uplink("a", secret) },
+            Op::Command(command),
+            Op::Prekey(crate::PrekeyChange::Put(prekey)),
+            Op::Broker { table: BrokerTable::Queued, key: Bytes::from_static(b"k"), value: Some(bytes()) },
+        ];
+        write(&store, ops).await.unwrap();
+        let read = store.history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap();
+        assert_eq!(read.rows[0].uplink.body, secret);
+        assert_eq!(holds(&folder.path(), secret.as_bytes()), found, "while it is open");
+        store.close().await;
+        assert_eq!(holds(&folder.path(), secret.as_bytes()), found, "and closed");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_refused_under_other_keys() {
+    let sealed = Folder::new(|| key(1));
+    sealed.open().close().await;
+    assert!(matches!(sealed.open_with(Keys::Plain, &config()), Err(OpenError::Sealed { .. })));
+    assert!(matches!(sealed.open_with(key(2), &config()), Err(OpenError::OtherKey { .. })));
+    sealed.open().close().await;
+    let plain = Folder::new(|| Keys::Plain);
+    plain.open().close().await;
+    assert!(matches!(plain.open_with(key(1), &config()), Err(OpenError::Plain { .. })));
+    assert!(fs::read_to_string(plain.path().join("format")).unwrap().contains("\nsealing = plain\n"));
+}
+
+#[tokio::test]
+async fn a_folder_of_another_version_is_refused_with_both_versions() {
+    let folder = Folder::new(|| Keys::Plain);
+    folder.open().close().await;
+    let format = folder.path().join("format");
+    let text = fs::read_to_string(&format).unwrap();
+    fs::write(&format, text.replace("unhidra store = 1", "unhidra store = 2")).unwrap();
+    let refused = folder.open_with(Keys::Plain, &config()).err().unwrap();
+    assert!(matches!(refused, OpenError::Version { found: 2, allowed: 1, .. }), "{refused}");
+    for (from, to) in [
+        ("unhidra store = 1", "unhidra store = one"),
+        ("sealing = plain", "sealing = maybe"),
+        ("sealing = plain", "sealing = sealed"),
+        ("partitions = 1", "partitions = 0"),
+        ("epoch = ", "epoch = x"),
+        ("epoch", "epocha"),
+    ] {
+        fs::write(&format, text.replace(from, to)).unwrap();
+        let refused = folder.open_with(Keys::Plain, &config()).err().unwrap();
+        assert!(matches!(refused, OpenError::Format { .. }), "{to}: {refused}");
+    }
+    fs::write(&format, "").unwrap();
+    assert!(matches!(folder.open_with(Keys::Plain, &config()), Err(OpenError::Format { .. })));
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_left_alone() {
+    let folder = Folder::new(|| Keys::Plain);
+    fs::create_dir(folder.path()).unwrap();
+    fs::write(folder.path().join("photo"), "x").unwrap();
+    assert!(matches!(folder.open_with(Keys::Plain, &config()), Err(OpenError::NoStore { .. })));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_folder_half_made_is_made_again() {
+    let folder = Folder::new(|| Keys::Plain);
+    let draft = folder.folder.path().join("store.new").join("p0");
+    fs::create_dir_all(&draft).unwrap();
+    fs::write(draft.join("0.jnl"), "half").unwrap();
+    fs::create_dir(folder.path()).unwrap();
+    drop(folder.open());
+    assert!(!folder.folder.path().join("store.new").exists());
+}
+
+#[test]
+fn a_place_that_is_no_folder_names_itself() {
+    let folder = Folder::new(|| Keys::Plain);
+    fs::write(folder.folder.path().join("file"), "x").unwrap();
+    let path = folder.folder.path().join("file").join("store");
+    let refused = Embedded::open(&path, &config(), Keys::Plain).err().unwrap();
+    assert!(matches!(refused, OpenError::Io { .. }), "{refused:?}");
+    assert!(refused.to_string().contains(&path.display().to_string()), "{refused}");
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open();
+    assert!(matches!(folder.open_with(key(1), &config()), Err(OpenError::InUse { .. })));
+    drop(store);
+    drop(folder.open());
+}
+
+#[test]
+fn a_folder_keeps_its_partitions() {
+    let folder = Folder::new(|| Keys::Plain);
+    let with = |partitions| folder.open_with(Keys::Plain, &Config { partitions, ..config() });
+    assert_eq!(with(3).unwrap().partitions(), 3);
+    assert!(matches!(with(2), Err(OpenError::Partitions { found: 3, configured: 2, .. })));
+    assert_eq!(with(0).unwrap().partitions(), 3);
+    fs::remove_dir_all(folder.path().join("p1")).unwrap();
+    assert!(matches!(with(0), Err(OpenError::Engine { .. })), "a lost partition is not made anew");
+}
+
+#[test]
+fn a_setting_out_of_its_bounds_is_refused_before_anything_is_made() {
+    let folder = Folder::new(|| Keys::Plain);
+    let refused = folder.open_with(Keys::Plain, &Config { reads: 0, ..config() });
+    assert!(matches!(refused, Err(OpenError::Config(_))));
+    assert!(!folder.path().exists());
+}
+
+#[tokio::test]
+async fn no_two_openings_seal_alike() {
+    let folder = Folder::new(|| key(1));
+    let mut nonces = BTreeSet::new();
+    for n in 0..3 {
+        let store = folder.open();
+        let ops = vec![Op::Device(device("a")), reading("a", n), reading("a", n)];
+        write(&store, ops).await.unwrap();
+        store.close().await;
+        drop(store);
+        let shared = folder.open();
+        let record = |offset| shared.shared(Partition::new(0)).raw_row(&id("a"), Offset::new(offset));
+        for offset in 1..=u64::from(n + 1) * 2 {
+            nonces.insert(record(offset)[3..12].to_vec());
+        }
+    }
+    assert_eq!(nonces.len(), 6, "every row has a nonce of its own");
+    assert_eq!(folder.open().history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap().rows.len(), 6);
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_answered_and_the_store_serves_again() {
+    for (fault, expected) in [(Fault::NotWritten, 1), (Fault::Written, 2)] {
+        let folder = Folder::new(|| key(1));
+        let store = folder.open();
+        write(&store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();
+        let partition = Partition::new(0);
+        // The writer stands still in an answer, so that one batch waits behind the one that fails.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (mut first, first_answer) = batch(&store, partition, vec![reading("a", 1)]);
+        let (told, hear) = tokio::sync::oneshot::channel();
+        let answer = std::mem::replace(&mut first.done, Box::new(|_| ()));
+        first.done = Box::new(move |result| {
+            answer(result);
+            told.send(()).unwrap();
+            held.recv().unwrap();
+        });
+        store.fail_next_commit(partition, fault);
+        let mut health = store.health();
+        store.submit(first).unwrap();
+        hear.await.unwrap();
+        assert_eq!(*health.borrow(), Health::Reopening);
+        assert!(matches!(first_answer.await.unwrap(), Err(CommitError::Unknown(_))));
+        let (behind, behind_answer) = batch(&store, partition, vec![reading("a", 2)]);
+        store.submit(behind).unwrap();
+        release.send(()).unwrap();
+        assert!(matches!(behind_answer.await.unwrap(), Err(CommitError::Unknown(_))));
+        health.wait_for(|health| *health == Health::Ready).await.unwrap();
+        assert_eq!(store.metrics.reopenings.get(), 1);
+        assert_eq!(store.committed(partition).borrow().get(), expected);
+        let committed = write(&store, vec![reading("a", 2)]).await.unwrap();
+        assert_eq!(committed.readings[0].offset.get(), expected + 1, "{fault:?}");
+        assert!(!folder.path().join("p0").join("unsynced").exists());
+        store.close().await;
+        drop(store);
+        let rows = folder.open().history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap().rows;
+        assert_eq!(rows.len() as u64, expected + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_reopened_says_so_and_takes_no_more() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open();
+    write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+    // The folder is gone from under it: neither the mark nor the files can be written.
+    fs::rename(folder.path(), folder.folder.path().join("elsewhere")).unwrap();
+    store.fail_next_commit(Partition::new(0), Fault::NotWritten);
+    let mut health = store.health();
+    assert!(matches!(write(&store, vec![reading("a", 0)]).await, Err(CommitError::Unknown(_))));
+    health.wait_for(|health| matches!(health, Health::Failed(_))).await.unwrap();
+    assert_eq!(write(&store, vec![reading("a", 0)]).await.unwrap_err(), CommitError::Closed);
+    assert_eq!(store.device(&id("a")).await, Err(ReadError::Unavailable));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn journals_in_doubt_are_written_anew_at_the_next_start() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open();
+    write(&store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();
+    store.close().await;
+    drop(store);
+    let partition = folder.path().join("p0");
+    let inode = || {
+        let journal = fs::read_dir(&partition).unwrap().map(|entry| entry.unwrap().path());
+        let journal = journal.filter(|path| path.extension().is_some_and(|extension| extension == "jnl"));
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(journal.last().unwrap()).unwrap())
+    };
+    let before = inode();
+    folder::mark_unsynced(&partition).unwrap();
+    let store = folder.open();
+    assert_ne!(inode(), before, "a file of its own");
+    assert_eq!(store.history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap().rows.len(), 1);
+    assert!(!partition.join("unsynced").exists());
+}
+
+#[tokio::test]
+async fn a_deleted_row_is_gone_from_every_read() {
+    let folder = Folder::new(|| Keys::Plain);
+    let store = folder.open();
+    write(&store, vec![Op::Device(device("a")), reading("a", 0), reading("a", 1)]).await.unwrap();
+    assert_eq!(store.delete_row(&id("a"), Offset::new(1)), Ok(true));
+    assert_eq!(store.delete_row(&id("a"), Offset::new(1)), Ok(false));
+    assert_eq!(store.delete_row(&id("b"), Offset::new(1)), Ok(false));
+    let page = store.log(Partition::new(0), Offset::ZERO, Limit::default()).await.unwrap();
+    assert_eq!(page.rows.iter().map(|row| row.offset.get()).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_named_and_the_others_are_read() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open();
+    write(&store, vec![Op::Device(device("a")), Op::Device(device("b")), reading("a", 0), reading("b", 0)])
+        .await
+        .unwrap();
+    store.shared(Partition::new(0)).damage_row(&id("a"), Offset::new(1));
+    let damaged = store.history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap_err();
+    assert!(matches!(&damaged, ReadError::Damaged { record, .. } if record.starts_with("readings/")), "{damaged}");
+    assert_eq!(store.history(&id("b"), Offset::ZERO, Limit::default()).await.unwrap().rows.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_durable_is_counted() {
+    let folder = Folder::new(|| Keys::Plain);
+    let store = folder.open();
+    write(&store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();
+    write(&store, vec![reading("nobody", 0)]).await.unwrap_err();
+    let metrics = store.metrics();
+    assert_eq!((metrics.records.get(), metrics.commits.get(), metrics.refused.get()), (2, 1, 1));
+    assert_eq!((metrics.queued.get(), metrics.queued_bytes.get()), (0, 0));
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_by_an_answer() {
+    let folder = Folder::new(|| Keys::Plain);
+    let store = Arc::new(folder.open());
+    let (told, hear) = std::sync::mpsc::channel();
+    let fence = store.fence(Partition::new(0));
+    let (handle, took) = std::sync::mpsc::channel::<Arc<Embedded>>();
+    let done = Box::new(move |_| {
+        drop(took.recv().unwrap());
+        told.send(()).unwrap();
+    });
+    store.submit(Batch { partition: Partition::new(0), fence, ops: Vec::new(), done }).unwrap();
+    handle.send(store).unwrap();
+    hear.recv().unwrap();
 }

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::health::Board;
 use crate::ledger::{Answers, Ledger, Plan, Writes};
 use crate::metrics::{Metrics, Stopwatch};
-use crate::waiting::{Waiting, Weight};
+use crate::waiting::Waiting;
 use crate::{Batch, CommitError, Full, Health, ReadError};
 
 use super::database::{Database, Opening, View};
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) committed: watch::Sender<Offset>,
     pub(super) board: Arc<Board>,
     pub(super) metrics: Metrics,
-    #[cfg(feature = "faults")]
+    #[cfg(any(test, feature = "faults"))]
     pub(super) fault: Mutex<Option<crate::Fault>>,
 }
 
@@ -73,7 +73,7 @@ impl Shared {
             committed: watch::Sender::new(Offset::ZERO),
             board,
             metrics,
-            #[cfg(feature = "faults")]
+            #[cfg(any(test, feature = "faults"))]
             fault: Mutex::new(None),
         }
     }
@@ -126,7 +126,7 @@ impl Shared {
     }
 
     /// The next group, once one waits; `None` when the queue is closed and empty.
-    fn take(&self) -> Option<(Vec<Batch>, Weight)> {
+    fn take(&self) -> Option<Vec<Batch>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while queue.waiting.is_empty() {
             if !queue.open {
@@ -138,7 +138,7 @@ impl Shared {
         drop(queue);
         self.metrics.taken(weight);
         self.room.notify_waiters();
-        Some((group, weight))
+        Some(group)
     }
 
     fn take_all(&self) -> Vec<Batch> {
@@ -157,8 +157,8 @@ impl Shared {
 pub(super) fn run(shared: &Shared, mut ledger: Ledger) {
     let guard = Guard(shared);
     let source = DurableSource::new_for_storage();
-    while let Some((group, weight)) = shared.take() {
-        match write(shared, ledger, &source, group, weight) {
+    while let Some(group) = shared.take() {
+        match write(shared, ledger, &source, group) {
             Ok(next) => ledger = next,
             Err(cause) => return fail(shared, cause),
         }
@@ -167,13 +167,7 @@ pub(super) fn run(shared: &Shared, mut ledger: Ledger) {
 }
 
 /// Plans a group, commits it and answers.
-fn write(
-    shared: &Shared,
-    mut ledger: Ledger,
-    source: &DurableSource,
-    group: Vec<Batch>,
-    weight: Weight,
-) -> Result<Ledger, String> {
+fn write(shared: &Shared, mut ledger: Ledger, source: &DurableSource, group: Vec<Batch>) -> Result<Ledger, String> {
     let watch = Stopwatch::start();
     let batches = group.len();
     let plan = shared.read(|view| Ok(ledger.plan(view, group))).map_err(|e| e.to_string())?;
@@ -181,13 +175,15 @@ fn write(
     if let Err(cause) = commit(shared, &plan) {
         return reopen(shared, plan, &cause);
     }
+    shared.metrics.refused.inc_by(refused as u64);
+    if refused < batches {
+        shared.metrics.commits.inc();
+        shared.metrics.records.inc_by(plan.records());
+        shared.metrics.commit_duration.observe(watch.seconds());
+    }
     let answers = ledger.settle(plan, source);
     // First the log, then the answers: who hears of a row finds it.
     shared.committed.send_replace(ledger.newest());
-    shared.metrics.commits.inc();
-    shared.metrics.records.inc_by(weight.records as u64);
-    shared.metrics.refused.inc_by(refused as u64);
-    shared.metrics.commit_duration.observe(watch.seconds());
     answers.give();
     Ok(ledger)
 }
@@ -199,7 +195,7 @@ fn commit(shared: &Shared, plan: &Plan) -> Result<(), String> {
         None if plan.writes.is_empty() => return Ok(()),
         None => {}
     }
-    #[cfg(feature = "faults")]
+    #[cfg(any(test, feature = "faults"))]
     if let Some(fault) = shared.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return fault.strike(|| shared.commit(&plan.writes));
     }
