@@ -1,0 +1,487 @@
+// The console: what the node says, kept for a while, and shown.
+
+import { interpret } from "./body.js";
+import { Chart } from "./chart.js";
+import { Link } from "./link.js";
+
+const POINTS_MAX = 4000; // of one series
+const ROWS_MAX = 60; // in the table, of one device
+const HISTORY = 400; // readings asked for when a device is shown
+const GLIMPSE = 6; // readings asked for of a device that is only listed
+const GLIMPSES_MAX = 64; // devices for which that is done
+const SEEN_MAX = 4096; // places remembered, so that history and live do not show a row twice
+const COMMANDS_MAX = 20;
+const LATEST_COMMANDS = "unhidra.commands";
+const STEPS = ["queued", "sent", "delivered"];
+
+const $ = (id) => document.getElementById(id);
+const devices = new Map();
+const commands = new Map();
+let selected = new URLSearchParams(location.search).get("device");
+let windowMs = 300000;
+let welcome = null;
+let behind = new Set();
+let skew = 0;
+let dirty = true;
+
+const chart = new Chart($("chart"));
+const link = new Link({ open: opened, frame: heard, state: linkState, refused });
+
+// ---- the connection
+
+function linkState(state, retryMs) {
+  const text = { connecting: "Connecting", "catching-up": "Catching up", live: "Live", offline: "Not connected" }[state];
+  $("link").dataset.state = state;
+  $("link-text").textContent = state === "offline" && retryMs > 1500 ? `${text}, again in ${Math.round(retryMs / 1000)} s` : text;
+  if (state !== "live" && state !== "catching-up") welcome = null;
+  dirty = true;
+}
+
+function refused(why) {
+  linkState("offline");
+  notice(why);
+  $("gate").hidden = false;
+  $("main").hidden = true;
+  $("token").focus();
+}
+
+async function opened(frame) {
+  welcome = frame;
+  skew = frame.server_time - Date.now();
+  notice(null);
+  $("gate").hidden = true;
+  $("main").hidden = false;
+  linkState("catching-up");
+  const audiences = frame.devices === "*" ? ["*"] : frame.devices.slice(0, frame.subscriptions_max);
+  behind = new Set(audiences);
+  try {
+    for (const audience of audiences) await subscribe(audience);
+    await list();
+    await recall();
+  } catch (error) {
+    if (welcome === frame) notice(error.message);
+  }
+}
+
+// Goes on where this page was. A page that was reloaded begins with now, and asks for history.
+async function subscribe(device) {
+  const since = cursors.get(device);
+  try {
+    await link.ask(since ? { type: "subscribe", device, since } : { type: "subscribe", device });
+  } catch (error) {
+    if (error.code !== "cursor_expired" && error.code !== "cursor_invalid") throw error;
+    cursors.delete(device);
+    notice("The node's log has begun anew since this page last saw it. Readings may be missing.");
+    await link.ask({ type: "subscribe", device });
+  }
+}
+const cursors = new Map();
+
+async function list() {
+  let after;
+  let glimpses = 0;
+  for (;;) {
+    const page = await link.ask(after ? { type: "devices", after } : { type: "devices" });
+    for (const entry of page.devices) Object.assign(deviceOf(entry.device), { enrolled: true, tags: entry.tags, online: entry.online, since: entry.since, revoked: entry.revoked_at });
+    after = page.devices.at(-1)?.device;
+    dirty = true;
+    if (!page.more || !after) break;
+  }
+  if (!selected || !devices.has(selected)) selected = firstDevice();
+  if (selected) await look(selected);
+  for (const id of [...devices.keys()].sort()) {
+    if (id !== selected && !devices.get(id).rows.length && glimpses++ < GLIMPSES_MAX) await remember(id, GLIMPSE);
+  }
+}
+
+async function look(id) {
+  await remember(id, HISTORY);
+  const { commands: open } = await link.ask({ type: "commands", device: id });
+  open.forEach(follow);
+}
+
+async function remember(device, newest) {
+  const { readings } = await link.ask({ type: "history", device, newest });
+  readings.forEach(take);
+}
+
+function heard(frame) {
+  switch (frame.type) {
+    case "readings":
+      cursors.set(frame.device, frame.cursor);
+      frame.readings.forEach(take);
+      break;
+    case "caught_up":
+      behind.delete(frame.device);
+      if (!behind.size) linkState("live");
+      break;
+    case "presence":
+      for (const { device, online, since } of frame.devices) Object.assign(deviceOf(device), { online, since });
+      dirty = true;
+      break;
+    case "presence_stale":
+      list().catch((error) => notice(error.message));
+      break;
+    case "command_changed":
+      follow(frame.command);
+      break;
+    case "error":
+      notice(frame.message);
+      break;
+  }
+}
+
+// ---- what is kept
+
+function deviceOf(id) {
+  let device = devices.get(id);
+  if (!device) {
+    device = { id, tags: [], online: false, since: null, heardAt: 0, series: new Map(), rows: [], seen: new Set(), arrivals: [] };
+    devices.set(id, device);
+    selected ??= id;
+  }
+  return device;
+}
+
+function take(reading) {
+  const device = deviceOf(reading.device);
+  if (reading.kind === "ignored" || device.seen.has(reading.offset)) return;
+  device.seen.add(reading.offset);
+  if (device.seen.size > SEEN_MAX) device.seen.delete(device.seen.values().next().value);
+  const body = interpret(reading);
+  device.heardAt = Math.max(device.heardAt, reading.received_at);
+  insert(device.rows, { ...reading, body }, (row) => -row.offset);
+  device.rows.length = Math.min(device.rows.length, ROWS_MAX);
+  if (reading.kind === "reading") {
+    device.arrivals.push(reading.received_at);
+    if (device.arrivals.length > 400) device.arrivals.splice(0, 200);
+    if (body.value !== null) measure(device, reading, body);
+  }
+  dirty = true;
+}
+
+function measure(device, reading, body) {
+  const name = reading.name || "value";
+  let series = device.series.get(name);
+  if (!series) {
+    series = { name, unit: body.unit, colour: device.series.size % 6, points: [], offset: 0 };
+    device.series.set(name, series);
+  }
+  if (reading.offset > series.offset) Object.assign(series, { offset: reading.offset, latest: body });
+  insert(series.points, { t: reading.received_at, v: body.value }, (point) => point.t);
+  if (series.points.length > POINTS_MAX) series.points.splice(0, POINTS_MAX / 4);
+}
+
+// Keeps `list` in the order of `key`. What is live belongs at an end, so that is looked at first.
+function insert(list, item, key) {
+  const at = key(item);
+  if (!list.length || key(list.at(-1)) <= at) return list.push(item);
+  let low = 0;
+  let high = list.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (key(list[middle]) <= at) low = middle + 1;
+    else high = middle;
+  }
+  list.splice(low, 0, item);
+}
+
+function firstDevice() {
+  const all = [...devices.values()].sort((a, b) => Number(b.online) - Number(a.online) || a.id.localeCompare(b.id));
+  return all[0]?.id ?? null;
+}
+
+// ---- commands
+
+function follow(command) {
+  const known = commands.get(command.command);
+  if (!known && commands.size >= COMMANDS_MAX) commands.delete(commands.keys().next().value);
+  commands.set(command.command, command);
+  if (known && known.state !== command.state) $("spoken").textContent = `${command.name}: ${command.state}`;
+  const latest = [...commands.values()].map(({ command, device }) => ({ command, device }));
+  sessionStorage.setItem(LATEST_COMMANDS, JSON.stringify(latest));
+  dirty = true;
+}
+
+// What became of the commands this tab has sent before it was reloaded.
+async function recall() {
+  const latest = JSON.parse(sessionStorage.getItem(LATEST_COMMANDS) ?? "[]");
+  for (const { command, device } of latest) {
+    try {
+      follow((await link.ask({ type: "command", device, command })).command);
+    } catch (error) {
+      if (!error.code) throw error;
+    }
+  }
+}
+
+$("command").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const device = selected;
+  const name = $("command-name").value.trim();
+  const text = $("command-body").value;
+  if (!device || !name) return;
+  $("command-send").disabled = true;
+  $("command-hint").textContent = "";
+  try {
+    const answer = await link.ask({ type: "send", device, name, text, expires_after_ms: Number($("command-expires").value) });
+    follow(answer.command);
+    $("spoken").textContent = `${name}: ${answer.command.state}`;
+    $("command-body").value = "";
+  } catch (error) {
+    $("command-hint").textContent = error.message;
+    $("spoken").textContent = `${name} was not sent: ${error.message}`;
+  }
+  dirty = true;
+});
+
+// ---- what is shown
+
+function render() {
+  if (dirty) {
+    dirty = false;
+    renderDevices();
+    renderDevice();
+    renderReadings();
+    renderCommands();
+  }
+}
+
+function renderDevices() {
+  const wanted = $("filter").value.trim().toLowerCase();
+  const all = [...devices.values()].filter((device) => !device.revoked).sort((a, b) => a.id.localeCompare(b.id));
+  const shown = all.filter(({ id, tags }) => [id, ...tags].some((text) => text.toLowerCase().includes(wanted)));
+  patch($("devices"), shown, ({ id }) => id, makeDevice, (node, device) => {
+    const { button, dot, name, value, seen } = node.parts;
+    button.setAttribute("aria-current", String(device.id === selected));
+    button.dataset.online = String(device.online);
+    dot.className = device.online ? "dot online" : "dot";
+    set(name, device.id);
+    set(value, firstSeries(device)?.latest.shown ?? "");
+    set(seen, presence(device) + (device.tags.length ? ` · ${device.tags.join(", ")}` : ""));
+  });
+  const here = all.filter(({ online }) => online).length;
+  set($("devices-count"), all.length ? `${here} of ${all.length} online` : "");
+  $("devices-empty").hidden = shown.length > 0 || !welcome;
+  set($("devices-empty"), all.length ? "No device has that in its name or tags." : "No device is enrolled yet. The command “unhidra enroll” makes one.");
+}
+
+function makeDevice({ id }) {
+  const node = document.createElement("li");
+  const button = make("button", "device", node);
+  button.type = "button";
+  button.dataset.testid = "device";
+  button.dataset.device = id;
+  const dot = make("span", "dot", button);
+  dot.setAttribute("aria-hidden", "true");
+  const parts = { button, dot, name: make("span", "name", button), value: make("span", "value", button), seen: make("span", "seen", button) };
+  button.addEventListener("click", () => select(id));
+  node.parts = parts;
+  return node;
+}
+
+function select(id) {
+  selected = id;
+  dirty = true;
+  const url = new URL(location.href);
+  url.searchParams.set("device", id);
+  history.replaceState(null, "", url);
+  render();
+  if (welcome) look(id).catch((error) => notice(error.message));
+}
+
+function presence(device) {
+  if (device.online) return device.since ? `Online for ${span(now() - device.since)}` : "Online";
+  const last = Math.max(device.heardAt, device.since ?? 0);
+  return last ? `Last seen ${span(now() - last)} ago` : "Never seen";
+}
+
+function renderDevice() {
+  const device = devices.get(selected);
+  set($("device-title"), device?.id ?? "No device selected");
+  set($("device-sub"), device ? presence(device) : "Choose one from the list.");
+  const all = [...(device?.series.values() ?? [])];
+  patch($("tiles"), all, ({ name }) => `${selected}/${name}`, makeTile, (node, series) => {
+    node.parts.swatch.style.color = `var(--series-${series.colour})`;
+    set(node.parts.name, series.name);
+    const { shown, unit } = series.latest;
+    set(node.parts.number, unit ? shown.slice(0, -unit.length - 1) : shown);
+    set(node.parts.unit, unit);
+  });
+  $("chart-empty").hidden = all.length > 0;
+  set($("chart-empty"), device?.rows.length ? "These readings hold no numbers to draw. They are listed below." : "Numbers appear here as they arrive.");
+  const latest = all.map(({ name, latest }) => `${name} ${latest.shown}`).join(", ");
+  $("chart").setAttribute("aria-label", latest ? `Chart of ${selected}. Latest: ${latest}` : "Chart of the latest readings");
+}
+
+function makeTile(series) {
+  const node = document.createElement("div");
+  node.className = "tile";
+  node.dataset.testid = "tile";
+  node.dataset.series = series.name;
+  const label = make("p", "label", node);
+  const swatch = make("span", "swatch", label);
+  const name = make("span", "", label);
+  const value = make("p", "", node);
+  const number = make("span", "number", value);
+  number.dataset.testid = "tile-value";
+  node.parts = { swatch, name, number, unit: make("span", "unit", value) };
+  return node;
+}
+
+function renderReadings() {
+  const device = devices.get(selected);
+  const rows = device?.rows ?? [];
+  patch($("readings"), rows, (row) => `${selected}/${row.offset}`, makeRow, () => {});
+  $("readings-empty").hidden = rows.length > 0;
+  const recent = device?.arrivals.filter((at) => at > now() - 10000).length ?? 0;
+  set($("rate"), recent ? `${(recent / 10).toFixed(1)} per second` : "");
+}
+
+function makeRow({ kind, name, received_at, device_time, body, offset, status }) {
+  const node = document.createElement("tr");
+  node.dataset.testid = "reading";
+  node.dataset.offset = offset;
+  if (body.number !== null) node.dataset.n = body.number;
+  const time = make("td", "time", node);
+  set(time, new Date(received_at).toLocaleTimeString([], { hour12: false }));
+  time.title = device_time ? `Taken ${new Date(device_time).toLocaleString()} by the device's clock` : "The device has no clock";
+  const what = make("td", "", node);
+  set(what, name || "–");
+  if (kind !== "reading") set(make("span", "kind", what), kind);
+  const value = make("td", `num shown ${body.raw && kind === "reading" ? "raw" : ""}`, node);
+  set(value, kind === "receipt" ? status : body.shown);
+  value.title = value.textContent;
+  value.dataset.testid = "reading-value";
+  set(make("td", "num no", node), body.number === null ? "" : String(body.number));
+  return node;
+}
+
+function renderCommands() {
+  const mine = [...commands.values()].filter(({ device }) => device === selected).sort((a, b) => b.created_at - a.created_at);
+  patch($("commands"), mine, ({ command }) => command, makeCommand, (node, command) => {
+    const state = expired(command) ? "expired" : command.state;
+    node.dataset.state = state;
+    set(node.parts.state, state);
+    set(node.parts.where, `${new Date(command.created_at).toLocaleTimeString([], { hour12: false })} · ${command.command.slice(0, 8)}`);
+    const reached = STEPS.indexOf(state);
+    node.parts.steps.forEach((step, at) => step.classList.toggle("past", reached < 0 ? true : at <= reached));
+    if (state === "accepted") node.parts.steps.at(-1).classList.remove("past");
+  });
+  $("commands-empty").hidden = mine.length > 0;
+  const may = welcome?.may_command;
+  $("command-send").disabled = !may || !selected;
+  if (welcome && !may) set($("command-hint"), "This token may look and not command.");
+}
+
+const expired = ({ state, expires_at }) => [...STEPS, "accepted"].includes(state) && expires_at < now();
+
+function makeCommand({ name }) {
+  const node = document.createElement("li");
+  node.className = "command";
+  node.dataset.testid = "command";
+  node.dataset.name = name;
+  const line = make("div", "line", node);
+  set(make("span", "what", line), name);
+  const state = make("span", "state", line);
+  state.dataset.testid = "command-state";
+  const where = make("p", "where", node);
+  const bar = make("div", "steps", node);
+  bar.setAttribute("aria-hidden", "true");
+  node.parts = { state, where, steps: [0, 1, 2, 3].map(() => make("i", "", bar)) };
+  return node;
+}
+
+// ---- small things
+
+// Makes the children of `parent` those of `items`, in order, touching only what differs.
+function patch(parent, items, key, create, update) {
+  const old = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  let next = parent.firstElementChild;
+  for (const item of items) {
+    const id = key(item);
+    let node = old.get(id);
+    if (node) {
+      old.delete(id);
+    } else {
+      node = create(item);
+      node.dataset.key = id;
+    }
+    if (node === next) next = next.nextElementSibling;
+    else parent.insertBefore(node, next);
+    update(node, item);
+  }
+  for (const node of old.values()) node.remove();
+}
+
+function make(tag, className, parent) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  parent.append(node);
+  return node;
+}
+
+function set(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function notice(text) {
+  $("notice").hidden = !text;
+  set($("notice"), text ?? "");
+}
+
+const now = () => Date.now() + skew;
+const firstSeries = ({ series }) => series.values().next().value;
+
+function span(ms) {
+  const s = Math.max(0, Math.round(ms / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400)} d`;
+}
+
+function theme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  $("theme").setAttribute("aria-label", dark ? "Switch to light colours" : "Switch to dark colours");
+  chart.restyle();
+}
+
+const THEME = "unhidra.theme";
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
+const chosen = () => localStorage.getItem(THEME);
+systemDark.addEventListener("change", () => chosen() ?? theme(systemDark.matches));
+$("theme").addEventListener("click", () => {
+  const dark = document.documentElement.dataset.theme !== "dark";
+  localStorage.setItem(THEME, dark ? "dark" : "light");
+  theme(dark);
+});
+theme(chosen() ? chosen() === "dark" : systemDark.matches);
+
+$("gate-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const token = $("token").value.trim();
+  $("token").value = "";
+  if (token) link.enter(token);
+});
+$("filter").addEventListener("input", () => {
+  dirty = true;
+  render();
+});
+for (const button of document.querySelectorAll("[data-window]")) {
+  button.addEventListener("click", () => {
+    windowMs = Number(button.dataset.window) * 1000;
+    for (const other of document.querySelectorAll("[data-window]")) other.setAttribute("aria-pressed", String(other === button));
+  });
+}
+
+// Four times a second is as often as anybody reads; the ages of things move once a second.
+let ticks = 0;
+setInterval(() => {
+  if (document.hidden) return;
+  if (++ticks % 4 === 0) dirty = true;
+  render();
+  chart.show([...(devices.get(selected)?.series.values() ?? [])], windowMs, now);
+}, 250);
+
+link.start();

@@ -1,0 +1,211 @@
+//! A store that holds rows in memory and commits at once: what the gateway reads, and no more.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use unhidra_core::device::{Device, Fingerprint, Standing, Suite};
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset, Partition};
+use unhidra_core::message::{Command, Reading, Uplink, UplinkKind};
+use unhidra_core::time::UnixTime;
+use unhidra_store::{Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, Store, Stored};
+
+/// The store.
+pub(crate) struct MemoryStore {
+    state: Mutex<State>,
+    committed: Vec<watch::Sender<Offset>>,
+    health: watch::Sender<Health>,
+    epoch: Epoch,
+    broken: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    logs: Vec<Vec<Reading>>,
+    devices: BTreeMap<DeviceId, Device>,
+    commands: BTreeMap<CommandId, Command>,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(partitions: u16, epoch: u64) -> Arc<Self> {
+        let logs = vec![Vec::new(); usize::from(partitions)];
+        Arc::new(Self {
+            state: Mutex::new(State { logs, ..State::default() }),
+            committed: (0..partitions).map(|_| watch::Sender::new(Offset::ZERO)).collect(),
+            health: watch::Sender::new(Health::Ready),
+            epoch: Epoch::new(epoch),
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    /// Appends rows of one device, and gives them with their places.
+    pub(crate) fn append(&self, uplinks: Vec<Uplink>) -> Vec<Arc<Reading>> {
+        let mut state = self.state();
+        let mut rows = Vec::new();
+        for uplink in uplinks {
+            let partition = self.partition_of(&uplink.device);
+            let log = &mut state.logs[usize::from(partition.get())];
+            let last = log.iter().rev().find(|row| row.uplink.device == uplink.device);
+            let prev = last.map_or(Offset::ZERO, |row| row.offset);
+            let offset = Offset::new(log.len() as u64 + 1);
+            log.push(Reading { partition, offset, prev, uplink });
+            rows.extend(log.last().cloned().map(Arc::new));
+            self.committed[usize::from(partition.get())].send_replace(offset);
+        }
+        rows
+    }
+
+    pub(crate) fn put_device(&self, id: DeviceId, tags: &[&str]) {
+        let device = Device {
+            id,
+            number: DeviceNumber::new(1),
+            identity_key: [0; 32],
+            certificate: Fingerprint([0; 32]),
+            certificate_expires: UnixTime::from_s(2_000_000_000),
+            suite: Suite::X3dh,
+            tags: tags.iter().filter_map(|tag| tag.parse().ok()).collect(),
+            class: String::new(),
+            enrolled_at: UnixTime::from_s(1_700_000_000),
+            standing: Standing::Enrolled,
+        };
+        self.state().devices.insert(id, device);
+    }
+
+    pub(crate) fn put_command(&self, command: &Command) {
+        self.state().commands.insert(command.id, command.clone());
+    }
+
+    /// Makes every read fail from now on, or no longer.
+    #[allow(dead_code, reason = "the example has no use for failure")]
+    pub(crate) fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
+    }
+
+    #[allow(dead_code, reason = "the example has no use for failure")]
+    pub(crate) fn set_health(&self, health: Health) {
+        self.health.send_replace(health);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<'a, T: Send + 'a>(&self, work: impl FnOnce(&State) -> T) -> BoxFuture<'a, Result<T, ReadError>> {
+        let result = match self.broken.load(Ordering::Relaxed) {
+            true => Err(ReadError::Unavailable),
+            false => Ok(work(&self.state())),
+        };
+        // A real read is never there at once.
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            result
+        })
+    }
+}
+
+fn page<'a>(rows: impl Iterator<Item = &'a Reading>, max: Limit) -> Page<Reading> {
+    let mut page = Page { rows: Vec::new(), more: false };
+    let mut bytes = 0;
+    for row in rows {
+        bytes += row.uplink.body.len();
+        if page.rows.len() >= max.rows || (bytes > max.bytes && !page.rows.is_empty()) {
+            page.more = true;
+            break;
+        }
+        page.rows.push(row.clone());
+    }
+    page
+}
+
+impl Store for MemoryStore {
+    fn submit(&self, batch: Batch) -> Result<(), Full> {
+        Err(Full(Box::new(batch)))
+    }
+
+    fn room(&self, _: Partition) -> Arc<Notify> {
+        Arc::new(Notify::new())
+    }
+
+    fn session(&self, _: &DeviceId) -> BoxFuture<'_, Result<Option<Stored>, ReadError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        let (device, at) = (*device, usize::from(self.partition_of(device).get()));
+        self.read(|state| {
+            page(state.logs[at].iter().filter(|row| row.uplink.device == device && row.offset > after), max)
+        })
+    }
+
+    fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        let (device, at) = (*device, usize::from(self.partition_of(device).get()));
+        let shown = move |row: &&Reading| row.uplink.device == device && row.uplink.kind != UplinkKind::Ignored;
+        self.read(|state| page(state.logs[at].iter().rev().filter(shown), max))
+    }
+
+    fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
+        self.read(|state| page(state.logs[usize::from(partition.get())].iter().filter(|row| row.offset > after), max))
+    }
+
+    fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {
+        self.committed[usize::from(partition.get())].subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    fn device(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Device>, ReadError>> {
+        self.read(|state| state.devices.get(device).cloned())
+    }
+
+    fn devices(&self, after: Option<&DeviceId>, max: usize) -> BoxFuture<'_, Result<Page<Device>, ReadError>> {
+        self.read(|state| {
+            let mut rows = state.devices.values().filter(|device| after.is_none_or(|after| device.id > *after));
+            let page = rows.by_ref().take(max).cloned().collect();
+            Page { rows: page, more: rows.next().is_some() }
+        })
+    }
+
+    fn command(&self, device: &DeviceId, id: &CommandId) -> BoxFuture<'_, Result<Option<Command>, ReadError>> {
+        self.read(|state| state.commands.get(id).filter(|command| command.device == *device).cloned())
+    }
+
+    fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
+        self.read(|state| {
+            let open = |command: &&Command| command.device == *device && !command.state.is_final();
+            state.commands.values().filter(open).cloned().collect()
+        })
+    }
+
+    fn prekeys(&self, _: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn broker_records(&self, _: BrokerTable, _: &[u8]) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>, ReadError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn partition_of(&self, device: &DeviceId) -> Partition {
+        let sum: usize = device.as_bytes().iter().map(|byte| usize::from(*byte)).sum();
+        Partition::new(u16::try_from(sum % self.committed.len()).unwrap_or_default())
+    }
+
+    fn partitions(&self) -> u16 {
+        u16::try_from(self.committed.len()).unwrap_or(u16::MAX)
+    }
+
+    fn fence(&self, _: Partition) -> Fence {
+        Fence::default()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
