@@ -19,16 +19,20 @@ use unhidra_core::time::Timestamp;
 mod assembler;
 mod decode;
 mod encode;
+mod ended;
+mod online;
 mod reason;
 mod window;
 mod wire;
 
 pub use decode::DecodeError;
+pub use ended::Ended;
 pub use reason::ReasonCode;
 pub use window::Publication;
 
-use assembler::{AssembleError, Assembler};
+use assembler::Assembler;
 use decode::{Connack, Packet};
+use online::Online;
 use window::Window;
 
 /// Messages of the server that may wait for their PUBACK at once; announced as Receive Maximum.
@@ -99,28 +103,6 @@ enum State {
     Closed,
 }
 
-struct Online {
-    in_flight_max: usize,
-    packet_len_max: usize,
-    /// Silence after which PINGREQ is due; `None` without Keep Alive.
-    ping_after: Option<Duration>,
-    last_sent_at: Timestamp,
-    last_received_at: Timestamp,
-    ping: Ping,
-    subscription: Subscription,
-}
-
-enum Ping {
-    Idle,
-    Due,
-    Sent { deadline: Timestamp },
-}
-
-enum Subscription {
-    None,
-    Asked { packet_id: u16, count: usize, deadline: Timestamp },
-}
-
 /// What a packet of the server means.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Incoming<'a> {
@@ -155,70 +137,6 @@ pub enum Incoming<'a> {
 pub struct Delivery {
     packet_id: u16,
     connection: u32,
-}
-
-/// Why a connection is over.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub enum Ended {
-    /// The server sent what is no packet.
-    #[error("the server sent what is no packet: {0}")]
-    Malformed(DecodeError),
-    /// The server sent more than was announced as Maximum Packet Size.
-    #[error("the server sent a packet of {len} bytes, at most {max} were announced")]
-    PacketTooLarge {
-        /// Bytes of the packet.
-        len: usize,
-        /// Bytes announced.
-        max: usize,
-    },
-    /// The server did not take the connection.
-    #[error("the server refused the connection: {0}")]
-    Refused(ReasonCode),
-    /// The server does not grant a topic.
-    #[error("the server refused a subscription: {0}")]
-    SubscriptionRefused(ReasonCode),
-    /// The server offers QoS 0 alone.
-    #[error("the server takes no message with QoS 1")]
-    QosNotSupported,
-    /// A packet that may not come then.
-    #[error("the server sent a packet out of turn")]
-    OutOfTurn,
-    /// An answer to something that was never asked.
-    #[error("the server answered packet {0}, which nobody sent")]
-    UnknownPacketId(u16),
-    /// More messages than the Receive Maximum allows.
-    #[error("the server sent more messages at once than was announced")]
-    ReceiveMaximumExceeded,
-    /// An answer did not come.
-    #[error("the server did not answer in time")]
-    Silent,
-    /// The server ended it.
-    #[error("the server disconnected: {0}")]
-    ByServer(ReasonCode),
-    /// This side ended it.
-    #[error("disconnected: {0}")]
-    ByDevice(ReasonCode),
-    /// The transport is gone.
-    #[error("the transport is gone")]
-    TransportLost,
-}
-
-impl Ended {
-    /// What DISCONNECT tells the server, where there is one to tell.
-    #[must_use]
-    pub const fn reason_code(self) -> Option<ReasonCode> {
-        match self {
-            Self::Malformed(error) => Some(error.reason_code()),
-            Self::PacketTooLarge { .. } => Some(ReasonCode::PACKET_TOO_LARGE),
-            Self::SubscriptionRefused(_) | Self::QosNotSupported => Some(ReasonCode::IMPLEMENTATION_SPECIFIC),
-            Self::OutOfTurn | Self::UnknownPacketId(_) => Some(ReasonCode::PROTOCOL_ERROR),
-            Self::ReceiveMaximumExceeded => Some(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED),
-            // 0x8D, Keep Alive timeout, is a server's alone (table 3-10).
-            Self::Silent => Some(ReasonCode::UNSPECIFIED_ERROR),
-            Self::ByDevice(reason) => Some(reason),
-            Self::Refused(_) | Self::ByServer(_) | Self::TransportLost => None,
-        }
-    }
 }
 
 /// Why a message was not taken.
@@ -375,8 +293,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
         if !self.control.write(|out| encode::subscribe(out, packet_id, topics)) {
             return Err(PublishError::TooLarge { len: CONTROL_LEN_MAX + 1, max: CONTROL_LEN_MAX });
         }
-        let deadline = now.saturating_add(self.options.response_timeout);
-        online.subscription = Subscription::Asked { packet_id, count: topics.len(), deadline };
+        online.subscribe(packet_id, topics.len(), now.saturating_add(self.options.response_timeout));
         Ok(())
     }
 
@@ -461,7 +378,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
             self.outgoing = Outgoing::Nothing;
         }
         if let State::Online(online) = &mut self.state {
-            online.last_sent_at = now;
+            online.sent(now);
         }
     }
 
@@ -479,9 +396,8 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
             State::Online(online) => {
                 if let Some((packet_id, reason)) = self.answers.pop_front() {
                     self.control.write(|out| encode::puback(out, packet_id, reason));
-                } else if matches!(online.ping, Ping::Due) {
+                } else if online.take_ping(now.saturating_add(self.options.response_timeout)) {
                     self.control.write(encode::pingreq);
-                    online.ping = Ping::Sent { deadline: now.saturating_add(self.options.response_timeout) };
                 } else if let Some(slot) = self.window.begin(online.in_flight_max) {
                     return Outgoing::Publish { slot, sent: 0 };
                 }
@@ -496,18 +412,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
         match &self.state {
             State::Offline | State::Closing(_) | State::Closed => None,
             State::Connecting { deadline } => Some(*deadline),
-            State::Online(online) => {
-                let ping = match online.ping {
-                    Ping::Idle => online.ping_at(),
-                    Ping::Due => None,
-                    Ping::Sent { deadline } => Some(deadline),
-                };
-                let subscription = match online.subscription {
-                    Subscription::None => None,
-                    Subscription::Asked { deadline, .. } => Some(deadline),
-                };
-                [ping, subscription].into_iter().flatten().min()
-            }
+            State::Online(online) => online.poll_timeout(),
         }
     }
 
@@ -525,15 +430,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
                 return Err(Ended::Silent);
             }
             State::Connecting { .. } => false,
-            State::Online(online) => {
-                if matches!(online.ping, Ping::Idle) && online.ping_at().is_some_and(|at| now >= at) {
-                    online.ping = Ping::Due;
-                }
-                let ping = matches!(online.ping, Ping::Sent { deadline } if now >= deadline);
-                let subscription =
-                    matches!(online.subscription, Subscription::Asked { deadline, .. } if now >= deadline);
-                ping || subscription
-            }
+            State::Online(online) => online.is_overdue(now),
         };
         if silent { Err(end(&mut self.state, Ended::Silent)) } else { Ok(()) }
     }
@@ -547,15 +444,6 @@ fn end(state: &mut State, ended: Ended) -> Ended {
         _ => State::Closed,
     };
     ended
-}
-
-impl Ended {
-    fn from_assembler(error: AssembleError, max: usize) -> Self {
-        match error {
-            AssembleError::Malformed(error) => Self::Malformed(error),
-            AssembleError::TooLarge { len } => Self::PacketTooLarge { len, max },
-        }
-    }
 }
 
 /// The client without the buffer a packet is read from.
@@ -582,7 +470,7 @@ impl<const PACKET: usize, const WINDOW: usize> Inner<'_, PACKET, WINDOW> {
             (State::Online(online), _) => online,
             _ => return Err(Ended::OutOfTurn),
         };
-        online.last_received_at = now;
+        online.received(now);
         match packet {
             Packet::Connack(_) => Err(Ended::OutOfTurn),
             Packet::Publish { packet_id: None, .. } => Ok(Step::Message { delivery: None }),
@@ -597,14 +485,8 @@ impl<const PACKET: usize, const WINDOW: usize> Inner<'_, PACKET, WINDOW> {
                 Some(publication) => Ok(Step::Acknowledged { publication, reason }),
                 None => Err(Ended::UnknownPacketId(packet_id)),
             },
-            Packet::Suback { packet_id, reasons } => suback(&mut online.subscription, packet_id, reasons),
-            Packet::Pingresp => match online.ping {
-                Ping::Sent { .. } => {
-                    online.ping = Ping::Idle;
-                    Ok(Step::Nothing)
-                }
-                Ping::Idle | Ping::Due => Err(Ended::OutOfTurn),
-            },
+            Packet::Suback { packet_id, reasons } => online.subscribed(packet_id, reasons).map(|()| Step::Subscribed),
+            Packet::Pingresp => online.pong().map(|()| Step::Nothing),
             Packet::Disconnect { reason } => Err(Ended::ByServer(reason)),
         }
     }
@@ -616,52 +498,12 @@ impl<const PACKET: usize, const WINDOW: usize> Inner<'_, PACKET, WINDOW> {
         if connack.session_present && self.options.clean_start {
             return Err(Ended::OutOfTurn);
         }
-        let keep_alive_s = connack.keep_alive_s.unwrap_or(self.options.keep_alive_s);
-        *self.state = State::Online(Online {
-            in_flight_max: usize::from(connack.receive_max),
-            packet_len_max: usize::try_from(connack.packet_len_max).unwrap_or(usize::MAX),
-            ping_after: ping_after(keep_alive_s),
-            last_sent_at: now,
-            last_received_at: now,
-            ping: Ping::Idle,
-            subscription: Subscription::None,
-        });
+        *self.state = State::Online(Online::new(&connack, self.options.keep_alive_s, now));
         if connack.qos_max == 0 {
             return Err(Ended::QosNotSupported);
         }
         self.window.rewind(connack.session_present);
         Ok(Step::Connected { session_present: connack.session_present })
-    }
-}
-
-fn suback(subscription: &mut Subscription, packet_id: u16, reasons: &[u8]) -> Result<Step, Ended> {
-    match *subscription {
-        Subscription::Asked { packet_id: asked, count, .. } if asked == packet_id => {
-            if reasons.len() != count {
-                return Err(Ended::Malformed(DecodeError::Trailing));
-            }
-            if let Some(refused) = reasons.iter().map(|code| ReasonCode(*code)).find(|code| code.is_failure()) {
-                return Err(Ended::SubscriptionRefused(refused));
-            }
-            *subscription = Subscription::None;
-            Ok(Step::Subscribed)
-        }
-        _ => Err(Ended::UnknownPacketId(packet_id)),
-    }
-}
-
-/// PINGREQ leaves after three quarters of the Keep Alive, so that a slow network does not break
-/// the promise.
-fn ping_after(keep_alive_s: u16) -> Option<Duration> {
-    (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 750))
-}
-
-impl Online {
-    /// When PINGREQ is due: after silence of either side, since a server that is gone is noticed
-    /// by what it does not answer.
-    fn ping_at(&self) -> Option<Timestamp> {
-        let quiet_since = self.last_sent_at.min(self.last_received_at);
-        self.ping_after.map(|after| quiet_since.saturating_add(after))
     }
 }
 
@@ -681,8 +523,3 @@ impl Control {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 }
-
-#[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod tests;

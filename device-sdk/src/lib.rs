@@ -1,13 +1,24 @@
 //! What firmware calls: connect, publish, receive. No `std`, no allocator, no clock, no randomness
 //! of its own.
+//!
+//! [`device::Device`] is the way in. It speaks MQTT 5 ([`client`]) to the node, seals and opens
+//! with `unhidra-e2ee`, and keeps what must survive a reset in a [`storage::Storage`]. The time is
+//! an argument, bytes go in and out, and a [`transport::Transport`] is driven by
+//! [`poll_turn`](device::Device::poll_turn).
 #![no_std]
-
-#[cfg(test)]
-extern crate std;
 
 pub mod backoff;
 pub mod client;
+pub mod device;
 pub mod outbox;
 pub mod storage;
 pub mod topics;
 pub mod transport;
+
+mod clock;
+mod secure;
+
+pub use secure::{Identity, LoadError};
+pub use unhidra_e2ee::identity::{IdentityKey, IdentityKeyError, IdentitySecret};
+pub use unhidra_e2ee::plaintext::Status;
+pub use unhidra_e2ee::suite::Suite;

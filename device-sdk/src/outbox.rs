@@ -14,6 +14,7 @@ use heapless::{String, Vec};
 use thiserror::Error;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
+use unhidra_e2ee::plaintext::Status;
 
 use crate::client::{Publication, Qos, RECEIVE_MAX, ReasonCode};
 
@@ -64,7 +65,7 @@ pub enum QueueError {
 pub(crate) enum Content {
     Reading,
     Event,
-    Receipt { command: CommandId, status: u8 },
+    Receipt { command: CommandId, status: Status },
 }
 
 /// A message that waits. `BODY` bounds its body in bytes.
@@ -199,21 +200,39 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         }
     }
 
-    /// What the application has not heard yet, oldest first. A message that is done leaves with it.
-    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
-        let untold = |slot: &&mut Option<Entry<BODY>>| {
-            let state = slot.as_ref().map(|entry| entry.state);
-            matches!(state, Some(State::Done | State::Refused { told: false, .. }))
-        };
-        let slot = self.slots.iter_mut().filter(untold).min_by_key(|slot| slot.as_ref().map(|entry| entry.order))?;
-        let entry = slot.as_mut()?;
-        let id = entry.id;
-        if let State::Refused { reason, told, .. } = &mut entry.state {
-            *told = true;
-            return Some(Outcome::Refused(id, *reason));
+    /// The message cannot be sent as things are, and waits like one that was refused.
+    pub(crate) fn refused(&mut self, id: ReadingId, reason: ReasonCode, session: u32, now: Timestamp) {
+        for entry in self.slots.iter_mut().flatten().filter(|entry| entry.id == id) {
+            entry.state = State::Refused { at: now, session, reason, told: false };
         }
-        *slot = None;
-        Some(Outcome::Acknowledged(id))
+    }
+
+    /// What the application has not heard yet, oldest first. A message that is done leaves with it.
+    /// Of receipts it hears nothing.
+    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
+        loop {
+            let untold = |slot: &&mut Option<Entry<BODY>>| {
+                let state = slot.as_ref().map(|entry| entry.state);
+                matches!(state, Some(State::Done | State::Refused { told: false, .. }))
+            };
+            let slot =
+                self.slots.iter_mut().filter(untold).min_by_key(|slot| slot.as_ref().map(|entry| entry.order))?;
+            let entry = slot.as_mut()?;
+            let (id, is_told_of) = (entry.id, entry.is_reading());
+            let outcome = match &mut entry.state {
+                State::Refused { reason, told, .. } => {
+                    *told = true;
+                    Outcome::Refused(id, *reason)
+                }
+                State::Waiting | State::Sent { .. } | State::Done => {
+                    *slot = None;
+                    Outcome::Acknowledged(id)
+                }
+            };
+            if is_told_of {
+                return Some(outcome);
+            }
+        }
     }
 
     /// How many messages are here, sent ones included.
@@ -244,13 +263,32 @@ fn parse_name(name: &str, content: Content) -> Result<String<NAME_LEN_MAX>, Queu
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
-    use crate::client::testing::publication;
+    use crate::client::{Client, ClientOptions};
+    use unhidra_core::ids::DeviceId;
 
     type Small = Outbox<{ RECEIVE_MAX + 2 }, 8>;
 
     const NOW: Timestamp = Timestamp::from_ms(1_000_000);
     const REFUSED: ReasonCode = ReasonCode::IMPLEMENTATION_SPECIFIC;
+
+    /// The `nth` publication of a client, from 1.
+    fn publication(nth: usize) -> Publication {
+        let options = ClientOptions {
+            client_id: DeviceId::parse("d").expect("a device id"),
+            clean_start: true,
+            session_expiry_s: 0,
+            keep_alive_s: 0,
+            response_timeout: Duration::from_secs(1),
+        };
+        let mut client = Client::<64, 8>::new(options);
+        client.open(NOW);
+        assert!(client.handle_bytes(&mut &[0x20, 3, 0, 0, 0][..], NOW).is_ok());
+        let made = (0..nth).map(|_| client.publish("t", Qos::AtLeastOnce, b"").expect("a slot"));
+        made.last().expect("at least one")
+    }
 
     fn push(outbox: &mut Small, id: u64) -> Result<Option<ReadingId>, QueueError> {
         outbox.push(ReadingId(id), Content::Reading, "t", b"1", None, Qos::AtLeastOnce)
@@ -289,7 +327,7 @@ mod tests {
     #[test]
     fn a_receipt_finds_room_where_no_reading_does() {
         let mut outbox = filled(WhenFull::RefuseNew);
-        let receipt = Content::Receipt { command: CommandId::new([7; 16]), status: 1 };
+        let receipt = Content::Receipt { command: CommandId::new([7; 16]), status: Status::Done };
         for id in 0..RECEIVE_MAX as u64 {
             assert_eq!(outbox.push(ReadingId(10 + id), receipt, "", b"", None, Qos::AtLeastOnce), Ok(None));
         }

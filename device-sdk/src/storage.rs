@@ -2,14 +2,22 @@
 //!
 //! | record | holds | bytes |
 //! | --- | --- | --- |
-//! | [`Record::Session`] x 2 | one session each: the present one and the one before it | at most [`SESSION_LEN_MAX`] |
+//! | [`Record::Session`] x 2 | one session each: the present one and the one before it | at most [`RECORD_LEN_MAX`], usually 254 |
+//! | [`Record::Receive`] x 2 | what has become of its receiving chain since | 45 |
+//! | [`Record::Send`] x 2 | what has become of its sending chain since | 41 |
 //! | [`Record::Opened`] x 32 | sequence(8) key(4) N(4) tag(4) of a message opened last | 20 |
 //! | [`Record::Command`] x 64 | sequence(8) command id(16) | 24 |
 //!
-//! A message that is opened or a lease that is taken writes one session record; a command adds
-//! one of 20 and one of 24 bytes. Nothing is ever deleted.
+//! A lease in the middle of a chain writes 41 bytes, a message opened in order 45 and 20, a
+//! command 24 more. Nothing is ever deleted: a chain's record that its session has overtaken, or
+//! that is of the session before, is known by its ratchet key and number and not used.
 
 use unhidra_core::durable::{Durable, DurableSource};
+use unhidra_e2ee::role::DeviceRole;
+use unhidra_e2ee::session::Session;
+
+/// The most bytes of a record: a session with all its skipped keys and its head.
+pub const RECORD_LEN_MAX: usize = Session::<DeviceRole>::ENCODED_LEN_MAX;
 
 /// Names a record.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -17,6 +25,10 @@ pub enum Record {
     /// One of two sessions. A new session takes the place of the older one in one write, so that
     /// no reset finds none.
     Session(Half),
+    /// The receiving chain of that session, ahead of it.
+    Receive(Half),
+    /// The sending chain of that session, ahead of it.
+    Send(Half),
     /// A place among the [`OPENED`] messages opened last.
     Opened(u8),
     /// A place among the [`COMMANDS`] command ids seen last.
@@ -51,7 +63,7 @@ pub const COMMANDS: u8 = 64;
 
 impl Record {
     /// How many records there are.
-    pub const COUNT: u8 = 2 + OPENED + COMMANDS;
+    pub const COUNT: u8 = 6 + OPENED + COMMANDS;
 
     /// A number for each record, from 0, for media that have keys or places instead of names. It
     /// never changes.
@@ -60,8 +72,12 @@ impl Record {
         match self {
             Self::Session(Half::A) => 0,
             Self::Session(Half::B) => 1,
-            Self::Opened(at) => 2 + at % OPENED,
-            Self::Command(at) => 2 + OPENED + at % COMMANDS,
+            Self::Receive(Half::A) => 2,
+            Self::Receive(Half::B) => 3,
+            Self::Send(Half::A) => 4,
+            Self::Send(Half::B) => 5,
+            Self::Opened(at) => 6 + at % OPENED,
+            Self::Command(at) => 6 + OPENED + at % COMMANDS,
         }
     }
 }
@@ -130,12 +146,15 @@ impl<S: Storage> Vault<S> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use std::collections::BTreeSet;
 
     #[test]
     fn every_record_has_a_number_of_its_own() {
-        let sessions = [Record::Session(Half::A), Record::Session(Half::B)].into_iter();
+        let of_a_half = |half| [Record::Session(half), Record::Receive(half), Record::Send(half)];
+        let sessions = [Half::A, Half::B].into_iter().flat_map(of_a_half);
         let all = sessions.chain((0..OPENED).map(Record::Opened)).chain((0..COMMANDS).map(Record::Command));
         let numbers: BTreeSet<_> = all.map(Record::index).collect();
         assert_eq!(numbers.into_iter().collect::<std::vec::Vec<_>>(), (0..Record::COUNT).collect::<std::vec::Vec<_>>());

@@ -93,6 +93,8 @@ impl<const N: usize> Assembler<N> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use proptest::prelude::*;
     use std::vec::Vec;

@@ -113,6 +113,8 @@ fn begin(out: &mut [u8], first: u8, len: usize) -> Result<Writer<'_>, NoRoom> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     fn written(write: impl FnOnce(&mut [u8]) -> Result<usize, NoRoom>) -> std::vec::Vec<u8> {

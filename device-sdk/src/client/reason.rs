@@ -25,6 +25,8 @@ impl ReasonCode {
     pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     /// A packet larger than the Maximum Packet Size.
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
+    /// As much as may be waits already.
+    pub const QUOTA_EXCEEDED: Self = Self(0x97);
 
     /// Whether it says that it did not go well.
     #[must_use]

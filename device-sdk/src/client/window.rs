@@ -150,6 +150,8 @@ impl<const PACKET: usize, const SLOTS: usize> Window<PACKET, SLOTS> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use std::vec::Vec;
 

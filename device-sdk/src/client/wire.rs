@@ -167,6 +167,8 @@ impl<'a> Writer<'a> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -1,9 +1,13 @@
 //! The client against a scripted server: what it must answer, and what it must not stand.
 
-use super::*;
+use std::time::Duration;
+
 use proptest::prelude::*;
-use std::vec;
-use std::vec::Vec;
+use unhidra_core::ids::DeviceId;
+use unhidra_core::time::Timestamp;
+use unhidra_device_sdk::client::{
+    Client, ClientOptions, Delivery, Ended, Incoming, Publication, PublishError, Qos, RECEIVE_MAX, ReasonCode,
+};
 
 type Small = Client<256, 4>;
 

@@ -1,0 +1,579 @@
+//! The device: what firmware holds, feeds and asks.
+//!
+//! ```text
+//!             publish, answer                       poll_event
+//! firmware ---------------------> outbox    inbox -------------------> firmware
+//!                                   |         ^
+//!                              seal |         | open
+//!                                   v         |
+//! transport <--- poll_transmit --- client --- handle_bytes <--- transport
+//! ```
+//!
+//! [`connected`](Device::connected) and [`disconnected`](Device::disconnected) say how the
+//! transport is; [`poll_turn`](Device::poll_turn) does the rest over a
+//! [`Transport`](crate::transport::Transport).
+
+use core::num::NonZeroU8;
+use core::time::Duration;
+
+use heapless::{Deque, String, Vec};
+use rand_core::CryptoRng;
+use unhidra_core::ids::CommandId;
+use unhidra_core::time::{Timestamp, UnixTime};
+use unhidra_e2ee::envelope::{HEAD_LEN, MESSAGE_OVERHEAD};
+use unhidra_e2ee::plaintext::{Kind, Plaintext, Status};
+
+use crate::backoff::{Backoff, BackoffOptions};
+use crate::client::{
+    Client, ClientOptions, Delivery, Ended, Incoming, Publication, PublishError, Qos, RECEIVE_MAX, ReasonCode,
+};
+use crate::clock::WallClock;
+use crate::outbox::{Content, Entry, NAME_LEN_MAX, Outbox, Outcome, QueueError, ReadingId, WhenFull};
+use crate::secure::{Identity, LoadError, SealFault, Secure};
+use crate::storage::Storage;
+use crate::topics::{Prefix, Row, TOPIC_LEN_MAX, Topics};
+
+mod event;
+mod inbox;
+mod prekeys;
+mod turn;
+
+pub use event::{CommandTicket, Event, Fault, NotAnswered, Queued, Stats};
+pub use turn::Turn;
+
+use inbox::{Inbox, Took};
+use prekeys::Prekeys;
+
+/// How the device behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the topics begin with.
+    pub prefix: Prefix,
+    /// The longest silence promised to the node; 0 promises nothing.
+    pub keep_alive_s: u16,
+    /// How long the node's broker keeps the MQTT session after a connection ends; 0 asks for a new
+    /// one each time.
+    pub session_expiry_s: u32,
+    /// How long an answer to CONNECT, SUBSCRIBE or PINGREQ may take.
+    pub response_timeout: Duration,
+    /// Message numbers reserved by one write: 32 suits most; 1 where RAM does not outlive a
+    /// reading.
+    pub lease: NonZeroU8,
+    /// What is done with a new reading when as many wait as may.
+    pub when_full: WhenFull,
+    /// How long to wait before dialling again.
+    pub backoff: BackoffOptions,
+}
+
+/// The device. Every bound is a parameter: `SLOTS` messages wait in the outbox (of which
+/// [`RECEIVE_MAX`] are kept for receipts), each with a body of at most `BODY` bytes; `WINDOW`
+/// sealed ones are on their way; no packet has more than `PACKET` bytes either way, which
+/// [`packet_len`] computes.
+pub struct Device<S, R, const SLOTS: usize, const BODY: usize, const WINDOW: usize, const PACKET: usize> {
+    client: Client<PACKET, WINDOW>,
+    outbox: Outbox<SLOTS, BODY>,
+    secure: Secure<S>,
+    topics: Topics,
+    rng: R,
+    clock: WallClock,
+    backoff: Backoff,
+    link: Link,
+    prekeys: Prekeys,
+    /// The node asked for a new session: nothing is sealed in the present one.
+    must_begin: bool,
+    /// The node's messages are beyond reach: a new session is due when one may begin.
+    should_begin: bool,
+    commands: Deque<Waiting<BODY>, RECEIVE_MAX>,
+    /// The command the application was shown last.
+    shown: Option<Waiting<BODY>>,
+    news: Deque<News, NEWS_MAX>,
+    next_id: u64,
+    plaintext: [u8; PACKET],
+    sealed: [u8; PACKET],
+    stats: Stats,
+    /// A write failed: what is in memory may be ahead of storage.
+    stopped: bool,
+}
+
+/// News the application has not taken; of more than these the oldest are dropped, since the
+/// newest say how things are.
+const NEWS_MAX: usize = 8;
+
+/// The bytes of the largest packet of a device whose bodies have at most `body` bytes.
+#[must_use]
+pub const fn packet_len(body: usize) -> usize {
+    // Fixed header, topic, packet identifier, no properties.
+    const PUBLISH_OVERHEAD: usize = 5 + 2 + TOPIC_LEN_MAX + 2 + 1;
+    PUBLISH_OVERHEAD + HEAD_LEN + MESSAGE_OVERHEAD + padded_len(body + MAP_OVERHEAD)
+}
+
+/// What the map around a body can add: kind, name, device time, lengths, command id, status,
+/// expiry, reading id (e2ee/PROTOCOL.md section 6).
+const MAP_OVERHEAD: usize = 3 + (3 + NAME_LEN_MAX) + 10 + 6 + 18 + 2 + 10 + 10;
+
+const fn padded_len(map: usize) -> usize {
+    let least = map + 1;
+    match least {
+        0..=64 => 64,
+        65..=128 => 128,
+        129..=256 => 256,
+        257..=512 => 512,
+        _ => least.div_ceil(1024) * 1024,
+    }
+}
+
+/// How the transport is.
+#[derive(Debug)]
+enum Link {
+    Down { dial_at: Timestamp },
+    Up { since: Timestamp, subscribed: bool, ended: Option<Ended> },
+}
+
+struct Waiting<const BODY: usize> {
+    delivery: Option<Delivery>,
+    id: CommandId,
+    name: String<NAME_LEN_MAX>,
+    body: Vec<u8, BODY>,
+    expires_at: Option<UnixTime>,
+}
+
+enum News {
+    Connected { session_present: bool },
+    NewSession { counter: u32 },
+    Disconnected { why: Ended, dial_at: Timestamp },
+}
+
+impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WINDOW: usize, const PACKET: usize>
+    Device<S, R, SLOTS, BODY, WINDOW, PACKET>
+{
+    const BUFFERS_FIT: () =
+        assert!(PACKET >= packet_len(BODY) && WINDOW >= 1, "PACKET is less than packet_len(BODY), or WINDOW is 0");
+
+    /// Opens the device: reads what survived, and connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] says what of the storage cannot be used.
+    pub fn open(
+        settings: Settings,
+        identity: Identity,
+        medium: S,
+        mut rng: R,
+        now: Timestamp,
+    ) -> Result<Self, LoadError<S::Error>> {
+        const { Self::BUFFERS_FIT };
+        let options = ClientOptions {
+            client_id: identity.device,
+            clean_start: settings.session_expiry_s == 0,
+            session_expiry_s: settings.session_expiry_s,
+            keep_alive_s: settings.keep_alive_s,
+            response_timeout: settings.response_timeout,
+        };
+        let topics = Topics::new(settings.prefix, identity.device);
+        let secure = Secure::load(identity, settings.lease, medium)?;
+        // Ids of one boot follow one another; those of two boots do not meet.
+        let next_id = rng.next_u64();
+        Ok(Self {
+            client: Client::new(options),
+            outbox: Outbox::new(settings.when_full),
+            secure,
+            topics,
+            rng,
+            clock: WallClock::default(),
+            backoff: Backoff::new(settings.backoff),
+            link: Link::Down { dial_at: now },
+            prekeys: Prekeys::Idle,
+            must_begin: false,
+            should_begin: false,
+            commands: Deque::new(),
+            shown: None,
+            news: Deque::new(),
+            next_id,
+            plaintext: [0; PACKET],
+            sealed: [0; PACKET],
+            stats: Stats::default(),
+            stopped: false,
+        })
+    }
+
+    /// Sets the calendar. A device without a clock learns the time from the node.
+    pub fn set_time(&mut self, unix: UnixTime, now: Timestamp) {
+        self.clock.set(unix, now);
+    }
+
+    /// The calendar, if the device knows it.
+    #[must_use]
+    pub fn time(&self, now: Timestamp) -> Option<UnixTime> {
+        self.clock.unix(now)
+    }
+
+    /// Takes a reading. It waits as plaintext until there is a connection, and leaves the outbox
+    /// when the node has it durably (at QoS 0 when it was sent).
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] says why it was not taken.
+    pub fn publish(&mut self, name: &str, body: &[u8], qos: Qos, now: Timestamp) -> Result<Queued, QueueError> {
+        self.queue(Content::Reading, name, body, qos, now)
+    }
+
+    /// Takes an event: something that happened, rather than a measured value.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] says why it was not taken.
+    pub fn report(&mut self, name: &str, body: &[u8], qos: Qos, now: Timestamp) -> Result<Queued, QueueError> {
+        self.queue(Content::Event, name, body, qos, now)
+    }
+
+    /// Answers a command.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAnswered`] gives the ticket back where the receipt was not taken.
+    pub fn answer(
+        &mut self,
+        ticket: CommandTicket,
+        status: Status,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<(), NotAnswered> {
+        let content = Content::Receipt { command: ticket.0, status };
+        match self.queue(content, "", body, Qos::AtLeastOnce, now) {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(NotAnswered { cause, ticket }),
+        }
+    }
+
+    fn queue(
+        &mut self,
+        content: Content,
+        name: &str,
+        body: &[u8],
+        qos: Qos,
+        now: Timestamp,
+    ) -> Result<Queued, QueueError> {
+        let reading = ReadingId(self.next_id);
+        let dropped = self.outbox.push(reading, content, name, body, self.clock.unix(now), qos)?;
+        self.next_id = self.next_id.wrapping_add(1);
+        Ok(Queued { reading, dropped })
+    }
+
+    /// How many messages the node does not have yet, those on their way included.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// When to dial; `None` while the transport is up.
+    #[must_use]
+    pub const fn dial_at(&self) -> Option<Timestamp> {
+        match self.link {
+            Link::Down { dial_at } => Some(dial_at),
+            Link::Up { .. } => None,
+        }
+    }
+
+    /// The transport is up.
+    pub fn connected(&mut self, now: Timestamp) {
+        self.client.open(now);
+        self.prekeys = Prekeys::Idle;
+        self.link = Link::Up { since: now, subscribed: false, ended: None };
+    }
+
+    /// The transport is gone, or dialling failed.
+    pub fn disconnected(&mut self, now: Timestamp) {
+        self.client.closed();
+        let (up_since, ended) = match self.link {
+            Link::Up { since, ended, .. } => (Some(since), Some(ended.unwrap_or(Ended::TransportLost))),
+            Link::Down { .. } => (None, None),
+        };
+        let dial_at = self.backoff.dial_at(up_since, now, &mut self.rng);
+        self.link = Link::Down { dial_at };
+        if let Some(why) = ended {
+            self.tell(News::Disconnected { why, dial_at });
+        }
+    }
+
+    /// Says DISCONNECT; the connection is over when that has left.
+    pub fn disconnect(&mut self) {
+        self.client.disconnect(ReasonCode::SUCCESS);
+        self.ended(Ended::ByDevice(ReasonCode::SUCCESS));
+    }
+
+    /// Whether nothing more is to be sent or read, so that the transport can be closed.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.client.is_finished()
+    }
+
+    /// Bytes have arrived. Whatever they are, at worst they end the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]: the device has stopped.
+    pub fn handle_bytes(&mut self, mut bytes: &[u8], now: Timestamp) -> Result<(), Fault<S::Error>> {
+        self.running()?;
+        loop {
+            let took = match self.client.handle_bytes(&mut bytes, now) {
+                Ok(None) => return Ok(()),
+                Err(ended) => {
+                    self.ended(ended);
+                    return Ok(());
+                }
+                Ok(Some(Incoming::Message { topic, payload, delivery })) => {
+                    let mut inbox = Inbox {
+                        secure: &mut self.secure,
+                        topics: &self.topics,
+                        prekeys: &mut self.prekeys,
+                        clock: &mut self.clock,
+                        rng: &mut self.rng,
+                        out: &mut self.plaintext,
+                        stats: &mut self.stats,
+                        commands: &mut self.commands,
+                        wants_session: self.must_begin || self.should_begin,
+                    };
+                    inbox.take(topic, payload, delivery, now)
+                }
+                Ok(Some(Incoming::Connected { session_present })) => {
+                    self.subscribe(session_present, now);
+                    continue;
+                }
+                Ok(Some(Incoming::Subscribed)) => {
+                    if let Link::Up { subscribed, .. } = &mut self.link {
+                        *subscribed = true;
+                    }
+                    continue;
+                }
+                Ok(Some(Incoming::Acknowledged { publication, reason })) => {
+                    self.acknowledged(publication, reason, now);
+                    continue;
+                }
+            };
+            self.follow(took, now)?;
+        }
+    }
+
+    fn subscribe(&mut self, session_present: bool, now: Timestamp) {
+        let (commands, prekeys) = (self.topics.topic(Row::Commands), self.topics.topic(Row::Prekeys));
+        // The client is online, and two topics of the longest kind fit.
+        let _ = self.client.subscribe(&[&commands, &prekeys], now);
+        self.tell(News::Connected { session_present });
+    }
+
+    fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) {
+        self.stats.refused += u64::from(reason.is_failure());
+        self.prekeys.acknowledged(publication, reason, now);
+        self.outbox.acknowledged(publication, reason, now);
+    }
+
+    /// Does what follows from a message of the node.
+    fn follow(&mut self, took: Took<S::Error>, now: Timestamp) -> Result<(), Fault<S::Error>> {
+        match took {
+            Took::Answered { delivery, reason } => self.reply(delivery, reason),
+            // PUBACK leaves when the application has taken the command.
+            Took::Kept => {}
+            Took::Receipt { delivery, command, status } => {
+                self.reply(delivery, ReasonCode::SUCCESS);
+                // Where the outbox has no room left, the node hears nothing: it has its own expiry.
+                let _ = self.queue(Content::Receipt { command, status }, "", b"", Qos::AtLeastOnce, now);
+            }
+            Took::NewSession { delivery, counter } => {
+                (self.must_begin, self.should_begin) = (false, false);
+                self.reply(delivery, ReasonCode::SUCCESS);
+                self.tell(News::NewSession { counter });
+                self.say_something(now);
+            }
+            Took::Reset { delivery } => {
+                self.must_begin = true;
+                self.reply(delivery, ReasonCode::SUCCESS);
+            }
+            Took::OutOfReach { delivery } => {
+                self.should_begin = true;
+                self.reply(delivery, ReasonCode::IMPLEMENTATION_SPECIFIC);
+            }
+            Took::Storage(error) => {
+                self.stopped = true;
+                return Err(Fault::Storage(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The node learns of a session by its first message, so there must be one: only then can it
+    /// send commands.
+    fn say_something(&mut self, now: Timestamp) {
+        if self.outbox.next(self.secure.session_counter(), now).is_none() {
+            // A full outbox has something to say, so this does not fail where it matters.
+            let _ = self.queue(Content::Event, "session", b"", Qos::AtLeastOnce, now);
+        }
+    }
+
+    fn reply(&mut self, delivery: Option<Delivery>, reason: ReasonCode) {
+        if let Some(delivery) = delivery {
+            self.client.acknowledge(delivery, reason);
+        }
+    }
+
+    /// The bytes to send next: the same again until [`transmitted`](Self::transmitted) says how
+    /// many of them have left. What waits is sealed here, since only now there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]: the device has stopped.
+    pub fn poll_transmit(&mut self, now: Timestamp) -> Result<Option<&[u8]>, Fault<S::Error>> {
+        self.running()?;
+        if matches!(self.link, Link::Up { subscribed: true, ended: None, .. }) {
+            self.ask_for_bundle(now);
+            self.seal_waiting(now)?;
+        }
+        Ok(self.client.poll_transmit(now))
+    }
+
+    /// The first `count` bytes that [`poll_transmit`](Self::poll_transmit) gave have left.
+    pub fn transmitted(&mut self, count: usize, now: Timestamp) {
+        self.client.transmitted(count, now);
+    }
+
+    fn ask_for_bundle(&mut self, now: Timestamp) {
+        let unix = self.clock.unix_or_uptime(now);
+        let sessions = self.secure.sessions();
+        let wanted = self.must_begin
+            || sessions.restart_due(unix)
+            || (self.should_begin && sessions.may_restart(unix))
+            || !self.clock.is_known();
+        if wanted && self.prekeys.may_ask(now) && self.client.has_room() {
+            let suite = self.secure.identity().suite;
+            let request = self.prekeys.ask(suite, now, &mut self.rng);
+            let asked = self.client.publish(&self.topics.topic(Row::PrekeysGet), Qos::AtLeastOnce, &request);
+            self.prekeys.asked(asked.ok(), now);
+        }
+    }
+
+    fn seal_waiting(&mut self, now: Timestamp) -> Result<(), Fault<S::Error>> {
+        let topic = self.topics.topic(Row::Messages);
+        let payload_len_max = self.client.payload_len_max(&topic);
+        while !self.must_begin && self.client.has_room() {
+            let session = self.secure.session_counter();
+            let Some(entry) = self.outbox.next(session, now) else { break };
+            let (id, qos) = (entry.id, entry.qos);
+            let padded = plaintext_of(entry).encode_padded(&mut self.plaintext);
+            let plaintext = padded.ok().and_then(|len| self.plaintext.get(..len)).unwrap_or_default();
+            let Some(sealed_len) = self.secure.sealed_len(plaintext.len()) else { break };
+            if plaintext.is_empty() || sealed_len > payload_len_max {
+                // The node's own bound: another connection may have another.
+                self.outbox.refused(id, ReasonCode::PACKET_TOO_LARGE, session, now);
+                continue;
+            }
+            let unix = self.clock.unix_or_uptime(now);
+            let sealed = match self.secure.seal(plaintext, &mut self.sealed, unix, &mut self.rng) {
+                Ok(sealed) => sealed,
+                Err(SealFault::Storage(error)) => {
+                    self.stopped = true;
+                    return Err(Fault::Storage(error));
+                }
+                Err(SealFault::NoSession) => break,
+                Err(SealFault::Spent) => {
+                    // Only a new session goes on.
+                    self.must_begin = true;
+                    break;
+                }
+            };
+            self.stats.sealed += 1;
+            match self.client.publish(&topic, qos, sealed) {
+                Ok(publication) => self.outbox.sent(id, publication, session),
+                // There was room and it fits, so this is never taken; the number would be wasted
+                // and the reading sealed anew.
+                Err(PublishError::Full | PublishError::TooLarge { .. } | PublishError::NotConnected) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        match self.link {
+            Link::Down { dial_at } => Some(dial_at),
+            Link::Up { .. } => [self.client.poll_timeout(), self.prekeys.poll_timeout(), self.outbox.next_at()]
+                .into_iter()
+                .flatten()
+                .min(),
+        }
+    }
+
+    /// Time has passed. Then [`poll_transmit`](Self::poll_transmit) may have something.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.prekeys.handle_timeout(now);
+        if let Err(ended) = self.client.handle_timeout(now) {
+            self.ended(ended);
+        }
+    }
+
+    /// What happened since.
+    pub fn poll_event(&mut self) -> Option<Event<'_>> {
+        if let Some(news) = self.news.pop_front() {
+            return Some(match news {
+                News::Connected { session_present } => Event::Connected { session_present },
+                News::NewSession { counter } => Event::NewSession { counter },
+                News::Disconnected { why, dial_at } => Event::Disconnected { why, dial_at },
+            });
+        }
+        if let Some(mut command) = self.commands.pop_front() {
+            let delivery = command.delivery.take();
+            self.reply(delivery, ReasonCode::SUCCESS);
+            let Waiting { id, name, body, expires_at, .. } = self.shown.insert(command);
+            return Some(Event::Command { ticket: CommandTicket(*id), name, body, expires_at: *expires_at });
+        }
+        Some(match self.outbox.take_outcome()? {
+            Outcome::Acknowledged(reading) => Event::Acknowledged(reading),
+            Outcome::Refused(reading, reason) => Event::Refused { reading, reason },
+        })
+    }
+
+    /// Ends the device and gives its medium back, for tests and for a restart after a [`Fault`].
+    pub fn into_medium(self) -> S {
+        self.secure.into_medium()
+    }
+
+    const fn running(&self) -> Result<(), Fault<S::Error>> {
+        if self.stopped { Err(Fault::Stopped) } else { Ok(()) }
+    }
+
+    fn ended(&mut self, why: Ended) {
+        if let Link::Up { ended: ended @ None, .. } = &mut self.link {
+            *ended = Some(why);
+        }
+    }
+
+    fn tell(&mut self, news: News) {
+        if self.news.is_full() {
+            self.news.pop_front();
+        }
+        let _ = self.news.push_back(news);
+    }
+}
+
+/// What an entry says, as a plaintext.
+fn plaintext_of<const BODY: usize>(entry: &Entry<BODY>) -> Plaintext<'_> {
+    let (kind, command_id, status) = match entry.content {
+        Content::Reading => (Kind::Reading, None, None),
+        Content::Event => (Kind::Event, None, None),
+        Content::Receipt { command, status } => (Kind::Receipt, Some(command), Some(status)),
+    };
+    Plaintext {
+        name: (!entry.name.is_empty()).then_some(entry.name.as_str()),
+        device_time: entry.device_time,
+        body: Some(&entry.body),
+        command_id,
+        status,
+        reading_id: (kind == Kind::Reading).then_some(entry.id.0),
+        ..Plaintext::new(kind)
+    }
+}

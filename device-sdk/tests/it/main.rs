@@ -1,0 +1,5 @@
+//! The device from outside: its MQTT client against a scripted server, and the whole of it against
+//! a node's double, over power cuts.
+#![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
+
+mod client;
