@@ -1,0 +1,15 @@
+//! What the rules of e2ee/PROTOCOL.md come to between two sides.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod pair;
+
+mod bounds;
+mod envelopes;
+mod handshakes;
+mod leases;
+mod oracle;
+mod plaintexts;
+mod random;
+mod records;
+mod resets;
+mod tampering;
