@@ -13,7 +13,7 @@ use crate::folder::Layout;
 use crate::tls::{self, TlsError};
 
 /// The keys that take effect without a restart. What the files they name hold does so too.
-const LIVE: [&str; 5] = ["pki.ca", "pki.certificate", "pki.key", "pki.names", "pki.node_validity_days"];
+const LIVE: [&str; 6] = ["pki.ca", "pki.ca_key", "pki.certificate", "pki.key", "pki.names", "pki.node_validity_days"];
 
 /// A key whose value is another one now.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Change {
 pub struct Reloaded {
     /// What the node runs with from now on: the running configuration and its live keys anew.
     pub loaded: Loaded,
+    /// The certificates, for whoever enrols devices.
+    pub pki: Pki,
     /// What the MQTT listener offers from now on.
     pub tls: Arc<ServerConfig>,
     /// Keys that take effect now.
@@ -64,8 +66,9 @@ impl Sources {
         let (applied, restart) =
             changes(&running.table, &found.table).into_iter().partition(|change| LIVE.contains(&change.key.as_str()));
         let loaded = running.with_live_keys_of(&found)?;
-        let tls = tls::server_config(&Pki::open(&loaded.config.pki, &layout.pki(), now)?)?;
-        Ok(Reloaded { loaded, tls, applied, restart })
+        let pki = Pki::open(&loaded.config.pki, &layout.pki(), now)?;
+        let tls = tls::server_config(&pki)?;
+        Ok(Reloaded { loaded, pki, tls, applied, restart })
     }
 }
 
