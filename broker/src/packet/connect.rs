@@ -118,9 +118,10 @@ impl Connect {
 
     fn flags(&self) -> u8 {
         let bit = |on: bool, flag: u8| if on { flag } else { 0 };
-        let will = self.will.as_ref().map_or(0, |will| {
-            WILL | will.qos.as_bits() << WILL_QOS_SHIFT | bit(will.retain, WILL_RETAIN)
-        });
+        let will = self
+            .will
+            .as_ref()
+            .map_or(0, |will| WILL | will.qos.as_bits() << WILL_QOS_SHIFT | bit(will.retain, WILL_RETAIN));
         bit(self.clean_start, CLEAN_START)
             | will
             | bit(self.user_name.is_some(), USER_NAME)

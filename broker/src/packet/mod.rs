@@ -99,6 +99,16 @@ impl QoS {
 pub struct PacketId(NonZeroU16);
 
 impl PacketId {
+    pub(crate) const FIRST: Self = Self(NonZeroU16::MIN);
+
+    /// The one after it; after the last the first.
+    pub(crate) const fn next(self) -> Self {
+        match self.0.checked_add(1) {
+            Some(number) => Self(number),
+            None => Self::FIRST,
+        }
+    }
+
     /// The identifier of a number, if it is not 0.
     #[must_use]
     pub fn new(number: u16) -> Option<Self> {

@@ -235,13 +235,33 @@ impl Property {
         })
     }
 
-    fn encode(&self, out: &mut BytesMut) {
+    /// Appends the identifier and the value.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         varint::write(u32::from(self.identifier()), out);
         match self {
-            Self::PayloadFormatIndicator(bit) | Self::RequestProblemInformation(bit) | Self::RequestResponseInformation(bit) | Self::MaximumQos(bit) | Self::RetainAvailable(bit) | Self::WildcardSubscriptionAvailable(bit) | Self::SubscriptionIdentifierAvailable(bit) | Self::SharedSubscriptionAvailable(bit) => out.put_u8(u8::from(*bit)),
-            Self::MessageExpiryInterval(number) | Self::SessionExpiryInterval(number) | Self::WillDelayInterval(number) | Self::MaximumPacketSize(number) => out.put_u32(*number),
-            Self::ServerKeepAlive(number) | Self::ReceiveMaximum(number) | Self::TopicAliasMaximum(number) | Self::TopicAlias(number) => out.put_u16(*number),
-            Self::ContentType(text) | Self::ResponseTopic(text) | Self::AssignedClientIdentifier(text) | Self::AuthenticationMethod(text) | Self::ResponseInformation(text) | Self::ServerReference(text) | Self::ReasonString(text) => put_prefixed(out, text.as_bytes()),
+            Self::PayloadFormatIndicator(bit)
+            | Self::RequestProblemInformation(bit)
+            | Self::RequestResponseInformation(bit)
+            | Self::MaximumQos(bit)
+            | Self::RetainAvailable(bit)
+            | Self::WildcardSubscriptionAvailable(bit)
+            | Self::SubscriptionIdentifierAvailable(bit)
+            | Self::SharedSubscriptionAvailable(bit) => out.put_u8(u8::from(*bit)),
+            Self::MessageExpiryInterval(number)
+            | Self::SessionExpiryInterval(number)
+            | Self::WillDelayInterval(number)
+            | Self::MaximumPacketSize(number) => out.put_u32(*number),
+            Self::ServerKeepAlive(number)
+            | Self::ReceiveMaximum(number)
+            | Self::TopicAliasMaximum(number)
+            | Self::TopicAlias(number) => out.put_u16(*number),
+            Self::ContentType(text)
+            | Self::ResponseTopic(text)
+            | Self::AssignedClientIdentifier(text)
+            | Self::AuthenticationMethod(text)
+            | Self::ResponseInformation(text)
+            | Self::ServerReference(text)
+            | Self::ReasonString(text) => put_prefixed(out, text.as_bytes()),
             Self::CorrelationData(bytes) | Self::AuthenticationData(bytes) => put_prefixed(out, bytes),
             Self::SubscriptionIdentifier(number) => varint::write(*number, out),
             Self::UserProperty(name, value) => {
@@ -251,19 +271,43 @@ impl Property {
         }
     }
 
+    /// Appends a length as a Variable Byte Integer, as it stands before properties and packets.
+    pub(crate) fn put_length(len: usize, out: &mut BytesMut) {
+        varint::write(u32::try_from(len).unwrap_or(u32::MAX), out);
+    }
+
     const fn belongs_to(&self, place: Place) -> bool {
         match self {
             Self::UserProperty(..) => true,
-            Self::PayloadFormatIndicator(..) | Self::MessageExpiryInterval(..) | Self::ContentType(..) | Self::ResponseTopic(..) | Self::CorrelationData(..) => matches!(place, Place::Publish | Place::Will),
+            Self::PayloadFormatIndicator(..)
+            | Self::MessageExpiryInterval(..)
+            | Self::ContentType(..)
+            | Self::ResponseTopic(..)
+            | Self::CorrelationData(..) => matches!(place, Place::Publish | Place::Will),
             Self::SubscriptionIdentifier(..) => matches!(place, Place::Publish | Place::Subscribe),
             Self::SessionExpiryInterval(..) => matches!(place, Place::Connect | Place::ConnAck | Place::Disconnect),
-            Self::AssignedClientIdentifier(..) | Self::ServerKeepAlive(..) | Self::ResponseInformation(..) | Self::MaximumQos(..) | Self::RetainAvailable(..) | Self::WildcardSubscriptionAvailable(..) | Self::SubscriptionIdentifierAvailable(..) | Self::SharedSubscriptionAvailable(..) => matches!(place, Place::ConnAck),
-            Self::AuthenticationMethod(..) | Self::AuthenticationData(..) => matches!(place, Place::Connect | Place::ConnAck | Place::Auth),
-            Self::RequestProblemInformation(..) | Self::RequestResponseInformation(..) => matches!(place, Place::Connect),
+            Self::AssignedClientIdentifier(..)
+            | Self::ServerKeepAlive(..)
+            | Self::ResponseInformation(..)
+            | Self::MaximumQos(..)
+            | Self::RetainAvailable(..)
+            | Self::WildcardSubscriptionAvailable(..)
+            | Self::SubscriptionIdentifierAvailable(..)
+            | Self::SharedSubscriptionAvailable(..) => matches!(place, Place::ConnAck),
+            Self::AuthenticationMethod(..) | Self::AuthenticationData(..) => {
+                matches!(place, Place::Connect | Place::ConnAck | Place::Auth)
+            }
+            Self::RequestProblemInformation(..) | Self::RequestResponseInformation(..) => {
+                matches!(place, Place::Connect)
+            }
             Self::WillDelayInterval(..) => matches!(place, Place::Will),
             Self::ServerReference(..) => matches!(place, Place::ConnAck | Place::Disconnect),
-            Self::ReasonString(..) => matches!(place, Place::ConnAck | Place::Acknowledgement | Place::Disconnect | Place::Auth),
-            Self::ReceiveMaximum(..) | Self::TopicAliasMaximum(..) | Self::MaximumPacketSize(..) => matches!(place, Place::Connect | Place::ConnAck),
+            Self::ReasonString(..) => {
+                matches!(place, Place::ConnAck | Place::Acknowledgement | Place::Disconnect | Place::Auth)
+            }
+            Self::ReceiveMaximum(..) | Self::TopicAliasMaximum(..) | Self::MaximumPacketSize(..) => {
+                matches!(place, Place::Connect | Place::ConnAck)
+            }
             Self::TopicAlias(..) => matches!(place, Place::Publish),
         }
     }

@@ -97,10 +97,7 @@ impl SubscriptionOptions {
         match version {
             Version::V3_1_1 => self.qos.as_bits(),
             Version::V5 => {
-                handling << 4
-                    | (self.retain_as_published as u8) << 3
-                    | (self.no_local as u8) << 2
-                    | self.qos.as_bits()
+                handling << 4 | (self.retain_as_published as u8) << 3 | (self.no_local as u8) << 2 | self.qos.as_bits()
             }
         }
     }

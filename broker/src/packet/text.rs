@@ -21,6 +21,12 @@ impl Text {
         if text.as_bytes().contains(&0) { Err(DecodeError::Nul) } else { Ok(Self(bytes)) }
     }
 
+    /// Takes a text that was parsed as something narrower before, a topic or a client identifier.
+    pub(crate) fn from_checked(text: String) -> Self {
+        debug_assert!(!text.as_bytes().contains(&0), "U+0000 in a text that was parsed");
+        Self(Bytes::from(text))
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

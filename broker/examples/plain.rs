@@ -1,0 +1,106 @@
+//! A broker alone, on plain TCP, for any MQTT client to try:
+//! `cargo run -p unhidra-broker --example plain -- 127.0.0.1:1883`
+//!
+//! What devices publish is accepted and counted, since nobody here can open it.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+use unhidra_broker::{
+    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Identity, Inlet, TcpListener,
+};
+use unhidra_core::delivery::Answer;
+use unhidra_core::ids::DeviceId;
+use unhidra_core::time::{Clock, Timestamp, UnixTime};
+
+const CONFIG: &str = r#"
+prefix = "unhidra"
+[tls]
+listen = "off"
+handshakes_per_core = 2
+handshakes_max = 1024
+handshake_timeout_s = 10
+[tcp]
+listen = "127.0.0.1:1883"
+insecure = false
+anonymous = true
+[limits]
+connections_max = 10000
+connections_per_device = 4
+sessions_max = 20000
+connect_timeout_s = 10
+keep_alive_max_s = 3600
+session_expiry_max_s = 86400
+packet_bytes_max = 131072
+topic_bytes_max = 1024
+topic_levels_max = 32
+receive_max = 128
+in_flight_max = 128
+subscriptions_per_session = 256
+queue_messages_max = 4096
+queue_bytes_max = 4194304
+retained_messages_max = 10000
+retained_bytes_max = 16777216
+downlinks_max = 64
+output_bytes_max = 65536
+slow_client_s = 10
+linger_ms = 1000
+"#;
+
+struct Sink;
+
+impl Inlet for Sink {
+    fn offer(&self, events: Vec<BrokerEvent>) -> Result<(), Vec<BrokerEvent>> {
+        for event in events {
+            if let BrokerEvent::Delivery(delivery) = event {
+                delivery.ack.answer(Answer::Accepted);
+            }
+        }
+        Ok(())
+    }
+    fn room(&self, _: &DeviceId) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+struct Anybody;
+
+impl Admission for Anybody {
+    fn admit(&self, identity: &Identity) -> Result<Admitted, Denied> {
+        match identity {
+            Identity::Device(certificate) => Ok(Admitted::Device(certificate.device)),
+            Identity::Anonymous => Ok(Admitted::Plain),
+        }
+    }
+}
+
+struct Running(Instant);
+
+impl Clock for Running {
+    fn now(&self) -> Timestamp {
+        Timestamp::ZERO.saturating_add(self.0.elapsed())
+    }
+    fn unix_now(&self) -> UnixTime {
+        UnixTime::EPOCH.saturating_add(self.0.elapsed())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).init();
+    let address: SocketAddr = std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:1883").parse()?;
+    let config: Config = toml::from_str(CONFIG)?;
+    let clock = Arc::new(Running(Instant::now()));
+    let doors = Doors { inlet: Arc::new(Sink), admission: Arc::new(Anybody), clock, seed: 0 };
+    let broker = Broker::new(config, doors, &mut Registry::default());
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on {}; ctrl-c drains", listener.local_addr()?);
+    tokio::spawn(broker.clone().serve(Box::new(listener)));
+    tokio::signal::ctrl_c().await?;
+    broker.drain(Duration::from_secs(2)).await;
+    Ok(())
+}

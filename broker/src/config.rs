@@ -1,0 +1,223 @@
+//! The broker's part of the configuration. Every default stands in `node/default.toml`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::Error as _;
+use thiserror::Error;
+
+/// The table `[broker]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `{p}`, what the devices' topics begin with.
+    pub prefix: Prefix,
+    /// MQTT over TLS.
+    pub tls: TlsConfig,
+    /// Plain MQTT.
+    pub tcp: TcpConfig,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// The table `[broker.tls]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Where it listens, or `"off"`.
+    pub listen: Listen,
+    /// How many handshakes compute at once, for each core; the rest wait their turn.
+    pub handshakes_per_core: usize,
+    /// How many connections may be in their handshake. At the bound no more are accepted: they
+    /// wait in the kernel's queue.
+    pub handshakes_max: usize,
+    /// How long a handshake may take, from the accepted connection to its end.
+    pub handshake_timeout_s: u64,
+}
+
+/// The table `[broker.tcp]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpConfig {
+    /// Where it listens, or `"off"`.
+    pub listen: Listen,
+    /// Whether it may listen elsewhere than on loopback.
+    pub insecure: bool,
+    /// Whether clients without a certificate come in at all.
+    pub anonymous: bool,
+}
+
+/// The table `[broker.limits]`: what a peer can make grow, and how far.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Connections in all. At the bound a new one is closed at once.
+    pub connections_max: usize,
+    /// Connections of one device, under different client identifiers. At the bound the oldest is
+    /// taken over.
+    pub connections_per_device: usize,
+    /// Sessions, live and stored. At the bound the stored one that would expire first goes;
+    /// without one the CONNECT is refused with 0x97.
+    pub sessions_max: usize,
+    /// How long CONNECT may take, from the accepted stream on.
+    pub connect_timeout_s: u64,
+    /// The longest Keep Alive; a longer one is cut to it in 5.0. 0 stays off.
+    pub keep_alive_max_s: u16,
+    /// The longest a session outlives its connection, and how long one of 3.1.1 does.
+    pub session_expiry_max_s: u32,
+    /// The largest packet taken; a larger one ends its connection with 0x95.
+    pub packet_bytes_max: usize,
+    /// The longest topic or filter taken.
+    pub topic_bytes_max: usize,
+    /// The most levels a topic or filter may have.
+    pub topic_levels_max: usize,
+    /// Unanswered QoS 1 messages of one client: announced as Receive Maximum, over which 5.0 is
+    /// ended with 0x93; in 3.1.1 no more is read until one is answered.
+    pub receive_max: u16,
+    /// Unacknowledged QoS 1 messages to one client; what is over waits in its queue.
+    pub in_flight_max: u16,
+    /// Subscriptions of one session. What is over is refused with 0x97.
+    pub subscriptions_per_session: usize,
+    /// Messages in one session's queue. A full queue makes publishers wait while its client is
+    /// connected, at most `slow_client_s`; of a client that is away the newest is dropped.
+    pub queue_messages_max: usize,
+    /// Bytes in one session's queue, like `queue_messages_max`.
+    pub queue_bytes_max: usize,
+    /// Retained messages. What is over is delivered and not retained.
+    pub retained_messages_max: usize,
+    /// Bytes of retained messages, like `retained_messages_max`.
+    pub retained_bytes_max: usize,
+    /// Messages of the node that wait for one device. At the bound the node is told so.
+    pub downlinks_max: usize,
+    /// Bytes that wait to be written to one client. At the bound nothing of it is read, and its
+    /// queue waits.
+    pub output_bytes_max: usize,
+    /// How long a client may take nothing that waits to be written to it, and how long its full
+    /// queue may hold up publishers. Then its connection is closed.
+    pub slow_client_s: u64,
+    /// How long a closed connection waits for its peer to close too, so that the peer can read
+    /// the DISCONNECT.
+    pub linger_ms: u64,
+}
+
+impl Limits {
+    pub(crate) const fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout_s)
+    }
+
+    pub(crate) const fn slow_client(&self) -> Duration {
+        Duration::from_secs(self.slow_client_s)
+    }
+
+    pub(crate) const fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms)
+    }
+}
+
+/// Where a listener listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// At an address; port 0 lets the system choose.
+    At(SocketAddr),
+}
+
+/// A text that is no [`Listen`].
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("the address {found:?}; allowed are an IP address with a port, such as 127.0.0.1:8883 or [::1]:8883, and off")]
+pub struct ListenError {
+    /// The text found.
+    pub found: String,
+}
+
+impl FromStr for Listen {
+    type Err = ListenError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| ListenError { found: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => fmt::Display::fmt(address, f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A topic prefix: one or more levels of `[A-Za-z0-9._-]`, at most 128 bytes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Prefix(String);
+
+/// A text that is no [`Prefix`].
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("the topic prefix {found:?}; allowed are levels of A-Z a-z 0-9 . _ - with / between, at most 128 characters")]
+pub struct PrefixError {
+    /// The text found.
+    pub found: String,
+}
+
+impl Prefix {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let level = |level: &str| !level.is_empty() && level.bytes().all(allowed);
+        if text.len() <= 128 && text.split('/').all(level) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(PrefixError { found: text.chars().take(160).collect() })
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_off_or_at_an_address() {
+        assert_eq!("off".parse(), Ok(Listen::Off));
+        assert_eq!("127.0.0.1:0".parse(), Ok(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0)))));
+        for bad in ["", "8883", "localhost:8883", "127.0.0.1"] {
+            assert!(bad.parse::<Listen>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_holds_no_wildcards_and_no_empty_level() {
+        for good in ["unhidra", "site/north-1"] {
+            assert!(good.parse::<Prefix>().is_ok(), "{good}");
+        }
+        for bad in ["", "/", "a/", "/a", "a//b", "a/+", "#", "$SYS", "ä"] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
+}

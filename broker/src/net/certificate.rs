@@ -1,0 +1,81 @@
+//! From a verified certificate to a device (e2ee/PROTOCOL.md section 1).
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use thiserror::Error;
+use unhidra_core::device::Fingerprint;
+use unhidra_core::ids::{DeviceId, DeviceIdError};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::doors::PeerCertificate;
+
+/// Why a certificate names no device.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum CertificateError {
+    /// The peer showed none.
+    #[error("no certificate")]
+    Missing,
+    /// It is no X.509 certificate.
+    #[error("the certificate cannot be read")]
+    Unreadable,
+    /// Its subject has no Common Name, or several.
+    #[error("the certificate has {found} common names, not 1")]
+    CommonNames {
+        /// How many it has.
+        found: usize,
+    },
+    /// Its Common Name is no device id.
+    #[error("the certificate's common name is no device id: {0}")]
+    CommonName(DeviceIdError),
+    /// It has no URI of the form `spiffe://<trust-domain>/device/<device_id>`, or several URIs.
+    #[error("the certificate names no URI of the form spiffe://<trust-domain>/device/<device_id> alone")]
+    Uri,
+    /// Common Name and URI name different devices.
+    #[error("the certificate's common name is {common_name:?} and its URI names {uri:?}")]
+    Disagree {
+        /// The Common Name.
+        common_name: DeviceId,
+        /// The device its URI names.
+        uri: DeviceId,
+    },
+}
+
+/// Reads whom a certificate names. Whether to believe it the handshake has decided.
+pub(super) fn read(der: &CertificateDer<'_>) -> Result<PeerCertificate, CertificateError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Unreadable)?;
+    let names: Vec<_> = certificate.subject().iter_common_name().collect();
+    let [name] = names.as_slice() else { return Err(CertificateError::CommonNames { found: names.len() }) };
+    let name = name.as_str().map_err(|_| CertificateError::Unreadable)?;
+    let common_name = DeviceId::parse(name).map_err(CertificateError::CommonName)?;
+    let (trust_domain, uri) = spiffe(&certificate)?;
+    if uri != common_name {
+        return Err(CertificateError::Disagree { common_name, uri });
+    }
+    let mut fingerprint = [0; 32];
+    for (byte, digested) in fingerprint.iter_mut().zip(digest(&SHA256, der).as_ref()) {
+        *byte = *digested;
+    }
+    Ok(PeerCertificate { device: common_name, trust_domain, fingerprint: Fingerprint(fingerprint) })
+}
+
+/// The trust domain and the device of the one URI there must be.
+fn spiffe(certificate: &X509Certificate<'_>) -> Result<(String, DeviceId), CertificateError> {
+    let names = certificate.subject_alternative_name().map_err(|_| CertificateError::Unreadable)?;
+    let names = names.map_or(&[][..], |extension| &extension.value.general_names);
+    let uris: Vec<&str> = names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        })
+        .collect();
+    let [uri] = uris.as_slice() else { return Err(CertificateError::Uri) };
+    let rest = uri.strip_prefix("spiffe://").ok_or(CertificateError::Uri)?;
+    let (trust_domain, id) = rest.split_once("/device/").ok_or(CertificateError::Uri)?;
+    if trust_domain.is_empty() || trust_domain.contains('/') {
+        return Err(CertificateError::Uri);
+    }
+    let id = DeviceId::parse(id).map_err(|_| CertificateError::Uri)?;
+    Ok((trust_domain.to_owned(), id))
+}

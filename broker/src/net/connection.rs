@@ -1,0 +1,631 @@
+//! The loop of one connection: feed what arrived, drain what goes out, sleep until something is
+//! ready.
+//!
+//! It reads only while it may go on: not while the node has no room for its events, not while a
+//! subscriber it publishes to has no room, not while its own peer takes nothing.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tracing::{debug, info, warn};
+use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Delivery};
+use unhidra_core::ids::DeviceId;
+use unhidra_core::message::Sealed;
+use unhidra_core::time::Timestamp;
+
+use super::mailbox::{Mailbox, Order};
+use super::wire::{Read, Wire};
+use crate::Broker;
+use crate::doors::{Accepted, Admitted, BoxFuture, BrokerEvent, Identity, Outcome};
+use crate::metrics::{ConnectOutcome, DropCause};
+use crate::packet::{Packet, Publish, ReasonCode, split_frame};
+use crate::router::SubscriberId;
+use crate::router::message::{Filling, Queued};
+use crate::router::queue::{Pushed, Queue};
+use crate::session::table::SessionKey;
+use crate::session::{Event, Request, Session, Transmit};
+
+/// One connection.
+pub(crate) struct Connection {
+    broker: Arc<Broker>,
+    mailbox: Arc<Mailbox>,
+    identity: Identity,
+    peer: String,
+    wire: Wire,
+    session: Session,
+    client: Client,
+    /// What goes inward with the next offer.
+    inward: Vec<BrokerEvent>,
+    hold: Hold,
+    course: Course,
+}
+
+/// Who is on the other side.
+enum Client {
+    /// Nobody has come in yet.
+    Unknown,
+    /// Somebody has, with a session.
+    Admitted { who: Admitted, key: SessionKey, subscriber: SubscriberId, queue: Arc<Queue> },
+}
+
+/// Why nothing is read.
+enum Hold {
+    /// It is read.
+    None,
+    /// The node has no room for these.
+    Inward(Vec<BrokerEvent>),
+    /// These subscribers have no room, since then.
+    Subscribers { waiting: Vec<(Arc<Queue>, Queued)>, since: Timestamp },
+}
+
+/// Where the connection is going.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Course {
+    /// On.
+    Serving,
+    /// To its end, once all is answered.
+    Draining { until: Timestamp },
+    /// To its end, and nothing of its session stays.
+    Revoked,
+}
+
+/// What a turn of waiting brought.
+#[derive(Default)]
+struct Turn {
+    read: Option<io::Result<Read>>,
+    written: Option<io::Result<usize>>,
+    room: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(broker: Arc<Broker>, mailbox: Arc<Mailbox>, accepted: Accepted) -> Self {
+        let Accepted { stream, identity, peer } = accepted;
+        let session = Session::new(broker.rules().clone(), broker.clock().now());
+        Self {
+            broker,
+            mailbox,
+            identity,
+            peer,
+            wire: Wire::new(stream),
+            session,
+            client: Client::Unknown,
+            inward: Vec::new(),
+            hold: Hold::None,
+            course: Course::Serving,
+        }
+    }
+
+    /// Serves the peer to the end.
+    pub(crate) async fn run(mut self) {
+        self.carry().await;
+        self.finish().await;
+    }
+
+    async fn carry(&mut self) {
+        let (broker, mailbox) = (self.broker.clone(), self.mailbox.clone());
+        let mut arrived = pin!(mailbox.arrived());
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let mut armed = None;
+        let mut room: Option<BoxFuture<'_, ()>> = None;
+        loop {
+            let now = broker.clock().now();
+            self.take_mail();
+            self.check_time(now);
+            self.take_input(now).await;
+            self.deliver_waiting(now);
+            self.offer();
+            self.wire.rest();
+            if self.session.is_ended() {
+                return;
+            }
+            if matches!(self.hold, Hold::None) {
+                room = None;
+            } else if room.is_none() {
+                room = self.room(&broker);
+                // It may have come while the future was made.
+                if self.retry_hold() {
+                    continue;
+                }
+            }
+            let reads = self.may_read();
+            self.session.reading(reads, now);
+            self.arm(timer.as_mut(), &mut armed, now);
+            let wire = &mut self.wire;
+            let turn = poll_fn(|cx| {
+                let mut turn = Turn::default();
+                let mut woken = false;
+                if wire.has_output()
+                    && let Poll::Ready(written) = wire.poll_write(cx, now)
+                {
+                    turn.written = Some(written);
+                }
+                if reads && let Poll::Ready(read) = wire.poll_read(cx) {
+                    turn.read = Some(read);
+                }
+                if arrived.as_mut().poll(cx).is_ready() {
+                    arrived.set(mailbox.arrived());
+                    woken = true;
+                }
+                if armed.is_some() && timer.as_mut().poll(cx).is_ready() {
+                    armed = None;
+                    woken = true;
+                }
+                if let Some(future) = &mut room
+                    && future.as_mut().poll(cx).is_ready()
+                {
+                    room = None;
+                    turn.room = true;
+                }
+                let ready = woken || turn.room || turn.read.is_some() || turn.written.is_some();
+                if ready { Poll::Ready(turn) } else { Poll::Pending }
+            })
+            .await;
+            self.take_turn(turn);
+        }
+    }
+
+    fn take_turn(&mut self, turn: Turn) {
+        match turn.written {
+            Some(Ok(count)) => {
+                self.broker.metrics().written_bytes.inc_by(count as u64);
+            }
+            Some(Err(error)) => self.lost(&error.to_string()),
+            None => {}
+        }
+        match turn.read {
+            Some(Ok(Read::Bytes(count))) => {
+                self.broker.metrics().read_bytes.inc_by(count as u64);
+            }
+            Some(Ok(Read::End)) => self.lost("the peer closed it"),
+            Some(Err(error)) => self.lost(&error.to_string()),
+            None => {}
+        }
+        if turn.room {
+            self.retry_hold();
+        }
+    }
+
+    fn lost(&mut self, cause: &str) {
+        debug!(peer = %self.peer, cause, "connection lost");
+        self.wire.abandon();
+        self.session.lose();
+    }
+
+    fn check_time(&mut self, now: Timestamp) {
+        let slow = self.broker.limits().slow_client();
+        if let Some(reason) = self.session.handle_timeout(now) {
+            info!(peer = %self.peer, ?reason, "client timed out");
+            self.closed(reason);
+        }
+        if self.wire.stalled_since().is_some_and(|since| since.saturating_add(slow) <= now) {
+            info!(peer = %self.peer, "closing: the client takes nothing that is written to it");
+            self.lost("the peer is too slow");
+        }
+        if let Hold::Subscribers { waiting, since } = &mut self.hold
+            && since.saturating_add(slow) <= now
+        {
+            let waiting = mem::take(waiting);
+            self.hold = Hold::None;
+            for (queue, _) in waiting {
+                self.broker.metrics().drop_message(DropCause::Slow);
+                if let Some(reader) = queue.reader() {
+                    reader.order(Order::Close(ReasonCode::QuotaExceeded));
+                }
+            }
+        }
+        if let Course::Draining { until } = self.course
+            && (until <= now || self.session.unanswered() == 0)
+        {
+            self.close(ReasonCode::ServerShuttingDown);
+        }
+    }
+
+    fn close(&mut self, reason: ReasonCode) {
+        if !self.session.is_ended() {
+            self.session.close(reason);
+            self.closed(reason);
+        }
+    }
+
+    fn closed(&self, reason: ReasonCode) {
+        self.broker.metrics().closes.get_or_create(&reason.into()).inc();
+    }
+
+    /// When the loop must look at the time again.
+    fn deadline(&self) -> Option<Timestamp> {
+        let slow = self.broker.limits().slow_client();
+        let stalled = self.wire.stalled_since().map(|since| since.saturating_add(slow));
+        let held = match &self.hold {
+            Hold::Subscribers { since, .. } => Some(since.saturating_add(slow)),
+            Hold::None | Hold::Inward(_) => None,
+        };
+        let drained = match self.course {
+            Course::Draining { until } => Some(until),
+            Course::Serving | Course::Revoked => None,
+        };
+        [self.session.poll_timeout(), stalled, held, drained].into_iter().flatten().min()
+    }
+
+    /// Sets the timer, unless it rings early enough: most deadlines only ever move on.
+    fn arm(&self, timer: std::pin::Pin<&mut Sleep>, armed: &mut Option<Timestamp>, now: Timestamp) {
+        let Some(deadline) = self.deadline() else { return };
+        if armed.is_none_or(|at| at > deadline) {
+            timer.reset(Instant::now() + deadline.saturating_since(now));
+            *armed = Some(deadline);
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        matches!(self.hold, Hold::None)
+            && matches!(self.course, Course::Serving)
+            && self.session.wants_packet()
+            && self.wire.output.len() < self.broker.limits().output_bytes_max
+    }
+
+    // What others have for this connection.
+
+    fn take_mail(&mut self) {
+        let mail = self.mailbox.take();
+        for (token, answer) in mail.answers {
+            self.session.answer(token, answer);
+        }
+        for downlink in mail.downlinks {
+            self.session.send(downlink.row, downlink.payload, downlink.ticket);
+        }
+        self.take_events();
+        self.session.close_if_owed();
+        match mail.order {
+            Some(Order::Drain { until }) if self.course == Course::Serving => {
+                self.course = Course::Draining { until };
+            }
+            Some(Order::Close(reason)) => self.close(reason),
+            Some(Order::Revoke(reason)) => {
+                self.course = Course::Revoked;
+                self.close(reason);
+            }
+            Some(Order::Drain { .. }) | None => {}
+        }
+    }
+
+    fn deliver_waiting(&mut self, now: Timestamp) {
+        self.transmit(now);
+        let Client::Admitted { queue, .. } = &self.client else { return };
+        let queue = queue.clone();
+        while self.session.can_deliver() && self.wire.output.len() < self.broker.limits().output_bytes_max {
+            let Some(queued) = queue.pop() else { return };
+            self.session.deliver(queued, now);
+            self.transmit(now);
+        }
+    }
+
+    /// Encodes what goes out, behind what already does.
+    fn transmit(&mut self, now: Timestamp) {
+        let (version, len_max) = (self.session.version(), self.session.client_packet_max());
+        while let Some(transmit) = self.session.poll_transmit() {
+            match transmit {
+                Transmit::Packet(packet) => {
+                    let start = self.wire.output.len();
+                    packet.encode(version, &mut self.wire.output);
+                    if self.wire.output.len() - start > len_max {
+                        // There is no way to tell it anything it takes [MQTT-3.1.2-24].
+                        self.wire.output.truncate(start);
+                        self.lost("the client takes no packet as large as the answer to its own");
+                    }
+                }
+                Transmit::Routed { queued, packet_id, dup } => {
+                    let filling = Filling { version, packet_id, dup, now };
+                    if queued.encode(filling, len_max, &mut self.wire.output) {
+                        self.broker.metrics().sent.inc();
+                    } else {
+                        self.broker.metrics().drop_message(DropCause::TooLarge);
+                        self.session.not_sent(packet_id);
+                    }
+                }
+            }
+        }
+    }
+
+    // What the peer has sent.
+
+    async fn take_input(&mut self, now: Timestamp) {
+        while self.may_read() {
+            let packet_bytes_max = self.broker.limits().packet_bytes_max;
+            let frame = match split_frame(&mut self.wire.input, packet_bytes_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(error) => return self.fail(&error, error.reason_code()),
+            };
+            match Packet::decode(frame, self.session.version()) {
+                Ok(packet) => {
+                    if let Err(error) = self.session.handle_packet(packet, now) {
+                        self.fail(&error, error.reason_code());
+                    }
+                }
+                Err(error) => self.fail(&error, error.reason_code()),
+            }
+            if let Some(request) = self.take_events() {
+                self.decide(request).await;
+                self.take_events();
+            }
+            self.session.close_if_owed();
+            self.transmit(now);
+        }
+    }
+
+    fn fail(&mut self, error: &dyn std::error::Error, reason: ReasonCode) {
+        info!(peer = %self.peer, %error, "closing: the client broke the protocol");
+        self.close(reason);
+    }
+
+    /// Does what the session asks for, up to a CONNECT, which takes a decision.
+    fn take_events(&mut self) -> Option<Request> {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Connect(request) => return Some(request),
+                Event::Deliver { row, publish, token } => self.deliver_inward(row, publish, token),
+                Event::Route { publish, token } => self.route(&publish, token),
+                Event::Subscribe { filter, subscription, is_new } => {
+                    if let Client::Admitted { subscriber, queue, .. } = &self.client {
+                        let mut full = Vec::new();
+                        self.broker.subscribe(filter.as_str(), *subscriber, queue, subscription, is_new, &mut full);
+                        self.hold_for(full);
+                    }
+                }
+                Event::Unsubscribe { filter } => {
+                    if let Client::Admitted { subscriber, .. } = &self.client {
+                        self.broker.unsubscribe(filter.as_str(), *subscriber);
+                    }
+                }
+                Event::Listen(row) => {
+                    if let Some(device) = self.device() {
+                        self.mailbox.listen(row, true);
+                        self.inward.push(BrokerEvent::Listening { device, connection: self.mailbox.id(), row });
+                    }
+                }
+                Event::Unlisten(row) => self.mailbox.listen(row, false),
+                Event::Published { ticket, outcome } => {
+                    if let Some(device) = self.device() {
+                        self.mailbox.settled();
+                        self.inward.push(BrokerEvent::Published { device, ticket, outcome });
+                    }
+                }
+                Event::Answered { received_at, reason } => {
+                    let took = self.broker.clock().now().saturating_since(received_at);
+                    self.broker.metrics().answer_seconds.observe(took.as_secs_f64());
+                    self.broker.metrics().answers.get_or_create(&reason.into()).inc();
+                }
+            }
+        }
+        None
+    }
+
+    fn deliver_inward(&mut self, row: unhidra_core::delivery::UplinkRow, publish: Publish, token: Option<AckToken>) {
+        let Some(device) = self.device() else { return };
+        let ack = match token {
+            Some(token) => Ack::new(self.mailbox.clone() as Arc<dyn Acknowledge>, token),
+            None => Ack::nobody(),
+        };
+        let received_at = self.broker.clock().unix_now();
+        let delivery = Delivery { device, row, sealed: Sealed(publish.payload), received_at, ack };
+        self.broker.metrics().deliveries.inc();
+        self.inward.push(BrokerEvent::Delivery(delivery));
+    }
+
+    fn route(&mut self, publish: &Publish, token: Option<AckToken>) {
+        let Client::Admitted { subscriber, .. } = &self.client else { return };
+        let mut full = Vec::new();
+        let found = self.broker.route(publish.into(), Some(*subscriber), &mut full);
+        if let Some(token) = token {
+            let reason = if found == 0 { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+            self.session.routed(token, reason);
+        }
+        self.hold_for(full);
+    }
+
+    fn device(&self) -> Option<DeviceId> {
+        match &self.client {
+            Client::Admitted { who: Admitted::Device(device), .. } => Some(*device),
+            Client::Admitted { who: Admitted::Plain, .. } | Client::Unknown => None,
+        }
+    }
+
+    async fn decide(&mut self, request: Request) {
+        if let Identity::Device(certificate) = &self.identity {
+            // Before the registry is asked, so that a revocation between finds the connection.
+            self.broker.register_device(&certificate.device, &self.mailbox);
+        }
+        let admitted = match self.broker.admission().admit(&self.identity) {
+            Ok(admitted) => admitted,
+            Err(denied) => {
+                warn!(peer = %self.peer, identity = ?self.identity, ?denied, "client refused");
+                return self.refuse(ReasonCode::NotAuthorized);
+            }
+        };
+        if let Err(reason) = self.session.may_come_in(&admitted) {
+            info!(peer = %self.peer, ?reason, "client refused: its will is not for it");
+            return self.refuse(reason);
+        }
+        if let Admitted::Device(device) = &admitted {
+            self.broker.crowd_out(device, self.mailbox.id());
+        }
+        let (client_id, assigned) = match request.client_id {
+            Some(id) => (id, false),
+            None => match self.broker.assign_client_id(self.mailbox.id()) {
+                Ok(id) => (id, true),
+                Err(_) => return self.refuse(ReasonCode::ClientIdentifierNotValid),
+            },
+        };
+        let key = SessionKey::new(&admitted, client_id);
+        let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start);
+        let claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => return self.refuse(ReasonCode::QuotaExceeded),
+            // The connection before it still has something for the node, which has no room.
+            Err(_) => return self.refuse(ReasonCode::ServerBusy),
+        };
+        let outcome = if claimed.resumed.is_some() { ConnectOutcome::Resumed } else { ConnectOutcome::New };
+        self.broker.metrics().connect(outcome);
+        debug!(peer = %self.peer, who = ?admitted, client_id = %key.client_id(), "client connected");
+        if let Admitted::Device(device) = admitted {
+            self.inward.push(BrokerEvent::Connected { device, connection: self.mailbox.id() });
+        }
+        let assigned = assigned.then(|| key.client_id().clone());
+        self.session.admit(admitted, claimed.resumed, assigned.as_ref(), self.broker.clock().now());
+        claimed.queue.attach(self.mailbox.clone());
+        let (subscriber, queue) = (claimed.subscriber, claimed.queue);
+        self.client = Client::Admitted { who: admitted, key, subscriber, queue };
+        // What arrived while we decided is read now, and mail found the box already.
+        self.mailbox.wake();
+    }
+
+    fn refuse(&mut self, reason: ReasonCode) {
+        self.broker.metrics().connect(ConnectOutcome::Refused);
+        self.session.refuse(reason);
+    }
+
+    // What has to wait.
+
+    fn hold_for(&mut self, full: Vec<(Arc<Queue>, Queued)>) {
+        if full.is_empty() {
+            return;
+        }
+        match &mut self.hold {
+            Hold::Subscribers { waiting, .. } => waiting.extend(full),
+            Hold::None | Hold::Inward(_) => {
+                self.hold = Hold::Subscribers { waiting: full, since: self.broker.clock().now() };
+            }
+        }
+    }
+
+    fn offer(&mut self) {
+        match &mut self.hold {
+            Hold::Inward(held) => held.append(&mut self.inward),
+            Hold::None | Hold::Subscribers { .. } if self.inward.is_empty() => {}
+            Hold::None | Hold::Subscribers { .. } => {
+                if let Err(back) = self.broker.inlet().offer(mem::take(&mut self.inward)) {
+                    self.broker.metrics().inlet_full.inc();
+                    self.hold = Hold::Inward(back);
+                }
+            }
+        }
+    }
+
+    /// What completes when it is worth trying again.
+    fn room<'b>(&self, broker: &'b Broker) -> Option<BoxFuture<'b, ()>> {
+        match &self.hold {
+            Hold::None => None,
+            Hold::Inward(held) => held.first().map(|event| broker.inlet().room(event.device())),
+            Hold::Subscribers { waiting, .. } => waiting.first().map(|(queue, _)| {
+                let room = queue.room().clone().notified_owned();
+                Box::pin(room) as BoxFuture<'b, ()>
+            }),
+        }
+    }
+
+    /// Tries again what had to wait. Says whether it was all taken.
+    fn retry_hold(&mut self) -> bool {
+        match mem::replace(&mut self.hold, Hold::None) {
+            Hold::None => true,
+            Hold::Inward(held) => match self.broker.inlet().offer(held) {
+                Ok(()) => true,
+                Err(back) => {
+                    self.hold = Hold::Inward(back);
+                    false
+                }
+            },
+            Hold::Subscribers { waiting, since } => {
+                let mut full = Vec::new();
+                for (queue, queued) in waiting {
+                    match queue.push(queued) {
+                        Pushed::Taken => {}
+                        Pushed::Dropped => self.broker.metrics().drop_message(DropCause::Away),
+                        Pushed::Full(queued) => full.push((queue, queued)),
+                    }
+                }
+                if full.is_empty() {
+                    return true;
+                }
+                self.hold = Hold::Subscribers { waiting: full, since };
+                false
+            }
+        }
+    }
+
+    // The end.
+
+    async fn finish(mut self) {
+        let now = self.broker.clock().now();
+        self.transmit(now);
+        if self.wire.is_abandoned() {
+            self.wire.abandon();
+        }
+        // What the peer takes at once it has before anybody is waited for: a DISCONNECT, mostly.
+        poll_fn(|cx| {
+            let _ = self.wire.poll_write(cx, now);
+            Poll::Ready(())
+        })
+        .await;
+        let unsent = self.mailbox.close();
+        self.take_events();
+        let device = self.device();
+        let Self { broker, mailbox, session, client, mut inward, hold, course, mut wire, identity, .. } = self;
+        if let Hold::Inward(mut held) = hold {
+            held.append(&mut inward);
+            inward = held;
+        }
+        if let Client::Admitted { queue, .. } = &client {
+            queue.detach();
+        }
+        let remains = session.finish();
+        if let Some(device) = device {
+            let in_flight = remains.iter().flat_map(|remains| remains.lost.iter().copied());
+            let unsent = unsent.into_iter().map(|downlink| downlink.ticket);
+            let outcome = Outcome::Lost;
+            let lost = in_flight.chain(unsent).map(|ticket| BrokerEvent::Published { device, ticket, outcome });
+            inward.extend(lost);
+            inward.push(BrokerEvent::Disconnected { device, connection: mailbox.id() });
+        }
+        offer_all(&broker, inward).await;
+        if let (Client::Admitted { key, subscriber, queue, .. }, Some(remains)) = (client, remains) {
+            let with_will = !matches!(course, Course::Draining { .. });
+            broker.release(&key, subscriber, queue, remains, course == Course::Revoked, with_will);
+        }
+        if let Identity::Device(certificate) = &identity {
+            broker.unregister_device(&certificate.device, mailbox.id());
+        }
+        mailbox.end();
+        if wire.is_abandoned() {
+            return;
+        }
+        let limits = broker.limits();
+        let flush = poll_fn(|cx| match wire.poll_write(cx, now) {
+            Poll::Ready(Ok(_)) if wire.has_output() => Poll::Pending,
+            Poll::Ready(Ok(_)) => wire.poll_shutdown(cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Ok(Ok(())) = timeout(limits.slow_client(), flush).await {
+            // A close with unread input would be a reset, and take the DISCONNECT with it.
+            let _ = timeout(limits.linger(), poll_fn(|cx| wire.poll_discard(cx))).await;
+        }
+    }
+}
+
+/// Hands over events that must not be lost, however long it takes.
+async fn offer_all(broker: &Broker, mut events: Vec<BrokerEvent>) {
+    while let Some(device) = events.first().map(|event| *event.device()) {
+        match broker.inlet().offer(events) {
+            Ok(()) => return,
+            Err(back) => {
+                events = back;
+                broker.inlet().room(&device).await;
+            }
+        }
+    }
+}

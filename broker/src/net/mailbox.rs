@@ -1,0 +1,187 @@
+//! What others have for one connection: answers, messages of the node, orders.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use unhidra_core::delivery::{AckToken, Acknowledge, Answer, DownlinkRow};
+use unhidra_core::time::Timestamp;
+
+use crate::doors::{ConnectionId, NotPublished, Ticket};
+use crate::packet::ReasonCode;
+
+/// One connection's mail. Each lock is short, and the task is woken where there was nothing.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    id: ConnectionId,
+    inner: Mutex<Inner>,
+    arrived: Notify,
+    ended: Notify,
+    downlinks_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Bounded by the messages that wait for an answer.
+    answers: Vec<(AckToken, Answer)>,
+    downlinks: VecDeque<Downlink>,
+    /// Messages of the node whose outcome is not known yet, those in `downlinks` among them.
+    outstanding: usize,
+    rows: Vec<DownlinkRow>,
+    order: Option<Order>,
+    life: Life,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Life {
+    #[default]
+    Open,
+    /// It takes no more mail.
+    Closed,
+    /// Its `Disconnected` has been taken and its session released.
+    Ended,
+}
+
+/// A message of the node.
+#[derive(Debug)]
+pub(crate) struct Downlink {
+    pub(crate) row: DownlinkRow,
+    pub(crate) payload: Bytes,
+    pub(crate) ticket: Ticket,
+}
+
+/// What a connection is told to do. The first to close stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    /// Stop reading; close when every message is answered, at the latest then.
+    Drain { until: Timestamp },
+    /// Close with this reason. The session stays.
+    Close(ReasonCode),
+    /// Close with this reason, and let nothing of the session stay.
+    Revoke(ReasonCode),
+}
+
+/// What a connection finds in its mailbox.
+#[derive(Debug, Default)]
+pub(crate) struct Mail {
+    pub(crate) answers: Vec<(AckToken, Answer)>,
+    pub(crate) downlinks: VecDeque<Downlink>,
+    pub(crate) order: Option<Order>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(id: ConnectionId, downlinks_max: usize) -> Self {
+        Self { id, inner: Mutex::default(), arrived: Notify::new(), ended: Notify::new(), downlinks_max }
+    }
+
+    pub(crate) const fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Leaves a message of the node.
+    pub(crate) fn downlink(&self, downlink: Downlink) -> Result<(), NotPublished> {
+        let mut inner = self.lock();
+        match inner.life {
+            Life::Closed | Life::Ended => return Err(NotPublished::NotConnected),
+            Life::Open if !inner.rows.contains(&downlink.row) => return Err(NotPublished::NotListening),
+            Life::Open if inner.outstanding >= self.downlinks_max => return Err(NotPublished::Full),
+            Life::Open => {}
+        }
+        inner.outstanding += 1;
+        inner.downlinks.push_back(downlink);
+        if inner.downlinks.len() == 1 {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The outcome of a message of the node is known.
+    pub(crate) fn settled(&self) {
+        let mut inner = self.lock();
+        inner.outstanding = inner.outstanding.saturating_sub(1);
+    }
+
+    /// The device listens on a row, or no more.
+    pub(crate) fn listen(&self, row: DownlinkRow, listens: bool) {
+        let mut inner = self.lock();
+        inner.rows.retain(|known| *known != row);
+        if listens {
+            inner.rows.push(row);
+        }
+    }
+
+    /// Leaves an order.
+    pub(crate) fn order(&self, order: Order) {
+        let mut inner = self.lock();
+        match (inner.order, order) {
+            // A session that may not stay must not stay because another close came first.
+            (None | Some(Order::Drain { .. }), _) | (Some(Order::Close(_)), Order::Revoke(_)) => {
+                inner.order = Some(order);
+            }
+            (Some(Order::Close(_) | Order::Revoke(_)), _) => {}
+        }
+        drop(inner);
+        self.arrived.notify_one();
+    }
+
+    /// Wakes the connection: its queue was empty and is not any more.
+    pub(crate) fn wake(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Completes when mail arrives, or has arrived since the last time.
+    pub(crate) fn arrived(&self) -> Notified<'_> {
+        self.arrived.notified()
+    }
+
+    /// Empties the mailbox. An order stays until a later one overrules it.
+    pub(crate) fn take(&self) -> Mail {
+        let mut inner = self.lock();
+        Mail {
+            answers: std::mem::take(&mut inner.answers),
+            downlinks: std::mem::take(&mut inner.downlinks),
+            order: inner.order,
+        }
+    }
+
+    /// Takes no more mail, and gives what nobody will send any more.
+    pub(crate) fn close(&self) -> VecDeque<Downlink> {
+        let mut inner = self.lock();
+        inner.life = Life::Closed;
+        std::mem::take(&mut inner.downlinks)
+    }
+
+    /// Nothing more will be heard of the connection.
+    pub(crate) fn end(&self) {
+        self.lock().life = Life::Ended;
+        self.ended.notify_waiters();
+    }
+
+    /// Completes when nothing more will be heard of the connection.
+    pub(crate) async fn ended(&self) {
+        // Made before the look, so that an end between the two is not missed.
+        let ended = self.ended.notified();
+        if self.lock().life != Life::Ended {
+            ended.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Acknowledge for Mailbox {
+    fn acknowledge(&self, token: AckToken, answer: Answer) {
+        let mut inner = self.lock();
+        if inner.life != Life::Open {
+            return;
+        }
+        inner.answers.push((token, answer));
+        if inner.answers.len() == 1 {
+            self.arrived.notify_one();
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Streams, tasks and time: the shell around the broker's cores.
+
+mod certificate;
+pub(crate) mod connection;
+pub(crate) mod mailbox;
+mod tcp;
+mod tls;
+mod wire;
+
+pub use certificate::CertificateError;
+pub use tcp::TcpListener;
+pub use tls::TlsListener;

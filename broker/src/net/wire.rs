@@ -1,0 +1,139 @@
+//! A stream with what was read of it and what is to be written to it.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use unhidra_core::time::Timestamp;
+
+use crate::doors::Stream;
+
+/// How much one read takes at most: what a TLS record or four hold, and a batch of a fast client.
+const READ_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where every read of this thread lands, so that an idle connection holds no buffer.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// A stream and its two buffers, both empty and without memory while nothing is under way.
+pub(super) struct Wire {
+    stream: Box<dyn Stream>,
+    pub(super) input: BytesMut,
+    pub(super) output: BytesMut,
+    flush: Flush,
+    /// Since when the peer has taken nothing of what waits for it.
+    stalled_since: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Flush {
+    Done,
+    Due,
+    /// The peer is gone: nothing more is written.
+    Abandoned,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Read {
+    /// Bytes, now in `input`.
+    Bytes(usize),
+    /// The peer writes no more.
+    End,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), flush: Flush::Done, stalled_since: None }
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn has_output(&self) -> bool {
+        !self.output.is_empty() || self.flush == Flush::Due
+    }
+
+    /// Since when the peer has taken nothing.
+    pub(super) const fn stalled_since(&self) -> Option<Timestamp> {
+        self.stalled_since
+    }
+
+    /// The peer is gone, or as good as gone: nothing more is written.
+    pub(super) fn abandon(&mut self) {
+        self.output = BytesMut::new();
+        self.flush = Flush::Abandoned;
+    }
+
+    /// Whether nothing more is written.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.flush == Flush::Abandoned
+    }
+
+    /// Gives back the memory of empty buffers.
+    pub(super) fn rest(&mut self) {
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > 0 {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+
+    /// Reads once.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let found = buffer.filled();
+            self.input.extend_from_slice(found);
+            Poll::Ready(Ok(if found.is_empty() { Read::End } else { Read::Bytes(found.len()) }))
+        })
+    }
+
+    /// Writes until nothing is left or the peer takes no more. Gives the bytes written.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Poll<io::Result<usize>> {
+        let mut written = 0;
+        let stalled = loop {
+            if self.output.is_empty() {
+                break self.flush == Flush::Due && {
+                    let poll = Pin::new(&mut self.stream).poll_flush(cx)?;
+                    self.flush = if poll.is_ready() { Flush::Done } else { Flush::Due };
+                    poll.is_pending()
+                };
+            }
+            match Pin::new(&mut self.stream).poll_write(cx, &self.output)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => {
+                    self.output.advance(count);
+                    self.flush = Flush::Due;
+                    self.stalled_since = None;
+                    written += count;
+                }
+                Poll::Pending => break true,
+            }
+        };
+        match (stalled, self.stalled_since) {
+            (false, _) => self.stalled_since = None,
+            (true, None) => self.stalled_since = Some(now),
+            (true, Some(_)) => {}
+        }
+        if stalled && written == 0 { Poll::Pending } else { Poll::Ready(Ok(written)) }
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    /// Reads what the peer still sends, and forgets it, until it ends.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match ready!(self.poll_read(cx)) {
+                Ok(Read::Bytes(_)) => self.input = BytesMut::new(),
+                Ok(Read::End) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A message on its way to subscribers, encoded once for all of one version and QoS.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use unhidra_core::time::Timestamp;
+
+use crate::packet::{PacketId, Properties, Property, Publish, QoS, Text, Version, Will};
+
+/// A message in memory of its own: it does not hold on to the read it came in.
+pub(crate) struct Message {
+    topic: Text,
+    payload: Bytes,
+    qos: QoS,
+    retain: bool,
+    /// What of its properties is passed on unchanged, encoded.
+    forwarded: Bytes,
+    expires_at: Option<Timestamp>,
+    frames: [OnceLock<Frame>; 4],
+}
+
+/// What a PUBLISH or a Will brings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) topic: &'a Text,
+    pub(crate) payload: &'a Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) properties: &'a Properties,
+}
+
+/// A PUBLISH whose Packet Identifier, RETAIN, DUP and Message Expiry Interval are still blank.
+struct Frame {
+    bytes: Bytes,
+    packet_id_at: usize,
+    expiry_at: usize,
+}
+
+/// A message as one subscriber gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) message: Arc<Message>,
+    /// The lower of the message's QoS and the subscription's.
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    /// The identifiers of the subscriptions it comes by (section 3.3.2.3.8).
+    pub(crate) identifiers: Vec<u32>,
+}
+
+/// What is filled in as a message is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filling {
+    pub(crate) version: Version,
+    /// `None` at QoS 0.
+    pub(crate) packet_id: Option<PacketId>,
+    pub(crate) dup: bool,
+    pub(crate) now: Timestamp,
+}
+
+impl Message {
+    /// Copies what came.
+    pub(crate) fn new(incoming: Incoming<'_>, now: Timestamp) -> Self {
+        let Incoming { topic, payload, qos, retain, properties } = incoming;
+        let mut forwarded = BytesMut::new();
+        let mut expires_at = None;
+        for property in properties.iter() {
+            match property {
+                Property::MessageExpiryInterval(s) => {
+                    expires_at = Some(now.saturating_add(Duration::from_secs(u64::from(*s))));
+                }
+                Property::PayloadFormatIndicator(_)
+                | Property::ContentType(_)
+                | Property::ResponseTopic(_)
+                | Property::CorrelationData(_)
+                | Property::UserProperty(..) => property.encode(&mut forwarded),
+                _ => {}
+            }
+        }
+        Self {
+            topic: topic.detach(),
+            payload: Bytes::copy_from_slice(payload),
+            qos,
+            retain,
+            forwarded: forwarded.freeze(),
+            expires_at,
+            frames: Default::default(),
+        }
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        self.topic.as_str()
+    }
+
+    pub(crate) const fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    pub(crate) const fn retain(&self) -> bool {
+        self.retain
+    }
+
+    /// Whether its payload is empty, which clears a retained message [MQTT-3.3.1-6].
+    pub(crate) fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+
+    /// What it takes in memory, nearly.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.topic.len() + self.payload.len() + self.forwarded.len()
+    }
+
+    /// Whether nobody is to get it any more (section 3.3.2.3.3).
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    fn frame(&self, version: Version, qos: QoS) -> &Frame {
+        let slot = match (version, qos) {
+            (Version::V3_1_1, QoS::AtMostOnce) => &self.frames[0],
+            (Version::V3_1_1, _) => &self.frames[1],
+            (Version::V5, QoS::AtMostOnce) => &self.frames[2],
+            (Version::V5, _) => &self.frames[3],
+        };
+        slot.get_or_init(|| Frame::new(self, version, qos, &[]))
+    }
+}
+
+impl<'a> From<&'a Publish> for Incoming<'a> {
+    fn from(publish: &'a Publish) -> Self {
+        let Publish { assurance, retain, topic, properties, payload } = publish;
+        Self { topic, payload, qos: assurance.qos(), retain: *retain, properties }
+    }
+}
+
+impl<'a> From<&'a Will> for Incoming<'a> {
+    fn from(will: &'a Will) -> Self {
+        let Will { topic, payload, qos, retain, properties } = will;
+        Self { topic, payload, qos: *qos, retain: *retain, properties }
+    }
+}
+
+impl Queued {
+    /// Appends the PUBLISH, unless it has more than `len_max` bytes: then the client does not get
+    /// it, as if it had been sent [MQTT-3.1.2-25]. Says whether it did.
+    pub(crate) fn encode(&self, filling: Filling, len_max: usize, out: &mut BytesMut) -> bool {
+        let own;
+        let frame = if self.identifiers.is_empty() || filling.version == Version::V3_1_1 {
+            self.message.frame(filling.version, self.qos)
+        } else {
+            own = Frame::new(&self.message, filling.version, self.qos, &self.identifiers);
+            &own
+        };
+        if frame.bytes.len() > len_max {
+            return false;
+        }
+        let start = out.len();
+        out.extend_from_slice(&frame.bytes);
+        let Some(written) = out.get_mut(start..) else { return false };
+        if let Some(first) = written.first_mut() {
+            *first |= u8::from(self.retain) | u8::from(filling.dup) << 3;
+        }
+        if let Some(packet_id) = filling.packet_id {
+            fill(written, frame.packet_id_at, &packet_id.get().to_be_bytes());
+        }
+        if let (Some(at), Version::V5) = (self.message.expires_at, filling.version) {
+            // The seconds that are left, rounded up, so that a message sent at once says what it
+            // said when it came [MQTT-3.3.2-6].
+            let left = at.saturating_since(filling.now).as_millis().div_ceil(1000);
+            fill(written, frame.expiry_at, &u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes());
+        }
+        true
+    }
+}
+
+fn fill(frame: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(slot) = frame.get_mut(at..at + bytes.len()) {
+        slot.copy_from_slice(bytes);
+    }
+}
+
+impl Frame {
+    fn new(message: &Message, version: Version, qos: QoS, identifiers: &[u32]) -> Self {
+        let mut head = BytesMut::new();
+        let topic = message.topic.as_bytes();
+        // A topic came in with a two-byte length, so it has one.
+        head.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
+        head.put_slice(topic);
+        let mut packet_id_at = head.len();
+        if qos != QoS::AtMostOnce {
+            head.put_u16(0);
+        }
+        let mut expiry_at = 0;
+        if version == Version::V5 {
+            let mut properties = BytesMut::new();
+            if message.expires_at.is_some() {
+                Property::MessageExpiryInterval(0).encode(&mut properties);
+            }
+            identifiers.iter().for_each(|id| Property::SubscriptionIdentifier(*id).encode(&mut properties));
+            properties.extend_from_slice(&message.forwarded);
+            Property::put_length(properties.len(), &mut head);
+            // The identifier of the property, then its value.
+            expiry_at = head.len() + 1;
+            head.extend_from_slice(&properties);
+        }
+        let mut bytes = BytesMut::with_capacity(5 + head.len() + message.payload.len());
+        bytes.put_u8(0x30 | qos.as_bits() << 1);
+        Property::put_length(head.len() + message.payload.len(), &mut bytes);
+        packet_id_at += bytes.len();
+        expiry_at += bytes.len();
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&message.payload);
+        Self { bytes: bytes.freeze(), packet_id_at, expiry_at }
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic)
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("payload_len", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Assurance, Packet, split_frame};
+
+    fn message(properties: Properties) -> Arc<Message> {
+        let (topic, payload) = (Text::from("a/b"), Bytes::from_static(b"hello"));
+        let incoming = Incoming {
+            topic: &topic,
+            payload: &payload,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: &properties,
+        };
+        Arc::new(Message::new(incoming, Timestamp::from_ms(1000)))
+    }
+
+    fn written(queued: &Queued, filling: Filling) -> Publish {
+        let mut out = BytesMut::new();
+        assert!(queued.encode(filling, 1000, &mut out));
+        let frame = split_frame(&mut out, 1000).expect("a frame").expect("whole");
+        match Packet::decode(frame, filling.version) {
+            Ok(Packet::Publish(publish)) => publish,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn filling(version: Version, id: Option<u16>, now_ms: u64) -> Filling {
+        Filling { version, packet_id: id.and_then(PacketId::new), dup: false, now: Timestamp::from_ms(now_ms) }
+    }
+
+    #[test]
+    fn one_frame_serves_all_of_a_version_and_a_qos() {
+        let message = message(Properties::default());
+        let queued = Queued { message: message.clone(), qos: QoS::AtLeastOnce, retain: false, identifiers: vec![] };
+        for version in [Version::V3_1_1, Version::V5] {
+            for id in [7, 8] {
+                let publish = written(&queued, Filling { dup: id == 8, ..filling(version, Some(id), 1000) });
+                let packet_id = PacketId::new(id).expect("not 0");
+                assert_eq!(publish.assurance, Assurance::AtLeastOnce { packet_id, dup: id == 8 });
+                assert_eq!((publish.topic.as_str(), publish.payload.as_ref()), ("a/b", &b"hello"[..]));
+            }
+        }
+        assert_eq!(message.frames.iter().filter(|frame| frame.get().is_some()).count(), 2);
+    }
+
+    #[test]
+    fn expiry_counts_down_and_user_properties_pass_unchanged() {
+        let pair = |value| Property::UserProperty(Text::from("k"), Text::from(value));
+        let given = [pair("1"), Property::MessageExpiryInterval(10), pair("2"), Property::TopicAlias(3)];
+        let message = message(given.into_iter().collect());
+        let queued = Queued { message: message.clone(), qos: QoS::AtMostOnce, retain: true, identifiers: vec![5, 9] };
+        let publish = written(&queued, filling(Version::V5, None, 4000));
+        let expected = [
+            Property::MessageExpiryInterval(7),
+            Property::SubscriptionIdentifier(5),
+            Property::SubscriptionIdentifier(9),
+            pair("1"),
+            pair("2"),
+        ];
+        assert_eq!(publish.properties, expected.into_iter().collect());
+        assert!(publish.retain);
+        assert!(!message.is_expired(Timestamp::from_ms(10_999)) && message.is_expired(Timestamp::from_ms(11_000)));
+    }
+
+    #[test]
+    fn what_is_too_large_for_its_client_is_not_written() {
+        let queued = Queued {
+            message: message(Properties::default()),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            identifiers: vec![],
+        };
+        let mut out = BytesMut::new();
+        assert!(!queued.encode(filling(Version::V3_1_1, None, 0), 11, &mut out) && out.is_empty());
+        assert!(queued.encode(filling(Version::V3_1_1, None, 0), 12, &mut out));
+    }
+}

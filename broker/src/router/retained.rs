@@ -1,0 +1,143 @@
+//! The last retained message of each topic (section 3.3.1.3).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use unhidra_core::time::Timestamp;
+use unhidra_core::topic::{TopicFilter, TopicName};
+
+use super::message::Message;
+
+/// Retained messages, bounded by count and by bytes.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    by_topic: BTreeMap<Box<str>, Arc<Message>>,
+    bytes: usize,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+/// What became of a message with RETAIN.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kept {
+    /// It is the topic's retained message.
+    Yes,
+    /// Its payload is empty: the topic has no retained message any more [MQTT-3.3.1-6].
+    Cleared,
+    /// There is no room. What the topic had is gone too: no value is better than an old one that
+    /// looks like the last.
+    NoRoom,
+}
+
+impl Retained {
+    pub(crate) const fn new(messages_max: usize, bytes_max: usize) -> Self {
+        Self { by_topic: BTreeMap::new(), bytes: 0, messages_max, bytes_max }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_topic.len()
+    }
+
+    /// Keeps a message in place of the one its topic had.
+    pub(crate) fn put(&mut self, message: &Arc<Message>) -> Kept {
+        self.remove(message.topic());
+        if message.is_empty() {
+            return Kept::Cleared;
+        }
+        if self.by_topic.len() >= self.messages_max || self.bytes.saturating_add(message.size()) > self.bytes_max {
+            return Kept::NoRoom;
+        }
+        self.bytes += message.size();
+        self.by_topic.insert(message.topic().into(), message.clone());
+        Kept::Yes
+    }
+
+    /// The messages a filter stands for, in the order of their topics. Those that have expired
+    /// are forgotten on the way.
+    pub(crate) fn matches(&mut self, filter: TopicFilter<'_>, now: Timestamp) -> Vec<Arc<Message>> {
+        let text = filter.as_str();
+        let found: Vec<Arc<Message>> = if filter.has_wildcard() {
+            let literal = text.split(['+', '#']).next().unwrap_or_default();
+            // `a/#` stands for `a` too, which does not begin with `a/`.
+            let start = literal.strip_suffix('/').unwrap_or(literal);
+            self.by_topic
+                .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+                .take_while(|(topic, _)| topic.starts_with(start))
+                .filter(|(topic, _)| TopicName::parse(topic).is_ok_and(|name| filter.matches(name)))
+                .map(|(_, message)| message.clone())
+                .collect()
+        } else {
+            self.by_topic.get(text).cloned().into_iter().collect()
+        };
+        let (dead, live): (Vec<_>, Vec<_>) = found.into_iter().partition(|message| message.is_expired(now));
+        dead.iter().for_each(|message| self.remove(message.topic()));
+        live
+    }
+
+    fn remove(&mut self, topic: &str) {
+        if let Some(message) = self.by_topic.remove(topic) {
+            self.bytes -= message.size();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Properties, Property, QoS, Text};
+    use crate::router::message::Incoming;
+    use bytes::Bytes;
+
+    fn message(topic: &'static str, payload: &'static [u8], expiry_s: Option<u32>) -> Arc<Message> {
+        let properties: Properties = expiry_s.map(Property::MessageExpiryInterval).into_iter().collect();
+        let (topic, payload) = (Text::from(topic), Bytes::from_static(payload));
+        let qos = QoS::AtMostOnce;
+        let incoming = Incoming { topic: &topic, payload: &payload, qos, retain: true, properties: &properties };
+        Arc::new(Message::new(incoming, Timestamp::ZERO))
+    }
+
+    fn topics(retained: &mut Retained, filter: &str, now_ms: u64) -> Vec<String> {
+        let filter = TopicFilter::parse(filter).expect("a filter");
+        retained.matches(filter, Timestamp::from_ms(now_ms)).iter().map(|m| m.topic().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_filter_finds_the_last_message_of_each_topic() {
+        let mut retained = Retained::new(10, 10_000);
+        for topic in ["a", "a/b", "a/b/c", "ab", "$x/y"] {
+            assert_eq!(retained.put(&message(topic, b"1", None)), Kept::Yes);
+        }
+        assert_eq!(topics(&mut retained, "a/#", 0), ["a", "a/b", "a/b/c"]);
+        assert_eq!(topics(&mut retained, "+", 0), ["a", "ab"]);
+        assert_eq!(topics(&mut retained, "+/b", 0), ["a/b"]);
+        assert_eq!(topics(&mut retained, "#", 0), ["a", "a/b", "a/b/c", "ab"]);
+        assert_eq!(topics(&mut retained, "$x/#", 0), ["$x/y"]);
+        assert_eq!(topics(&mut retained, "a/b", 0), ["a/b"]);
+    }
+
+    #[test]
+    fn an_empty_payload_clears_and_an_expired_message_is_forgotten() {
+        let mut retained = Retained::new(10, 10_000);
+        retained.put(&message("a", b"1", Some(5)));
+        retained.put(&message("b", b"1", None));
+        assert_eq!(retained.put(&message("b", b"", None)), Kept::Cleared);
+        assert_eq!(topics(&mut retained, "#", 4_999), ["a"]);
+        assert!(topics(&mut retained, "#", 5_000).is_empty());
+        assert_eq!((retained.len(), retained.bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_is_over_the_bound_is_not_kept_and_leaves_no_old_value() {
+        let mut retained = Retained::new(2, 10_000);
+        retained.put(&message("a", b"1", None));
+        retained.put(&message("b", b"1", None));
+        assert_eq!(retained.put(&message("c", b"1", None)), Kept::NoRoom);
+        assert_eq!(retained.put(&message("b", b"2", None)), Kept::Yes);
+        let mut small = Retained::new(10, message("a", b"1", None).size());
+        assert_eq!(small.put(&message("a", b"1", None)), Kept::Yes);
+        assert_eq!(small.put(&message("a", b"22", None)), Kept::NoRoom);
+        assert_eq!(small.len(), 0);
+    }
+}

@@ -1,0 +1,375 @@
+//! One connection's protocol, from CONNECT to its end. No I/O, no clock.
+//!
+//! ```text
+//! Greeting --CONNECT--> Deciding --admit()--> Open --DISCONNECT, close(), lose()--> Ended
+//!     |                    |                                                         ^
+//!     +--close()-----------+--refuse()-----------------------------------------------+
+//! ```
+//!
+//! The shell hands over what arrives, drains [`Session::poll_event`] and
+//! [`Session::poll_transmit`], and sleeps until [`Session::poll_timeout`].
+
+mod error;
+mod greeting;
+mod inflight;
+mod keep_alive;
+mod open;
+pub(crate) mod table;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use unhidra_core::delivery::{AckToken, Answer, DownlinkRow, UplinkRow};
+use unhidra_core::ids::ClientId;
+use unhidra_core::time::Timestamp;
+
+use crate::acl::Acl;
+use crate::config::Limits;
+use crate::doors::{Admitted, Outcome, Ticket};
+use crate::packet::{
+    ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Publish, ReasonCode, Text, Version, Will,
+};
+use crate::router::Subscription;
+use crate::router::message::Queued;
+pub(crate) use error::SessionError;
+use open::Open;
+
+/// What holds for every session.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) acl: Acl,
+    pub(crate) limits: Limits,
+}
+
+/// One connection's protocol.
+#[derive(Debug)]
+pub(crate) struct Session {
+    rules: Arc<Rules>,
+    phase: Phase,
+    transmit: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing but CONNECT may come, until then.
+    Greeting { deadline: Timestamp },
+    /// The shell finds out whether the client may come in, and with which session.
+    Deciding(Box<Connect>),
+    /// The client is in.
+    Open(Box<Open>),
+    /// Nothing more comes or goes but what is in `transmit`.
+    Ended { was: Option<Box<Open>>, version: Version },
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Decide about a client: [`Session::admit`] or [`Session::refuse`].
+    Connect(Request),
+    /// Hand a device's message inward, and answer under the token.
+    Deliver { row: UplinkRow, publish: Publish, token: Option<AckToken> },
+    /// Route a plain client's message, and answer under the token.
+    Route { publish: Publish, token: Option<AckToken> },
+    /// Put a subscription into the router, then send what is retained.
+    Subscribe { filter: Text, subscription: Subscription, is_new: bool },
+    /// Take one out.
+    Unsubscribe { filter: Text },
+    /// A device listens on a row from now on.
+    Listen(DownlinkRow),
+    /// A device listens no more.
+    Unlisten(DownlinkRow),
+    /// Tell who published it.
+    Published { ticket: Ticket, outcome: Outcome },
+    /// A QoS 1 message was answered that had come then.
+    Answered { received_at: Timestamp, reason: ReasonCode },
+}
+
+/// What CONNECT asks for, as far as the shell decides it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// `None` where the client leaves the choice to us.
+    pub(crate) client_id: Option<ClientId>,
+    pub(crate) clean_start: bool,
+}
+
+/// What a session is made of while no connection carries it.
+#[derive(Debug, Default)]
+pub(crate) struct Resumable {
+    pub(crate) subscriptions: open::Subscriptions,
+    pub(crate) rows: open::Rows,
+    /// What had been sent and was not acknowledged, in order.
+    pub(crate) in_flight: Vec<(PacketId, Queued)>,
+}
+
+/// What is left when a connection has ended.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    pub(crate) resumable: Resumable,
+    /// How long the session outlives the connection.
+    pub(crate) expiry_s: u32,
+    /// What is published now or after its delay, unless the session is taken up again.
+    pub(crate) will: Option<Will>,
+    /// What the node had published and was not acknowledged.
+    pub(crate) lost: Vec<Ticket>,
+}
+
+/// What goes out.
+#[derive(Debug)]
+pub(crate) enum Transmit {
+    /// A packet of this session alone.
+    Packet(Packet),
+    /// A message that others may get too, encoded once for all.
+    Routed { queued: Queued, packet_id: Option<PacketId>, dup: bool },
+}
+
+impl Session {
+    /// A stream was accepted.
+    pub(crate) fn new(rules: Arc<Rules>, now: Timestamp) -> Self {
+        let deadline = now.saturating_add(rules.limits.connect_timeout());
+        Self { rules, phase: Phase::Greeting { deadline }, transmit: VecDeque::new(), events: VecDeque::new() }
+    }
+
+    /// What the client speaks; 3.1.1 until it has said so.
+    pub(crate) fn version(&self) -> Version {
+        match &self.phase {
+            Phase::Greeting { .. } => Version::V3_1_1,
+            Phase::Deciding(connect) => connect.version,
+            Phase::Open(open) => open.version(),
+            Phase::Ended { version, .. } => *version,
+        }
+    }
+
+    /// The largest packet the client takes.
+    pub(crate) fn client_packet_max(&self) -> usize {
+        match &self.phase {
+            Phase::Open(open) => open.packet_max(),
+            Phase::Ended { was: Some(open), .. } => open.packet_max(),
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { was: None, .. } => usize::MAX,
+        }
+    }
+
+    /// Whether another packet may be handed over now. A 3.1.1 client knows no Receive Maximum: it
+    /// waits here.
+    pub(crate) fn wants_packet(&self) -> bool {
+        match &self.phase {
+            Phase::Greeting { .. } => true,
+            Phase::Open(open) => open.wants_packet(&self.rules.limits),
+            Phase::Deciding(_) | Phase::Ended { .. } => false,
+        }
+    }
+
+    /// Whether nothing more comes.
+    pub(crate) const fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// Takes one packet.
+    ///
+    /// # Errors
+    ///
+    /// The client broke a rule: [`Session::close`] with the error's reason code follows.
+    pub(crate) fn handle_packet(&mut self, packet: Packet, now: Timestamp) -> Result<(), SessionError> {
+        match (&mut self.phase, packet) {
+            (Phase::Greeting { .. }, Packet::Connect(connect)) => {
+                let request = greeting::check(&connect);
+                self.phase = Phase::Deciding(connect);
+                self.events.push_back(Event::Connect(request?));
+                Ok(())
+            }
+            (Phase::Greeting { .. }, packet) => Err(SessionError::NotConnect { packet: packet.name() }),
+            (Phase::Open(open), Packet::Disconnect(disconnect)) => {
+                open.disconnected(&disconnect, &self.rules.limits)?;
+                self.end();
+                Ok(())
+            }
+            (Phase::Open(open), packet) => {
+                open.handle_packet(packet, &self.rules, now, &mut self.transmit, &mut self.events)
+            }
+            // The shell hands nothing over while it decides, nor after the end.
+            (Phase::Deciding(_) | Phase::Ended { .. }, _) => Ok(()),
+        }
+    }
+
+    /// Checks what only a known client can be told about its CONNECT.
+    ///
+    /// # Errors
+    ///
+    /// Its Will is not for it: the reason to [`Session::refuse`] with.
+    pub(crate) fn may_come_in(&self, who: &Admitted) -> Result<(), ReasonCode> {
+        match &self.phase {
+            Phase::Deciding(connect) => greeting::check_will(connect, who, &self.rules),
+            Phase::Greeting { .. } | Phase::Open(_) | Phase::Ended { .. } => Ok(()),
+        }
+    }
+
+    /// The client is in: as `who`, with the session it had or a new one, under an identifier of
+    /// ours where it brought none.
+    pub(crate) fn admit(
+        &mut self,
+        who: Admitted,
+        resumed: Option<Resumable>,
+        assigned: Option<&ClientId>,
+        now: Timestamp,
+    ) {
+        let version = self.version();
+        match std::mem::replace(&mut self.phase, Phase::Ended { was: None, version }) {
+            Phase::Deciding(connect) => {
+                let (transmit, events) = (&mut self.transmit, &mut self.events);
+                let open = Open::new(*connect, who, resumed, assigned, &self.rules, now, transmit, events);
+                self.phase = Phase::Open(Box::new(open));
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The client is not let in.
+    pub(crate) fn refuse(&mut self, reason: ReasonCode) {
+        let ack = ConnAck { session_present: false, reason, properties: Properties::default() };
+        self.transmit.push_back(Transmit::Packet(Packet::ConnAck(ack)));
+        self.end();
+    }
+
+    /// Ends the connection and tells the client why, as far as its version can.
+    pub(crate) fn close(&mut self, reason: ReasonCode) {
+        match (&self.phase, self.version()) {
+            // What is no CONNECT is answered by nothing [MQTT-3.1.4-1], but another version is.
+            (Phase::Greeting { .. }, _) if reason != ReasonCode::UnsupportedProtocolVersion => self.end(),
+            (Phase::Greeting { .. } | Phase::Deciding(_), _) => self.refuse(reason),
+            (Phase::Open(_), Version::V5) => {
+                self.transmit.push_back(Transmit::Packet(Packet::Disconnect(Disconnect::new(reason))));
+                self.end();
+            }
+            (Phase::Open(_), Version::V3_1_1) => self.end(),
+            (Phase::Ended { .. }, _) => {}
+        }
+    }
+
+    /// The stream is gone.
+    pub(crate) fn lose(&mut self) {
+        self.end();
+    }
+
+    /// A message of a subscription. Ask [`Session::can_deliver`] before.
+    pub(crate) fn deliver(&mut self, queued: Queued, now: Timestamp) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.deliver(queued, now, &mut self.transmit);
+        }
+    }
+
+    /// A message was not written after all: it counts as acknowledged.
+    pub(crate) fn not_sent(&mut self, packet_id: Option<PacketId>) {
+        if let (Phase::Open(open), Some(packet_id)) = (&mut self.phase, packet_id) {
+            open.not_sent(packet_id);
+        }
+    }
+
+    /// Whether the client takes one more message of QoS 1.
+    pub(crate) fn can_deliver(&self) -> bool {
+        matches!(&self.phase, Phase::Open(open) if open.can_deliver())
+    }
+
+    /// A message of the node. Its outcome comes as [`Event::Published`].
+    pub(crate) fn send(&mut self, row: DownlinkRow, payload: bytes::Bytes, ticket: Ticket) {
+        match &mut self.phase {
+            Phase::Open(open) => open.send(row, payload, ticket, &self.rules, &mut self.transmit, &mut self.events),
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => {
+                self.events.push_back(Event::Published { ticket, outcome: Outcome::Lost });
+            }
+        }
+    }
+
+    /// The answer to a message.
+    pub(crate) fn answer(&mut self, token: AckToken, answer: Answer) {
+        self.reply(token, answer.into());
+    }
+
+    /// What became of a routed message.
+    pub(crate) fn routed(&mut self, token: AckToken, reason: ReasonCode) {
+        self.reply(token, inflight::Reply::Code(reason));
+    }
+
+    fn reply(&mut self, token: AckToken, reply: inflight::Reply) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.answer(token, reply, &mut self.transmit, &mut self.events);
+        }
+    }
+
+    /// Closes where an answer asks for it. Apart from [`Session::answer`], so that what the node
+    /// had published before, a ResetRequest perhaps, leaves first.
+    pub(crate) fn close_if_owed(&mut self) {
+        let owed = match &self.phase {
+            Phase::Open(open) => open.owed_close(),
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => None,
+        };
+        if let Some(reason) = owed {
+            self.close(reason);
+        }
+    }
+
+    /// How many messages of the client wait for their answer.
+    pub(crate) fn unanswered(&self) -> usize {
+        match &self.phase {
+            Phase::Open(open) => open.unanswered(),
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => 0,
+        }
+    }
+
+    /// Whether the shell reads from now on.
+    pub(crate) fn reading(&mut self, reads: bool, now: Timestamp) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.reading(reads, now);
+        }
+    }
+
+    /// Time has passed. Says what the connection ends for, if it does.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) -> Option<ReasonCode> {
+        self.poll_timeout().filter(|at| *at <= now)?;
+        let reason = match &self.phase {
+            Phase::Greeting { .. } => ReasonCode::MaximumConnectTime,
+            Phase::Deciding(_) | Phase::Open(_) | Phase::Ended { .. } => ReasonCode::KeepAliveTimeout,
+        };
+        self.close(reason);
+        Some(reason)
+    }
+
+    /// When to call [`Session::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Greeting { deadline } => Some(*deadline),
+            Phase::Open(open) => open.deadline(),
+            Phase::Deciding(_) | Phase::Ended { .. } => None,
+        }
+    }
+
+    /// What goes out next.
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmit.pop_front()
+    }
+
+    /// What the shell does next.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Takes apart what the connection leaves. `None` where nobody had come in.
+    pub(crate) fn finish(mut self) -> Option<Remains> {
+        self.end();
+        match self.phase {
+            Phase::Ended { was: Some(open), .. } => Some(open.finish()),
+            Phase::Ended { was: None, .. } | Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Open(_) => None,
+        }
+    }
+
+    fn end(&mut self) {
+        let version = self.version();
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Ended { was: None, version }) {
+            Phase::Open(open) => Phase::Ended { was: Some(open), version },
+            ended @ Phase::Ended { .. } => ended,
+            Phase::Greeting { .. } | Phase::Deciding(_) => Phase::Ended { was: None, version },
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;
