@@ -151,7 +151,7 @@ impl Authority {
     /// No certificate outlives its authority.
     fn bounded(&self, validity: Duration, now: UnixTime) -> Result<Duration, IssueError> {
         let left = self.certificate.remaining(now);
-        left.map(|left| left.min(validity)).ok_or(IssueError::AuthorityEnded { at: self.certificate.expires(), now })
+        left.map(|left| left.min(validity)).ok_or(IssueError::AuthorityNotValid { at: self.certificate.expires(), now })
     }
 
     fn sign(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Result<Certificate, IssueError> {
@@ -304,8 +304,10 @@ mod tests {
         let node = authority.issue_node(&[], YEAR, NOW).unwrap();
         assert_eq!(node.certificate.expires(), authority.certificate().expires());
         let late = NOW.saturating_add(Duration::from_secs(101));
-        let refused = authority.sign_device(&request(), &device(), &trust_domain(), YEAR, late);
-        assert!(matches!(refused, Err(IssueError::AuthorityEnded { .. })));
+        let sign =
+            |now| authority.sign_device(&request(), &device(), &trust_domain(), YEAR, now).unwrap_err().to_string();
+        assert!(sign(late).contains("ended 0 days ago"), "{}", sign(late));
+        assert!(sign(UnixTime::EPOCH).contains("clock"), "{}", sign(UnixTime::EPOCH));
     }
 
     #[test]

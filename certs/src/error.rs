@@ -111,9 +111,9 @@ pub enum RequestError {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum IssueError {
     /// The authority's own certificate does not hold now.
-    #[error("the authority's certificate ended at {} s since 1970, now is {} s; nothing it signs would hold", at.as_s(), now.as_s())]
-    AuthorityEnded {
-        /// When it ended.
+    #[error("the authority's certificate {}; nothing it signs would hold", when(*at, *now))]
+    AuthorityNotValid {
+        /// When it ends or ended.
         at: UnixTime,
         /// Now.
         now: UnixTime,
@@ -121,6 +121,14 @@ pub enum IssueError {
     /// The library or the system's generator failed.
     #[error("{0} failed")]
     Crypto(&'static str),
+}
+
+fn when(end: UnixTime, now: UnixTime) -> String {
+    if now > end {
+        format!("ended {} days ago", now.saturating_since(end).as_secs() / 86_400)
+    } else {
+        "has not begun to hold: is the clock of this machine right?".to_owned()
+    }
 }
 
 /// Why an authority cannot be loaded or saved.

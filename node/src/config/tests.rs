@@ -157,6 +157,10 @@ fn a_value_that_is_not_allowed_names_what_is() {
     refused(&set(&["pump.inbox_max=0"]), &["pump.inbox_max", "0", "nonzero"]);
     refused(&set(&["pki.trust_domain=A/B"]), &["pki.trust_domain", "A/B", "a-z 0-9"]);
     refused(&set(&["pki.names=['a b']"]), &["pki.names", "a b", "host name"]);
+    refused(
+        &set(&["gateway.hosts=['a', 1]"]),
+        &["gateway.hosts[1]", "['a', 1]".replace('\'', "\"").as_str(), "a string"],
+    );
     refused(&set(&["broker.prefix=a/#"]), &["broker.prefix", "a/#", "A-Z a-z"]);
     refused(&set(&["store.journal_bytes=1"]), &["store.journal_bytes", "1", "67108864"]);
     let file = file("[log]\nformat = 'xml'\n");
