@@ -22,6 +22,7 @@ use crate::identity::{BadSignature, IdentityKey, IdentitySecret, Label, put_devi
 use crate::keys::{KeyPair, PublicBytes};
 use crate::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
 use crate::ratchet::Ratchet;
+use crate::reset::ResetReason;
 use crate::role::{DeviceRole, HeadSlot, KeptHead, NoHead, Role};
 use crate::session::{Opened, Session};
 use crate::suite::Suite;
@@ -175,6 +176,17 @@ pub enum RespondError {
 }
 
 impl RespondError {
+    /// Why the node should answer with a ResetRequest that names the inner Message's ratchet key,
+    /// if it should: the device's next handshake takes prekeys that are there.
+    #[must_use]
+    pub const fn reset_due(self) -> Option<ResetReason> {
+        match self {
+            Self::Prekeys { .. } => Some(ResetReason::UnknownKey),
+            Self::Open(error) => error.reset_due(),
+            Self::Suite { .. } | Self::Identity | Self::HostileKey => None,
+        }
+    }
+
     /// Whether the failure cost DH steps: 10 a minute a device, then such messages are dropped
     /// unread.
     #[must_use]

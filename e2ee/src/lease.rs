@@ -9,6 +9,24 @@
 //!
 //! What is written holds the sending chain at the lease's end, always; so a device that loses its
 //! memory goes on there and uses no number twice.
+//!
+//! A device has no other way to seal: what compiles for a role that commits first
+//!
+//! ```
+//! # use unhidra_e2ee::{role::StockRole, session::Session};
+//! fn seals(session: &mut Session<StockRole>) -> bool {
+//!     session.seal(b"21.5", [0; 61]).is_ok()
+//! }
+//! ```
+//!
+//! does not for a device.
+//!
+//! ```compile_fail,E0599
+//! # use unhidra_e2ee::{role::DeviceRole, session::Session};
+//! fn seals(session: &mut Session<DeviceRole>) -> bool {
+//!     session.seal(b"21.5", [0; 61]).is_ok()
+//! }
+//! ```
 
 use unhidra_core::durable::Durable;
 

@@ -24,6 +24,12 @@ use crate::suite::Suite;
 ///
 /// It moves in memory ahead of the store. Where a delta could not be written the session is void:
 /// drop it and read it back.
+///
+/// ```compile_fail,E0277
+/// # use unhidra_e2ee::{role::DeviceRole, session::Session};
+/// fn copied<T: Clone>() {}
+/// copied::<Session<DeviceRole>>();
+/// ```
 pub struct Session<R: Role> {
     pub(crate) ratchet: Ratchet<R>,
     pub(crate) suite: Suite,
@@ -49,7 +55,7 @@ pub struct Session<R: Role> {
 }
 
 /// A message, opened.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Eq, PartialEq)]
 pub struct Opened<'o> {
     plaintext: &'o [u8],
     tag: MessageTag,
@@ -75,6 +81,17 @@ impl<'o> Opened<'o> {
     #[must_use]
     pub const fn stepped(&self) -> bool {
         self.stepped
+    }
+}
+
+impl fmt::Debug for Opened<'_> {
+    // Plaintext has no place in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("plaintext_len", &self.plaintext.len())
+            .field("tag", &self.tag)
+            .field("stepped", &self.stepped)
+            .finish()
     }
 }
 

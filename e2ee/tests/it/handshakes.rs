@@ -92,6 +92,7 @@ fn a_handshake_is_of_the_identity_suite_and_prekeys_expected() {
     let unknown = RespondError::Open(OpenError::UnknownKey { tried: true });
     assert_eq!(pair.respond(&handshake(&sealed), &mut out).err(), Some(unknown));
     assert!(unknown.spent_dh_step() && !RespondError::Identity.spent_dh_step());
+    assert_eq!((wrong.reset_due(), RespondError::Identity.reset_due()), (Some(ResetReason::UnknownKey), None));
     pair.opk = opk;
 
     let spk = std::mem::replace(&mut pair.spk, SignedPrekeySecret::from_bytes(1, &[1; 32]));
