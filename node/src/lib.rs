@@ -1,7 +1,11 @@
-//! Room under construction.
+//! The binary's library: every room wired to the others.
+//!
+//! Start reading at [`app`], which puts the node together, and at `pump.rs`, where the rooms meet.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
+pub mod clock;
 mod commit;
 pub mod config;
 pub mod control;
@@ -9,7 +13,8 @@ pub mod folder;
 mod http;
 pub mod keys;
 pub mod log;
+mod pump;
 pub mod registry;
-pub mod tls;
 #[cfg(test)]
 mod testing;
+pub mod tls;

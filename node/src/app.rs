@@ -1,0 +1,379 @@
+//! The node put together: every room, on doors that somebody else opens.
+//!
+//! `unhidra run` opens real ones, the tests simulated ones; the wiring is the same.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry as MetricsRegistry;
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use unhidra_bridge::{Bridge, CommandRefused, IdentitySecret, SignedPrekeys, SignedPrekeysError};
+use unhidra_broker::Broker;
+use unhidra_broker::packet::ReasonCode;
+use unhidra_core::device::Device;
+use unhidra_core::ids::{CommandId, DeviceId, Partition};
+use unhidra_core::message::{Command, MessageName};
+use unhidra_core::time::Clock;
+use unhidra_gateway::{Gateway, Tokens, Use, Visible};
+use unhidra_store::{CommitError, ReadError, Store};
+
+use crate::commit::commit;
+use crate::config::Config;
+use crate::control::{Addresses, Asked, ControlError, Live, SendAsked, TokenAsked};
+use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
+use crate::registry::{Hooks, Registry, Rules};
+
+/// How often the age of the signed prekey is looked at.
+const PREKEY_LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// Everything that is not the node's to decide.
+pub struct Doors {
+    /// The time.
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    /// Where all randomness comes from.
+    pub rng: StdRng,
+    /// What survives.
+    pub store: Arc<dyn Store>,
+    /// The node's long-term key.
+    pub identity: IdentitySecret,
+    /// What authenticates cursors, kept over restarts.
+    pub cursor_key: [u8; 32],
+    /// What the registry holds every connection to.
+    pub rules: Rules,
+    /// Where devices and other MQTT clients come in.
+    pub mqtt: Vec<Box<dyn unhidra_broker::Listener>>,
+    /// Where clients come in; without, [`Gateway::serve_stream`] is the way.
+    pub gateway: Option<TcpListener>,
+    /// Where the doors are, for those who ask.
+    pub addresses: Addresses,
+}
+
+impl fmt::Debug for Doors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Doors").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Why a node is not put together.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The first prekey could not be written.
+    #[error("the signed prekey: {0}")]
+    Commit(#[from] CommitError),
+    /// The signed prekeys are damaged.
+    #[error(transparent)]
+    Prekeys(#[from] SignedPrekeysError),
+}
+
+/// The node put together, and not yet serving.
+pub struct App {
+    rooms: Arc<Rooms>,
+    pump: Arc<Pump>,
+    tokens: Arc<Tokens>,
+    shards: JoinSet<()>,
+    stop_shards: watch::Sender<bool>,
+    mqtt: Vec<Box<dyn unhidra_broker::Listener>>,
+    gateway: Option<TcpListener>,
+    addresses: Addresses,
+    metrics: Arc<MetricsRegistry>,
+    prekeys: Rotation,
+    grace: Duration,
+}
+
+impl App {
+    /// Puts a node together: reads the registry, makes what a first start makes, starts the shards.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] where the store does not give what it must.
+    pub async fn build(config: &Config, doors: Doors) -> Result<Self, BuildError> {
+        let Doors { clock, mut rng, store, identity, cursor_key, rules, mqtt, gateway, addresses } = doors;
+        let mut metrics = MetricsRegistry::with_prefix("unhidra");
+        let registry = Registry::load(store.clone(), clock.clone(), rules).await?;
+        let mut rotation = Rotation {
+            store: store.clone(),
+            clock: clock.clone(),
+            rng: StdRng::from_rng(&mut rng),
+            age: Duration::from_secs(config.bridge.signed_prekey_rotation_s),
+            present: None,
+        };
+        let signed = rotation.start().await?;
+
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards_wanted = match config.pump.shards {
+            0 => cores,
+            shards => shards.saturating_mul(store.partitions().into()),
+        };
+        let layout = Layout::new(shards_wanted, store.partitions());
+        let bounds = CommandBounds {
+            body_max: config.bridge.command_body_max,
+            expires_after: Duration::from_secs(config.bridge.command_expiry_s),
+        };
+        let ids = Mutex::new(StdRng::from_rng(&mut rng));
+        let new_id = move || CommandId::new(ids.lock().unwrap_or_else(PoisonError::into_inner).random());
+        let inbox_max = config.pump.inbox_max.get();
+        let pump = Pump::new(layout, inbox_max, store.clone(), clock.clone(), bounds, Box::new(new_id));
+
+        let mut token_rng = StdRng::from_rng(&mut rng);
+        let tokens = Arc::new(Tokens::new(
+            config.gateway.tokens_max,
+            Duration::from_secs(config.gateway.session_s),
+            clock.clone(),
+            Box::new(move |bytes| token_rng.fill_bytes(bytes)),
+        ));
+        let gateway_doors = unhidra_gateway::Doors {
+            store: store.clone(),
+            authority: tokens.clone(),
+            commands: pump.clone(),
+            clock: clock.clone(),
+            cursor_key,
+        };
+        let gateway_room = Gateway::new(config.gateway.clone(), gateway_doors, metrics.sub_registry_with_prefix(""));
+        let broker_doors = unhidra_broker::Doors {
+            inlet: pump.clone(),
+            admission: registry.clone(),
+            clock: clock.clone(),
+            seed: rng.next_u64(),
+        };
+        let broker = Broker::new(config.broker.clone(), broker_doors, &mut metrics);
+        let rooms = Arc::new(Rooms {
+            store,
+            registry: registry.clone(),
+            broker: broker.clone(),
+            gateway: gateway_room,
+            clock,
+            metrics: Arc::new(unhidra_bridge::Metrics::register(&mut metrics)),
+        });
+
+        let identity = Arc::new(identity);
+        let mut bridge_config = config.bridge.clone();
+        bridge_config.sessions_max = config.bridge.sessions_max.div_ceil(layout.shards()).max(1);
+        let (stop_shards, stop) = watch::channel(false);
+        let shards = pump.start(
+            &rooms,
+            || Bridge::new(bridge_config.clone(), identity.clone(), signed.clone()),
+            || StdRng::from_rng(&mut rng),
+            &stop,
+        );
+        registry.tell(Arc::new(ToRooms { broker, pump: pump.clone(), runtime: tokio::runtime::Handle::current() }));
+        Ok(Self {
+            rooms,
+            pump,
+            tokens,
+            shards,
+            stop_shards,
+            mqtt,
+            gateway,
+            addresses,
+            metrics: Arc::new(metrics),
+            prekeys: rotation,
+            grace: Duration::from_secs(config.pump.drain_timeout_s),
+        })
+    }
+
+    /// The registry of devices.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        self.rooms.registry.clone()
+    }
+
+    /// The gateway.
+    #[must_use]
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.rooms.gateway.clone()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<MetricsRegistry> {
+        self.metrics.clone()
+    }
+
+    /// Where it is reached.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What the control socket asks of a running node.
+    #[must_use]
+    pub fn live(&self) -> Arc<dyn Live> {
+        Arc::new(LiveNode {
+            rooms: self.rooms.clone(),
+            pump: self.pump.clone(),
+            tokens: self.tokens.clone(),
+            addresses: self.addresses.clone(),
+        })
+    }
+
+    /// Serves until `shutdown` completes, then ends in the direction of the data: nobody new, then
+    /// DISCONNECT 0x8B to devices, then the shards, then the store.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { rooms, pump, mut shards, stop_shards, mqtt, gateway, mut prekeys, grace, .. } = self;
+        let mut doors = JoinSet::new();
+        for listener in mqtt {
+            let broker = rooms.broker.clone();
+            doors.spawn(async move {
+                if let Err(error) = broker.serve(listener).await {
+                    tracing::error!(%error, "an MQTT listener ended");
+                }
+            });
+        }
+        let (close_gateway, mut closed) = watch::channel(false);
+        if let Some(listener) = gateway {
+            let room = rooms.gateway.clone();
+            let until = async move {
+                // A sender that is gone closes as well as one that says so.
+                let _ = closed.wait_for(|closed| *closed).await;
+            };
+            doors.spawn(room.serve(listener, until));
+        }
+        let keeper = tokio::spawn(async move { prekeys.keep(&pump).await });
+
+        shutdown.await;
+
+        keeper.abort();
+        close_gateway.send_replace(true);
+        rooms.broker.drain(grace).await;
+        stop_shards.send_replace(true);
+        let drained = tokio::time::timeout(grace, async { while shards.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::warn!(
+                grace_s = grace.as_secs(),
+                "the shards did not end in time; what was acknowledged is stored"
+            );
+            shards.shutdown().await;
+        }
+        rooms.gateway.drain().await;
+        doors.shutdown().await;
+        rooms.store.close().await;
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the node's signed prekey fresh (e2ee/PROTOCOL.md section 9).
+struct Rotation {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock + Send + Sync>,
+    rng: StdRng,
+    age: Duration,
+    present: Option<Arc<SignedPrekeys>>,
+}
+
+impl Rotation {
+    async fn start(&mut self) -> Result<Arc<SignedPrekeys>, BuildError> {
+        let records = self.store.signed_prekeys().await?;
+        self.present = SignedPrekeys::restore(&records)?.map(Arc::new);
+        match &self.present {
+            Some(present) if !present.is_due(self.age, self.clock.unix_now()) => Ok(present.clone()),
+            _ => self.rotate().await,
+        }
+    }
+
+    async fn rotate(&mut self) -> Result<Arc<SignedPrekeys>, BuildError> {
+        let now = self.clock.unix_now();
+        let (next, ops) = SignedPrekeys::rotate(self.present.as_deref(), now, &mut self.rng)?;
+        commit(&*self.store, Partition::new(0), ops).await?;
+        let next = Arc::new(next);
+        self.present = Some(next.clone());
+        Ok(next)
+    }
+
+    async fn keep(&mut self, pump: &Pump) {
+        loop {
+            tokio::time::sleep(PREKEY_LOOK).await;
+            if self.present.as_ref().is_some_and(|present| !present.is_due(self.age, self.clock.unix_now())) {
+                continue;
+            }
+            match self.rotate().await {
+                Ok(next) => pump.use_prekeys(&next).await,
+                Err(error) => tracing::error!(%error, "the signed prekey could not be rotated; tried again in an hour"),
+            }
+        }
+    }
+}
+
+/// What a change in the registry means to the rooms.
+struct ToRooms {
+    broker: Arc<Broker>,
+    pump: Arc<Pump>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl ToRooms {
+    fn changed(&self, device: DeviceId, reason: ReasonCode) {
+        self.broker.disconnect(&device, reason);
+        let pump = self.pump.clone();
+        // The inbox may be full: the hook hands over, and somebody else waits.
+        self.runtime.spawn(async move { pump.changed(&device).await });
+    }
+}
+
+impl Hooks for ToRooms {
+    fn enrolled(&self, device: &Arc<Device>) {
+        self.changed(device.id, ReasonCode::AdministrativeAction);
+    }
+
+    fn revoked(&self, device: &DeviceId) {
+        self.changed(*device, ReasonCode::NotAuthorized);
+    }
+}
+
+/// A running node, as the control socket sees it.
+struct LiveNode {
+    rooms: Arc<Rooms>,
+    pump: Arc<Pump>,
+    tokens: Arc<Tokens>,
+    addresses: Addresses,
+}
+
+impl Live for LiveNode {
+    fn addresses(&self) -> Addresses {
+        self.addresses.clone()
+    }
+
+    fn is_online(&self, device: &DeviceId) -> bool {
+        self.rooms.broker.is_connected(device)
+    }
+
+    fn send(&self, asked: SendAsked) -> Asked<'_, Command> {
+        Box::pin(async move {
+            let name: MessageName = asked
+                .name
+                .parse()
+                .map_err(|error: unhidra_core::message::MessageNameError| ControlError::Invalid(error.to_string()))?;
+            let expires = asked.expires_in_ms.map(Duration::from_millis);
+            let sent = self.pump.send(asked.device, name, asked.body, expires).await;
+            sent.map_err(|not_taken| match not_taken {
+                NotTaken::TooLarge { len, max } => {
+                    ControlError::Invalid(format!("a body of {len} bytes; at most {max} are allowed"))
+                }
+                NotTaken::Bridge(CommandRefused::TooMany { open, max }) => ControlError::TooMany { open, max },
+                NotTaken::Bridge(CommandRefused::NoDevice) => ControlError::NoDevice { id: asked.device },
+                NotTaken::Bridge(refused @ CommandRefused::Unavailable) => {
+                    ControlError::Unavailable(refused.to_string())
+                }
+            })
+        })
+    }
+
+    fn mint(&self, asked: &TokenAsked) -> Result<String, ControlError> {
+        let lifetime = asked.lifetime_s.map_or(self.tokens.session_lifetime(), Duration::from_secs);
+        let uses = if asked.once { Use::Once } else { Use::Session };
+        Ok(self.tokens.mint(Visible::All, asked.may_command, lifetime, uses))
+    }
+}

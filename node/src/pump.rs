@@ -1,0 +1,282 @@
+//! Where the rooms meet: broker to bridge to store to gateway, and back.
+//!
+//! ```text
+//! broker --offer--> Inbox --> shard: Bridge --submit--> store's writer
+//!   ^  ^                        |                            | done, in order
+//!   |  +------ publish ---------+<------- settled -----------+
+//!   +--------- PUBACK ------------------------------ answers-+----> gateway: committed rows
+//! ```
+//!
+//! A device belongs to one shard, by a hash of its id, so its messages are handled one after
+//! another and devices do not wait for each other. A shard never waits for a commit.
+
+mod inbox;
+mod load;
+mod shard;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand_core::CryptoRng;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use unhidra_bridge::{Bridge, CommandRefused, SignedPrekeys};
+use unhidra_broker::{Broker, BrokerEvent, Inlet};
+use unhidra_core::ids::{CommandId, DeviceId, Partition};
+use unhidra_core::message::{Command, CommandState, MessageName};
+use unhidra_core::time::Clock;
+use unhidra_gateway::Gateway;
+use unhidra_store::{BoxFuture, Store};
+
+use crate::registry::Registry;
+use inbox::Inbox;
+use shard::Shard;
+
+/// What a shard is told.
+pub(crate) enum Event {
+    /// By the broker.
+    Broker(BrokerEvent),
+    /// By a client, through the gateway or the control socket.
+    Command(Command, oneshot::Sender<Result<Command, CommandRefused>>),
+    /// By the registry: a device was enrolled anew, tagged or revoked.
+    Changed(DeviceId),
+    /// By the keeper of prekeys: use these from now on.
+    Prekeys(Arc<SignedPrekeys>),
+}
+
+/// How devices are spread: each partition has the same number of shards.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    per_partition: usize,
+    partitions: usize,
+}
+
+impl Layout {
+    /// At least `cores` shards, and the same number for each partition.
+    pub(crate) fn new(cores: usize, partitions: u16) -> Self {
+        let partitions = usize::from(partitions.max(1));
+        Self { per_partition: cores.div_ceil(partitions).max(1), partitions }
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shards(self) -> usize {
+        self.per_partition * self.partitions
+    }
+
+    fn shard_of(self, partition: Partition, device: &DeviceId) -> usize {
+        // FNV-1a: spreads well enough, and is the same on every machine, as a seeded world needs.
+        let hash = device
+            .as_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let within = usize::try_from((hash >> 32) % self.per_partition as u64).unwrap_or_default();
+        usize::from(partition.get()) * self.per_partition + within
+    }
+
+    fn partition(self, shard: usize) -> Partition {
+        Partition::new(u16::try_from(shard / self.per_partition).unwrap_or_default())
+    }
+}
+
+/// What every shard is given.
+pub(crate) struct Rooms {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) clock: Arc<dyn Clock + Send + Sync>,
+    pub(crate) metrics: Arc<unhidra_bridge::Metrics>,
+}
+
+/// The ways into the shards.
+pub(crate) struct Pump {
+    inboxes: Vec<Arc<Inbox<Event>>>,
+    layout: Layout,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock + Send + Sync>,
+    bounds: CommandBounds,
+    new_id: Box<dyn Fn() -> CommandId + Send + Sync>,
+}
+
+/// What a command may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommandBounds {
+    /// Bytes of body.
+    pub(crate) body_max: usize,
+    /// How long one lives where nobody says.
+    pub(crate) expires_after: Duration,
+}
+
+/// Why a command was not taken by the pump.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NotTaken {
+    /// Its body is too large.
+    TooLarge {
+        /// Bytes found.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The bridge refused it.
+    Bridge(CommandRefused),
+}
+
+impl Pump {
+    /// The ways in, with nobody behind them yet. Each shard's inbox holds `inbox_max` events; at
+    /// the bound the connections that bring them stop reading.
+    pub(crate) fn new(
+        layout: Layout,
+        inbox_max: usize,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        bounds: CommandBounds,
+        new_id: Box<dyn Fn() -> CommandId + Send + Sync>,
+    ) -> Arc<Self> {
+        let inboxes = (0..layout.shards()).map(|_| Arc::new(Inbox::new(inbox_max))).collect();
+        Arc::new(Self { inboxes, layout, store, clock, bounds, new_id })
+    }
+
+    /// Starts the shards. They end when `stop` says so and nothing is on its way any more.
+    pub(crate) fn start<R: CryptoRng + Send + 'static>(
+        &self,
+        rooms: &Arc<Rooms>,
+        mut bridge: impl FnMut() -> Bridge,
+        mut rng: impl FnMut() -> R,
+        stop: &watch::Receiver<bool>,
+    ) -> JoinSet<()> {
+        let mut shards = JoinSet::new();
+        for (number, inbox) in self.inboxes.iter().enumerate() {
+            let partition = self.layout.partition(number);
+            let shard = Shard::new(partition, inbox.clone(), rooms.clone(), bridge(), rng());
+            shards.spawn(shard.run(stop.clone()));
+        }
+        shards
+    }
+
+    /// Queues a command durably; it goes to the device once the device is there.
+    pub(crate) async fn send(
+        &self,
+        device: DeviceId,
+        name: MessageName,
+        body: Bytes,
+        expires_after: Option<Duration>,
+    ) -> Result<Command, NotTaken> {
+        if body.len() > self.bounds.body_max {
+            return Err(NotTaken::TooLarge { len: body.len(), max: self.bounds.body_max });
+        }
+        let now = self.clock.unix_now();
+        let command = Command {
+            id: (self.new_id)(),
+            device,
+            name: name.into_inner(),
+            body,
+            created_at: now,
+            expires_at: now.saturating_add(expires_after.unwrap_or(self.bounds.expires_after)),
+            state: CommandState::Queued,
+        };
+        let (reply, answer) = oneshot::channel();
+        self.tell(&device, Event::Command(command, reply)).await;
+        answer.await.unwrap_or(Err(CommandRefused::Unavailable)).map_err(NotTaken::Bridge)
+    }
+
+    /// A device's record in the registry has changed.
+    pub(crate) async fn changed(&self, device: &DeviceId) {
+        self.tell(device, Event::Changed(*device)).await;
+    }
+
+    /// New signed prekeys are durable.
+    pub(crate) async fn use_prekeys(&self, prekeys: &Arc<SignedPrekeys>) {
+        for inbox in &self.inboxes {
+            offer(inbox, Event::Prekeys(prekeys.clone())).await;
+        }
+    }
+
+    async fn tell(&self, device: &DeviceId, event: Event) {
+        if let Some(inbox) = self.inbox_of(device) {
+            offer(inbox, event).await;
+        }
+    }
+
+    fn inbox_of(&self, device: &DeviceId) -> Option<&Arc<Inbox<Event>>> {
+        self.inboxes.get(self.layout.shard_of(self.store.partition_of(device), device))
+    }
+}
+
+async fn offer(inbox: &Inbox<Event>, event: Event) {
+    let mut events = vec![event];
+    while let Err(back) = inbox.offer(events) {
+        events = back;
+        inbox.room().await;
+    }
+}
+
+impl Inlet for Pump {
+    fn offer(&self, events: Vec<BrokerEvent>) -> Result<(), Vec<BrokerEvent>> {
+        let mut events = events.into_iter().peekable();
+        while let Some(first) = events.next() {
+            let Some(inbox) = self.inbox_of(first.device()) else { continue };
+            // A connection's events are one device's, as a rule all of them: one lock.
+            let device = *first.device();
+            let mut run = vec![Event::Broker(first)];
+            while let Some(next) = events.next_if(|event| *event.device() == device) {
+                run.push(Event::Broker(next));
+            }
+            if let Err(back) = inbox.offer(run) {
+                let back = back.into_iter().filter_map(|event| match event {
+                    Event::Broker(event) => Some(event),
+                    Event::Command(..) | Event::Changed(_) | Event::Prekeys(_) => None,
+                });
+                return Err(back.chain(events).collect());
+            }
+        }
+        Ok(())
+    }
+
+    fn room(&self, device: &DeviceId) -> unhidra_broker::BoxFuture<'_, ()> {
+        match self.inbox_of(device) {
+            Some(inbox) => Box::pin(inbox.room()),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+}
+
+impl unhidra_gateway::Commands for Pump {
+    fn send(
+        &self,
+        new: unhidra_gateway::NewCommand,
+    ) -> BoxFuture<'_, Result<Command, unhidra_gateway::CommandRefused>> {
+        Box::pin(async move {
+            let sent = Pump::send(self, new.device, new.name, new.body, Some(new.expires_after)).await;
+            sent.map_err(|not_taken| match not_taken {
+                NotTaken::TooLarge { len, max } => unhidra_gateway::CommandRefused::TooLarge { len, max },
+                NotTaken::Bridge(CommandRefused::TooMany { max, .. }) => {
+                    unhidra_gateway::CommandRefused::TooManyOpen { max }
+                }
+                NotTaken::Bridge(CommandRefused::NoDevice) => unhidra_gateway::CommandRefused::NoSuchDevice,
+                NotTaken::Bridge(CommandRefused::Unavailable) => unhidra_gateway::CommandRefused::Unavailable,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_device_has_one_shard_of_its_own_partition() {
+        let layout = Layout::new(16, 2);
+        assert_eq!(layout.shards(), 16);
+        let mut used = std::collections::BTreeSet::new();
+        for n in 0..1000 {
+            let device = DeviceId::parse(&format!("device-{n}")).expect("valid");
+            let partition = Partition::new(n % 2);
+            let shard = layout.shard_of(partition, &device);
+            assert_eq!(layout.partition(shard), partition);
+            used.insert(shard);
+        }
+        assert_eq!(used.len(), 16, "all shards are used");
+        assert_eq!(Layout::new(1, 4).shards(), 4);
+    }
+}

@@ -1,0 +1,388 @@
+//! One shard: takes events, lets the bridge think, hands drafts to the writer, and lets out what
+//! became durable.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use rand_core::CryptoRng;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use unhidra_bridge::{Bridge, CommandRefused, Connection, Draft, Effect, Now, Outcome, Payload, Publish, Ticket};
+use unhidra_broker::{BrokerEvent, ConnectionId};
+use unhidra_core::durable::Durable;
+use unhidra_core::ids::{CommandId, DeviceId, Partition};
+use unhidra_core::message::{Command, Reading};
+use unhidra_store::{Batch, CommitError, Committed, Health};
+
+use super::load::{self, load};
+use super::{Event, Inbox, Rooms};
+
+/// Events handled before their draft is handed over.
+const EVENTS_PER_DRAFT: usize = 256;
+/// Drafts on their way to the store. At the bound the shard takes no further events.
+const DRAFTS_MAX: usize = 32;
+/// Devices whose records are read at once. Further ones wait in the bridge.
+const LOADS_MAX: usize = 64;
+
+type Settled = Result<Vec<Durable>, CommitError>;
+type Reply = oneshot::Sender<Result<Command, CommandRefused>>;
+
+enum State {
+    Serving,
+    /// A commit failed. What is in memory is void; once all that was on its way has been answered
+    /// and the store serves again, it is dropped and read anew.
+    Recovering,
+}
+
+pub(super) struct Shard<R> {
+    partition: Partition,
+    inbox: Arc<Inbox<Event>>,
+    rooms: Arc<Rooms>,
+    bridge: Bridge,
+    rng: R,
+    state: State,
+    /// The effects of the drafts on their way, oldest first.
+    in_flight: VecDeque<Vec<Effect>>,
+    /// A batch the writer had no room for, and the signal that it may have now.
+    blocked: Option<(Batch, std::pin::Pin<Box<OwnedNotified>>)>,
+    settled: mpsc::Receiver<Settled>,
+    settle: mpsc::Sender<Settled>,
+    loads: JoinSet<load::Outcome>,
+    /// Who waits for a command to become durable. Bounded by the inbox and the drafts.
+    replies: HashMap<CommandId, Reply>,
+    /// Devices to be read anew as soon as nothing of theirs is on its way.
+    changed: Vec<DeviceId>,
+}
+
+impl<R: CryptoRng> Shard<R> {
+    pub(super) fn new(
+        partition: Partition,
+        inbox: Arc<Inbox<Event>>,
+        rooms: Arc<Rooms>,
+        bridge: Bridge,
+        rng: R,
+    ) -> Self {
+        // Each draft on its way sends once, so this channel is never full.
+        let (settle, settled) = mpsc::channel(DRAFTS_MAX);
+        Self {
+            partition,
+            inbox,
+            rooms,
+            bridge,
+            rng,
+            state: State::Serving,
+            in_flight: VecDeque::new(),
+            blocked: None,
+            settled,
+            settle,
+            loads: JoinSet::new(),
+            replies: HashMap::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Serves until `stop` and nothing is on its way.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut health = self.rooms.store.health();
+        loop {
+            self.take_events();
+            self.start_loads();
+            self.hand_over();
+            self.rooms.metrics.add(&self.bridge.take_stats());
+            if *stop.borrow() && self.is_idle() {
+                return;
+            }
+            let recovering = matches!(self.state, State::Recovering);
+            if recovering && self.in_flight.is_empty() {
+                if matches!(*health.borrow_and_update(), Health::Ready) {
+                    self.recover();
+                    continue;
+                }
+                if matches!(*health.borrow(), Health::Failed(_)) && *stop.borrow() {
+                    return;
+                }
+            }
+            let may_take = self.may_take();
+            let clock = self.rooms.clock.clone();
+            let timeout = self.bridge.poll_timeout().filter(|_| may_take);
+            let stopping = *stop.borrow();
+            let room = self.blocked.as_mut().map(|(_, room)| room.as_mut());
+            tokio::select! {
+                Some(settled) = self.settled.recv() => self.let_out(settled),
+                Some(loaded) = self.loads.join_next() => self.loaded(loaded),
+                () = self.inbox.arrived(), if may_take => {}
+                () = wait(room) => self.retry(),
+                () = until(timeout, &*clock) => {
+                    let now = self.now();
+                    self.bridge.handle_timeout(now, &mut self.rng);
+                }
+                Ok(()) = health.changed(), if recovering => {}
+                Ok(()) = stop.changed(), if !stopping => {}
+            }
+            // Events that keep coming would otherwise keep a single thread to this shard.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { timer: self.rooms.clock.now(), unix: self.rooms.clock.unix_now() }
+    }
+
+    fn may_take(&self) -> bool {
+        matches!(self.state, State::Serving)
+            && self.blocked.is_none()
+            && self.in_flight.len() < DRAFTS_MAX
+            && !self.bridge.is_full()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+            && self.blocked.is_none()
+            && self.loads.is_empty()
+            && self.inbox.len() == 0
+            && matches!(self.state, State::Serving)
+    }
+
+    fn take_events(&mut self) {
+        if !self.may_take() {
+            return;
+        }
+        let now = self.now();
+        for event in self.inbox.take(EVENTS_PER_DRAFT) {
+            match event {
+                Event::Broker(event) => self.broker_event(event, now),
+                Event::Command(command, reply) => {
+                    self.replies.insert(command.id, reply);
+                    self.bridge.handle_command(command, now, &mut self.rng);
+                }
+                Event::Changed(device) => self.changed.push(device),
+                Event::Prekeys(prekeys) => self.bridge.set_signed_prekeys(prekeys),
+            }
+        }
+        self.read_changed();
+    }
+
+    fn broker_event(&mut self, event: BrokerEvent, now: Now) {
+        match event {
+            BrokerEvent::Delivery(delivery) => self.bridge.handle_delivery(delivery, now, &mut self.rng),
+            BrokerEvent::Connected { device, connection } => {
+                let was_here = self.bridge.is_here(&device);
+                self.bridge.handle_connected(device, Connection(connection.0));
+                if !was_here {
+                    self.rooms.gateway.presence(device, true, now.unix);
+                }
+            }
+            BrokerEvent::Listening { device, connection, row } => {
+                self.bridge.handle_listening(device, Connection(connection.0), row, now, &mut self.rng);
+            }
+            BrokerEvent::Disconnected { device, connection } => {
+                self.bridge.handle_disconnected(device, Connection(connection.0));
+                if !self.bridge.is_here(&device) {
+                    self.rooms.gateway.presence(device, false, now.unix);
+                }
+            }
+            BrokerEvent::Published { device, ticket, outcome } => {
+                let outcome = match outcome {
+                    unhidra_broker::Outcome::Delivered => Outcome::Delivered,
+                    unhidra_broker::Outcome::Refused(_) => Outcome::Refused,
+                    unhidra_broker::Outcome::Lost => Outcome::Lost,
+                };
+                self.bridge.handle_published(device, Ticket(ticket.0), outcome, now, &mut self.rng);
+            }
+        }
+    }
+
+    fn read_changed(&mut self) {
+        let (settled, waiting) = std::mem::take(&mut self.changed).into_iter().partition(|d| self.bridge.is_settled(d));
+        self.changed = waiting;
+        let settled: Vec<DeviceId> = settled;
+        for device in settled {
+            self.bridge.handle_changed(&device);
+        }
+    }
+
+    fn start_loads(&mut self) {
+        while self.loads.len() < LOADS_MAX
+            && let Some(device) = self.bridge.poll_load()
+        {
+            let rooms = self.rooms.clone();
+            self.loads.spawn(async move { load(&*rooms.store, &rooms.registry, device).await });
+        }
+    }
+
+    fn loaded(&mut self, loaded: Result<load::Outcome, tokio::task::JoinError>) {
+        let now = self.now();
+        match loaded {
+            Ok((device, Ok(loaded))) => self.bridge.handle_loaded(device, loaded, now, &mut self.rng),
+            Ok((device, Err(error))) => {
+                tracing::error!(%device, %error, "a device's records could not be read");
+                self.bridge.handle_load_failed(device);
+            }
+            // Only an aborted one ends so: its shard has forgotten what it was for.
+            Err(_) => {}
+        }
+    }
+
+    fn hand_over(&mut self) {
+        while matches!(self.state, State::Serving)
+            && self.blocked.is_none()
+            && self.in_flight.len() < DRAFTS_MAX
+            && let Some(draft) = self.bridge.poll_draft()
+        {
+            let batch = self.batch(draft);
+            self.submit(batch);
+        }
+    }
+
+    /// A draft as the writer takes it. Answers and rows leave from the writer's thread, in the
+    /// order of commits; the rest is let out here.
+    fn batch(&mut self, draft: Draft) -> Batch {
+        let Draft { ops, rows, answers, effects, .. } = draft;
+        self.in_flight.push_back(effects);
+        let (partition, gateway, settle) = (self.partition, self.rooms.gateway.clone(), self.settle.clone());
+        let done = move |result: Result<Committed, CommitError>| {
+            let settled = match result {
+                Ok(committed) => {
+                    for (ack, answer) in answers {
+                        ack.answer(answer);
+                    }
+                    let placed = rows
+                        .into_iter()
+                        .zip(committed.readings)
+                        .map(|(uplink, at)| Arc::new(Reading { partition, offset: at.offset, prev: at.prev, uplink }));
+                    let placed: Vec<Arc<Reading>> = placed.collect();
+                    if !placed.is_empty() {
+                        gateway.committed(placed);
+                    }
+                    Ok(committed.durable)
+                }
+                // The acknowledgements are dropped unanswered: their devices send again.
+                Err(error) => Err(error),
+            };
+            // The shard is gone only where the whole node is.
+            let _ = settle.try_send(settled);
+        };
+        Batch { partition, fence: self.rooms.store.fence(partition), ops, done: Box::new(done) }
+    }
+
+    fn submit(&mut self, batch: Batch) {
+        // Registered before the attempt: a signal between the two would be missed.
+        let mut room = Box::pin(self.rooms.store.room(self.partition).notified_owned());
+        room.as_mut().enable();
+        if let Err(full) = self.rooms.store.submit(batch) {
+            self.blocked = Some((*full.0, room));
+        }
+    }
+
+    fn retry(&mut self) {
+        if let Some((batch, _)) = self.blocked.take() {
+            self.submit(batch);
+        }
+    }
+
+    fn let_out(&mut self, settled: Settled) {
+        let effects = self.in_flight.pop_front().unwrap_or_default();
+        match settled {
+            Ok(durable) => {
+                self.bridge.handle_committed();
+                let mut durable: Vec<Option<Durable>> = durable.into_iter().map(Some).collect();
+                for effect in effects {
+                    self.release(effect, &mut durable);
+                }
+                self.read_changed();
+            }
+            Err(error) => {
+                tracing::error!(partition = %self.partition, %error, "a commit failed; sessions are read again");
+                self.state = State::Recovering;
+                for effect in effects {
+                    self.give_back(effect);
+                }
+                // A batch the writer never took: nobody will answer for it.
+                if self.blocked.take().is_some() {
+                    for effect in self.in_flight.pop_back().unwrap_or_default() {
+                        self.give_back(effect);
+                    }
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, effect: Effect, durable: &mut [Option<Durable>]) {
+        match effect {
+            Effect::Publish(publish) => self.publish(publish, durable),
+            Effect::CommandChanged(command) => {
+                if let Some(reply) = self.replies.remove(&command.id) {
+                    // The client may have gone meanwhile; the command stands.
+                    let _ = reply.send(Ok(command.clone()));
+                }
+                self.rooms.gateway.command_changed(&command);
+            }
+            Effect::CommandRefused(id, refused) => self.refuse(&id, refused),
+        }
+    }
+
+    fn publish(&mut self, publish: Publish, durable: &mut [Option<Durable>]) {
+        let Publish { device, connection, row, ticket, payload } = publish;
+        let bytes = match payload {
+            Payload::Plain(bytes) => bytes,
+            Payload::Sealed { write, pending } => match durable.get_mut(write).and_then(Option::take) {
+                Some(durable) => pending.release(durable).freeze(),
+                // A store that gave too few proofs: the message stays sealed in, and goes again.
+                None => return self.unsent(device, ticket),
+            },
+        };
+        let sent = self.rooms.broker.publish(
+            &device,
+            ConnectionId(connection.0),
+            row,
+            bytes,
+            unhidra_broker::Ticket(ticket.0),
+        );
+        if sent.is_err() {
+            self.unsent(device, ticket);
+        }
+    }
+
+    fn unsent(&mut self, device: DeviceId, ticket: Ticket) {
+        let now = self.now();
+        self.bridge.handle_published(device, ticket, Outcome::Refused, now, &mut self.rng);
+    }
+
+    fn give_back(&mut self, effect: Effect) {
+        match effect {
+            Effect::CommandChanged(command) => self.refuse(&command.id, CommandRefused::Unavailable),
+            Effect::CommandRefused(id, refused) => self.refuse(&id, refused),
+            Effect::Publish(_) => {}
+        }
+    }
+
+    fn refuse(&mut self, id: &CommandId, refused: CommandRefused) {
+        if let Some(reply) = self.replies.remove(id) {
+            let _ = reply.send(Err(refused));
+        }
+    }
+
+    fn recover(&mut self) {
+        self.loads = JoinSet::new();
+        self.bridge.forget();
+        for (_, reply) in self.replies.drain() {
+            let _ = reply.send(Err(CommandRefused::Unavailable));
+        }
+        self.state = State::Serving;
+    }
+}
+
+async fn wait(room: Option<std::pin::Pin<&mut OwnedNotified>>) {
+    match room {
+        Some(room) => room.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<unhidra_core::time::Timestamp>, clock: &(dyn unhidra_core::time::Clock + Send + Sync)) {
+    match at {
+        Some(at) => tokio::time::sleep(at.saturating_since(clock.now())).await,
+        None => std::future::pending().await,
+    }
+}
