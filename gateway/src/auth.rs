@@ -119,6 +119,12 @@ impl Tokens {
         Self { clock, session_lifetime, max, table }
     }
 
+    /// How long a session token lives where nobody says otherwise.
+    #[must_use]
+    pub const fn session_lifetime(&self) -> Duration {
+        self.session_lifetime
+    }
+
     /// Makes a token that stands for access to `devices` for `lifetime` from now.
     pub fn mint(&self, devices: Visible, may_command: bool, lifetime: Duration, uses: Use) -> String {
         let now = self.clock.unix_now();

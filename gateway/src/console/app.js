@@ -11,6 +11,9 @@ const GLIMPSE = 6; // readings asked for of a device that is only listed
 const GLIMPSES_MAX = 64; // devices for which that is done
 const SEEN_MAX = 4096; // places remembered, so that history and live do not show a row twice
 const COMMANDS_MAX = 20;
+const RATE_MS = 5000; // over which the rate is taken
+const AWAY_MS = 600000; // after which a page asks for history and does not replay all it missed
+const FIRST = ["temperature", "humidity"]; // shown first where a device measures them
 const LATEST_COMMANDS = "unhidra.commands";
 const STEPS = ["queued", "sent", "delivered"];
 
@@ -21,8 +24,13 @@ let selected = new URLSearchParams(location.search).get("device");
 let windowMs = 300000;
 let welcome = null;
 let behind = new Set();
+let heardAt = 0;
 let skew = 0;
 let dirty = true;
+
+const cursors = new Map();
+// What this tab has sent before it was reloaded.
+const sentBefore = JSON.parse(sessionStorage.getItem(LATEST_COMMANDS) ?? "[]");
 
 const chart = new Chart($("chart"));
 const link = new Link({ open: opened, frame: heard, state: linkState, refused });
@@ -34,6 +42,7 @@ function linkState(state, retryMs) {
   $("link").dataset.state = state;
   $("link-text").textContent = state === "offline" && retryMs > 1500 ? `${text}, again in ${Math.round(retryMs / 1000)} s` : text;
   if (state !== "live" && state !== "catching-up") welcome = null;
+  document.body.dataset.link = welcome ? "up" : "down";
   dirty = true;
 }
 
@@ -52,6 +61,7 @@ async function opened(frame) {
   $("gate").hidden = true;
   $("main").hidden = false;
   linkState("catching-up");
+  if (Date.now() - heardAt > AWAY_MS) cursors.clear();
   const audiences = frame.devices === "*" ? ["*"] : frame.devices.slice(0, frame.subscriptions_max);
   behind = new Set(audiences);
   try {
@@ -75,7 +85,6 @@ async function subscribe(device) {
     await link.ask({ type: "subscribe", device });
   }
 }
-const cursors = new Map();
 
 async function list() {
   let after;
@@ -106,6 +115,7 @@ async function remember(device, newest) {
 }
 
 function heard(frame) {
+  heardAt = Date.now();
   switch (frame.type) {
     case "readings":
       cursors.set(frame.device, frame.cursor);
@@ -153,8 +163,8 @@ function take(reading) {
   insert(device.rows, { ...reading, body }, (row) => -row.offset);
   device.rows.length = Math.min(device.rows.length, ROWS_MAX);
   if (reading.kind === "reading") {
-    device.arrivals.push(reading.received_at);
-    if (device.arrivals.length > 400) device.arrivals.splice(0, 200);
+    const since = now() - RATE_MS;
+    if (reading.received_at > since) device.arrivals = [...device.arrivals.filter((at) => at > since), reading.received_at];
     if (body.value !== null) measure(device, reading, body);
   }
   dirty = true;
@@ -164,13 +174,16 @@ function measure(device, reading, body) {
   const name = reading.name || "value";
   let series = device.series.get(name);
   if (!series) {
-    series = { name, unit: body.unit, colour: device.series.size % 6, points: [], offset: 0 };
-    device.series.set(name, series);
+    series = { name, unit: body.unit, colour: 0, points: [], offset: 0 };
+    device.series = new Map([...device.series, [name, series]].sort(([a], [b]) => rank(a) - rank(b) || a.localeCompare(b)));
+    [...device.series.values()].forEach((series, at) => (series.colour = at % 6));
   }
   if (reading.offset > series.offset) Object.assign(series, { offset: reading.offset, latest: body });
   insert(series.points, { t: reading.received_at, v: body.value }, (point) => point.t);
   if (series.points.length > POINTS_MAX) series.points.splice(0, POINTS_MAX / 4);
 }
+
+const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
 
 // Keeps `list` in the order of `key`. What is live belongs at an end, so that is looked at first.
 function insert(list, item, key) {
@@ -203,10 +216,10 @@ function follow(command) {
   dirty = true;
 }
 
-// What became of the commands this tab has sent before it was reloaded.
+// Asks what became of commands while nobody here was told.
 async function recall() {
-  const latest = JSON.parse(sessionStorage.getItem(LATEST_COMMANDS) ?? "[]");
-  for (const { command, device } of latest) {
+  const open = [...commands.values()].filter((command) => [...STEPS, "accepted"].includes(command.state));
+  for (const { command, device } of [...sentBefore.splice(0), ...open]) {
     try {
       follow((await link.ask({ type: "command", device, command })).command);
     } catch (error) {
@@ -291,6 +304,7 @@ function select(id) {
 }
 
 function presence(device) {
+  if (device.online && !welcome) return "Was online when the connection was lost";
   if (device.online) return device.since ? `Online for ${span(now() - device.since)}` : "Online";
   const last = Math.max(device.heardAt, device.since ?? 0);
   return last ? `Last seen ${span(now() - last)} ago` : "Never seen";
@@ -299,6 +313,7 @@ function presence(device) {
 function renderDevice() {
   const device = devices.get(selected);
   set($("device-title"), device?.id ?? "No device selected");
+  set($("command-title"), device ? `Command ${device.id}` : "Command");
   set($("device-sub"), device ? presence(device) : "Choose one from the list.");
   const all = [...(device?.series.values() ?? [])];
   patch($("tiles"), all, ({ name }) => `${selected}/${name}`, makeTile, (node, series) => {
@@ -334,8 +349,8 @@ function renderReadings() {
   const rows = device?.rows ?? [];
   patch($("readings"), rows, (row) => `${selected}/${row.offset}`, makeRow, () => {});
   $("readings-empty").hidden = rows.length > 0;
-  const recent = device?.arrivals.filter((at) => at > now() - 10000).length ?? 0;
-  set($("rate"), recent ? `${(recent / 10).toFixed(1)} per second` : "");
+  const recent = device?.arrivals.filter((at) => at > now() - RATE_MS).length ?? 0;
+  set($("rate"), recent ? `${((recent * 1000) / RATE_MS).toFixed(1)} per second` : "");
 }
 
 function makeRow({ kind, name, received_at, device_time, body, offset, status }) {
@@ -349,7 +364,7 @@ function makeRow({ kind, name, received_at, device_time, body, offset, status })
   const what = make("td", "", node);
   set(what, name || "–");
   if (kind !== "reading") set(make("span", "kind", what), kind);
-  const value = make("td", `num shown ${body.raw && kind === "reading" ? "raw" : ""}`, node);
+  const value = make("td", `num ${body.raw && kind === "reading" ? "raw" : ""}`, node);
   set(value, kind === "receipt" ? status : body.shown);
   value.title = value.textContent;
   value.dataset.testid = "reading-value";
@@ -427,7 +442,7 @@ function set(node, text) {
 
 function notice(text) {
   $("notice").hidden = !text;
-  set($("notice"), text ?? "");
+  set($("notice"), text ? text[0].toUpperCase() + text.slice(1) : "");
 }
 
 const now = () => Date.now() + skew;

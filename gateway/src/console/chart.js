@@ -6,7 +6,7 @@ import { format } from "./body.js";
 const LEFT = 52;
 const RIGHT = 12;
 const BOTTOM = 22;
-const GAP = 16;
+const GAP = 28;
 const TOP = 8;
 
 export class Chart {
@@ -103,7 +103,7 @@ export class Chart {
     }
     pen.save();
     pen.beginPath();
-    pen.rect(time.left, top - 4, time.right - time.left, bottom - top + 8);
+    pen.rect(time.left, top - 4, time.right - time.left + 6, bottom - top + 8);
     pen.clip();
     for (const { points, colour } of panel.series) this.#curve(pen, time, visible(points, time), y, this.#colours[colour]);
     pen.restore();
@@ -144,8 +144,9 @@ export class Chart {
   }
 
   #timeAxis(pen, time, height) {
-    const wanted = Math.max(2, Math.floor((time.right - time.left) / 110));
-    const step = [5, 10, 15, 30, 60, 120, 300, 600, 900].map((s) => s * 1000).find((ms) => this.#windowMs / ms <= wanted) ?? 900000;
+    const wanted = Math.max(2, Math.floor((time.right - time.left) / 76));
+    const steps = [10, 15, 30, 60, 120, 300, 600, 900].map((s) => s * 1000);
+    const step = steps.find((ms) => this.#windowMs / ms <= wanted) ?? 900000;
     pen.fillStyle = this.#colours.faint;
     pen.textBaseline = "bottom";
     pen.textAlign = "center";

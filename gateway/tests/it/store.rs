@@ -180,6 +180,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn prekeys(&self, _: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
