@@ -411,7 +411,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     fn say_something(&mut self, now: Timestamp) {
         if self.outbox.next(self.secure.session_counter(), now).is_none() {
             // A full outbox has something to say, so this does not fail where it matters.
-            let _ = self.queue(Content::Event, "session", b"", Qos::AtLeastOnce, now);
+            let _ = self.queue(Content::Greeting, "session", b"", Qos::AtLeastOnce, now);
         }
     }
 
@@ -564,7 +564,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
 fn plaintext_of<const BODY: usize>(entry: &Entry<BODY>) -> Plaintext<'_> {
     let (kind, command_id, status) = match entry.content {
         Content::Reading => (Kind::Reading, None, None),
-        Content::Event => (Kind::Event, None, None),
+        Content::Event | Content::Greeting => (Kind::Event, None, None),
         Content::Receipt { command, status } => (Kind::Receipt, Some(command), Some(status)),
     };
     Plaintext {

@@ -65,7 +65,22 @@ pub enum QueueError {
 pub(crate) enum Content {
     Reading,
     Event,
-    Receipt { command: CommandId, status: Status },
+    Receipt {
+        command: CommandId,
+        status: Status,
+    },
+    /// The SDK's own word, so that the node learns of a session.
+    Greeting,
+}
+
+impl Content {
+    /// Whether the application published it and hears what becomes of it.
+    const fn is_the_applications(self) -> bool {
+        match self {
+            Self::Reading | Self::Event => true,
+            Self::Receipt { .. } | Self::Greeting => false,
+        }
+    }
 }
 
 /// A message that waits. `BODY` bounds its body in bytes.
@@ -135,7 +150,7 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
     }
 
     fn make_room(&mut self, content: Content) -> Result<Option<ReadingId>, QueueError> {
-        if let Content::Receipt { .. } = content {
+        if !content.is_the_applications() {
             return Ok(None);
         }
         let readings = self.slots.iter().flatten().filter(|entry| entry.is_reading()).count();
@@ -208,7 +223,7 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
     }
 
     /// What the application has not heard yet, oldest first. A message that is done leaves with it.
-    /// Of receipts it hears nothing.
+    /// Of receipts and greetings it hears nothing.
     pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
         loop {
             let untold = |slot: &&mut Option<Entry<BODY>>| {
@@ -243,7 +258,7 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
 
 impl<const BODY: usize> Entry<BODY> {
     const fn is_reading(&self) -> bool {
-        !matches!(self.content, Content::Receipt { .. })
+        self.content.is_the_applications()
     }
 
     /// What is on its way may be durable already, so only what is at rest is dropped.

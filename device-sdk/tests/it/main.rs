@@ -3,3 +3,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
 
 mod client;
+mod commands;
+mod double;
+mod power_cut;
+mod sessions;

@@ -1,0 +1,149 @@
+//! Commands: acted on once, answered, never too late.
+
+use std::time::Duration;
+
+use unhidra_core::ids::CommandId;
+use unhidra_core::time::UnixTime;
+use unhidra_device_sdk::Status;
+use unhidra_device_sdk::client::Qos;
+
+use crate::double::{BODY_MAX, Said, World};
+
+fn settled() -> World {
+    let mut world = World::new(2);
+    world.publish(0, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    world
+}
+
+fn id(n: u8) -> CommandId {
+    CommandId::new([n; 16])
+}
+
+fn receipts(world: &World) -> Vec<(CommandId, Status, Vec<u8>)> {
+    let receipts = world.node.said.iter().filter_map(|said| match said {
+        Said::Receipt { command, status, body } => Some((*command, *status, body.clone())),
+        _ => None,
+    });
+    receipts.collect()
+}
+
+#[test]
+fn a_command_is_shown_once_and_its_receipt_comes_back() {
+    let mut world = settled();
+    assert!(world.command(1, b"now"));
+    world.settle();
+    assert_eq!(world.acted_on()[&id(1)], 1);
+    assert_eq!(receipts(&world), [(id(1), Status::Done, b"now".to_vec())]);
+}
+
+#[test]
+fn the_same_ciphertext_again_is_a_duplicate() {
+    let mut world = settled();
+    let sealed = world.node.command(id(1), "do", b"", None).expect("there is a session");
+    for _ in 0..3 {
+        world.send(sealed.clone());
+        world.settle();
+    }
+    assert_eq!(world.acted_on()[&id(1)], 1);
+    assert_eq!((world.device().stats().duplicates, world.broker.refused_by_device.len()), (2, 0));
+}
+
+#[test]
+fn the_same_command_sealed_anew_is_acknowledged_and_not_acted_on_over_restarts_too() {
+    let mut world = settled();
+    world.command(1, b"");
+    world.settle();
+    world.command(1, b"");
+    world.settle();
+    world.power_cut();
+    world.settle();
+    world.command(1, b"");
+    world.settle();
+    assert_eq!(world.acted_on()[&id(1)], 1);
+    assert_eq!((receipts(&world).len(), world.broker.refused_by_device.len()), (1, 0));
+}
+
+#[test]
+fn a_duplicate_is_known_after_a_restart() {
+    let mut world = settled();
+    let sealed = world.node.command(id(1), "do", b"", None).expect("there is a session");
+    world.send(sealed.clone());
+    world.settle();
+    world.power_cut();
+    world.settle();
+    world.send(sealed);
+    world.settle();
+    assert_eq!(world.acted_on()[&id(1)], 1);
+    assert_eq!((world.device().stats().duplicates, world.broker.refused_by_device.len()), (1, 0));
+}
+
+#[test]
+fn a_command_past_its_expiry_is_answered_and_not_acted_on() {
+    let mut world = settled();
+    let (past, future) = (world.unix(), UnixTime::from_ms(world.unix().as_ms() + 1));
+    world.command_until(1, b"", Some(past));
+    world.command_until(2, b"", Some(future));
+    world.settle();
+    assert_eq!(world.acted_on().keys().copied().collect::<Vec<_>>(), [id(2)]);
+    let statuses: Vec<_> = receipts(&world).into_iter().map(|(id, status, _)| (id, status)).collect();
+    assert_eq!(statuses, [(id(1), Status::Expired), (id(2), Status::Done)]);
+}
+
+#[test]
+fn a_device_without_a_clock_learns_the_time_before_it_trusts_an_expiry() {
+    let mut world = settled();
+    world.power_cut();
+    world.has_clock = false;
+    world.settle();
+    let unix = world.unix();
+    let now = unhidra_core::time::Timestamp::from_ms(1000);
+    let learnt = world.device().time(now).expect("a bundle brought it");
+    assert_eq!(learnt.as_s(), unix.as_s());
+    assert_eq!(world.node.handshakes, 1, "the bundle served for the time alone");
+    world.command_until(1, b"", Some(UnixTime::from_ms(unix.as_ms() + 1000)));
+    world.settle();
+    assert_eq!(world.acted_on()[&id(1)], 1);
+    world.sleep(Duration::from_secs(2));
+    world.command_until(2, b"", Some(UnixTime::from_ms(unix.as_ms() + 1000)));
+    world.settle();
+    assert_eq!(world.acted_on().get(&id(2)), None);
+}
+
+#[test]
+fn puback_waits_until_the_application_has_the_command() {
+    let mut world = settled();
+    world.answers = false;
+    for n in 1..=9 {
+        world.command(n, b"");
+    }
+    world.settle();
+    assert_eq!(world.acted_on().len(), 9, "more than the Receive Maximum, one after another");
+    assert!(receipts(&world).is_empty());
+}
+
+#[test]
+fn a_command_larger_than_the_buffers_is_answered_as_failed() {
+    let mut world = settled();
+    world.command(1, &[b'x'; BODY_MAX]);
+    world.command(2, &[b'x'; BODY_MAX + 1]);
+    world.settle();
+    assert_eq!(world.acted_on().keys().copied().collect::<Vec<_>>(), [id(1)]);
+    assert_eq!(receipts(&world).iter().filter(|(_, status, _)| *status == Status::Failed).count(), 1);
+}
+
+#[test]
+fn what_nobody_can_have_meant_is_refused_and_changes_nothing() {
+    let mut world = settled();
+    let mut forged = world.node.command(id(1), "do", b"", None).expect("there is a session");
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    for garbage in [vec![], vec![9; 60], vec![1; 80], vec![3; 198], vec![2; 200], forged] {
+        world.send(garbage);
+    }
+    world.settle();
+    assert_eq!(world.broker.refused_by_device, [0x83; 6]);
+    world.command(2, b"");
+    world.settle();
+    assert_eq!(world.acted_on()[&id(2)], 1);
+}
