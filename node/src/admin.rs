@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::json;
@@ -51,8 +51,8 @@ pub enum Phase {
 /// What the admin port looks at.
 #[derive(Clone)]
 pub struct Watched {
-    /// Every metric of the node.
-    pub metrics: Arc<Registry>,
+    /// Every metric of the node, wherever it was registered.
+    pub metrics: Vec<Arc<Registry>>,
     /// How the store is ([`unhidra_store::Store::health`]).
     pub store: watch::Receiver<Health>,
     /// How far the node has come.
@@ -103,7 +103,8 @@ fn unready(watched: &Watched) -> Option<String> {
 
 async fn metrics(State(watched): State<Watched>) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &watched.metrics) {
+    let all = watched.metrics.iter().try_for_each(|registry| encode_registry(&mut text, registry));
+    match all.and_then(|()| encode_eof(&mut text)) {
         Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -126,17 +127,20 @@ mod tests {
     }
 
     async fn node(connections_max: usize) -> Node {
-        let mut registry = Registry::default();
-        let counter = Counter::<u64>::default();
-        registry.register("readings", "Readings stored", counter.clone());
-        counter.inc_by(3);
+        let metrics = ["readings", "commits"].map(|name| {
+            let mut registry = Registry::default();
+            let counter = Counter::<u64>::default();
+            registry.register(name, "Something", counter.clone());
+            counter.inc_by(3);
+            Arc::new(registry)
+        });
         let (phase, phases) = watch::channel(Phase::Serving);
         let (store, healths) = watch::channel(Health::Ready);
         let (shutdown, down) = watch::channel(false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let config = Config { listen: address, connections_max, header_timeout_s: 1 };
-        let watched = Watched { metrics: Arc::new(registry), store: healths, phase: phases };
+        let watched = Watched { metrics: metrics.to_vec(), store: healths, phase: phases };
         let served = tokio::spawn(async move { serve(listener, &config, watched, down).await });
         Node { phase, store, shutdown, address, served }
     }
@@ -157,7 +161,9 @@ mod tests {
         let node = node(8).await;
         assert!(node.get("/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(node.get("/readyz").await.contains(r#"{"ready":true}"#));
-        assert!(node.get("/metrics").await.contains("readings_total 3\n"));
+        let metrics = node.get("/metrics").await;
+        assert!(metrics.contains("readings_total 3\n") && metrics.contains("commits_total 3\n"), "{metrics}");
+        assert_eq!(metrics.matches("# EOF").count(), 1);
         assert!(node.get("/secrets").await.starts_with("HTTP/1.1 404"));
     }
 

@@ -83,7 +83,8 @@ pub struct Enrolment {
 pub enum Replace {
     /// A name that is taken is refused.
     No,
-    /// A name that is taken gets the new certificate and key, and is no longer revoked.
+    /// A name that is taken gets the new certificate and key, and is no longer revoked. It keeps
+    /// its tags beside the new ones.
     Yes,
 }
 
@@ -327,7 +328,9 @@ impl Shared {
         if known.is_some() && replace == Replace::No {
             return Err(RegistryError::Taken(enrolment.id));
         }
-        check_tags(enrolment.id, &enrolment.tags)?;
+        let mut tags = enrolment.tags;
+        tags.extend(known.iter().flat_map(|known| known.tags.iter().cloned()));
+        check_tags(enrolment.id, &tags)?;
         let other_peer =
             known.as_ref().is_some_and(|k| k.identity_key != enrolment.identity_key || k.suite != enrolment.suite);
         let device = Device {
@@ -337,7 +340,7 @@ impl Shared {
             certificate: enrolment.certificate,
             certificate_expires: enrolment.certificate_expires,
             suite: enrolment.suite,
-            tags: enrolment.tags,
+            tags,
             class: enrolment.class,
             enrolled_at: self.clock.unix_now(),
             standing: Standing::Enrolled,
@@ -541,14 +544,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_device_has_a_number_of_its_own_and_keeps_it() {
+    async fn each_device_has_a_number_of_its_own_and_keeps_it_with_its_tags() {
         let ground = Ground::new();
         let registry = ground.registry().await;
         let a = registry.enroll(enrolment("a"), Replace::No).await.unwrap();
         let b = registry.enroll(enrolment("b"), Replace::No).await.unwrap();
         assert_ne!(a.number, b.number);
-        let again = registry.enroll(enrolment("a"), Replace::Yes).await.unwrap();
-        assert_eq!(again.number, a.number);
+        let tagged = Enrolment { tags: tags(&["new"]), ..enrolment("a") };
+        registry.tag(id("a"), tags(&["old"]), BTreeSet::new()).await.unwrap();
+        let again = registry.enroll(tagged, Replace::Yes).await.unwrap();
+        assert_eq!((again.number, &again.tags), (a.number, &tags(&["new", "old"])));
     }
 
     #[tokio::test]
@@ -572,12 +577,8 @@ mod tests {
         let registry = ground.registry().await;
         registry.enroll(enrolment("pump-7"), Replace::No).await.unwrap();
         let device = id("pump-7");
-        let session = Op::Session {
-            device,
-            slot: Slot::Present,
-            expect: Version::default(),
-            whole: vec![5; 100].into(),
-        };
+        let session =
+            Op::Session { device, slot: Slot::Present, expect: Version::default(), whole: vec![5; 100].into() };
         commit(&*ground.store, ground.store.partition_of(&device), vec![session]).await.unwrap();
         let present = async || ground.store.session(&device).await.unwrap().unwrap().present;
 

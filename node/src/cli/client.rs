@@ -110,9 +110,9 @@ impl Client {
 
     async fn enter(stream: Box<dyn Io>, authority: &str, token: &str) -> Result<Self, CliError> {
         let entered = tokio::time::timeout(PATIENCE, async {
-            let builder = ClientBuilder::new().uri(&format!("ws://{authority}/v1/ws")).map_err(|error| {
-                CliError::Usage(format!("{authority}: {error}"))
-            })?;
+            let builder = ClientBuilder::new()
+                .uri(&format!("ws://{authority}/v1/ws"))
+                .map_err(|error| CliError::Usage(format!("{authority}: {error}")))?;
             let (socket, _) = builder.connect_on(stream).await.map_err(broken)?;
             let mut client = Self { socket };
             client.say(&json!({ "type": "authenticate", "version": 1, "token": token })).await?;

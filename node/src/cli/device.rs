@@ -87,9 +87,7 @@ async fn list(wanted: &BTreeSet<Tag>, control: &dyn Control, out: &mut Output<'_
             out.line("no device is enrolled here; `unhidra enroll DEVICE_ID --out DIR` enrols one")
         }
         (false, true) => out.line("no device carries these tags"),
-        (false, false) => {
-            out.table(["DEVICE", "STANDING", "HERE", "ENROLLED", "CERTIFICATE ENDS", "TAGS"], &rows)
-        }
+        (false, false) => out.table(["DEVICE", "STANDING", "HERE", "ENROLLED", "CERTIFICATE ENDS", "TAGS"], &rows),
     }
 }
 

@@ -1,11 +1,14 @@
 //! What a subcommand fails with, and the exit status that goes with it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::config::ConfigError;
 use crate::control::ControlError;
+use crate::folder::FolderError;
 
 /// Why a subcommand failed. Its text is one line and says what to do next.
 #[derive(Debug, Error)]
@@ -13,6 +16,46 @@ pub enum CliError {
     /// It was asked wrongly.
     #[error("{0}")]
     Usage(String),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log is none.
+    #[error(transparent)]
+    Log(#[from] crate::log::LogError),
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A key file in it.
+    #[error(transparent)]
+    Key(#[from] crate::keys::KeyFileError),
+    /// The certificates.
+    #[error(transparent)]
+    Pki(#[from] unhidra_certs::PkiError),
+    /// The key of the store.
+    #[error(transparent)]
+    StoreKey(#[from] unhidra_store::keyfile::KeyFileError),
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] unhidra_store::OpenError),
+    /// The store does not read.
+    #[error(transparent)]
+    Read(#[from] unhidra_store::ReadError),
+    /// The certificates cannot be offered.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
+    /// The node cannot be put together.
+    #[error(transparent)]
+    Build(#[from] crate::app::BuildError),
+    /// A port that cannot be listened on.
+    #[error("{key} = {address}: {source}; --set {key}=ADDRESS:PORT names another, and port 0 any that is free")]
+    Listen {
+        /// The key of the configuration.
+        key: &'static str,
+        /// What it says.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The node, or the store, did not do it.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -37,10 +80,22 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::Log(_) => 2,
             // Whoever reads has seen enough, as `head` does.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Control(_) | Self::File { .. } | Self::Output(_) | Self::Failed(_) => 1,
+            Self::Folder(_)
+            | Self::Key(_)
+            | Self::Pki(_)
+            | Self::StoreKey(_)
+            | Self::Open(_)
+            | Self::Read(_)
+            | Self::Tls(_)
+            | Self::Build(_)
+            | Self::Listen { .. }
+            | Self::Control(_)
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Failed(_) => 1,
         }
     }
 }

@@ -4,23 +4,35 @@
 //! socket; where none runs it opens the store itself. What was asked for goes to stdout, what goes
 //! wrong to stderr; the exit status is 0, 1 where it failed, and 2 where it was asked wrongly.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
-use crate::log::Format;
+use crate::config::{Purpose, Sources};
+use crate::log::{self, Format};
+use output::Output;
+use reach::{Missing, reach};
 
 mod client;
 mod console;
 mod device;
+mod enroll;
 mod error;
 mod export;
+mod open;
 mod output;
+mod reach;
+mod run;
 mod send;
+mod serve;
 mod version;
 mod watch;
 
 pub use error::CliError;
+pub use run::Ready;
 
 /// Carries readings from devices to clients: encrypted on the device by a Double Ratchet, made
 /// durable, and opened only in the bridge.
@@ -61,6 +73,10 @@ pub struct Global {
 /// What is to be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Runs the node.
+    Run,
+    /// Enrols a device.
+    Enroll(enroll::Enroll),
     /// Lists, shows, tags and revokes devices.
     Device {
         /// Which of these.
@@ -84,4 +100,74 @@ fn assignment(text: &str) -> Result<String, String> {
         Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
         _ => Err("it has the form KEY=VALUE, as in gateway.listen=127.0.0.1:9000".to_owned()),
     }
+}
+
+impl Global {
+    /// Where the configuration of a subcommand comes from.
+    pub(crate) fn sources(&self, purpose: Purpose) -> Sources {
+        Sources {
+            purpose,
+            file: self.config.clone(),
+            set: self.set.clone(),
+            data: self.data.clone(),
+            log_format: self.log_format,
+        }
+    }
+}
+
+/// Does what was asked, and prints the answer to `stdout`.
+///
+/// # Errors
+///
+/// [`CliError`] knows its exit status.
+pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let mut out = Output::new(args.global.json, stdout);
+    match args.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(&args.global, rng, &mut out).await,
+        Command::Version => version::run(&mut out),
+        Command::Watch(watch) if watch.elsewhere.is_named() => {
+            watch::run(&watch, watch.elsewhere.client().await?, &mut out).await
+        }
+        Command::Send(send) if send.elsewhere.is_named() => {
+            send::run_elsewhere(&send, send.elsewhere.client().await?, &mut out).await
+        }
+        Command::Watch(watch) => on_folder(&args.global, rng, &mut out, Asked::Watch(watch)).await,
+        Command::Send(send) => on_folder(&args.global, rng, &mut out, Asked::Send(send)).await,
+        Command::Enroll(enroll) => on_folder(&args.global, rng, &mut out, Asked::Enroll(enroll)).await,
+        Command::Device { action } => on_folder(&args.global, rng, &mut out, Asked::Device(action)).await,
+        Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
+        Command::Console(console) => on_folder(&args.global, rng, &mut out, Asked::Console(console)).await,
+    }
+}
+
+/// What is asked of a data folder, whoever has it.
+enum Asked {
+    Enroll(enroll::Enroll),
+    Device(device::Action),
+    Watch(watch::Watch),
+    Send(send::Send),
+    Export(export::Export),
+    Console(console::Console),
+}
+
+async fn on_folder(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Asked) -> Result<(), CliError> {
+    let config = global.sources(Purpose::Node).load()?.config;
+    // A subcommand says what it has to say itself; the rooms it opens are heard when they warn.
+    log::start(&log::Config { level: "warn".to_owned(), format: config.log.format })?;
+    let missing = if matches!(asked, Asked::Enroll(_)) { Missing::Make } else { Missing::Refuse };
+    let reached = reach(&config, missing, StdRng::from_rng(&mut rng)).await?;
+    let control = reached.control();
+    let done = match asked {
+        Asked::Enroll(enroll) => enroll::run(&enroll, control, &mut rng, out).await,
+        Asked::Device(action) => device::run(action, control, out).await,
+        Asked::Watch(watch) => match watch::through(&reached).await {
+            Ok(client) => watch::run(&watch, client, out).await,
+            Err(error) => Err(error),
+        },
+        Asked::Send(send) => send::run(&send, control, out).await,
+        Asked::Export(export) => export::run(export, control, out).await,
+        Asked::Console(console) => console::run(console, control, out).await,
+    };
+    reached.close().await;
+    done
 }

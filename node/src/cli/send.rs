@@ -115,7 +115,8 @@ async fn within(args: &Send, followed: impl Future<Output = Result<(), CliError>
         Ok(ended) => ended,
         Err(_) => {
             let device = args.device;
-            let text = format!("{device} has not answered within {} s; the command stands until it expires", args.timeout);
+            let text =
+                format!("{device} has not answered within {} s; the command stands until it expires", args.timeout);
             Err(CliError::Failed(text))
         }
     }

@@ -1,7 +1,5 @@
 //! `unhidra watch`
 
-use std::path::PathBuf;
-
 use serde_json::json;
 use unhidra_core::ids::DeviceId;
 
@@ -9,7 +7,8 @@ use super::CliError;
 use super::client::{Client, Frame, NodeUrl, unexpected};
 use super::export::text;
 use super::output::Output;
-use crate::control::{Control, RowKind, TokenAsked};
+use super::reach::Reached;
+use crate::control::{Control, ControlError, RowKind, TokenAsked};
 
 /// Prints readings as they arrive, until it is interrupted, and then the cursor to go on from.
 #[derive(Debug, clap::Args)]
@@ -40,19 +39,28 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// A connection to the node elsewhere, if one is named.
-    pub(super) async fn client(&self) -> Result<Option<Client>, CliError> {
-        let Some(node) = &self.node else { return Ok(None) };
+    /// Whether one is named.
+    pub(super) const fn is_named(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// A connection to it.
+    pub(super) async fn client(&self) -> Result<Client, CliError> {
         let token = self.token.clone().or_else(|| std::env::var("UNHIDRA_TOKEN").ok());
-        let missing = || CliError::Usage("--node needs --token, or UNHIDRA_TOKEN in the environment".to_owned());
-        Client::over_tcp(node, &token.ok_or_else(missing)?).await.map(Some)
+        let missing = "--node needs --token, or UNHIDRA_TOKEN in the environment";
+        match (&self.node, token) {
+            (Some(node), Some(token)) => Client::over_tcp(node, &token).await,
+            _ => Err(CliError::Usage(missing.to_owned())),
+        }
     }
 }
 
-/// Connects to the gateway of a running node through its control socket.
-pub(super) async fn through(control: &dyn Control, socket: &PathBuf) -> Result<Client, CliError> {
-    let asked = TokenAsked { may_command: false, lifetime_s: None, once: true };
-    let minted = control.mint(asked).await?;
+/// Connects to the gateway of the node that runs on the folder, through its control socket.
+pub(super) async fn through(reached: &Reached) -> Result<Client, CliError> {
+    let Reached::Running { control, socket } = reached else {
+        return Err(ControlError::NotRunning("watch".to_owned()).into());
+    };
+    let minted = control.mint(TokenAsked { may_command: false, lifetime_s: None, once: true }).await?;
     Client::over_socket(socket, &minted.token).await
 }
 

@@ -1,0 +1,184 @@
+//! `unhidra enroll`
+//!
+//! | file | mode | what it holds |
+//! | --- | --- | --- |
+//! | `key.pem` | 0600 | the private key of the certificate |
+//! | `identity.key` | 0600 | the seed of the identity key (IK), 64 hexadecimal digits |
+//! | `cert.pem` | 0644 | the device's certificate |
+//! | `ca.pem` | 0644 | the authority that signs the node's certificate |
+//! | `device.toml` | 0644 | what it is called, and the node it belongs to |
+//!
+//! Both keys are made here and lie nowhere else: the node is sent a certificate request and a
+//! public key.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rand_core::CryptoRng;
+use serde::Serialize;
+use serde_json::json;
+use unhidra_certs::KeyPair;
+use unhidra_core::device::{Suite, Tag};
+use unhidra_core::ids::DeviceId;
+use unhidra_device_sdk::IdentitySecret;
+use zeroize::Zeroizing;
+
+use super::CliError;
+use super::console::reachable;
+use super::output::Output;
+use crate::control::{Control, EnrollAsked, Enrolled, KeyHex};
+
+/// Enrols a device: makes its keys, has its certificate signed, and writes what it needs.
+#[derive(Debug, clap::Args)]
+pub struct Enroll {
+    /// Its name: 1 to 64 characters of A-Z a-z 0-9 . _ -
+    #[arg(value_name = "DEVICE_ID")]
+    pub device: DeviceId,
+    /// The folder its files are written to; made where there is none. No file is overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// A tag it carries; may be given more than once.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<Tag>,
+    /// Gives a device that is enrolled already a new certificate and a new key. What it had ends.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+const KEY: &str = "key.pem";
+const IDENTITY: &str = "identity.key";
+const CERTIFICATE: &str = "cert.pem";
+const AUTHORITY: &str = "ca.pem";
+const DEVICE: &str = "device.toml";
+
+pub(super) async fn run(
+    args: &Enroll,
+    control: &dyn Control,
+    rng: &mut impl CryptoRng,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let mut bundle = Bundle::begin(&args.out)?;
+    let unmade = |error: unhidra_certs::IssueError| CliError::Failed(format!("the device's key: {error}"));
+    let key = KeyPair::generate().map_err(unmade)?;
+    let identity = IdentitySecret::generate(rng);
+    // The private halves first: were the disk full after the enrolment, the device would be
+    // enrolled with keys nobody has.
+    bundle.write(KEY, 0o600, key.to_pem().map_err(unmade)?.as_bytes())?;
+    bundle.write(IDENTITY, 0o600, &hex_line(identity.seed()))?;
+    let asked = EnrollAsked {
+        id: args.device,
+        csr_pem: key.request(&args.device).map_err(unmade)?,
+        identity_key: KeyHex(*identity.public().as_bytes()),
+        suite: Suite::X3dh.as_byte(),
+        tags: args.tags.iter().cloned().collect::<BTreeSet<_>>(),
+        replace: args.replace,
+    };
+    let enrolled = control.enroll(asked).await?;
+    bundle.write(CERTIFICATE, 0o644, enrolled.certificate_pem.as_bytes())?;
+    bundle.write(AUTHORITY, 0o644, enrolled.ca_pem.as_bytes())?;
+    bundle.write(DEVICE, 0o644, device_toml(&enrolled)?.as_bytes())?;
+    bundle.keep()?;
+    let folder = args.out.display();
+    out.say(
+        &json!({ "device": enrolled.device, "out": args.out }),
+        &format!("{} is enrolled; its files are in {folder}. Keep {KEY} and {IDENTITY} secret.", args.device),
+    )
+}
+
+/// What `device.toml` says.
+#[derive(Serialize)]
+struct DeviceToml<'a> {
+    id: &'a str,
+    suite: u8,
+    trust_domain: &'a str,
+    node_identity_key: String,
+    prefix: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+}
+
+fn device_toml(enrolled: &Enrolled) -> Result<String, CliError> {
+    let device = DeviceToml {
+        id: enrolled.device.id.as_str(),
+        suite: enrolled.device.suite,
+        trust_domain: &enrolled.trust_domain,
+        node_identity_key: enrolled.node_identity_key.to_string(),
+        prefix: &enrolled.prefix,
+        server: enrolled.server.map(|server| reachable(server).to_string()),
+    };
+    toml::to_string(&device).map_err(|error| CliError::Failed(format!("{DEVICE}: {error}")))
+}
+
+fn hex_line(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    // All its room at once: a vector that grows leaves copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(65));
+    for byte in seed {
+        for nibble in [byte >> 4, byte & 0x0f] {
+            line.push(b"0123456789abcdef"[usize::from(nibble)]);
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
+/// The files of one device, taken back unless all of them were written.
+struct Bundle {
+    folder: PathBuf,
+    made_folder: bool,
+    written: Vec<PathBuf>,
+}
+
+impl Bundle {
+    fn begin(folder: &Path) -> Result<Self, CliError> {
+        let failed = |source| CliError::File { path: folder.to_owned(), source };
+        for name in [KEY, IDENTITY, CERTIFICATE, AUTHORITY, DEVICE] {
+            let path = folder.join(name);
+            if path.symlink_metadata().is_ok() {
+                let path = path.display();
+                return Err(CliError::Failed(format!(
+                    "{path} is there already, and is not overwritten; name another folder"
+                )));
+            }
+        }
+        let made_folder = match fs::metadata(folder) {
+            Ok(found) if found.is_dir() => false,
+            Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
+            Err(_) => {
+                DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+                true
+            }
+        };
+        Ok(Self { folder: folder.to_owned(), made_folder, written: Vec::new() })
+    }
+
+    fn write(&mut self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), CliError> {
+        let path = self.folder.join(name);
+        let failed = |source| CliError::File { path: path.clone(), source };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).map_err(failed)?;
+        self.written.push(path.clone());
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+    }
+
+    fn keep(mut self) -> Result<(), CliError> {
+        let failed = |source| CliError::File { path: self.folder.clone(), source };
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        self.written.clear();
+        self.made_folder = false;
+        Ok(())
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        // Whatever stands in the way now stood in the way of writing too, and was told.
+        for path in &self.written {
+            let _ = fs::remove_file(path);
+        }
+        if self.made_folder {
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}

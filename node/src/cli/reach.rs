@@ -1,0 +1,195 @@
+//! How a subcommand reaches a data folder: through the node that runs on it, or by opening it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand_core::CryptoRng;
+use unhidra_broker::Listen;
+use unhidra_core::ids::CommandId;
+use unhidra_core::time::Clock;
+use unhidra_store::{Embedded, Store};
+
+use super::CliError;
+use super::open::Opened;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::control::{CommandLimits, Control, LocalControl, LocalDoors, NodeFacts, RemoteControl, connect};
+use crate::folder::{Folder, FolderError, Layout, Role};
+use crate::registry::{Registry, Rules};
+
+/// How long a subcommand waits for another one, or for a node that is just starting.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it looks again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Whether a folder that is not there may be made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Missing {
+    Make,
+    Refuse,
+}
+
+/// A data folder within reach.
+pub(super) enum Reached {
+    /// A node runs on it.
+    Running { control: RemoteControl, socket: PathBuf },
+    /// None does.
+    Alone(Box<Alone>),
+}
+
+/// A data folder in the hands of a subcommand.
+pub(super) struct Alone {
+    control: LocalControl,
+    store: Arc<Embedded>,
+    _folder: Folder,
+}
+
+impl Reached {
+    pub(super) fn control(&self) -> &dyn Control {
+        match self {
+            Self::Running { control, .. } => control,
+            Self::Alone(alone) => &alone.control,
+        }
+    }
+
+    /// Lets go of the folder, once what was written is durable.
+    pub(super) async fn close(self) {
+        if let Self::Alone(alone) = self {
+            alone.store.close().await;
+        }
+    }
+}
+
+/// Reaches the folder of a configuration.
+///
+/// A socket on which nobody listens belongs to a node that is gone, if the lock is free.
+pub(super) async fn reach(
+    config: &Config,
+    missing: Missing,
+    rng: impl CryptoRng + Send + 'static,
+) -> Result<Reached, CliError> {
+    let layout = Layout::at(&config.data)?;
+    let folder = match find(&layout, missing).await? {
+        Found::Running => {
+            let socket = layout.control_socket();
+            return Ok(Reached::Running { control: RemoteControl::new(&socket), socket });
+        }
+        Found::Free(folder) => folder,
+    };
+    alone(folder, config, rng).await.map(|alone| Reached::Alone(Box::new(alone)))
+}
+
+enum Found {
+    Running,
+    Free(Folder),
+}
+
+async fn find(layout: &Layout, missing: Missing) -> Result<Found, CliError> {
+    let socket = layout.control_socket();
+    let looked = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match connect(&socket).await {
+                Ok(_) => return Ok(Found::Running),
+                Err(error) if is_nobody(&error) => {}
+                Err(source) => return Err(CliError::File { path: socket.clone(), source }),
+            }
+            let folder = match missing {
+                Missing::Make => Folder::open_any(layout.root(), Role::Command),
+                Missing::Refuse => Folder::open_existing(layout.root(), Role::Command),
+            };
+            match folder {
+                Ok(folder) => {
+                    remove_stale(&socket)?;
+                    return Ok(Found::Free(folder));
+                }
+                Err(FolderError::Held { .. }) => tokio::time::sleep(POLL).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    });
+    match looked.await {
+        Ok(found) => found,
+        // Tried once more, for whose lock it is.
+        Err(_) => match Folder::open_existing(layout.root(), Role::Command) {
+            Ok(folder) => Ok(Found::Free(folder)),
+            Err(FolderError::Held { path, holder }) => {
+                let held = FolderError::Held { path, holder };
+                Err(CliError::Failed(format!("{held}, and does not answer on {}", socket.display())))
+            }
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// Whether an error says that nobody listens.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Removes the socket of a process that is gone. The caller holds the lock.
+fn remove_stale(socket: &PathBuf) -> Result<(), CliError> {
+    match std::fs::remove_file(socket) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CliError::File { path: socket.clone(), source }),
+        _ => Ok(()),
+    }
+}
+
+async fn alone(folder: Folder, config: &Config, mut rng: impl CryptoRng + Send + 'static) -> Result<Alone, CliError> {
+    let clock = Arc::new(SystemClock::start());
+    let Opened { folder, store, pki, identity } = Opened::open(folder, config, &mut rng, clock.unix_now())?;
+    let facts = facts(config, *identity.public().as_bytes());
+    let rules = rules(config);
+    let registry = Registry::load(store.clone(), clock.clone(), rules).await?;
+    let doors = LocalDoors {
+        store: store.clone(),
+        registry,
+        pki: Arc::new(ArcSwap::from_pointee(pki)),
+        clock,
+        command_ids: command_ids(rng),
+        live: None,
+    };
+    let control = LocalControl::new(doors, facts, limits(config));
+    Ok(Alone { control, store, _folder: folder })
+}
+
+/// What a device must be told of the node with this configuration.
+pub(crate) fn facts(config: &Config, identity_key: [u8; 32]) -> NodeFacts {
+    NodeFacts {
+        trust_domain: config.pki.trust_domain.clone(),
+        device_validity: config.pki.device_validity(),
+        identity_key,
+        prefix: config.broker.prefix.as_str().to_owned(),
+        server: match config.broker.tls.listen {
+            Listen::At(address) if address.port() != 0 => Some(address),
+            Listen::At(_) | Listen::Off => None,
+        },
+    }
+}
+
+/// What the registry holds connections to.
+pub(crate) fn rules(config: &Config) -> Rules {
+    Rules { trust_domain: config.pki.trust_domain.as_str().to_owned(), anonymous: config.broker.tcp.anonymous }
+}
+
+/// What a command may be.
+pub(crate) fn limits(config: &Config) -> CommandLimits {
+    CommandLimits {
+        open_max: config.bridge.commands_open_max,
+        body_max: config.bridge.command_body_max,
+        expiry: Duration::from_secs(config.bridge.command_expiry_s),
+    }
+}
+
+/// Random ids.
+pub(crate) fn command_ids(rng: impl CryptoRng + Send + 'static) -> Box<dyn Fn() -> CommandId + Send + Sync> {
+    let rng = Mutex::new(rng);
+    Box::new(move || {
+        let mut id = [0; 16];
+        rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut id);
+        CommandId::new(id)
+    })
+}

@@ -1,0 +1,225 @@
+//! A node in this process: its folder, its listeners, its control socket and its admin port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry as Metrics;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use unhidra_broker::{Listen, Listener, TlsListener};
+use unhidra_certs::Pki;
+use unhidra_core::time::Clock;
+use unhidra_store::{Embedded, Store};
+
+use super::CliError;
+use super::open::Opened;
+use super::reach::{command_ids, facts, limits, rules};
+use crate::admin::{self, Phase, Watched};
+use crate::app::{App, Doors};
+use crate::clock::SystemClock;
+use crate::config::{Config, Loaded, Reloaded, Sources};
+use crate::control::{self, Addresses, Control, ControlListener, LocalControl, LocalDoors, PeerRule};
+use crate::folder::{Folder, Layout};
+use crate::{keys, tls};
+
+/// A node that serves.
+pub(crate) struct Node {
+    loaded: Loaded,
+    layout: Layout,
+    addresses: Addresses,
+    control: Arc<LocalControl>,
+    clock: Arc<SystemClock>,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    pki: Arc<ArcSwap<Pki>>,
+    phase: watch::Sender<Phase>,
+    stop: watch::Sender<bool>,
+    app: JoinHandle<()>,
+    socket: JoinHandle<()>,
+    close_admin: watch::Sender<bool>,
+    admin: JoinHandle<()>,
+    // Let go of last: while it is held nobody else opens the store.
+    _folder: Folder,
+}
+
+impl Node {
+    /// Starts a node on a folder. Once this returns, all of it listens.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] names what stands in the way. Then nothing listens.
+    pub(crate) async fn start(loaded: Loaded, folder: Folder, mut rng: StdRng) -> Result<Self, CliError> {
+        let config = loaded.config.clone();
+        let clock = Arc::new(SystemClock::start());
+        let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now())?;
+        let layout = folder.layout().clone();
+        let cursor_key = keys::load_or_make(&layout.cursor_key(), &mut rng)?;
+        let tls = Arc::new(ArcSwap::new(tls::server_config(&pki)?));
+        let pki = Arc::new(ArcSwap::from_pointee(pki));
+        let listeners = Listeners::bind(&config, &tls).await?;
+        let socket = layout.control_socket();
+        let control_listener = ControlListener::bind(&socket, PeerRule::own())
+            .map_err(|source| CliError::File { path: socket, source })?;
+
+        let addresses = listeners.addresses.clone();
+        let facts = facts(&config, *identity.public().as_bytes());
+        let doors = Doors {
+            clock: clock.clone(),
+            rng: StdRng::from_rng(&mut rng),
+            store: store.clone(),
+            identity,
+            cursor_key: *cursor_key.as_bytes(),
+            rules: rules(&config),
+            mqtt: listeners.mqtt,
+            gateway: Some(listeners.gateway),
+            addresses: addresses.clone(),
+        };
+        let app = App::build(&config, doors).await?;
+        let control = Arc::new(LocalControl::new(
+            LocalDoors {
+                store: store.clone(),
+                registry: app.registry(),
+                pki: pki.clone(),
+                clock: clock.clone(),
+                command_ids: command_ids(rng),
+                live: Some(app.live()),
+            },
+            facts,
+            limits(&config),
+        ));
+        let routes = control::router(control.clone(), app.gateway().router());
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let watched = Watched { metrics: metrics(&app, &store), store: store.health(), phase: phases };
+        let (stop, stopped) = watch::channel(false);
+        let (close_admin, admin_closed) = watch::channel(false);
+        let admin_config = config.admin.clone();
+        let admin = tokio::spawn(async move {
+            admin::serve(listeners.admin, &admin_config, watched, admin_closed).await;
+        });
+        let socket = tokio::spawn(control::serve(control_listener, routes, stopped.clone()));
+        let app = tokio::spawn(app.run(told(stopped)));
+        Ok(Self {
+            loaded,
+            layout,
+            addresses,
+            control,
+            clock,
+            tls,
+            pki,
+            phase,
+            stop,
+            app,
+            socket,
+            close_admin,
+            admin,
+            _folder: folder,
+        })
+    }
+
+    /// Where it listens, with the ports the system chose.
+    pub(crate) const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What the command line may ask of it, without the way over the socket.
+    pub(crate) fn control(&self) -> Arc<dyn Control> {
+        self.control.clone()
+    }
+
+    /// Reads configuration and certificates again. What cannot be used changes nothing.
+    pub(crate) fn reload(&mut self, sources: &Sources) {
+        let Reloaded { loaded, tls, pki, applied, restart } =
+            match sources.reload(&self.loaded, &self.layout, self.clock.unix_now()) {
+                Ok(reloaded) => reloaded,
+                Err(error) => {
+                    tracing::error!(%error, "not reloaded; the node goes on as it was");
+                    return;
+                }
+            };
+        self.tls.store(tls);
+        self.pki.store(Arc::new(pki));
+        self.loaded = loaded;
+        tracing::info!("configuration and certificates are read again");
+        for change in applied {
+            tracing::info!(key = change.key, from = change.from, to = change.to, "takes effect now");
+        }
+        for change in restart {
+            tracing::warn!(key = change.key, from = change.from, to = change.to, "takes effect at the next start");
+        }
+    }
+
+    /// Ends it in the direction of the data: what is acknowledged is durable once this returns.
+    pub(crate) async fn stop(self) {
+        self.phase.send_replace(Phase::Draining);
+        self.stop.send_replace(true);
+        for (part, task) in [("the control socket", self.socket), ("the node", self.app)] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "{part} did not end as it should");
+            }
+        }
+        // Until the end it says why the node is not ready.
+        self.close_admin.send_replace(true);
+        let _ = self.admin.await;
+    }
+}
+
+async fn told(mut stop: watch::Receiver<bool>) {
+    // An error says that nobody is left to tell us.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn metrics(app: &App, store: &Embedded) -> Vec<Arc<Metrics>> {
+    let mut of_store = Metrics::with_prefix("unhidra");
+    store.metrics().register(&mut of_store);
+    vec![app.metrics(), Arc::new(of_store)]
+}
+
+/// Everything that listens on a port.
+struct Listeners {
+    mqtt: Vec<Box<dyn Listener>>,
+    gateway: TcpListener,
+    admin: TcpListener,
+    addresses: Addresses,
+}
+
+impl Listeners {
+    async fn bind(config: &Config, tls: &Arc<ArcSwap<ServerConfig>>) -> Result<Self, CliError> {
+        let mut mqtt: Vec<Box<dyn Listener>> = Vec::new();
+        let mut addresses = Addresses::default();
+        if let Listen::At(address) = config.broker.tls.listen {
+            let refused = refused("broker.tls.listen", address);
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let bound = TlsListener::bind(address, tls.clone(), &config.broker.tls, cores).await.map_err(&refused)?;
+            addresses.mqtt = Some(bound.local_addr().map_err(&refused)?);
+            mqtt.push(Box::new(bound));
+        }
+        if let Listen::At(address) = config.broker.tcp.listen {
+            let refused = refused("broker.tcp.listen", address);
+            let bound = unhidra_broker::TcpListener::bind(address).await.map_err(&refused)?;
+            addresses.mqtt_plain = Some(bound.local_addr().map_err(&refused)?);
+            mqtt.push(Box::new(bound));
+        }
+        let gateway = plain("gateway.listen", config.gateway.listen, &mut addresses.gateway).await?;
+        let admin = plain("admin.listen", config.admin.listen, &mut addresses.admin).await?;
+        Ok(Self { mqtt, gateway, admin, addresses })
+    }
+}
+
+async fn plain(
+    key: &'static str,
+    address: SocketAddr,
+    bound_at: &mut Option<SocketAddr>,
+) -> Result<TcpListener, CliError> {
+    let refused = refused(key, address);
+    let bound = TcpListener::bind(address).await.map_err(&refused)?;
+    *bound_at = Some(bound.local_addr().map_err(&refused)?);
+    Ok(bound)
+}
+
+fn refused(key: &'static str, address: SocketAddr) -> impl Fn(std::io::Error) -> CliError {
+    move |source| CliError::Listen { key, address, source }
+}
