@@ -36,6 +36,7 @@ fn main() {
             println!("{sealing:<6} {in_flight:>5} in flight {run}");
         }
     }
+    println!("{}", peak_memory());
 }
 
 fn key() -> DataKey {
@@ -57,6 +58,12 @@ fn config() -> Config {
         compaction_threads: 1,
         open_files: 256,
     }
+}
+
+/// The line of the process's status that says how much memory it has had at once.
+fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: not known here").to_owned()
 }
 
 /// Syncs of 4 KiB appended to one file, a second.

@@ -22,7 +22,8 @@ pub struct Batch {
     pub fence: Fence,
     /// What is written, in order.
     pub ops: Vec<Op>,
-    /// Called once, from the writer's thread: it hands over, and does not work.
+    /// Called once, from the writer's thread: it hands over, and does not work. A closed store calls
+    /// it at once, from [`Store::submit`](crate::Store::submit).
     pub done: Done,
 }
 
@@ -152,9 +153,11 @@ pub enum Op {
     /// Writes a device of the registry. A new id is given the next number; a known one keeps its
     /// number whatever the record says.
     Device(Device),
-    /// Writes or deletes a prekey.
+    /// Writes or deletes a prekey. Signed ones lie in the partition whose batch wrote them: write
+    /// and delete one through the same partition always.
     Prekey(PrekeyChange),
-    /// Writes or deletes a record of the broker's.
+    /// Writes or deletes a record of the broker's. It lies in the partition whose batch wrote it:
+    /// write and delete one key through the same partition always. A key has at most 65 534 bytes.
     Broker {
         /// In which table.
         table: BrokerTable,

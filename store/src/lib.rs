@@ -120,6 +120,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Its `done` is called from the writer, in the order of submission within the partition, once
     /// the batch is durable or has failed. When a commit fails every batch behind it fails too.
+    /// A store that is closed, or has failed for good, calls it at once, with
+    /// [`CommitError::Closed`].
     ///
     /// # Errors
     ///
@@ -137,7 +139,8 @@ pub trait Store: Send + Sync + 'static {
     /// A device's rows after `after`, in order.
     fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
-    /// A device's newest rows, newest first, rows nobody is shown left out.
+    /// A device's newest rows, newest first, rows nobody is shown left out. Looks at no more than
+    /// its newest 4 096.
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
     /// A partition's rows after `after`, in order.
@@ -160,6 +163,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A device's commands that are not final, oldest first.
     fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>>;
+
+    /// The node's signed prekeys.
+    fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;
 
     /// The node's signed prekeys, and the one-time prekey of `device`.
     fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;

@@ -453,6 +453,13 @@ impl Store for Memory {
         self.read(self.partition_of(&device), move |rows, _| query::open_commands(rows, &device))
     }
 
+    fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
+        Box::pin(async move {
+            let signed = self.all().map(|partition| self.life.read(partition, |rows| query::signed_prekeys(rows)));
+            Ok(query::merge_prekeys(signed.collect::<Result<_, _>>()?, Vec::new()))
+        })
+    }
+
     fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
         let device = *device;
         Box::pin(async move {

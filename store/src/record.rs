@@ -318,3 +318,182 @@ impl Input {
         if self.0.is_empty() { Ok(()) } else { Err(RecordError::Long(self.0.len())) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use unhidra_core::device::Tag;
+
+    use super::*;
+
+    fn device_id() -> DeviceId {
+        "pump-7".parse().unwrap()
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn row() -> (Offset, Offset, MessageTag, Uplink) {
+        let uplink = Uplink {
+            device: device_id(),
+            kind: UplinkKind::Receipt { command: CommandId::new([0xcc; 16]), status: ReceiptStatus::Failed },
+            name: "t".into(),
+            device_time: Some(UnixTime::from_ms(300)),
+            received_at: UnixTime::from_ms(127),
+            reading_id: Some(128),
+            body: Bytes::from_static(b"21.5"),
+        };
+        let tag = MessageTag { key: [1, 2, 3, 4], number: 5, tag: [6, 7, 8, 9] };
+        (Offset::new(1000), Offset::new(990), tag, uplink)
+    }
+
+    fn device() -> Device {
+        Device {
+            id: device_id(),
+            number: DeviceNumber::new(3),
+            identity_key: [0x11; 32],
+            certificate: Fingerprint([0x22; 32]),
+            certificate_expires: UnixTime::from_ms(1),
+            suite: Suite::Pqxdh,
+            tags: ["a".parse().unwrap(), "b=c".parse().unwrap()].into(),
+            class: "mk2".into(),
+            enrolled_at: UnixTime::from_ms(2),
+            standing: Standing::Revoked { at: UnixTime::from_ms(3) },
+        }
+    }
+
+    fn command() -> Command {
+        Command {
+            id: CommandId::new([0xcc; 16]),
+            device: device_id(),
+            name: "go".into(),
+            body: Bytes::from_static(b"!"),
+            created_at: UnixTime::from_ms(1),
+            expires_at: UnixTime::from_ms(129),
+            state: CommandState::Answered(ReceiptStatus::Unknown),
+        }
+    }
+
+    /// The bytes of format version 1. A later version must read them still.
+    #[test]
+    fn the_bytes_of_version_1_stand() {
+        let (offset, prev, tag, uplink) = row();
+        let text = "0a0102030405060708090d".to_owned() + &"cc".repeat(16) + "027fac0280010174" + "32312e35";
+        assert_eq!(hex(&Row::encode(offset, prev, &tag, &uplink)), text);
+        let text = "00000003".to_owned()
+            + &"11".repeat(32)
+            + &"22".repeat(32)
+            + "0102020161"
+            + "03623d63"
+            + "036d6b32"
+            + "02"
+            + "0103";
+        assert_eq!(hex(&encode_device(&device(), DeviceNumber::new(3))), text);
+        assert_eq!(hex(&encode_command(&command())), "02676f01810114".to_owned() + "21");
+        let prekey = PrekeyRecord {
+            kind: PrekeyKind::Signed,
+            id: 1,
+            created_at: UnixTime::from_ms(5),
+            secret: Bytes::from_static(&[9]),
+        };
+        assert_eq!(hex(&encode_prekey(&prekey)), "0509");
+        assert_eq!(hex(&encode_session(Version::new(258), &[7])), "0000010207");
+    }
+
+    #[test]
+    fn records_read_back_and_no_cut_one_does() {
+        let (offset, prev, tag, uplink) = row();
+        let value = Bytes::from(Row::encode(offset, prev, &tag, &uplink));
+        assert_eq!(Row::decode_tag(value.clone()), Ok(tag));
+        assert_eq!(Row::decode(device_id(), offset, value.clone()), Ok(Row { prev, tag, uplink }));
+        // All but the body, which is what is left.
+        for len in 0..value.len() - 4 {
+            assert!(Row::decode(device_id(), offset, value.slice(..len)).is_err(), "cut at {len}");
+        }
+        let value = Bytes::from(encode_device(&device(), DeviceNumber::new(3)));
+        assert_eq!(decode_device(device_id(), value.clone()), Ok(device()));
+        for len in 0..value.len() {
+            assert!(decode_device(device_id(), value.slice(..len)).is_err(), "cut at {len}");
+        }
+        let longer = Bytes::from([&value[..], &[0]].concat());
+        assert_eq!(decode_device(device_id(), longer), Err(RecordError::Long(1)));
+        let value = Bytes::from(encode_command(&command()));
+        assert_eq!(decode_command(device_id(), CommandId::new([0xcc; 16]), value.clone()), Ok(command()));
+        for len in 0..value.len() - 1 {
+            assert!(decode_command(device_id(), CommandId::new([0xcc; 16]), value.slice(..len)).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn every_state_of_a_command_reads_back() {
+        let answered = (0..5).filter_map(ReceiptStatus::from_byte).map(CommandState::Answered);
+        let states = [CommandState::Queued, CommandState::Sent, CommandState::Delivered, CommandState::Expired];
+        for state in states.into_iter().chain(answered) {
+            let command = Command { state, ..command() };
+            let value = Bytes::from(encode_command(&command));
+            assert_eq!(decode_command(command.device, command.id, value), Ok(command));
+        }
+    }
+
+    #[test]
+    fn a_gap_before_the_first_row_is_damage() {
+        let (offset, prev, tag, uplink) = row();
+        let value = Bytes::from(Row::encode(offset, prev, &tag, &uplink));
+        assert_eq!(
+            Row::decode(device_id(), Offset::new(9), value),
+            Err(RecordError::Value { what: "the gap", found: 10 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn rows_round_trip(
+            prev in 0..u64::MAX,
+            gap in 1..u64::MAX,
+            number: u32,
+            times in (any::<u64>(), any::<Option<u64>>()),
+            reading_id: Option<u64>,
+            name in "\\PC{0,64}",
+            body in vec(any::<u8>(), 0..200),
+        ) {
+            let offset = Offset::new(prev.saturating_add(gap));
+            let tag = MessageTag { key: [1; 4], number, tag: [2; 4] };
+            let uplink = Uplink {
+                device: device_id(),
+                kind: UplinkKind::Event,
+                name: name.into(),
+                device_time: times.1.map(UnixTime::from_ms),
+                received_at: UnixTime::from_ms(times.0),
+                reading_id,
+                body: body.into(),
+            };
+            let value = Row::encode(offset, Offset::new(prev), &tag, &uplink);
+            prop_assert_eq!(
+                Row::decode(device_id(), offset, value.into()),
+                Ok(Row { prev: Offset::new(prev), tag, uplink })
+            );
+        }
+
+        /// Whatever the disk gives: an answer or an error.
+        #[test]
+        fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let bytes = Bytes::from(bytes);
+            _ = Row::decode(device_id(), Offset::new(u64::MAX), bytes.clone());
+            _ = decode_device(device_id(), bytes.clone());
+            _ = decode_command(device_id(), CommandId::new([0; 16]), bytes.clone());
+            _ = decode_prekey(PrekeyKind::Signed, 0, bytes.clone());
+            _ = decode_session(bytes.clone());
+            _ = decode_device_id(&bytes);
+        }
+
+        #[test]
+        fn devices_round_trip(tags in proptest::collection::btree_set("[a-z=]{1,64}", 0..9), class in "\\PC{0,40}") {
+            let tags = tags.iter().map(|tag| tag.parse::<Tag>().unwrap()).collect();
+            let device = Device { tags, class, ..device() };
+            let value = encode_device(&device, device.number);
+            prop_assert_eq!(decode_device(device.id, value.into()), Ok(device));
+        }
+    }
+}

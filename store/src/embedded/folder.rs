@@ -14,8 +14,9 @@
 //! A folder is made under another name and renamed when it is whole, so a crash leaves no half.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
@@ -189,7 +190,8 @@ fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> 
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(io(cause)),
         _ => {}
     }
-    fs::create_dir_all(&draft).map_err(io)?;
+    // The names of devices and topics are in the keys, and keys are not sealed.
+    DirBuilder::new().recursive(true).mode(0o700).create(&draft).map_err(io)?;
     for partition in 0..partitions {
         drop(Database::open(&partition_path(&draft, Partition::new(partition)), config, partitions)?);
     }

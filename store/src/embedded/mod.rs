@@ -212,6 +212,16 @@ impl Store for Embedded {
         self.read(self.partition_of(&device), move |view, _| query::open_commands(view, &device))
     }
 
+    fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
+        Box::pin(async move {
+            let mut signed = Vec::new();
+            for partition in self.all() {
+                signed.push(self.read(partition, |view, _| query::signed_prekeys(view)).await?);
+            }
+            Ok(query::merge_prekeys(signed, Vec::new()))
+        })
+    }
+
     fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
         let device = *device;
         Box::pin(async move {

@@ -339,6 +339,26 @@ async fn what_is_durable_is_counted() {
     assert_eq!((metrics.queued.get(), metrics.queued_bytes.get()), (0, 0));
 }
 
+#[tokio::test]
+async fn a_writer_that_panics_is_not_mistaken_for_a_slow_one() {
+    let folder = Folder::new(|| Keys::Plain);
+    let store = folder.open();
+    let (mut first, _) = batch(&store, Partition::new(0), Vec::new());
+    first.done = Box::new(|_| panic!("an answer that works, and fails"));
+    let mut health = store.health();
+    store.submit(first).unwrap();
+    health.wait_for(|health| matches!(health, Health::Failed(_))).await.unwrap();
+    assert_eq!(write(&store, Vec::new()).await.unwrap_err(), CommitError::Closed);
+}
+
+#[test]
+fn a_new_folder_is_for_its_user_alone() {
+    let folder = Folder::new(|| key(1));
+    drop(folder.open());
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(folder.path()).unwrap());
+    assert_eq!(mode & 0o777, 0o700);
+}
+
 #[test]
 fn the_last_handle_may_be_dropped_by_an_answer() {
     let folder = Folder::new(|| Keys::Plain);
