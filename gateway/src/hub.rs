@@ -304,3 +304,101 @@ impl State {
         [Audience::All, Audience::Device(device)].iter().any(|audience| self.watchers.contains(audience, client))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Next;
+    use crate::testing::{device, reading};
+    use unhidra_core::ids::Epoch;
+    use unhidra_core::time::UnixTime;
+
+    const BOUNDS: Bounds = Bounds { frames: 1000, bytes: 100_000_000 };
+
+    fn hub() -> Hub {
+        let cursors = Cursors::new(&[0; 32], Epoch::new(1), 1);
+        Hub::new(cursors, Position::beginning(1), 2, Metrics::default())
+    }
+
+    /// A client whose stream is live.
+    fn watch(hub: &Hub, audience: Audience) -> Arc<Mailbox> {
+        let (number, mailbox) = hub.connect(BOUNDS);
+        hub.subscribe(number, None, audience, From::Now, 1).expect("now is no cursor");
+        hub.join(&mailbox, &audience);
+        let round = mailbox.quietly(|outbox| outbox.take(BOUNDS));
+        let Next::Replay(replay) = round.next else { panic!("{round:?}") };
+        assert!(mailbox.quietly(|outbox| outbox.replayed(&replay, replay.until.clone())));
+        mailbox.quietly(|outbox| outbox.take(BOUNDS));
+        mailbox
+    }
+
+    fn waiting(mailbox: &Mailbox) -> Vec<Bytes> {
+        mailbox.quietly(|outbox| outbox.take(BOUNDS)).frames
+    }
+
+    #[test]
+    fn all_who_watch_are_given_the_same_bytes() {
+        let hub = hub();
+        let pump = Audience::Device(device("pump-7"));
+        let watchers: Vec<_> = [Audience::All, Audience::All, pump, pump].map(|a| watch(&hub, a)).into();
+        hub.dispatch(Partition::new(0), &[Arc::new(reading("pump-7", 1, 0, b"21.5"))]);
+        let texts: Vec<Bytes> = watchers.iter().flat_map(|mailbox| waiting(mailbox)).collect();
+        let [a, b, c, d] = texts.as_slice() else { panic!("{texts:?}") };
+        assert!(std::ptr::eq(a.as_ptr(), b.as_ptr()) && std::ptr::eq(c.as_ptr(), d.as_ptr()));
+        assert_eq!(hub.metrics.readings_encoded.get(), 1, "for both audiences");
+    }
+
+    /// What a batch costs beyond its frames is one entry in each outbox, whatever it holds.
+    #[test]
+    fn watchers_cost_no_copy_of_a_payload() {
+        let body = vec![b'x'; 50_000];
+        let cost = |watchers: usize| {
+            let hub = hub();
+            let watchers: Vec<_> = (0..watchers).map(|_| watch(&hub, Audience::All)).collect();
+            let row = Arc::new(reading("pump-7", 1, 0, &body));
+            let cost = allocation_counter::measure(|| hub.dispatch(Partition::new(0), &[row]));
+            assert!(watchers.iter().all(|mailbox| waiting(mailbox).iter().all(|text| text.len() > body.len())));
+            cost.bytes_total
+        };
+        let (one, hundred) = (cost(1), cost(100));
+        assert!(one > 50_000, "it is encoded: {one}");
+        let each = (hundred - one) / 99;
+        assert!(each < 512, "{each} bytes for each further watcher");
+    }
+
+    #[test]
+    fn nobody_watching_costs_no_encoding_and_moves_the_place() {
+        let hub = hub();
+        watch(&hub, Audience::Device(device("other")));
+        hub.dispatch(Partition::new(0), &[Arc::new(reading("pump-7", 1, 0, b"21.5"))]);
+        assert_eq!(hub.metrics.readings_encoded.get(), 0);
+        assert_eq!(hub.dispatched(Partition::new(0)), Offset::new(1));
+    }
+
+    #[test]
+    fn presence_beyond_its_bound_forgets_a_device_that_is_away() {
+        let hub = hub();
+        let at = |online| Presence { online, since: UnixTime::EPOCH };
+        hub.presence(device("a"), at(true));
+        hub.presence(device("b"), at(false));
+        hub.presence(device("c"), at(true));
+        assert_eq!((hub.presence_of(&device("b")), hub.presence_of(&device("c"))), (None, Some(at(true))));
+        hub.presence(device("d"), at(true));
+        assert_eq!(hub.presence_of(&device("d")), None, "all others are here");
+        hub.presence(device("a"), at(false));
+        assert_eq!(hub.presence_of(&device("a")), Some(at(false)));
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_forgotten_everywhere() {
+        let hub = hub();
+        let (number, _) = hub.connect(BOUNDS);
+        hub.subscribe(number, None, Audience::All, From::Now, 1).expect("now is no cursor");
+        hub.begin_command(number, device("a"));
+        hub.disconnect(number);
+        hub.disconnect(number);
+        assert_eq!((hub.metrics.clients.get(), hub.metrics.subscriptions.get(), hub.clients()), (0, 0, 0));
+        let state = lock(&hub.state);
+        assert!(!state.watchers.any(&Audience::All) && !state.senders.any(&Audience::Device(device("a"))));
+    }
+}
