@@ -148,7 +148,7 @@ fn fits_half(bits: u64) -> bool {
         0xff => true,
         113..=142 => fraction.trailing_zeros() >= 13,
         // Halves below the normal ones: each step down costs a bit.
-        103..=112 => (fraction | 0x80_0000).trailing_zeros() as u64 >= 126 - exponent,
+        103..=112 => (fraction | 0x80_0000).trailing_zeros() as u64 >= 126u64.saturating_sub(exponent),
         _ => false,
     }
 }
@@ -161,7 +161,7 @@ fn fits_single(bits: u64) -> bool {
         0 => fraction == 0,
         0x7ff => true,
         897..=1150 => fraction.trailing_zeros() >= 29,
-        874..=896 => (fraction | 0x10_0000_0000_0000).trailing_zeros() as u64 >= 926 - exponent,
+        874..=896 => (fraction | 0x10_0000_0000_0000).trailing_zeros() as u64 >= 926u64.saturating_sub(exponent),
         _ => false,
     }
 }

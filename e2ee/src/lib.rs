@@ -10,6 +10,8 @@
 //! | seals | [`session::Session::seal`], released by a proof of durability | [`session::Session::lease`], then [`session::Session::seal_within`] |
 //! | says | [`plaintext::Plaintext`] | the same |
 #![no_std]
+// What a peer sends must not be able to stop a device: no index, no sum that can overflow.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic))]
 
 #[cfg(test)]
 extern crate std;

@@ -265,9 +265,10 @@ impl<'a> Plaintext<'a> {
         ];
         let present = [self.name.is_some(), self.body.is_some(), self.command_id.is_some()];
         let numbers = numbers_before_body.iter().chain(&numbers_after_id);
-        let entries = 1
-            + present.iter().filter(|present| **present).count()
-            + numbers.filter(|(_, value)| value.is_some()).count();
+        let kind = 1usize;
+        let entries = kind
+            .saturating_add(present.iter().filter(|present| **present).count())
+            .saturating_add(numbers.filter(|(_, value)| value.is_some()).count());
         put_map(out, entries as u64);
         put_unsigned(out, KIND);
         put_unsigned(out, self.kind.number());

@@ -122,11 +122,11 @@ impl<R: Role> Ratchet<R> {
         self.peer == *key || self.old.as_ref().is_some_and(|old| old.id == id) || self.skipped.knows(&id)
     }
 
-    fn place(&self, message: &Message<'_>) -> Place {
+    fn place(&self, message: &Message<'_>, now: UnixTime) -> Place {
         let (key, number) = (message.ratchet_key(), message.number());
         let id = key_id(key);
         if let Some(at) = self.skipped.find(&id, number)
-            && let Some(kept) = self.skipped.key(at)
+            && let Some(kept) = self.skipped.key(at, R::SKIPPED_AGE_MAX, now)
         {
             return Place::Kept(kept, at);
         }
@@ -157,7 +157,7 @@ impl<R: Role> Ratchet<R> {
         let needed = message.ciphertext().len();
         let found = out.len();
         let out = out.get_mut(..needed).ok_or(OpenError::OutTooSmall { needed, found })?;
-        let change = match self.place(message) {
+        let change = match self.place(message, now) {
             Place::Kept(key, at) => self.open_kept(&key, at, message, out)?,
             Place::Ahead => self.open_ahead(message, out, now)?,
             Place::Passed(error) => return Err(error),

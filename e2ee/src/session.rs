@@ -177,6 +177,12 @@ impl<R: Role> Session<R> {
         Ok((opened, delta))
     }
 
+    /// Forgets skipped keys whose day is over. Whether there were any: then the whole must be
+    /// written.
+    pub(crate) fn expire_keys(&mut self, now: UnixTime) -> bool {
+        self.ratchet.skipped.expire(R::SKIPPED_AGE_MAX, now)
+    }
+
     /// Whether a message under this ratchet key belongs to a chain of this session.
     #[must_use]
     pub fn knows(&self, ratchet_key: &PublicBytes) -> bool {

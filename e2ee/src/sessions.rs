@@ -108,6 +108,19 @@ impl<R: Role> Sessions<R> {
         false
     }
 
+    /// Forgets skipped keys whose day is over. The sessions that lost some must be written whole.
+    ///
+    /// A session that opens messages does so by itself, and no key opens anything after its day;
+    /// this is for the device that has fallen silent.
+    pub fn expire_keys(&mut self, now: UnixTime) -> impl Iterator<Item = Slot> + use<R> {
+        let expire = |slot, session: Option<&mut Session<R>>| {
+            session.is_some_and(|session| session.expire_keys(now)).then_some(slot)
+        };
+        let present = expire(Slot::Present, self.present.as_mut());
+        let previous = expire(Slot::Previous, self.previous.as_mut());
+        present.into_iter().chain(previous)
+    }
+
     fn present_age_is_within(&self, age: core::time::Duration, now: UnixTime) -> bool {
         self.present.as_ref().is_none_or(|present| now.saturating_since(present.began_at()) <= age)
     }

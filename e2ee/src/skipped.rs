@@ -24,6 +24,13 @@ pub struct SkippedKey {
     key: [u8; 32],
 }
 
+impl SkippedKey {
+    fn is_older(&self, age: Option<Duration>, now: UnixTime) -> bool {
+        let kept_for_s = seconds(now).saturating_sub(self.kept_at_s);
+        age.is_some_and(|age| u64::from(kept_for_s) > age.as_secs())
+    }
+}
+
 impl fmt::Debug for SkippedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
@@ -85,9 +92,9 @@ impl<S: SkippedKeys> Kept<S> {
         self.as_slice().iter().position(|kept| kept.number == number && kept.chain == *chain)
     }
 
-    /// The key at a place that [`find`](Self::find) gave.
-    pub(crate) fn key(&self, at: usize) -> Option<MessageKey> {
-        self.as_slice().get(at).map(|kept| MessageKey(kept.key))
+    /// The key at a place that [`find`](Self::find) gave, unless it is older than `age`.
+    pub(crate) fn key(&self, at: usize, age: Option<Duration>, now: UnixTime) -> Option<MessageKey> {
+        self.as_slice().get(at).filter(|kept| !kept.is_older(age, now)).map(|kept| MessageKey(kept.key))
     }
 
     /// Keeps a key, of at most `max` in all; the oldest goes when there is no place.
@@ -121,17 +128,10 @@ impl<S: SkippedKeys> Kept<S> {
         }
     }
 
-    /// The first key older than `age`.
-    pub(crate) fn expired(&self, age: Option<Duration>, now: UnixTime) -> Option<usize> {
-        let age_s = age?.as_secs();
-        let now_s = u64::from(seconds(now));
-        self.as_slice().iter().position(|kept| now_s.saturating_sub(kept.kept_at_s.into()) > age_s)
-    }
-
     /// Forgets what is older than `age`. Whether there was any.
     pub(crate) fn expire(&mut self, age: Option<Duration>, now: UnixTime) -> bool {
         let mut any = false;
-        while let Some(at) = self.expired(age, now) {
+        while let Some(at) = self.as_slice().iter().position(|kept| kept.is_older(age, now)) {
             self.remove(at);
             any = true;
         }
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(len, kept.encoded_len());
         let again = Kept::<Inline<4>>::decode(&mut Reader::new(&bytes[..len]), 4).unwrap().unwrap();
         assert_eq!(numbers(&again), numbers(&kept));
-        assert_eq!(again.key(3).unwrap().0, [3; 32]);
+        assert_eq!(again.key(3, None, NOW).unwrap().0, [3; 32]);
         assert!(Kept::<Inline<4>>::decode(&mut Reader::new(&bytes[..len]), 3).unwrap().is_none());
         assert!(Kept::<Inline<3>>::decode(&mut Reader::new(&bytes[..len]), 4).unwrap().is_none());
         assert!(Kept::<Inline<4>>::decode(&mut Reader::new(&bytes[..len - 1]), 4).is_err());

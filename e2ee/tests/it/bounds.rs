@@ -5,6 +5,7 @@ use std::time::Duration;
 use unhidra_e2ee::envelope::{MESSAGE_LEN_MAX, PLAINTEXT_LEN_MAX};
 use unhidra_e2ee::error::{ChainKind, OpenError, SealError};
 use unhidra_e2ee::reset::ResetReason;
+use unhidra_e2ee::sessions::Slot;
 
 use crate::pair::{NodeError, Pair};
 
@@ -61,11 +62,30 @@ fn the_node_keeps_a_key_for_a_day() {
     pair.later(Duration::from_secs(24 * 3600));
     pair.node_open(&sealed[0]).unwrap();
     pair.later(Duration::from_secs(1));
-    // The one that opens in order takes what is too old with it.
-    pair.node_open(&sealed[3]).unwrap();
     assert_eq!(pair.node_open(&sealed[1]).map(drop), Err(OpenError::TooOld { number: 2 }));
-    pair.node_restarts();
-    assert_eq!(pair.node_open(&sealed[1]).map(drop), Err(OpenError::TooOld { number: 2 }), "also on disk");
+    // The one that opens in order takes what is too old with it, on disk too.
+    let with_key = pair.node_disk[0].whole.len();
+    pair.node_open(&sealed[3]).unwrap();
+    assert_eq!(pair.node_disk[0].whole.len(), with_key - 48);
+}
+
+#[test]
+fn the_keys_of_a_silent_device_go_after_a_day_too() {
+    let mut pair = Pair::confirmed(17);
+    let sealed = device_seals_many(&mut pair, 2);
+    pair.node_open(&sealed[1]).unwrap();
+    pair.begin();
+    let new = device_seals_many(&mut pair, 3);
+    pair.node_opens(&new[0]).unwrap();
+    pair.later(Duration::from_secs(1));
+    pair.node_opens(&new[2]).unwrap();
+    pair.later(Duration::from_secs(24 * 3600 - 1));
+    assert_eq!(pair.node.expire_keys(pair.now).collect::<Vec<_>>(), []);
+    pair.later(Duration::from_secs(1));
+    assert_eq!(pair.node.expire_keys(pair.now).collect::<Vec<_>>(), [Slot::Previous]);
+    pair.later(Duration::from_secs(1));
+    assert_eq!(pair.node.expire_keys(pair.now).collect::<Vec<_>>(), [Slot::Present]);
+    assert_eq!(pair.node.expire_keys(pair.now).count(), 0);
 }
 
 #[test]

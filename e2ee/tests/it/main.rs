@@ -13,3 +13,4 @@ mod random;
 mod records;
 mod resets;
 mod tampering;
+mod vectors;
