@@ -199,8 +199,34 @@ impl<'de> Deserialize<'de> for Prefix {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Bounds for tests.
+    pub(crate) fn limits() -> Limits {
+        Limits {
+            connections_max: 100,
+            connections_per_device: 2,
+            sessions_max: 100,
+            connect_timeout_s: 10,
+            keep_alive_max_s: 3_600,
+            session_expiry_max_s: 86_400,
+            packet_bytes_max: 131_072,
+            topic_bytes_max: 1_024,
+            topic_levels_max: 32,
+            receive_max: 128,
+            in_flight_max: 128,
+            subscriptions_per_session: 16,
+            queue_messages_max: 100,
+            queue_bytes_max: 100_000,
+            retained_messages_max: 100,
+            retained_bytes_max: 100_000,
+            downlinks_max: 8,
+            output_bytes_max: 65_536,
+            slow_client_s: 10,
+            linger_ms: 1_000,
+        }
+    }
 
     #[test]
     fn a_listener_is_off_or_at_an_address() {

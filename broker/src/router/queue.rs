@@ -99,13 +99,63 @@ impl Queue {
         &self.room
     }
 
-    /// How many wait.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.lock().waiting.len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::ConnectionId;
+    use crate::packet::{Properties, Text};
+    use crate::router::message::{Incoming, Message};
+    use bytes::Bytes;
+    use unhidra_core::time::Timestamp;
+
+    fn message(qos: QoS, payload_len: usize) -> Queued {
+        let (topic, properties) = (&Text::from("t"), &Properties::default());
+        let payload = &Bytes::from(vec![0; payload_len]);
+        let message = Message::new(Incoming { topic, payload, qos, retain: false, properties }, Timestamp::ZERO);
+        Queued { message: Arc::new(message), qos, retain: false, identifiers: vec![] }
+    }
+
+    fn reader() -> Arc<Mailbox> {
+        Arc::new(Mailbox::new(ConnectionId(1), 1))
+    }
+
+    #[test]
+    fn a_full_queue_gives_back_while_its_client_is_there_and_drops_the_newest_while_not() {
+        let queue = Queue::new(2, 1_000_000);
+        queue.attach(reader());
+        assert!(matches!(queue.push(message(QoS::AtMostOnce, 1)), Pushed::Taken));
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Full(_)));
+        queue.detach();
+        assert!(matches!(queue.push(message(QoS::AtMostOnce, 1)), Pushed::Dropped), "QoS 0 waits for nobody");
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken), "what was of QoS 0 is gone");
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Dropped));
+        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 2);
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_one_message_always_fits() {
+        let queue = Queue::new(100, 5_000);
+        queue.attach(reader());
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 10_000)), Pushed::Taken));
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Full(_)));
+        assert!(queue.pop().is_some());
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_woken_by_the_first_message_and_a_writer_by_room() {
+        let (queue, reader) = (Queue::new(1, 1_000_000), reader());
+        queue.attach(reader.clone());
+        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
+        reader.arrived().await;
+        let room = queue.room().clone().notified_owned();
+        assert!(queue.pop().is_some());
+        room.await;
     }
 }

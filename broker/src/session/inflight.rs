@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn no_more_wait_than_may() {
         let mut inbound = Inbound::default();
-        (1..=3).for_each(|number| drop(new(&mut inbound, number)));
+        (1..=3).for_each(|number| assert_eq!(new(&mut inbound, number).0, u64::from(number) - 1));
         assert_eq!(inbound.receive(id(4), false, 3, Timestamp::ZERO), Arrival::TooMany);
     }
 
