@@ -1,0 +1,8 @@
+//! The broker from outside: streams in, packets and events out. Paused clock, no sockets but
+//! where TLS is the subject.
+
+mod bad_input;
+mod device;
+mod plain;
+mod tls;
+mod world;

@@ -1,0 +1,191 @@
+//! The TLS listener, on real sockets: certificates to identities, and peers that waste its time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use unhidra_broker::*;
+
+use crate::world::{config, id};
+
+/// A development CA with a server and clients.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a CA") }
+    }
+
+    fn issue(&self, names: Vec<SanType>, common_names: &[&str]) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.subject_alt_names = names;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        // A second one under the type's number, since rcgen holds one value a type.
+        let types = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+        for (name, dn_type) in common_names.iter().zip(types) {
+            params.distinguished_name.push(dn_type, *name);
+        }
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.der().clone(), PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+    }
+
+    fn device(&self, common_name: &str, uri: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        self.issue(vec![SanType::URI(uri.try_into().expect("ASCII"))], &[common_name])
+    }
+
+    fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a CA");
+        Arc::new(roots)
+    }
+
+    fn server(&self) -> Arc<ServerConfig> {
+        let names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+        let (certificate, key) = self.issue(names, &["node"]);
+        let verifier = WebPkiClientVerifier::builder(self.roots()).build().expect("a verifier");
+        let config = ServerConfig::builder().with_client_cert_verifier(verifier);
+        Arc::new(config.with_single_cert(vec![certificate], key).expect("a key that fits"))
+    }
+
+    fn client(&self, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> TlsConnector {
+        let config = ClientConfig::builder().with_root_certificates(self.roots());
+        let config = match identity {
+            Some((certificate, key)) => config.with_client_auth_cert(vec![certificate], key).expect("a key that fits"),
+            None => config.with_no_client_auth(),
+        };
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// Dials, and says whether a byte came back from the other side's `echo`.
+async fn dial(connector: TlsConnector, address: SocketAddr) -> std::io::Result<u8> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
+    let mut stream = connector.connect(name, stream).await?;
+    stream.write_all(b"x").await?;
+    stream.read_u8().await
+}
+
+/// A listener whose accepted streams come back one by one, each echoing one byte.
+async fn listen(authority: &Authority, tls: TlsConfig) -> (SocketAddr, mpsc::Receiver<Identity>) {
+    let server = Arc::new(ArcSwap::new(authority.server()));
+    let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut listener = TlsListener::bind(bind, server, &tls, 1).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (sender, identities) = mpsc::channel(8);
+    tokio::spawn(async move {
+        loop {
+            let Accepted { mut stream, identity, .. } = listener.accept().await.expect("it goes on");
+            sender.send(identity).await.expect("the test goes on");
+            tokio::spawn(async move {
+                if let Ok(byte) = stream.read_u8().await {
+                    let _ = stream.write_all(&[byte]).await;
+                    let _ = stream.flush().await;
+                }
+            });
+        }
+    });
+    (address, identities)
+}
+
+#[tokio::test]
+async fn a_certificate_is_an_identity() {
+    let authority = Authority::new();
+    let (address, mut identities) = listen(&authority, config().tls).await;
+    let device = authority.device("pump-7", "spiffe://test.example/device/pump-7");
+    assert_eq!(dial(authority.client(Some(device)), address).await.expect("let in"), b'x');
+    match identities.recv().await {
+        Some(Identity::Device(certificate)) => {
+            assert_eq!((certificate.device, certificate.trust_domain.as_str()), (id("pump-7"), "test.example"));
+            assert_ne!(certificate.fingerprint.0, [0; 32]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_names_no_device_clearly_lets_nobody_in() {
+    let authority = Authority::new();
+    let (address, mut identities) = listen(&authority, config().tls).await;
+    let uri = |text: &str| SanType::URI(text.try_into().expect("ASCII"));
+    let good = "spiffe://test/device/pump-7";
+    let stranger = Authority::new();
+    for (case, identity) in [
+        ("another device in the URI", Some(authority.device("pump-7", "spiffe://test/device/pump-8"))),
+        ("no common name", Some(authority.issue(vec![uri(good)], &[]))),
+        ("two common names", Some(authority.issue(vec![uri(good)], &["pump-7", "pump-8"]))),
+        ("no URI", Some(authority.issue(vec![], &["pump-7"]))),
+        ("two URIs", Some(authority.issue(vec![uri(good), uri("spiffe://test/device/pump-8")], &["pump-7"]))),
+        ("another scheme", Some(authority.device("pump-7", "https://test/device/pump-7"))),
+        ("no trust domain", Some(authority.device("pump-7", "spiffe:///device/pump-7"))),
+        ("a path before it", Some(authority.device("pump-7", "spiffe://test/x/device/pump-7"))),
+        ("no device id", Some(authority.device("pump/7", "spiffe://test/device/pump/7"))),
+        ("another CA", Some(stranger.device("pump-7", good))),
+        ("no certificate", None),
+    ] {
+        assert!(dial(authority.client(identity), address).await.is_err(), "{case}");
+    }
+    let device = authority.device("pump-7", good);
+    assert_eq!(dial(authority.client(Some(device)), address).await.expect("let in"), b'x');
+    assert!(matches!(identities.recv().await, Some(Identity::Device(_))), "the first to come in");
+    assert!(identities.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn peers_that_say_nothing_hold_up_nobody() {
+    let authority = Authority::new();
+    let (address, _identities) = listen(&authority, config().tls).await;
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(address).await.expect("accepted");
+        // Half of them begin a record and leave it there.
+        if silent.len() % 2 == 0 {
+            stream.write_all(b"\x16\x03\x01\x02\x00\x01").await.expect("written");
+        }
+        silent.push(stream);
+    }
+    let device = authority.device("pump-7", "spiffe://test/device/pump-7");
+    assert_eq!(dial(authority.client(Some(device)), address).await.expect("let in"), b'x');
+}
+
+#[tokio::test]
+async fn peers_over_the_bound_wait_until_the_silent_ones_are_gone() {
+    let authority = Authority::new();
+    let tls = TlsConfig { handshakes_max: 2, handshake_timeout_s: 1, ..config().tls };
+    let (address, _identities) = listen(&authority, tls).await;
+    let mut silent =
+        [TcpStream::connect(address).await.expect("accepted"), TcpStream::connect(address).await.expect("accepted")];
+    let device = authority.device("pump-7", "spiffe://test/device/pump-7");
+    assert_eq!(dial(authority.client(Some(device)), address).await.expect("let in"), b'x');
+    for stream in &mut silent {
+        assert_eq!(stream.read(&mut [0; 8]).await.expect("a clean end"), 0);
+    }
+}
+
+#[tokio::test]
+async fn garbage_ends_its_own_handshake_alone() {
+    let authority = Authority::new();
+    let (address, _identities) = listen(&authority, config().tls).await;
+    let mut stream = TcpStream::connect(address).await.expect("accepted");
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    // An alert, perhaps, and the end.
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.len() < 16, "{answer:?}");
+    let device = authority.device("pump-7", "spiffe://test/device/pump-7");
+    assert_eq!(dial(authority.client(Some(device)), address).await.expect("let in"), b'x');
+}
