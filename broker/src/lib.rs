@@ -160,7 +160,7 @@ impl Broker {
             mailbox.order(Order::Revoke(reason));
         }
         let stored = self.sessions().discard(device);
-        stored.into_iter().for_each(|stored| self.end_session(*stored));
+        stored.into_iter().for_each(|stored| self.end_session(stored));
     }
 
     /// Ends everything in order: accepts and reads no more, lets what is unanswered be answered

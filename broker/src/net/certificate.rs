@@ -35,9 +35,9 @@ pub enum CertificateError {
     #[error("the certificate's common name is {common_name:?} and its URI names {uri:?}")]
     Disagree {
         /// The Common Name.
-        common_name: DeviceId,
+        common_name: String,
         /// The device its URI names.
-        uri: DeviceId,
+        uri: String,
     },
 }
 
@@ -50,7 +50,7 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Result<PeerCertificate, Certific
     let common_name = DeviceId::parse(name).map_err(CertificateError::CommonName)?;
     let (trust_domain, uri) = spiffe(&certificate)?;
     if uri != common_name {
-        return Err(CertificateError::Disagree { common_name, uri });
+        return Err(CertificateError::Disagree { common_name: common_name.to_string(), uri: uri.to_string() });
     }
     let mut fingerprint = [0; 32];
     for (byte, digested) in fingerprint.iter_mut().zip(digest(&SHA256, der).as_ref()) {

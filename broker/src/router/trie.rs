@@ -109,7 +109,7 @@ impl<K: Ord + Copy, V> Node<K, V> {
         }
     }
 
-    fn remove<'f>(&mut self, levels: &mut dyn Iterator<Item = &'f str>, key: K) -> Option<V> {
+    fn remove(&mut self, levels: &mut dyn Iterator<Item = &str>, key: K) -> Option<V> {
         match levels.next() {
             None => self.here.remove(&key),
             Some("#") => self.below.remove(&key),

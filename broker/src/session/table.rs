@@ -132,13 +132,13 @@ impl Table {
     }
 
     /// Takes away what is stored of a device.
-    pub(crate) fn discard(&mut self, device: &DeviceId) -> Vec<Box<Stored>> {
+    pub(crate) fn discard(&mut self, device: &DeviceId) -> Vec<Stored> {
         let owned = |(key, entry): (&SessionKey, &Entry)| match entry {
             Entry::Stored(_) if key.owner.as_ref() == Some(device) => Some(key.clone()),
             Entry::Stored(_) | Entry::Live(_) => None,
         };
         let keys: Vec<SessionKey> = self.entries.iter().filter_map(owned).collect();
-        keys.iter().filter_map(|key| self.take_stored(key)).collect()
+        keys.iter().filter_map(|key| self.take_stored(key)).map(|stored| *stored).collect()
     }
 
     /// When to call [`Table::handle_timeout`].

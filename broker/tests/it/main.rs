@@ -1,6 +1,8 @@
 //! The broker from outside: streams in, packets and events out. Paused clock, no sockets but
 //! where TLS is the subject.
 
+#![allow(clippy::expect_used, reason = "a test fails where its ground does")]
+
 mod bad_input;
 mod device;
 mod plain;
