@@ -14,6 +14,10 @@ use crate::{
     PrekeyKind, PrekeyRecord, RECENT_TAGS, Slot, Store, StoredSession,
 };
 
+mod life;
+mod records;
+mod sessions;
+
 /// An engine under test, and a folder of its own.
 pub(crate) trait Bench {
     /// A store with as many partitions over the same data, as after a restart of the node.
@@ -133,22 +137,22 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     answers_come_in_the_order_of_submission(&mut bench()).await;
     pages_end_at_their_limits(&mut bench()).await;
     newest_leaves_out_what_nobody_is_shown(&mut bench()).await;
-    sessions_keep_their_parts_and_their_version(&mut bench()).await;
-    a_rotated_session_becomes_the_previous_one(&mut bench()).await;
-    a_wrong_expectation_fails_its_batch_alone(&mut bench()).await;
+    sessions::sessions_keep_their_parts_and_their_version(&mut bench()).await;
+    sessions::a_rotated_session_becomes_the_previous_one(&mut bench()).await;
+    sessions::a_wrong_expectation_fails_its_batch_alone(&mut bench()).await;
     an_older_fence_fails_its_batch_alone(&mut bench()).await;
     an_unknown_device_fails_its_batch_alone(&mut bench()).await;
     what_is_too_large_fails_its_batch_alone(&mut bench()).await;
-    the_newest_tags_are_given_oldest_first(&mut bench()).await;
-    numbers_are_given_once(&mut bench()).await;
-    devices_are_listed_in_order(&mut bench()).await;
-    open_commands_are_those_not_final(&mut bench()).await;
-    prekeys_come_and_go(&mut bench()).await;
-    broker_records_are_found_by_prefix(&mut bench()).await;
+    sessions::the_newest_tags_are_given_oldest_first(&mut bench()).await;
+    records::numbers_are_given_once(&mut bench()).await;
+    records::devices_are_listed_in_order(&mut bench()).await;
+    records::open_commands_are_those_not_final(&mut bench()).await;
+    records::prekeys_come_and_go(&mut bench()).await;
+    records::broker_records_are_found_by_prefix(&mut bench()).await;
     partitions_hold_their_own_devices(&mut bench()).await;
-    a_full_queue_gives_back_and_room_is_signalled(&mut bench()).await;
-    a_restart_keeps_all(&mut bench()).await;
-    a_closed_store_answers_so(&mut bench()).await;
+    life::a_full_queue_gives_back_and_room_is_signalled(&mut bench()).await;
+    life::a_restart_keeps_all(&mut bench()).await;
+    life::a_closed_store_answers_so(&mut bench()).await;
 }
 
 async fn a_reading_is_given_its_place_and_found_there(bench: &mut impl Bench) {
@@ -270,91 +274,6 @@ async fn newest_leaves_out_what_nobody_is_shown(bench: &mut impl Bench) {
     assert_eq!(store.session(&id("a")).await.unwrap().unwrap().recent, [tag(0), tag(1), tag(2)]);
 }
 
-async fn sessions_keep_their_parts_and_their_version(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
-    assert_eq!(store.session(&id("a")).await, Ok(None), "nothing was written of it");
-    assert_eq!(store.session(&id("nobody")).await, Ok(None));
-    let ops = vec![
-        session("a", 0, "w1"),
-        chain("a", Slot::Present, Lane::Receive, 1, "r1"),
-        reading("a", 0),
-        chain("a", Slot::Present, Lane::Send, 2, "s1"),
-        Op::Peer { device: id("a"), bytes: Bytes::from_static(b"peer") },
-    ];
-    assert_eq!(write(&*store, ops).await.unwrap().durable.len(), 3, "one for each session and chain");
-    let stored = store.session(&id("a")).await.unwrap().unwrap();
-    let parts = |whole: &str, receive: Option<&str>, send: Option<&str>| {
-        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-        Some(StoredSession { whole: bytes(whole), receive: receive.map(bytes), send: send.map(bytes) })
-    };
-    assert_eq!((stored.version, stored.newest), (Version::new(3), Offset::new(1)));
-    assert_eq!((stored.present, stored.previous), (parts("w1", Some("r1"), Some("s1")), None));
-    assert_eq!(stored.peer.as_deref(), Some(&b"peer"[..]));
-    // A chain written anew replaces the one before it; the whole one deletes both.
-    write(&*store, vec![chain("a", Slot::Present, Lane::Receive, 3, "r2")]).await.unwrap();
-    assert_eq!(store.session(&id("a")).await.unwrap().unwrap().present, parts("w1", Some("r2"), Some("s1")));
-    write(&*store, vec![session("a", 4, "w2")]).await.unwrap();
-    let stored = store.session(&id("a")).await.unwrap().unwrap();
-    assert_eq!((stored.version, stored.present), (Version::new(5), parts("w2", None, None)));
-}
-
-async fn a_rotated_session_becomes_the_previous_one(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    let rotate = |expect| Op::Rotate { device: id("a"), expect: Version::new(expect) };
-    let end = |expect, present| Op::EndSessions { device: id("a"), expect: Version::new(expect), present };
-    let whole = |session: &Option<StoredSession>| session.clone().map(|session| session.whole);
-    let bytes = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
-    let ops = vec![
-        Op::Device(device("a")),
-        session("a", 0, "w1"),
-        chain("a", Slot::Present, Lane::Receive, 1, "r1"),
-        rotate(2),
-        session("a", 3, "w2"),
-    ];
-    write(&*store, ops).await.unwrap();
-    let stored = store.session(&id("a")).await.unwrap().unwrap();
-    let previous = stored.previous.clone().unwrap();
-    assert_eq!((stored.version.get(), whole(&stored.present)), (4, bytes("w2")));
-    assert_eq!((Some(previous.whole), previous.receive, previous.send), (bytes("w1"), bytes("r1"), None));
-    // Once more: the first is gone, its chain with it, and the previous one goes on receiving.
-    let ops = vec![rotate(4), session("a", 5, "w3"), chain("a", Slot::Previous, Lane::Receive, 6, "r2")];
-    write(&*store, ops).await.unwrap();
-    let stored = store.session(&id("a")).await.unwrap().unwrap();
-    let previous = stored.previous.clone().unwrap();
-    assert_eq!((Some(previous.whole), previous.receive, previous.send), (bytes("w2"), bytes("r2"), None));
-    write(&*store, vec![end(7, false)]).await.unwrap();
-    let stored = store.session(&id("a")).await.unwrap().unwrap();
-    assert_eq!((stored.version.get(), whole(&stored.present), stored.previous), (8, bytes("w3"), None));
-    write(&*store, vec![end(8, true)]).await.unwrap();
-    let stored = store.session(&id("a")).await.unwrap().unwrap();
-    assert_eq!((stored.version.get(), stored.present, stored.previous), (9, None, None), "the version outlives them");
-}
-
-async fn a_wrong_expectation_fails_its_batch_alone(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    write(&*store, vec![Op::Device(device("a")), Op::Device(device("b"))]).await.unwrap();
-    // Submitted together, so that they may share a commit: the second builds on the first.
-    let partition = Partition::new(0);
-    let (first, first_answer) = batch(&*store, partition, vec![session("a", 0, "w1"), reading("a", 0)]);
-    let (second, second_answer) =
-        batch(&*store, partition, vec![chain("a", Slot::Present, Lane::Receive, 1, "r1"), reading("a", 1)]);
-    let (wrong, wrong_answer) =
-        batch(&*store, partition, vec![reading("b", 7), chain("a", Slot::Present, Lane::Receive, 1, "r2")]);
-    let (fourth, fourth_answer) = batch(&*store, partition, vec![session("b", 0, "w"), reading("b", 0)]);
-    for batch in [first, second, wrong, fourth] {
-        store.submit(batch).unwrap();
-    }
-    assert!(first_answer.await.unwrap().is_ok());
-    assert!(second_answer.await.unwrap().is_ok());
-    let (expected, found) = (Version::new(1), Version::new(2));
-    assert_eq!(wrong_answer.await.unwrap().unwrap_err(), CommitError::Version { device: id("a"), expected, found });
-    assert_eq!(fourth_answer.await.unwrap().unwrap().readings[0].offset.get(), 3);
-    assert_eq!(*store.health().borrow(), Health::Ready);
-    let stored = store.session(&id("a")).await.unwrap().unwrap();
-    assert_eq!(stored.present.unwrap().receive.as_deref(), Some(&b"r1"[..]));
-}
-
 async fn an_older_fence_fails_its_batch_alone(bench: &mut impl Bench) {
     let store = bench.open(1).await;
     write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
@@ -400,149 +319,6 @@ async fn what_is_too_large_fails_its_batch_alone(bench: &mut impl Bench) {
     assert!(write(&*store, vec![key(65_534)]).await.is_ok());
 }
 
-async fn the_newest_tags_are_given_oldest_first(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    write(&*store, vec![Op::Device(device("a")), Op::Device(device("b"))]).await.unwrap();
-    let rows = RECENT_TAGS as u32 + 8;
-    for n in 0..rows {
-        write(&*store, vec![reading("a", n), reading("b", 1000 + n)]).await.unwrap();
-    }
-    let expected: Vec<MessageTag> = (8..rows).map(tag).collect();
-    assert_eq!(store.session(&id("a")).await.unwrap().unwrap().recent, expected);
-}
-
-async fn numbers_are_given_once(bench: &mut impl Bench) {
-    let store = bench.open(2).await;
-    let mut numbers = Vec::new();
-    for n in 0..20 {
-        let new = device(&format!("device-{n}"));
-        write(&*store, vec![Op::Device(new.clone())]).await.unwrap();
-        let stored = store.device(&new.id).await.unwrap().unwrap();
-        assert_eq!(Device { number: stored.number, ..new }, stored);
-        numbers.push(stored.number);
-    }
-    let first = numbers[0];
-    // A known device keeps its number, whatever the record says.
-    let revoked = Standing::Revoked { at: UnixTime::from_s(5) };
-    let changed = Device { number: DeviceNumber::new(9999), standing: revoked, ..device("device-0") };
-    write(&*store, vec![Op::Device(changed.clone())]).await.unwrap();
-    let stored = store.device(&changed.id).await.unwrap().unwrap();
-    assert_eq!(stored, Device { number: first, ..changed });
-    store.close().await;
-    drop(store);
-    let store = bench.open(2).await;
-    for n in 20..30 {
-        let new = device(&format!("device-{n}"));
-        write(&*store, vec![Op::Device(new.clone())]).await.unwrap();
-        numbers.push(store.device(&new.id).await.unwrap().unwrap().number);
-    }
-    let given = numbers.len();
-    numbers.sort_by_key(|number| number.get());
-    numbers.dedup();
-    assert_eq!(numbers.len(), given);
-}
-
-async fn devices_are_listed_in_order(bench: &mut impl Bench) {
-    let store = bench.open(3).await;
-    let names = ["delta", "alpha", "echo", "charlie", "bravo", "alpha-2"];
-    for name in names {
-        write(&*store, vec![Op::Device(device(name))]).await.unwrap();
-    }
-    let listed = |page: &crate::Page<Device>| page.rows.iter().map(|device| device.id.to_string()).collect::<Vec<_>>();
-    let first = store.devices(None, 4).await.unwrap();
-    assert_eq!(
-        (listed(&first), first.more),
-        (["alpha", "alpha-2", "bravo", "charlie"].map(String::from).to_vec(), true)
-    );
-    let rest = store.devices(Some(&id("charlie")), 4).await.unwrap();
-    assert_eq!((listed(&rest), rest.more), (["delta", "echo"].map(String::from).to_vec(), false));
-}
-
-async fn open_commands_are_those_not_final(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    write(&*store, vec![Op::Device(device("a")), Op::Device(device("b"))]).await.unwrap();
-    let states = [
-        CommandState::Queued,
-        CommandState::Sent,
-        CommandState::Delivered,
-        CommandState::Answered(ReceiptStatus::Accepted),
-        CommandState::Answered(ReceiptStatus::Done),
-        CommandState::Expired,
-    ];
-    let commands: Vec<Command> = states.into_iter().zip(1..).map(|(state, n)| command("a", n, state)).collect();
-    for command in &commands {
-        write(&*store, vec![Op::Command(command.clone())]).await.unwrap();
-        assert_eq!(store.command(&id("a"), &command.id).await.unwrap().as_ref(), Some(command));
-    }
-    write(&*store, vec![Op::Command(command("b", 9, CommandState::Queued))]).await.unwrap();
-    let mut expected: Vec<Command> = commands[..4].to_vec();
-    // The helper makes later numbers older.
-    expected.reverse();
-    assert_eq!(store.open_commands(&id("a")).await.unwrap(), expected);
-    for command in &commands[..3] {
-        let answered = Command { state: CommandState::Answered(ReceiptStatus::Failed), ..command.clone() };
-        write(&*store, vec![Op::Command(answered.clone())]).await.unwrap();
-        assert_eq!(store.command(&id("a"), &command.id).await.unwrap(), Some(answered), "it stays readable");
-    }
-    assert_eq!(store.open_commands(&id("a")).await.unwrap(), commands[3..4]);
-    assert_eq!(store.command(&id("a"), &CommandId::new([99; 16])).await.unwrap(), None);
-}
-
-async fn prekeys_come_and_go(bench: &mut impl Bench) {
-    let store = bench.open(2).await;
-    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
-    write(&*store, vec![Op::Device(device("b"))]).await.unwrap();
-    let prekey = |kind, id: u32| PrekeyRecord {
-        kind,
-        id,
-        created_at: UnixTime::from_s(u64::from(id)),
-        secret: Bytes::from(vec![id as u8; 32]),
-    };
-    let (signed, own, other) = (PrekeyKind::Signed, PrekeyKind::OneTime(id("a")), PrekeyKind::OneTime(id("b")));
-    for (kind, number) in [(signed, 2), (signed, 1), (own, 3), (other, 4)] {
-        write(&*store, vec![Op::Prekey(PrekeyChange::Put(prekey(kind, number)))]).await.unwrap();
-    }
-    let held = store.prekeys(&id("a")).await.unwrap();
-    assert_eq!(held, [prekey(signed, 1), prekey(signed, 2), prekey(own, 3)]);
-    for (kind, number) in [(signed, 1), (own, 3), (own, 77)] {
-        write(&*store, vec![Op::Prekey(PrekeyChange::Delete { kind, id: number })]).await.unwrap();
-    }
-    assert_eq!(store.prekeys(&id("a")).await.unwrap(), [prekey(signed, 2)]);
-    assert_eq!(store.prekeys(&id("b")).await.unwrap(), [prekey(signed, 2), prekey(other, 4)]);
-}
-
-async fn broker_records_are_found_by_prefix(bench: &mut impl Bench) {
-    let store = bench.open(2).await;
-    let put = |table, key: &'static [u8], value: Option<&'static [u8]>| Op::Broker {
-        table,
-        key: Bytes::from_static(key),
-        value: value.map(Bytes::from_static),
-    };
-    let ops = vec![
-        put(BrokerTable::Retained, b"a/b", Some(b"1")),
-        put(BrokerTable::Retained, b"a/a", Some(b"2")),
-        put(BrokerTable::Retained, b"b", Some(b"")),
-        put(BrokerTable::Retained, b"\xff\xff", Some(b"4")),
-        put(BrokerTable::Queued, b"a/c", Some(b"5")),
-    ];
-    write(&*store, ops).await.unwrap();
-    write_to(&*store, Partition::new(1), vec![put(BrokerTable::Retained, b"a/aa", Some(b"6"))]).await.unwrap();
-    let found = async |table, prefix: &[u8]| -> Vec<(Vec<u8>, Vec<u8>)> {
-        let records = store.broker_records(table, prefix).await.unwrap();
-        records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
-    };
-    let row = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
-    assert_eq!(found(BrokerTable::Retained, b"a/").await, [row(b"a/a", b"2"), row(b"a/aa", b"6"), row(b"a/b", b"1")]);
-    assert_eq!(found(BrokerTable::Retained, b"\xff").await, [row(b"\xff\xff", b"4")]);
-    assert_eq!(found(BrokerTable::Queued, b"").await, [row(b"a/c", b"5")]);
-    assert_eq!(found(BrokerTable::Sessions, b"").await, []);
-    write(&*store, vec![put(BrokerTable::Retained, b"a/a", None), put(BrokerTable::Retained, b"b", Some(b"7"))])
-        .await
-        .unwrap();
-    let all = [row(b"a/aa", b"6"), row(b"a/b", b"1"), row(b"b", b"7"), row(b"\xff\xff", b"4")];
-    assert_eq!(found(BrokerTable::Retained, b"").await, all);
-}
-
 async fn partitions_hold_their_own_devices(bench: &mut impl Bench) {
     let store = bench.open(2).await;
     let mut held = [Vec::new(), Vec::new()];
@@ -560,107 +336,4 @@ async fn partitions_hold_their_own_devices(bench: &mut impl Bench) {
     let (stranger, holds) = (held[1][0], Partition::new(1));
     let refused = write_to(&*store, Partition::new(0), vec![Op::Device(device(stranger.as_str()))]).await.unwrap_err();
     assert_eq!(refused, CommitError::OtherPartition { device: stranger, found: Partition::new(0), holds });
-}
-
-async fn a_full_queue_gives_back_and_room_is_signalled(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
-    let partition = Partition::new(0);
-    // The writer stands still in an answer until it is let go.
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let (stands, standing) = oneshot::channel();
-    let blocking = Batch {
-        partition,
-        fence: store.fence(partition),
-        ops: vec![reading("a", 0)],
-        done: Box::new(move |_| {
-            stands.send(()).unwrap();
-            held.recv().unwrap();
-        }),
-    };
-    store.submit(blocking).unwrap();
-    standing.await.unwrap();
-    let mut answers = Vec::new();
-    let full = loop {
-        let (batch, answer) = batch(&*store, partition, (0..256).map(|n| reading("a", n)).collect());
-        match store.submit(batch) {
-            Ok(()) => answers.push(answer),
-            Err(Full(back)) => break back,
-        }
-        assert!(answers.len() < 100_000, "a queue without a bound");
-    };
-    assert_eq!(full.ops.len(), 256, "unharmed");
-    let room = store.room(partition);
-    let mut notified = std::pin::pin!(room.notified());
-    notified.as_mut().enable();
-    release.send(()).unwrap();
-    notified.await;
-    store.submit(*full).unwrap();
-    for answer in answers {
-        assert_eq!(answer.await.unwrap().unwrap().readings.len(), 256);
-    }
-}
-
-async fn a_restart_keeps_all(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    let ops = vec![
-        Op::Device(device("a")),
-        session("a", 0, "w1"),
-        chain("a", Slot::Present, Lane::Send, 1, "s1"),
-        Op::Peer { device: id("a"), bytes: Bytes::from_static(b"peer") },
-        reading("a", 0),
-        reading("a", 1),
-        Op::Command(command("a", 1, CommandState::Queued)),
-        Op::Broker {
-            table: BrokerTable::Sessions,
-            key: Bytes::from_static(b"k"),
-            value: Some(Bytes::from_static(b"v")),
-        },
-    ];
-    write(&*store, ops).await.unwrap();
-    let before = (
-        store.session(&id("a")).await.unwrap(),
-        store.device(&id("a")).await.unwrap(),
-        store.history(&id("a"), Offset::ZERO, ALL).await.unwrap(),
-        store.open_commands(&id("a")).await.unwrap(),
-        store.broker_records(BrokerTable::Sessions, b"").await.unwrap(),
-        store.epoch(),
-    );
-    let fence = store.fence(Partition::new(0));
-    store.close().await;
-    drop(store);
-    let store = bench.open(1).await;
-    let after = (
-        store.session(&id("a")).await.unwrap(),
-        store.device(&id("a")).await.unwrap(),
-        store.history(&id("a"), Offset::ZERO, ALL).await.unwrap(),
-        store.open_commands(&id("a")).await.unwrap(),
-        store.broker_records(BrokerTable::Sessions, b"").await.unwrap(),
-        store.epoch(),
-    );
-    assert_eq!(before, after);
-    assert!(store.fence(Partition::new(0)) > fence, "a batch of the life before is refused");
-    assert_eq!(store.committed(Partition::new(0)).borrow().get(), 2);
-    let ops = vec![chain("a", Slot::Present, Lane::Receive, 2, "r1"), reading("a", 2)];
-    let committed = write(&*store, ops).await.unwrap();
-    assert_eq!((committed.readings[0].offset.get(), committed.readings[0].prev.get()), (3, 2));
-}
-
-async fn a_closed_store_answers_so(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
-    let answers: Vec<Answer> = (0..50)
-        .map(|n| {
-            let (batch, answer) = batch(&*store, Partition::new(0), vec![reading("a", n)]);
-            store.submit(batch).unwrap();
-            answer
-        })
-        .collect();
-    store.close().await;
-    for answer in answers {
-        assert!(answer.await.unwrap().is_ok(), "what was submitted is committed");
-    }
-    assert_eq!(write(&*store, vec![reading("a", 50)]).await.unwrap_err(), CommitError::Closed);
-    assert!(store.device(&id("a")).await.is_err());
-    store.close().await;
 }

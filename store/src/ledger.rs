@@ -11,25 +11,19 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use unhidra_core::device::Device;
 use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::{DeviceId, DeviceNumber, Fence, Offset, Partition, Version};
-use unhidra_core::message::{Command, Uplink};
 
-use crate::partition::partition_of;
-use crate::record::{self, Row};
-use crate::rows::{Order, Rows, Visitor};
-use crate::table::{self, KEY_LEN_MAX, Part, Table};
-use crate::{
-    Assigned, Batch, BrokerTable, CommitError, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind,
-    ReadError, Slot, query,
-};
+use crate::rows::Rows;
+use crate::table::{self, Table};
+use crate::{Assigned, Batch, CommitError, Committed, Done, Op, ReadError, query};
 
-/// The most bytes of a chain's state, so that its record has at most 80 on disk.
-pub(crate) const CHAIN_LEN_MAX: usize = 48;
+use self::draft::{Draft, Stop};
 
-/// The most bytes of one value: what the engine takes, and more than any message may have.
-const VALUE_LEN_MAX: usize = 1 << 30;
+mod draft;
+
+#[cfg(test)]
+pub(crate) use self::draft::CHAIN_LEN_MAX;
 
 /// How many devices the writer remembers. Beyond it forgets all and reads again what it needs:
 /// about 25 MB, and a device costs three short reads. Few in tests, so that the contract meets a
@@ -126,15 +120,7 @@ impl Ledger {
         if fence != self.fence {
             return Err(CommitError::Fenced { found: fence, held: self.fence });
         }
-        let mut draft = Draft {
-            ledger: self,
-            rows,
-            group: plan,
-            writes: Writes::new(),
-            head: plan.head,
-            known: HashMap::new(),
-            outcome: Outcome { records: ops.len(), readings: Vec::new(), sessions: 0 },
-        };
+        let mut draft = Draft::new(self, rows, plan, ops.len());
         for op in ops {
             match draft.apply(op) {
                 Ok(()) => {}
@@ -149,11 +135,11 @@ impl Ledger {
                 }
             }
         }
-        let Draft { writes, head, known, outcome, .. } = draft;
-        plan.writes.extend(writes);
-        plan.known.extend(known);
-        plan.head = head;
-        Ok(outcome)
+        let moved = draft.into_moved();
+        plan.writes.extend(moved.writes);
+        plan.known.extend(moved.known);
+        plan.head = moved.head;
+        Ok(moved.outcome)
     }
 
     /// Takes over what a durable plan moved, and gives its answers, in the order of the batches.
@@ -213,311 +199,5 @@ impl Answers {
     }
 }
 
-/// Why a batch goes no further.
-enum Stop {
-    Refused(CommitError),
-    Read(ReadError),
-}
-
-impl From<ReadError> for Stop {
-    fn from(cause: ReadError) -> Self {
-        Self::Read(cause)
-    }
-}
-
-impl From<CommitError> for Stop {
-    fn from(cause: CommitError) -> Self {
-        Self::Refused(cause)
-    }
-}
-
-/// One batch while it is planned: dropped without a trace, or merged into its group.
-struct Draft<'a> {
-    ledger: &'a Ledger,
-    rows: &'a dyn Rows,
-    group: &'a Plan,
-    writes: Writes,
-    head: Head,
-    known: HashMap<DeviceId, Known>,
-    outcome: Outcome,
-}
-
-impl Draft<'_> {
-    fn apply(&mut self, op: Op) -> Result<(), Stop> {
-        match op {
-            Op::Session { device, slot, expect, whole } => self.session(device, slot, expect, &whole),
-            Op::Chain { device, slot, lane, expect, delta } => self.chain(device, slot, lane, expect, &delta),
-            Op::Rotate { device, expect } => self.rotate(device, expect),
-            Op::EndSessions { device, expect, present } => self.end_sessions(device, expect, present),
-            Op::Peer { device, bytes } => {
-                let number = self.known(&device)?.number;
-                self.put(
-                    Table::Sessions,
-                    table::session(number, Part::Peer),
-                    record::encode_session(Version::default(), &bytes),
-                )
-            }
-            Op::Reading { tag, uplink } => self.reading(&tag, &uplink),
-            Op::Command(command) => self.command(&command),
-            Op::Device(device) => self.device(&device),
-            Op::Prekey(change) => self.prekey(change),
-            Op::Broker { table, key, value } => self.broker(table, &key, value),
-        }
-    }
-
-    fn session(&mut self, device: DeviceId, slot: Slot, expect: Version, whole: &[u8]) -> Result<(), Stop> {
-        let mut known = self.step(&device, expect)?;
-        self.delete_chains(&mut known, slot);
-        let value = record::encode_session(known.version, whole);
-        self.put(Table::Sessions, table::session(known.number, Part::Whole(slot)), value)?;
-        self.known.insert(device, known);
-        self.outcome.sessions += 1;
-        Ok(())
-    }
-
-    fn chain(&mut self, device: DeviceId, slot: Slot, lane: Lane, expect: Version, delta: &[u8]) -> Result<(), Stop> {
-        if delta.len() > CHAIN_LEN_MAX {
-            return Err(too_large("a chain's bytes", delta.len(), CHAIN_LEN_MAX).into());
-        }
-        let mut known = self.step(&device, expect)?;
-        let value = record::encode_session(known.version, delta);
-        self.put(Table::Sessions, table::session(known.number, Part::Chain(slot, lane)), value)?;
-        known.chains |= chain_bit(slot, lane);
-        self.known.insert(device, known);
-        self.outcome.sessions += 1;
-        Ok(())
-    }
-
-    fn rotate(&mut self, device: DeviceId, expect: Version) -> Result<(), Stop> {
-        let mut known = self.step(&device, expect)?;
-        self.delete_slot(&mut known, Slot::Previous);
-        self.move_part(known.number, Part::Whole(Slot::Present), Part::Whole(Slot::Previous))?;
-        for lane in [Lane::Receive, Lane::Send] {
-            let bit = chain_bit(Slot::Present, lane);
-            if known.chains & bit != 0 {
-                self.move_part(known.number, Part::Chain(Slot::Present, lane), Part::Chain(Slot::Previous, lane))?;
-                known.chains = (known.chains & !bit) | chain_bit(Slot::Previous, lane);
-            }
-        }
-        self.mark(device, known)
-    }
-
-    fn end_sessions(&mut self, device: DeviceId, expect: Version, present: bool) -> Result<(), Stop> {
-        let mut known = self.step(&device, expect)?;
-        self.delete_slot(&mut known, Slot::Previous);
-        if present {
-            self.delete_slot(&mut known, Slot::Present);
-        }
-        self.mark(device, known)
-    }
-
-    fn reading(&mut self, tag: &MessageTag, uplink: &Uplink) -> Result<(), Stop> {
-        let mut known = self.known(&uplink.device)?;
-        let offset = self.head.offset.next().ok_or(exhausted("a partition's rows", u64::MAX))?;
-        let prev = known.newest;
-        self.put(Table::Readings, table::reading(known.number, offset), Row::encode(offset, prev, tag, uplink))?;
-        self.put(Table::Log, table::log(offset, known.number), Vec::new())?;
-        self.head.offset = offset;
-        known.newest = offset;
-        self.known.insert(uplink.device, known);
-        self.outcome.readings.push(Assigned { offset, prev });
-        Ok(())
-    }
-
-    fn command(&mut self, command: &Command) -> Result<(), Stop> {
-        let number = self.known(&command.device)?.number;
-        // The record before this one says where its entry in the index is.
-        if let Some(before) = query::command_of(&*self, number, &command.device, &command.id)? {
-            self.delete(Table::OpenCommands, table::open_command(number, before.created_at, &command.id));
-        }
-        if !command.state.is_final() {
-            let key = table::open_command(number, command.created_at, &command.id);
-            self.put(Table::OpenCommands, key, Vec::new())?;
-        }
-        self.put(Table::Commands, table::command(number, &command.id), record::encode_command(command))
-    }
-
-    fn device(&mut self, device: &Device) -> Result<(), Stop> {
-        let holds = partition_of(&device.id, self.ledger.partitions);
-        if holds != self.ledger.partition {
-            return Err(CommitError::OtherPartition { device: device.id, found: self.ledger.partition, holds }.into());
-        }
-        let known = match self.find(&device.id)? {
-            Some(known) => known,
-            None => self.enrol(&device.id)?,
-        };
-        let value = record::encode_device(device, known.number);
-        self.put(Table::Registry, device.id.as_bytes().to_vec(), value)
-    }
-
-    /// Gives a new device the next number. Partitions take turns, so that a number is one device's
-    /// in the whole store.
-    fn enrol(&mut self, device: &DeviceId) -> Result<Known, Stop> {
-        let next = match self.head.number {
-            Some(last) => last.get().checked_add(u32::from(self.ledger.partitions)),
-            None => Some(u32::from(self.ledger.partition.get()) + 1),
-        };
-        let number = DeviceNumber::new(next.ok_or(exhausted("the numbers of devices", u64::from(u32::MAX)))?);
-        let known = Known { number, version: Version::default(), newest: Offset::ZERO, chains: 0 };
-        self.head.number = Some(number);
-        self.put(Table::Numbers, table::number_prefix(number), device.as_bytes().to_vec())?;
-        self.known.insert(*device, known);
-        Ok(known)
-    }
-
-    fn prekey(&mut self, change: PrekeyChange) -> Result<(), Stop> {
-        match change {
-            PrekeyChange::Put(prekey) => {
-                let key = match &prekey.kind {
-                    PrekeyKind::Signed => table::signed_prekey(prekey.id),
-                    PrekeyKind::OneTime(device) => table::one_time_prekey(self.known(device)?.number, prekey.id),
-                };
-                self.put(Table::Prekeys, key, record::encode_prekey(&prekey))
-            }
-            PrekeyChange::Delete { kind: PrekeyKind::Signed, id } => {
-                self.delete(Table::Prekeys, table::signed_prekey(id));
-                Ok(())
-            }
-            PrekeyChange::Delete { kind: PrekeyKind::OneTime(device), id } => {
-                if let Some(known) = self.find(&device)? {
-                    self.delete(Table::Prekeys, table::one_time_prekey(known.number, id));
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn broker(&mut self, table: BrokerTable, key: &[u8], value: Option<Bytes>) -> Result<(), Stop> {
-        let key = table::broker(table, key);
-        if key.len() > KEY_LEN_MAX {
-            return Err(too_large("a key of the broker's", key.len() - 1, KEY_LEN_MAX - 1).into());
-        }
-        match value {
-            Some(value) => self.put(Table::Broker, key, value),
-            None => {
-                self.delete(Table::Broker, key);
-                Ok(())
-            }
-        }
-    }
-
-    /// The device, which must be enrolled.
-    fn known(&self, device: &DeviceId) -> Result<Known, Stop> {
-        self.find(device)?.ok_or_else(|| CommitError::NoDevice(*device).into())
-    }
-
-    /// The device as this batch, its group, the writer's memory or the disk has it.
-    fn find(&self, device: &DeviceId) -> Result<Option<Known>, ReadError> {
-        let places = [&self.known, &self.group.known, &self.ledger.known];
-        if let Some(known) = places.into_iter().find_map(|place| place.get(device)) {
-            return Ok(Some(*known));
-        }
-        // Nothing of this group has touched the device, so the disk alone knows it.
-        let Some(number) = query::number(self.rows, device)? else { return Ok(None) };
-        let mut known =
-            Known { number, version: Version::default(), newest: query::newest_offset(self.rows, number)?, chains: 0 };
-        query::session_parts(self.rows, number, |part, version, _| {
-            known.version = known.version.max(version);
-            if let Part::Chain(slot, lane) = part {
-                known.chains |= chain_bit(slot, lane);
-            }
-        })?;
-        Ok(Some(known))
-    }
-
-    /// The device with its version moved on, where it is the expected one.
-    fn step(&self, device: &DeviceId, expect: Version) -> Result<Known, Stop> {
-        let known = self.known(device)?;
-        if known.version != expect {
-            let refused = CommitError::Version { device: *device, expected: expect, found: known.version };
-            return Err(refused.into());
-        }
-        let version = known.version.next().ok_or(exhausted("a device's versions", u64::from(u32::MAX)))?;
-        Ok(Known { version, ..known })
-    }
-
-    /// Writes the version where no record of a session carries it.
-    fn mark(&mut self, device: DeviceId, known: Known) -> Result<(), Stop> {
-        let value = record::encode_session(known.version, &[]);
-        self.put(Table::Sessions, table::session(known.number, Part::Mark), value)?;
-        self.known.insert(device, known);
-        Ok(())
-    }
-
-    fn delete_slot(&mut self, known: &mut Known, slot: Slot) {
-        self.delete(Table::Sessions, table::session(known.number, Part::Whole(slot)));
-        self.delete_chains(known, slot);
-    }
-
-    fn delete_chains(&mut self, known: &mut Known, slot: Slot) {
-        for lane in [Lane::Receive, Lane::Send] {
-            let bit = chain_bit(slot, lane);
-            if known.chains & bit != 0 {
-                self.delete(Table::Sessions, table::session(known.number, Part::Chain(slot, lane)));
-                known.chains &= !bit;
-            }
-        }
-    }
-
-    fn move_part(&mut self, number: DeviceNumber, from: Part, to: Part) -> Result<(), Stop> {
-        let from = table::session(number, from);
-        if let Some(value) = self.get(Table::Sessions, &from)? {
-            self.put(Table::Sessions, table::session(number, to), value)?;
-            self.delete(Table::Sessions, from);
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, table: Table, key: Vec<u8>, value: impl Into<Bytes>) -> Result<(), Stop> {
-        let value = value.into();
-        if value.len() > VALUE_LEN_MAX {
-            return Err(too_large("a value's bytes", value.len(), VALUE_LEN_MAX).into());
-        }
-        self.writes.insert((table, key), Some(value));
-        Ok(())
-    }
-
-    fn delete(&mut self, table: Table, key: Vec<u8>) {
-        self.writes.insert((table, key), None);
-    }
-}
-
-/// What a batch sees of single records: its own writes, its group's, the disk's.
-impl Rows for Draft<'_> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        let place = (table, key.to_vec());
-        match self.writes.get(&place).or_else(|| self.group.writes.get(&place)) {
-            Some(written) => Ok(written.clone()),
-            None => self.rows.get(table, key),
-        }
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        order: Order,
-        visit: &mut Visitor<'_>,
-    ) -> Result<(), ReadError> {
-        self.rows.scan(table, prefix, after, order, visit)
-    }
-}
-
-const fn chain_bit(slot: Slot, lane: Lane) -> u8 {
-    match (slot, lane) {
-        (Slot::Present, Lane::Receive) => 1,
-        (Slot::Present, Lane::Send) => 2,
-        (Slot::Previous, Lane::Receive) => 4,
-        (Slot::Previous, Lane::Send) => 8,
-    }
-}
-
-const fn too_large(what: &'static str, found: usize, max: usize) -> CommitError {
-    CommitError::TooLarge { what, found: found as u64, max: max as u64 }
-}
-
-/// A counter stands at its end.
-const fn exhausted(what: &'static str, max: u64) -> CommitError {
-    CommitError::TooLarge { what, found: max, max }
-}
+#[cfg(test)]
+mod tests;

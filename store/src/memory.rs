@@ -11,8 +11,6 @@
 //!   +----------------+--crash, reopen, drop--> Dead
 //! ```
 
-use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,15 +22,19 @@ use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition};
 use unhidra_core::message::{Command, Reading};
 
 use crate::health::Board;
-use crate::ledger::{Answers, Ledger, Plan, Writes};
+use crate::ledger::{Answers, Ledger, Plan};
 use crate::partition::partition_of;
-use crate::rows::{Order, Rows, Visitor, prefix_end};
+use crate::rows::Rows;
 use crate::table::{self, Table};
 use crate::waiting::{Bounds, Waiting};
 use crate::{
     Batch, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit, Page, PrekeyRecord, ReadError,
     Store, Stored, query,
 };
+
+use self::tables::Tables;
+
+pub(crate) mod tables;
 
 /// How a [`Memory`] is made.
 #[derive(Clone, Copy, Debug)]
@@ -510,63 +512,6 @@ impl Store for Memory {
             let ended = |phase: &Phase| matches!(phase, Phase::Closed | Phase::Dead);
             _ = self.life.phase.subscribe().wait_for(ended).await;
         })
-    }
-}
-
-/// A partition's tables.
-struct Tables(Vec<BTreeMap<Vec<u8>, Bytes>>);
-
-impl Tables {
-    fn new() -> Self {
-        Self(Table::ALL.map(|_| BTreeMap::new()).into())
-    }
-
-    fn table(&self, table: Table) -> &BTreeMap<Vec<u8>, Bytes> {
-        &self.0[table.index()]
-    }
-
-    /// Says whether there was a value before.
-    fn write(&mut self, table: Table, key: Vec<u8>, value: Option<Bytes>) -> bool {
-        let table = &mut self.0[table.index()];
-        match value {
-            Some(value) => table.insert(key, value).is_some(),
-            None => table.remove(&key).is_some(),
-        }
-    }
-
-    fn apply(&mut self, writes: &Writes) {
-        for ((table, key), value) in writes {
-            self.write(*table, key.clone(), value.clone());
-        }
-    }
-}
-
-impl Rows for Tables {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        Ok(self.table(table).get(key).cloned())
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        order: Order,
-        visit: &mut Visitor<'_>,
-    ) -> Result<(), ReadError> {
-        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
-        let end = prefix_end(prefix);
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rows = self.table(table).range::<[u8], _>((from, to));
-        while let Some((key, value)) = match order {
-            Order::Ascending => rows.next(),
-            Order::Descending => rows.next_back(),
-        } {
-            if visit(key, value.clone())? == ControlFlow::Break(()) {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -230,12 +230,12 @@ async fn no_two_openings_seal_alike() {
 async fn a_failed_commit_is_answered_and_the_store_serves_again() {
     for (fault, expected) in [(Fault::NotWritten, 1), (Fault::Written, 2)] {
         let folder = Folder::new(|| key(1));
-        let store = folder.open();
-        write(&store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();
+        let store = Arc::new(folder.open());
+        write(&*store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();
         let partition = Partition::new(0);
         // The writer stands still in an answer, so that one batch waits behind the one that fails.
         let (release, held) = std::sync::mpsc::channel::<()>();
-        let (mut first, first_answer) = batch(&store, partition, vec![reading("a", 1)]);
+        let (mut first, first_answer) = batch(&*store, partition, vec![reading("a", 1)]);
         let (told, hear) = tokio::sync::oneshot::channel();
         let answer = std::mem::replace(&mut first.done, Box::new(|_| ()));
         first.done = Box::new(move |result| {
@@ -249,14 +249,24 @@ async fn a_failed_commit_is_answered_and_the_store_serves_again() {
         hear.await.unwrap();
         assert_eq!(*health.borrow(), Health::Reopening);
         assert!(matches!(first_answer.await.unwrap(), Err(CommitError::Unknown(_))));
-        let (behind, behind_answer) = batch(&store, partition, vec![reading("a", 2)]);
+        // One waits behind it, and its answer submits another while the store is still reopening.
+        let (late, late_answer) = batch(&*store, partition, vec![reading("a", 3)]);
+        let (mut behind, behind_answer) = batch(&*store, partition, vec![reading("a", 2)]);
+        let answer = std::mem::replace(&mut behind.done, Box::new(|_| ()));
+        let submits = Arc::clone(&store);
+        behind.done = Box::new(move |result| {
+            answer(result);
+            submits.submit(late).unwrap();
+        });
         store.submit(behind).unwrap();
         release.send(()).unwrap();
-        assert!(matches!(behind_answer.await.unwrap(), Err(CommitError::Unknown(_))));
+        for answer in [behind_answer, late_answer] {
+            assert!(matches!(answer.await.unwrap(), Err(CommitError::Unknown(_))));
+        }
         health.wait_for(|health| *health == Health::Ready).await.unwrap();
         assert_eq!(store.metrics.reopenings.get(), 1);
         assert_eq!(store.committed(partition).borrow().get(), expected);
-        let committed = write(&store, vec![reading("a", 2)]).await.unwrap();
+        let committed = write(&*store, vec![reading("a", 2)]).await.unwrap();
         assert_eq!(committed.readings[0].offset.get(), expected + 1, "{fault:?}");
         assert!(!folder.path().join("p0").join("unsynced").exists());
         store.close().await;

@@ -151,3 +151,11 @@ async fn a_handle_of_the_life_before_writes_nothing() {
     assert!(answer.try_recv().is_err());
     assert_eq!(rows(&next).await, 2);
 }
+
+#[tokio::test]
+async fn a_fault_waits_for_a_commit_that_writes() {
+    let memory = enrolled().await;
+    memory.fail_next_commit(Fault::NotWritten);
+    assert_eq!(write(&memory, vec![reading("b", 0)]).await.unwrap_err(), CommitError::NoDevice(id("b")));
+    assert!(matches!(write(&memory, vec![reading("a", 1)]).await, Err(CommitError::Unknown(_))));
+}

@@ -1,0 +1,135 @@
+//! What is kept by name: devices, commands, prekeys, the broker's records.
+
+use super::*;
+
+pub(super) async fn numbers_are_given_once(bench: &mut impl Bench) {
+    let store = bench.open(2).await;
+    let mut numbers = Vec::new();
+    for n in 0..20 {
+        let new = device(&format!("device-{n}"));
+        write(&*store, vec![Op::Device(new.clone())]).await.unwrap();
+        let stored = store.device(&new.id).await.unwrap().unwrap();
+        assert_eq!(Device { number: stored.number, ..new }, stored);
+        numbers.push(stored.number);
+    }
+    let first = numbers[0];
+    // A known device keeps its number, whatever the record says.
+    let revoked = Standing::Revoked { at: UnixTime::from_s(5) };
+    let changed = Device { number: DeviceNumber::new(9999), standing: revoked, ..device("device-0") };
+    write(&*store, vec![Op::Device(changed.clone())]).await.unwrap();
+    let stored = store.device(&changed.id).await.unwrap().unwrap();
+    assert_eq!(stored, Device { number: first, ..changed });
+    store.close().await;
+    drop(store);
+    let store = bench.open(2).await;
+    for n in 20..30 {
+        let new = device(&format!("device-{n}"));
+        write(&*store, vec![Op::Device(new.clone())]).await.unwrap();
+        numbers.push(store.device(&new.id).await.unwrap().unwrap().number);
+    }
+    let given = numbers.len();
+    numbers.sort_by_key(|number| number.get());
+    numbers.dedup();
+    assert_eq!(numbers.len(), given);
+}
+
+pub(super) async fn devices_are_listed_in_order(bench: &mut impl Bench) {
+    let store = bench.open(3).await;
+    let names = ["delta", "alpha", "echo", "charlie", "bravo", "alpha-2"];
+    for name in names {
+        write(&*store, vec![Op::Device(device(name))]).await.unwrap();
+    }
+    let listed = |page: &crate::Page<Device>| page.rows.iter().map(|device| device.id.to_string()).collect::<Vec<_>>();
+    let first = store.devices(None, 4).await.unwrap();
+    assert_eq!(
+        (listed(&first), first.more),
+        (["alpha", "alpha-2", "bravo", "charlie"].map(String::from).to_vec(), true)
+    );
+    let rest = store.devices(Some(&id("charlie")), 4).await.unwrap();
+    assert_eq!((listed(&rest), rest.more), (["delta", "echo"].map(String::from).to_vec(), false));
+}
+
+pub(super) async fn open_commands_are_those_not_final(bench: &mut impl Bench) {
+    let store = bench.open(1).await;
+    write(&*store, vec![Op::Device(device("a")), Op::Device(device("b"))]).await.unwrap();
+    let states = [
+        CommandState::Queued,
+        CommandState::Sent,
+        CommandState::Delivered,
+        CommandState::Answered(ReceiptStatus::Accepted),
+        CommandState::Answered(ReceiptStatus::Done),
+        CommandState::Expired,
+    ];
+    let commands: Vec<Command> = states.into_iter().zip(1..).map(|(state, n)| command("a", n, state)).collect();
+    for command in &commands {
+        write(&*store, vec![Op::Command(command.clone())]).await.unwrap();
+        assert_eq!(store.command(&id("a"), &command.id).await.unwrap().as_ref(), Some(command));
+    }
+    write(&*store, vec![Op::Command(command("b", 9, CommandState::Queued))]).await.unwrap();
+    let mut expected: Vec<Command> = commands[..4].to_vec();
+    // The helper makes later numbers older.
+    expected.reverse();
+    assert_eq!(store.open_commands(&id("a")).await.unwrap(), expected);
+    for command in &commands[..3] {
+        let answered = Command { state: CommandState::Answered(ReceiptStatus::Failed), ..command.clone() };
+        write(&*store, vec![Op::Command(answered.clone())]).await.unwrap();
+        assert_eq!(store.command(&id("a"), &command.id).await.unwrap(), Some(answered), "it stays readable");
+    }
+    assert_eq!(store.open_commands(&id("a")).await.unwrap(), commands[3..4]);
+    assert_eq!(store.command(&id("a"), &CommandId::new([99; 16])).await.unwrap(), None);
+}
+
+pub(super) async fn prekeys_come_and_go(bench: &mut impl Bench) {
+    let store = bench.open(2).await;
+    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
+    write(&*store, vec![Op::Device(device("b"))]).await.unwrap();
+    let prekey = |kind, id: u32| PrekeyRecord {
+        kind,
+        id,
+        created_at: UnixTime::from_s(u64::from(id)),
+        secret: Bytes::from(vec![id as u8; 32]),
+    };
+    let (signed, own, other) = (PrekeyKind::Signed, PrekeyKind::OneTime(id("a")), PrekeyKind::OneTime(id("b")));
+    for (kind, number) in [(signed, 2), (signed, 1), (own, 3), (other, 4)] {
+        write(&*store, vec![Op::Prekey(PrekeyChange::Put(prekey(kind, number)))]).await.unwrap();
+    }
+    let held = store.prekeys(&id("a")).await.unwrap();
+    assert_eq!(held, [prekey(signed, 1), prekey(signed, 2), prekey(own, 3)]);
+    for (kind, number) in [(signed, 1), (own, 3), (own, 77)] {
+        write(&*store, vec![Op::Prekey(PrekeyChange::Delete { kind, id: number })]).await.unwrap();
+    }
+    assert_eq!(store.prekeys(&id("a")).await.unwrap(), [prekey(signed, 2)]);
+    assert_eq!(store.prekeys(&id("b")).await.unwrap(), [prekey(signed, 2), prekey(other, 4)]);
+}
+
+pub(super) async fn broker_records_are_found_by_prefix(bench: &mut impl Bench) {
+    let store = bench.open(2).await;
+    let put = |table, key: &'static [u8], value: Option<&'static [u8]>| Op::Broker {
+        table,
+        key: Bytes::from_static(key),
+        value: value.map(Bytes::from_static),
+    };
+    let ops = vec![
+        put(BrokerTable::Retained, b"a/b", Some(b"1")),
+        put(BrokerTable::Retained, b"a/a", Some(b"2")),
+        put(BrokerTable::Retained, b"b", Some(b"")),
+        put(BrokerTable::Retained, b"\xff\xff", Some(b"4")),
+        put(BrokerTable::Queued, b"a/c", Some(b"5")),
+    ];
+    write(&*store, ops).await.unwrap();
+    write_to(&*store, Partition::new(1), vec![put(BrokerTable::Retained, b"a/aa", Some(b"6"))]).await.unwrap();
+    let found = async |table, prefix: &[u8]| -> Vec<(Vec<u8>, Vec<u8>)> {
+        let records = store.broker_records(table, prefix).await.unwrap();
+        records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    };
+    let row = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
+    assert_eq!(found(BrokerTable::Retained, b"a/").await, [row(b"a/a", b"2"), row(b"a/aa", b"6"), row(b"a/b", b"1")]);
+    assert_eq!(found(BrokerTable::Retained, b"\xff").await, [row(b"\xff\xff", b"4")]);
+    assert_eq!(found(BrokerTable::Queued, b"").await, [row(b"a/c", b"5")]);
+    assert_eq!(found(BrokerTable::Sessions, b"").await, []);
+    write(&*store, vec![put(BrokerTable::Retained, b"a/a", None), put(BrokerTable::Retained, b"b", Some(b"7"))])
+        .await
+        .unwrap();
+    let all = [row(b"a/aa", b"6"), row(b"a/b", b"1"), row(b"b", b"7"), row(b"\xff\xff", b"4")];
+    assert_eq!(found(BrokerTable::Retained, b"").await, all);
+}

@@ -1,0 +1,136 @@
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::contract::{device, id, reading};
+use crate::memory::tables::Tables;
+use crate::{Lane, Slot, Stored};
+
+const FENCE: Fence = Fence::new(1);
+const PARTITION: Partition = Partition::new(0);
+
+type Answer = oneshot::Receiver<Result<Committed, CommitError>>;
+
+fn batch(ops: Vec<Op>) -> (Batch, Answer) {
+    let (answer, answered) = oneshot::channel();
+    let done = Box::new(move |result| _ = answer.send(result));
+    (Batch { partition: PARTITION, fence: FENCE, ops, done }, answered)
+}
+
+/// Commits all of it as one group, and gives the answers.
+fn group(tables: &mut Tables, batches: Vec<Vec<Op>>) -> Vec<Result<Committed, CommitError>> {
+    let mut ledger = Ledger::load(tables, PARTITION, 1, FENCE).unwrap();
+    let (batches, answers): (Vec<_>, Vec<_>) = batches.into_iter().map(batch).unzip();
+    let plan = ledger.plan(tables, batches);
+    tables.apply(&plan.writes);
+    ledger.settle(plan, &DurableSource::new_for_storage()).give();
+    answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
+}
+
+fn stored(tables: &Tables) -> Stored {
+    query::session(tables, &id("a")).unwrap().unwrap()
+}
+
+fn session(expect: u32, whole: &'static str) -> Op {
+    let (device, expect, whole) = (id("a"), Version::new(expect), Bytes::from_static(whole.as_bytes()));
+    Op::Session { device, slot: Slot::Present, expect, whole }
+}
+
+fn chain(slot: Slot, lane: Lane, expect: u32, delta: &'static str) -> Op {
+    let (device, expect, delta) = (id("a"), Version::new(expect), Bytes::from_static(delta.as_bytes()));
+    Op::Chain { device, slot, lane, expect, delta }
+}
+
+fn rotate(expect: u32) -> Op {
+    Op::Rotate { device: id("a"), expect: Version::new(expect) }
+}
+
+#[test]
+fn a_batch_sees_what_those_before_it_in_its_group_write() {
+    let mut tables = Tables::new();
+    let answers = group(
+        &mut tables,
+        vec![
+            vec![Op::Device(device("a"))],
+            vec![session(0, "w1"), chain(Slot::Present, Lane::Send, 1, "s1"), reading("a", 0)],
+            vec![rotate(2), session(3, "w2")],
+            vec![reading("a", 1)],
+        ],
+    );
+    let rows: Vec<_> = answers.into_iter().flat_map(|answer| answer.unwrap().readings).collect();
+    assert_eq!((rows[1].offset.get(), rows[1].prev.get()), (2, 1));
+    let stored = stored(&tables);
+    let previous = stored.previous.unwrap();
+    assert_eq!((&previous.whole[..], previous.send.as_deref()), (&b"w1"[..], Some(&b"s1"[..])));
+    assert_eq!((stored.version.get(), &stored.present.unwrap().whole[..]), (4, &b"w2"[..]));
+}
+
+#[test]
+fn a_refused_batch_leaves_nothing_for_those_behind_it() {
+    let mut tables = Tables::new();
+    let answers = group(
+        &mut tables,
+        vec![
+            vec![Op::Device(device("a")), session(0, "w1")],
+            vec![rotate(1), session(2, "w2"), reading("a", 0), session(77, "wrong")],
+            vec![chain(Slot::Present, Lane::Receive, 1, "r1"), reading("a", 1)],
+        ],
+    );
+    assert!(matches!(&answers[1], Err(CommitError::Version { .. })));
+    assert_eq!(answers[2].as_ref().unwrap().readings[0].offset.get(), 1);
+    let stored = stored(&tables);
+    assert_eq!((stored.version.get(), stored.previous), (2, None));
+    assert_eq!(stored.present.unwrap().receive.as_deref(), Some(&b"r1"[..]));
+}
+
+#[test]
+fn a_rotation_leaves_nothing_of_what_was_the_previous_session() {
+    let mut tables = Tables::new();
+    let ops = vec![
+        Op::Device(device("a")),
+        session(0, "w1"),
+        chain(Slot::Present, Lane::Receive, 1, "r1"),
+        chain(Slot::Present, Lane::Send, 2, "s1"),
+        rotate(3),
+    ];
+    group(&mut tables, vec![ops]).remove(0).unwrap();
+    assert!(stored(&tables).previous.is_some());
+    // There is no present session now, so the next rotation has none to move.
+    group(&mut tables, vec![vec![rotate(4)]]).remove(0).unwrap();
+    assert_eq!((stored(&tables).present, stored(&tables).previous, stored(&tables).version.get()), (None, None, 5));
+    // And no chain of the old session comes back with a new one.
+    group(&mut tables, vec![vec![session(5, "w2"), rotate(6)]]).remove(0).unwrap();
+    let previous = stored(&tables).previous.unwrap();
+    assert_eq!((&previous.whole[..], previous.receive, previous.send), (&b"w2"[..], None, None));
+}
+
+#[test]
+fn an_engine_that_fails_fails_the_whole_group() {
+    struct Broken;
+    impl Rows for Broken {
+        fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>, ReadError> {
+            Err(ReadError::Engine("no disk".into()))
+        }
+        fn scan(
+            &self,
+            _: Table,
+            _: &[u8],
+            _: Option<&[u8]>,
+            _: crate::rows::Order,
+            _: &mut crate::rows::Visitor<'_>,
+        ) -> Result<(), ReadError> {
+            Err(ReadError::Engine("no disk".into()))
+        }
+    }
+    let ledger = Ledger::load(&Tables::new(), PARTITION, 1, FENCE).unwrap();
+    let (reads, read) = batch(vec![reading("a", 0)]);
+    let (behind, waited) = batch(Vec::new());
+    let (stale, fenced) = batch(Vec::new());
+    let plan = ledger.plan(&Broken, vec![Batch { fence: Fence::new(0), ..stale }, reads, behind]);
+    assert!(plan.broken.is_some() && plan.accepted() == 0);
+    plan.unknown("no disk").give();
+    for mut answer in [read, waited] {
+        assert_eq!(answer.try_recv().unwrap().unwrap_err(), CommitError::Unknown("no disk".into()));
+    }
+    let mut fenced = fenced;
+    assert!(matches!(fenced.try_recv().unwrap(), Err(CommitError::Fenced { .. })), "refused for its own sake");
+}
