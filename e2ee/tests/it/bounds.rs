@@ -245,13 +245,19 @@ fn another_message_under_a_used_number_is_a_rolled_back_device() {
 fn a_number_beyond_the_end_of_a_closed_chain_is_a_rolled_back_device() {
     let mut pair = Pair::confirmed(15);
     let old = device_seals_many(&mut pair, 6);
-    // The chain is closed at the lease's end, 256: what it never can have had is beyond.
+    // The chain is closed at the lease's end, 32: there and beyond it never can have had a message.
     pair.device_reboots();
     let stepped = pair.device_seals(b"");
     pair.node_open(&stepped).unwrap();
-    let mut beyond = old[5].clone();
-    beyond[37..41].copy_from_slice(&1000u32.to_be_bytes());
-    assert_eq!(pair.node_open(&beyond).map(drop), Err(OpenError::RolledBack { number: 1000 }));
+    for (number, expected) in [
+        (31, OpenError::BadTag { number: 31 }),
+        (32, OpenError::RolledBack { number: 32 }),
+        (1000, OpenError::RolledBack { number: 1000 }),
+    ] {
+        let mut forged = old[5].clone();
+        forged[37..41].copy_from_slice(&u32::to_be_bytes(number));
+        assert_eq!(pair.node_open(&forged).map(drop), Err(expected));
+    }
     let mut below = old[5].clone();
     below[37..41].copy_from_slice(&0u32.to_be_bytes());
     below[41] ^= 1;
