@@ -391,6 +391,7 @@ mod tests {
     use super::*;
     use crate::auth::Session;
     use crate::testing::device;
+    use proptest::prelude::*;
     use unhidra_core::ids::{Epoch, Offset};
 
     struct Gate;
@@ -627,6 +628,57 @@ mod tests {
         assert_eq!(table.client.poll_event(), None);
         table.client.handle_ping(Timestamp::from_ms(table.now));
         assert_eq!(table.client.poll_event(), Some(Event::Close(Close::TooManyFaults)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_says_is_answered(texts in prop::collection::vec(any_text(), 1..60)) {
+            let mut table = Table::open("one");
+            for text in texts {
+                table.now += 10;
+                table.say(&text);
+                while let Some(reply) = table.client.poll_transmit() {
+                    prop_assert!(serde_json::from_slice::<serde_json::Value>(&reply).is_ok());
+                }
+                let limits = table.client.subscriptions.len();
+                prop_assert!(limits <= 2);
+                while let Some(event) = table.client.poll_event() {
+                    prop_assert!(!format!("{event:?}").contains("pump-8"), "not shown, not served: {event:?}");
+                }
+            }
+        }
+    }
+
+    fn any_text() -> impl Strategy<Value = String> {
+        let kind = prop::sample::select(vec![
+            "authenticate",
+            "subscribe",
+            "unsubscribe",
+            "devices",
+            "history",
+            "send",
+            "commands",
+            "command",
+            "ping",
+            "pong",
+            "nonsense",
+        ]);
+        let device = prop::sample::select(vec![r#""pump-7""#, r#""pump-8""#, r#""*""#, "7", r#""a/b""#]);
+        let rest = prop::sample::select(vec![
+            "",
+            r#","newest":3"#,
+            r#","name":"x""#,
+            r#","since":"beginning""#,
+            r#","since":"x""#,
+            r#","id":1"#,
+            r#","command":"00000000000000000000000000000000""#,
+            r#","version":1,"token":"all""#,
+        ]);
+        prop_oneof![
+            (kind, device, rest)
+                .prop_map(|(kind, device, rest)| format!(r#"{{"type":"{kind}","device":{device}{rest}}}"#)),
+            ".{0,40}",
+        ]
     }
 
     #[test]

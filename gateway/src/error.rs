@@ -151,3 +151,51 @@ impl Close {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_protocol() {
+        let protocol = include_str!("../PROTOCOL.md");
+        let errors = [
+            ErrorCode::NotJson,
+            ErrorCode::BadRequest,
+            ErrorCode::UnknownType,
+            ErrorCode::NotAuthenticated,
+            ErrorCode::AlreadyAuthenticated,
+            ErrorCode::Forbidden,
+            ErrorCode::NoSuchDevice,
+            ErrorCode::NoSuchCommand,
+            ErrorCode::AlreadySubscribed,
+            ErrorCode::NotSubscribed,
+            ErrorCode::TooManySubscriptions,
+            ErrorCode::CursorInvalid,
+            ErrorCode::CursorExpired,
+            ErrorCode::TooManyOpen,
+            ErrorCode::TooLarge,
+            ErrorCode::Unavailable,
+        ];
+        for code in errors {
+            let word = serde_json::to_string(&code).expect("a word");
+            assert!(protocol.contains(&format!("`{}`", word.trim_matches('"'))), "{word}");
+        }
+        let closes = [
+            Close::Draining,
+            Close::SlowClient,
+            Close::NoAnswer,
+            Close::Unavailable,
+            Close::AuthenticationTimeout,
+            Close::TokenRefused,
+            Close::TokenExpired,
+            Close::VersionUnsupported,
+            Close::TooManyFaults,
+            Close::NotText,
+        ];
+        for close in closes {
+            let row = format!("| {} | `{}` |", close.code(), close.reason());
+            assert!(protocol.contains(&row), "{row}");
+        }
+    }
+}

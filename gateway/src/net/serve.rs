@@ -21,7 +21,8 @@ use crate::error::Close;
 const HEAD_MAX: usize = 16 * 1024;
 /// After an accept that failed: descriptors may have run out, and need a moment to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const FULL: &[u8] =
+/// To whom there is no room for, and to all once the node is about to stop.
+const UNAVAILABLE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 pub(crate) async fn listen(
@@ -61,16 +62,22 @@ pub(crate) async fn stream<S>(shared: Arc<Shared>, router: Router, mut stream: S
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Ok(_permit) = shared.connections.clone().try_acquire_owned() else {
-        shared.metrics.refuse("connections_full");
+    let permit = shared.connections.clone().try_acquire_owned();
+    let refused = match (&permit, *shared.draining.borrow()) {
+        (_, true) => Some("draining"),
+        (Err(_), false) => Some("connections_full"),
+        (Ok(_), false) => None,
+    };
+    if let Some(reason) = refused {
+        shared.metrics.refuse(reason);
         let refuse = async {
-            stream.write_all(FULL).await?;
+            stream.write_all(UNAVAILABLE).await?;
             stream.shutdown().await
         };
         // Whether a peer that is turned away hears why is its own affair.
         let _ = timeout(shared.config.request_timeout(), refuse).await;
         return;
-    };
+    }
     shared.metrics.connections.inc();
     let _counted = Counted(&shared);
     let mut draining = shared.draining.subscribe();

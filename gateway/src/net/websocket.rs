@@ -1,6 +1,5 @@
 //! One client's connection: a reader and a writer around its cores.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ use crate::{Shared, spawn};
 /// What RFC 6455 section 1.3 appends to the client's key.
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// What one write carries at most.
-const ROUND: Bounds = Bounds { frames: 64, bytes: 256 * 1024 };
+const ROUND: Bounds = Bounds { frames: 64, bytes: 64 * 1024 };
 /// Bytes of bodies in one answer of history.
 const HISTORY_BYTES: usize = 256 * 1024;
 /// How long the peer has to answer our close.
@@ -383,20 +382,26 @@ impl Connection<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let metrics = &self.shared.metrics;
-        let write = async {
-            for text in frames {
-                metrics.sent_frames.inc();
-                metrics.sent_bytes.inc_by(u64::try_from(text.len()).unwrap_or(u64::MAX));
-                sink.feed(Message::text(text)).await?;
+        for text in frames {
+            self.shared.metrics.sent_frames.inc();
+            self.shared.metrics.sent_bytes.inc_by(u64::try_from(text.len()).unwrap_or(u64::MAX));
+            if !self.in_time(sink.feed(Message::text(text))).await {
+                return false;
             }
-            if let Some(close) = close {
-                let code = CloseCode::try_from(close.code()).unwrap_or(CloseCode::NORMAL_CLOSURE);
-                sink.feed(Message::close(Some(code), close.reason())).await?;
+        }
+        if let Some(close) = close {
+            let code = CloseCode::try_from(close.code()).unwrap_or(CloseCode::NORMAL_CLOSURE);
+            if !self.in_time(sink.feed(Message::close(Some(code), close.reason()))).await {
+                return false;
             }
-            sink.flush().await
-        };
-        match timeout(self.shared.config.write_timeout(), pin!(write)).await {
+        }
+        self.in_time(sink.flush()).await
+    }
+
+    /// Waits for one step of writing, at most as long as a peer may take nothing. A step is a frame
+    /// or two, so a peer that is slow and not gone has the time it needs.
+    async fn in_time(&self, step: impl Future<Output = Result<(), tokio_websockets::Error>>) -> bool {
+        match timeout(self.shared.config.write_timeout(), step).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a client's connection ended");
@@ -404,7 +409,7 @@ impl Connection<'_> {
             }
             Err(_) => {
                 tracing::debug!("a client did not read in time");
-                metrics.close(Close::SlowClient);
+                self.shared.metrics.close(Close::SlowClient);
                 false
             }
         }

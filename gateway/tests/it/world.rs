@@ -69,7 +69,7 @@ impl Commands for Script {
     }
 }
 
-/// Tokens, with a count of how often they were asked.
+/// A gateway and all around it.
 pub(crate) struct World {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) store: Arc<MemoryStore>,
@@ -255,6 +255,12 @@ impl Client {
         let frame = self.hear().await;
         assert_eq!(frame["type"], kind, "{frame}");
         frame
+    }
+
+    /// Takes the next message, unread.
+    #[allow(dead_code, reason = "the benchmark's")]
+    pub(crate) async fn take(&mut self) {
+        self.socket.next().await.unwrap().unwrap();
     }
 
     pub(crate) async fn next(&mut self) -> Heard {
