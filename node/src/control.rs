@@ -17,6 +17,8 @@ mod local;
 mod remote;
 mod server;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use asked::{

@@ -1,5 +1,7 @@
 //! What the node says about itself on stderr.
 
+use std::io::{IsTerminal, stderr};
+
 use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -19,7 +21,8 @@ pub enum Format {
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// From which level on: `error`, `warn`, `info`, `debug`, `trace`, `off`, or by room, as in
-    /// `info,unhidra_broker=debug`.
+    /// `info,unhidra_broker=debug`. A level without a room is that of our own rooms; what others'
+    /// crates say is heard from `warn` on, unless they are named.
     pub level: String,
     /// The shape of a line.
     pub format: Format,
@@ -51,7 +54,7 @@ pub enum LogError {
 /// [`LogError`] says what is wrong with the configuration.
 pub fn start(config: &Config) -> Result<(), LogError> {
     let filter = parse(&config.level)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     let started = match config.format {
         Format::Text => lines.try_init(),
         Format::Json => lines.json().try_init(),
@@ -77,12 +80,34 @@ fn parse(level: &str) -> Result<EnvFilter, LogError> {
     if let Some(unknown) = levels.find(|word| !LEVELS.contains(word)) {
         return Err(refused(format!("{unknown:?} is no level")));
     }
-    EnvFilter::try_new(level).map_err(|error| refused(error.to_string()))
+    EnvFilter::try_new(directives(level)).map_err(|error| refused(error.to_string()))
+}
+
+/// The same for the filter, which knows of no rooms of ours.
+fn directives(level: &str) -> String {
+    let directive = |part: &str| match part {
+        "off" | "error" => part.to_owned(),
+        part if LEVELS.contains(&part) => format!("warn,unhidra={part}"),
+        part => part.to_owned(),
+    };
+    level.split(',').map(directive).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_is_that_of_our_own_rooms() {
+        for (level, filter) in [
+            ("info", "warn,unhidra=info"),
+            ("off", "off"),
+            ("error", "error"),
+            ("info,unhidra_broker=debug,fjall=info", "warn,unhidra=info,unhidra_broker=debug,fjall=info"),
+        ] {
+            assert_eq!(directives(level), filter);
+        }
+    }
 
     #[test]
     fn a_level_is_one_of_the_six_or_one_for_each_room() {

@@ -446,8 +446,9 @@ mod tests {
     use std::sync::Mutex;
 
     use unhidra_broker::PeerCertificate;
-    use unhidra_core::ids::Version;
-    use unhidra_store::Slot;
+    use unhidra_core::ids::{Partition, Version};
+    use unhidra_store::memory::Options;
+    use unhidra_store::{Batch, Fault, Slot};
 
     use super::*;
     use crate::testing::{Ground, NOW, TRUST_DOMAIN, id};
@@ -461,6 +462,21 @@ mod tests {
             suite: Suite::X3dh,
             tags: BTreeSet::new(),
             class: String::new(),
+        }
+    }
+
+    fn device_of(enrolment: Enrolment) -> Device {
+        Device {
+            id: enrolment.id,
+            number: DeviceNumber::new(0),
+            identity_key: enrolment.identity_key,
+            certificate: enrolment.certificate,
+            certificate_expires: enrolment.certificate_expires,
+            suite: enrolment.suite,
+            tags: enrolment.tags,
+            class: enrolment.class,
+            enrolled_at: NOW,
+            standing: Standing::Enrolled,
         }
     }
 
@@ -620,6 +636,48 @@ mod tests {
         registry.tag(id("pump-7"), tags(&["a"]), BTreeSet::new()).await.unwrap();
         assert!(!registry.get(&id("pump-7")).unwrap().is_enrolled());
         assert_eq!(heard.all(), ["enrolled pump-7", "revoked pump-7"]);
+    }
+
+    #[tokio::test]
+    async fn a_commit_of_unknown_outcome_is_made_again() {
+        for fault in [Fault::NotWritten, Fault::Written] {
+            let mut ground = Ground::new();
+            let registry = ground.registry().await;
+            let first = registry.enroll(enrolment("pump-7"), Replace::No).await.unwrap();
+            ground.store.fail_next_commit(fault);
+            assert!(matches!(registry.revoke(id("pump-7")).await, Ok(Revocation::Now(_))), "{fault:?}");
+            ground.reopen().await;
+            let device = ground.registry().await.get(&id("pump-7")).unwrap();
+            assert!(!device.is_enrolled() && device.number == first.number, "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for() {
+        let ground = Ground::with(Options { queue_records: 1, ..Options::SMALL });
+        let registry = ground.registry().await;
+        ground.store.stall();
+        let (answer, others) = oneshot::channel();
+        let filler = Batch {
+            partition: Partition::new(0),
+            fence: ground.store.fence(Partition::new(0)),
+            ops: vec![Op::Device(device_of(enrolment("other")))],
+            done: Box::new(move |result| drop(answer.send(result.is_ok()))),
+        };
+        ground.store.submit(filler).unwrap();
+        let enrolling = registry.enroll(enrolment("pump-7"), Replace::No);
+        let (enrolled, ()) = tokio::join!(enrolling, async { ground.store.resume() });
+        assert!(enrolled.is_ok() && others.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_closed_is_named_and_nothing_is_changed() {
+        let ground = Ground::new();
+        let registry = ground.registry().await;
+        ground.store.close().await;
+        let refused = registry.enroll(enrolment("pump-7"), Replace::No).await;
+        assert_eq!(refused, Err(RegistryError::Commit(CommitError::Closed)));
+        assert!(registry.get(&id("pump-7")).is_none());
     }
 
     #[tokio::test]

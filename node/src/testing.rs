@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use unhidra_certs::{KeyPair, Pki};
 use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
-use unhidra_store::{Embedded, Keys, Store};
+use unhidra_store::Store;
+use unhidra_store::memory::{Memory, Options};
 
 use crate::control::{CommandLimits, EnrollAsked, KeyHex, Live, LocalControl, LocalDoors, NodeFacts};
 use crate::registry::{Registry, Rules};
@@ -47,21 +48,23 @@ pub(crate) fn id(text: &str) -> DeviceId {
 /// What a node stands on, in a folder that goes with it.
 pub(crate) struct Ground {
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<Memory>,
     pub(crate) clock: Arc<StillClock>,
 }
 
 impl Ground {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(folder.path());
-        Self { folder, store, clock: Arc::default() }
+        Self::with(Options { partitions: 2, ..Options::SMALL })
+    }
+
+    pub(crate) fn with(options: Options) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), store: Arc::new(Memory::new(options)), clock: Arc::default() }
     }
 
     /// The same store, closed and opened again, as by the next process.
     pub(crate) async fn reopen(&mut self) {
         self.store.close().await;
-        self.store = open(self.folder.path());
+        self.store = Arc::new(self.store.reopen());
     }
 
     pub(crate) async fn registry(&self) -> Arc<Registry> {
@@ -108,27 +111,6 @@ impl Ground {
         let limits = CommandLimits { open_max: 2, body_max: 100, expiry: Duration::from_secs(60) };
         LocalControl::new(doors, facts, limits)
     }
-}
-
-fn open(folder: &std::path::Path) -> Arc<dyn Store> {
-    let config = toml::from_str(
-        r#"
-        key_file = "store.key"
-        partitions = 2
-        queue_records = 65536
-        queue_bytes = 16777216
-        commit_records = 4096
-        commit_bytes = 1048576
-        reads = 4
-        cache_bytes = 4194304
-        memtable_bytes = 1048576
-        journal_bytes = 67108864
-        compaction_threads = 1
-        open_files = 64
-        "#,
-    )
-    .unwrap();
-    Arc::new(Embedded::open(&folder.join("store"), &config, Keys::Plain).unwrap())
 }
 
 /// A request as `unhidra enroll` makes it.

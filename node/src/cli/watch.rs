@@ -1,6 +1,7 @@
 //! `unhidra watch`
 
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use unhidra_core::ids::DeviceId;
 
 use super::CliError;
@@ -74,7 +75,7 @@ pub(super) async fn run(args: &Watch, mut client: Client, out: &mut Output<'_>) 
     let mut cursor = args.since.clone();
     let ended = tokio::select! {
         ended = follow(args, &mut client, &mut cursor, out) => ended,
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(CliError::Output),
+        ended = interrupted() => ended,
     };
     // Whatever ended it, what was seen can be gone on from.
     if let Some(cursor) = cursor {
@@ -85,6 +86,17 @@ pub(super) async fn run(args: &Watch, mut client: Client, out: &mut Output<'_>) 
         }
     }
     ended
+}
+
+/// Completes when the system tells us to end.
+async fn interrupted() -> Result<(), CliError> {
+    let failed = |error| CliError::Failed(format!("signals cannot be listened to: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
 }
 
 async fn follow(
