@@ -409,7 +409,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     /// The node learns of a session by its first message, so there must be one: only then can it
     /// send commands.
     fn say_something(&mut self, now: Timestamp) {
-        if self.outbox.next(self.secure.session_counter(), now).is_none() {
+        if self.outbox.next(self.secure.session_counter()).is_none() {
             // A full outbox has something to say, so this does not fail where it matters.
             let _ = self.queue(Content::Greeting, "session", b"", Qos::AtLeastOnce, now);
         }
@@ -461,7 +461,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         let payload_len_max = self.client.payload_len_max(&topic);
         while !self.must_begin && self.client.has_room() {
             let session = self.secure.session_counter();
-            let Some(entry) = self.outbox.next(session, now) else { break };
+            let Some(entry) = self.outbox.next(session) else { break };
             let (id, qos) = (entry.id, entry.qos);
             let padded = plaintext_of(entry).encode_padded(&mut self.plaintext);
             let plaintext = padded.ok().and_then(|len| self.plaintext.get(..len)).unwrap_or_default();
@@ -501,7 +501,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         match self.link {
             Link::Down { dial_at } => Some(dial_at),
-            Link::Up { .. } => [self.client.poll_timeout(), self.prekeys.poll_timeout(), self.outbox.next_at()]
+            Link::Up { .. } => [self.client.poll_timeout(), self.prekeys.poll_timeout(), self.outbox.poll_timeout()]
                 .into_iter()
                 .flatten()
                 .min(),
@@ -511,6 +511,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     /// Time has passed. Then [`poll_transmit`](Self::poll_transmit) may have something.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.prekeys.handle_timeout(now);
+        self.outbox.handle_timeout(now);
         if let Err(ended) = self.client.handle_timeout(now) {
             self.ended(ended);
         }

@@ -166,21 +166,28 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         }
     }
 
-    /// The message to seal next in the session `session`: the oldest that waits, or was refused
-    /// long enough ago or in another session.
-    pub(crate) fn next(&self, session: u32, now: Timestamp) -> Option<&Entry<BODY>> {
+    /// The message to seal next in the session `session`: the oldest that waits, or was refused in
+    /// another session.
+    pub(crate) fn next(&self, session: u32) -> Option<&Entry<BODY>> {
         let due = |entry: &&Entry<BODY>| match entry.state {
             State::Waiting => true,
-            State::Refused { at, session: refused_by, .. } => {
-                refused_by != session || now.saturating_since(at) >= REFUSED_WAIT
-            }
+            State::Refused { session: refused_by, .. } => refused_by != session,
             State::Sent { .. } | State::Done => false,
         };
         self.slots.iter().flatten().filter(due).min_by_key(|entry| entry.order)
     }
 
-    /// When a message that was refused is due again.
-    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+    /// What was refused long enough ago waits again.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
+        for entry in self.slots.iter_mut().flatten() {
+            if matches!(entry.state, State::Refused { at, .. } if now.saturating_since(at) >= REFUSED_WAIT) {
+                entry.state = State::Waiting;
+            }
+        }
+    }
+
+    /// When a message that was refused waits again.
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         let refused = self.slots.iter().flatten().filter_map(|entry| match entry.state {
             State::Refused { at, .. } => Some(at.saturating_add(REFUSED_WAIT)),
             State::Waiting | State::Sent { .. } | State::Done => None,
@@ -309,8 +316,8 @@ mod tests {
         outbox.push(ReadingId(id), Content::Reading, "t", b"1", None, Qos::AtLeastOnce)
     }
 
-    fn next(outbox: &Small, session: u32, now: Timestamp) -> Option<u64> {
-        outbox.next(session, now).map(|entry| entry.id.0)
+    fn next(outbox: &Small, session: u32) -> Option<u64> {
+        outbox.next(session).map(|entry| entry.id.0)
     }
 
     fn filled(when_full: WhenFull) -> Small {
@@ -323,11 +330,11 @@ mod tests {
     fn a_full_outbox_drops_the_oldest_or_refuses_the_new_one() {
         let mut drops = filled(WhenFull::DropOldest);
         assert_eq!(push(&mut drops, 3), Ok(Some(ReadingId(1))));
-        assert_eq!(next(&drops, 1, NOW), Some(2));
+        assert_eq!(next(&drops, 1), Some(2));
 
         let mut refuses = filled(WhenFull::RefuseNew);
         assert_eq!(push(&mut refuses, 3), Err(QueueError::Full));
-        assert_eq!(next(&refuses, 1, NOW), Some(1));
+        assert_eq!(next(&refuses, 1), Some(1));
     }
 
     #[test]
@@ -368,10 +375,11 @@ mod tests {
         outbox.acknowledged(publication(1), REFUSED, NOW);
         assert_eq!(outbox.take_outcome(), Some(Outcome::Refused(ReadingId(1), REFUSED)));
         assert_eq!(outbox.take_outcome(), None, "told once");
-        assert_eq!(next(&outbox, 1, NOW), Some(2));
-        assert_eq!(next(&outbox, 2, NOW), Some(1), "a new session takes it at once");
-        assert_eq!(outbox.next_at(), Some(NOW.saturating_add(REFUSED_WAIT)));
-        assert_eq!(next(&outbox, 1, NOW.saturating_add(REFUSED_WAIT)), Some(1));
+        assert_eq!(next(&outbox, 1), Some(2));
+        assert_eq!(next(&outbox, 2), Some(1), "a new session takes it at once");
+        assert_eq!(outbox.poll_timeout(), Some(NOW.saturating_add(REFUSED_WAIT)));
+        outbox.handle_timeout(NOW.saturating_add(REFUSED_WAIT));
+        assert_eq!((next(&outbox, 1), outbox.poll_timeout()), (Some(1), None));
     }
 
     #[test]

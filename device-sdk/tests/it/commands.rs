@@ -78,6 +78,39 @@ fn a_duplicate_is_known_after_a_restart() {
     assert_eq!((world.device().stats().duplicates, world.broker.refused_by_device.len()), (1, 0));
 }
 
+/// What was opened is wiped from storage too: its key is gone, not only its name.
+#[test]
+fn an_opened_message_never_opens_again_not_even_after_a_restart() {
+    let mut world = settled();
+    let sealed = world.node.command(id(100), "do", b"", None).expect("there is a session");
+    world.send(sealed.clone());
+    for n in 0..40 {
+        world.command(n, b"");
+        world.settle();
+    }
+    world.power_cut();
+    world.settle();
+    world.send(sealed);
+    world.settle();
+    assert_eq!(world.broker.refused_by_device, [0x83], "too old, rather than opened and known");
+}
+
+#[test]
+fn a_command_of_the_session_before_is_acted_on_after_a_restart_too() {
+    let mut world = settled();
+    let late = world.node.command(id(1), "do", b"", None).expect("there is a session");
+    world.node.forget_sessions();
+    world.publish(1, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    assert_eq!(world.node.handshakes, 2);
+    world.power_cut();
+    world.settle();
+    world.send(late);
+    world.command(2, b"");
+    world.settle();
+    assert_eq!(world.acted_on().len(), 2);
+}
+
 #[test]
 fn a_command_past_its_expiry_is_answered_and_not_acted_on() {
     let mut world = settled();

@@ -192,6 +192,11 @@ impl World {
         self.now = self.now.saturating_add(duration);
         let now = self.now;
         self.device().handle_timeout(now);
+        if self.device().dial_at().is_none() {
+            // Whoever sleeps until then would not sleep at all.
+            let due = self.device().poll_timeout();
+            assert!(due.is_none_or(|due| due > now), "{due:?} is over at {now:?}");
+        }
     }
 
     /// Steps until nothing moves.
