@@ -28,6 +28,7 @@ mod reach;
 mod run;
 mod send;
 mod serve;
+pub mod simulate;
 mod version;
 mod watch;
 
