@@ -1,5 +1,7 @@
 //! The bridge beside a device made of `e2ee` and a ledger that keeps what the store would.
 
+#![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
+
 mod contact;
 mod device;
 mod failures;

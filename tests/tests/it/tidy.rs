@@ -17,10 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("certs", &["core"]),
     ("device-sdk", &["e2ee", "core"]),
     ("node", &["core", "store", "broker", "bridge", "gateway", "certs", "device-sdk"]),
-    (
-        "tests",
-        &["core", "e2ee", "store", "broker", "bridge", "gateway", "certs", "device-sdk", "node"],
-    ),
+    ("tests", &["core", "e2ee", "store", "broker", "bridge", "gateway", "certs", "device-sdk", "node"]),
 ];
 
 /// Crates that run without an operating system.
@@ -63,7 +60,11 @@ fn sources(folder: &str) -> BTreeMap<String, String> {
 
 /// The product's sources: what is compiled into the crates, without their tests and examples.
 fn product() -> BTreeMap<String, String> {
-    MAY_IMPORT.iter().filter(|(name, _)| *name != "tests").flat_map(|(name, _)| sources(&format!("{name}/src"))).collect()
+    MAY_IMPORT
+        .iter()
+        .filter(|(name, _)| *name != "tests")
+        .flat_map(|(name, _)| sources(&format!("{name}/src")))
+        .collect()
 }
 
 /// A source without its comments and without what follows `#[cfg(test)]`.
@@ -82,7 +83,10 @@ fn imports_point_down() {
         for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let Some(dependencies) = manifest.get(table).and_then(toml::Value::as_table) else { continue };
             for dependency in dependencies.keys().filter_map(|key| key.strip_prefix("unhidra-")) {
-                assert!(allowed.contains(&dependency), "{name} imports {dependency} in [{table}]; it may import {allowed:?}");
+                assert!(
+                    allowed.contains(&dependency),
+                    "{name} imports {dependency} in [{table}]; it may import {allowed:?}"
+                );
             }
         }
     }
@@ -124,10 +128,18 @@ fn no_branch_of_the_product_knows_of_tests() {
     for (path, source) in product() {
         for (at, line) in source.lines().enumerate() {
             let line = line.trim();
-            assert!(!line.contains("cfg!(test)") && !line.contains("cfg(not(test))"), "{path}:{} knows of tests", at + 1);
+            assert!(
+                !line.contains("cfg!(test)") && !line.contains("cfg(not(test))"),
+                "{path}:{} knows of tests",
+                at + 1
+            );
             let next = source.lines().nth(at + 1).unwrap_or_default().trim();
             let is_module = next.starts_with("mod ") || next.starts_with("#[") || next.starts_with("pub mod ");
-            assert!(line != "#[cfg(test)]" || is_module, "{path}:{}: #[cfg(test)] stands before a module alone", at + 1);
+            assert!(
+                line != "#[cfg(test)]" || is_module,
+                "{path}:{}: #[cfg(test)] stands before a module alone",
+                at + 1
+            );
         }
     }
     let (_, tested) = ("node", sources("node/src"));

@@ -1,0 +1,245 @@
+//! The world: one node, its store, its network, and whoever lives in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use unhidra_bridge::IdentitySecret;
+use unhidra_broker::PeerCertificate;
+use unhidra_core::device::{Fingerprint, Suite};
+use unhidra_core::ids::{DeviceId, Epoch, Offset, Partition};
+use unhidra_core::message::UplinkKind;
+use unhidra_core::time::{Clock as _, UnixTime};
+use unhidra_device_sdk::Identity;
+use unhidra_gateway::Gateway;
+use unhidra_node::app::{App, Doors};
+use unhidra_node::config::{Config, Purpose, Sources};
+use unhidra_node::control::{Addresses, Live, TokenAsked};
+use unhidra_node::registry::{Enrolment, Registry, Replace, Rules};
+use unhidra_store::memory::{Memory, Options};
+use unhidra_store::{CrashPoint, Limit, Store as _};
+
+use crate::client::SimClient;
+use crate::clock::SimClock;
+use crate::device::{Birth, SimDevice};
+use crate::door::Network;
+
+const TRUST_DOMAIN: &str = "world.test";
+/// As a disk's: while one commit runs the next batch gathers.
+const COMMIT_TIME: Duration = Duration::from_millis(5);
+
+/// One node and all around it. Made inside a paused, single-threaded runtime.
+pub struct World {
+    /// The time.
+    pub clock: SimClock,
+    /// What survives. Faults are asked of it.
+    pub store: Arc<Memory>,
+    /// The way in.
+    pub network: Network,
+    /// What decides.
+    pub rng: StdRng,
+    seed: u64,
+    config: Config,
+    identity: [u8; 32],
+    node: Option<Node>,
+}
+
+/// One life of the node.
+struct Node {
+    registry: Arc<Registry>,
+    gateway: Arc<Gateway>,
+    live: Arc<dyn Live>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl World {
+    /// A world with a node that serves.
+    ///
+    /// # Panics
+    ///
+    /// Where the default configuration does not make a node.
+    pub async fn new(seed: u64) -> Self {
+        Self::with(seed, &[]).await
+    }
+
+    /// A world whose configuration differs from the default by `set`, each `KEY=VALUE`.
+    ///
+    /// # Panics
+    ///
+    /// Where that is no configuration.
+    pub async fn with(seed: u64, set: &[&str]) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let set = ["pump.shards=2"].iter().chain(set).map(|text| (*text).to_owned()).collect();
+        let sources = Sources { purpose: Purpose::Node, file: None, set, data: None, log_format: None };
+        let config = sources.load().expect("a configuration").config;
+        let mut identity = [0; 32];
+        rng.fill_bytes(&mut identity);
+        let store =
+            Arc::new(Memory::new(Options { epoch: Epoch::new(seed), commit_time: COMMIT_TIME, ..Options::SMALL }));
+        let network = Network::default();
+        let mut world = Self { clock: SimClock::start(), store, network, rng, seed, config, identity, node: None };
+        world.start_node().await;
+        world
+    }
+
+    /// The seed, for messages: `SIM_SEED=N` repeats the run.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Starts the node on what the store has.
+    ///
+    /// # Panics
+    ///
+    /// Where the store does not make a node.
+    pub async fn start_node(&mut self) {
+        let clock = Arc::new(self.clock);
+        let doors = Doors {
+            clock,
+            rng: StdRng::from_rng(&mut self.rng),
+            store: self.store.clone(),
+            identity: IdentitySecret::from_seed(&self.identity),
+            cursor_key: [7; 32],
+            rules: Rules { trust_domain: TRUST_DOMAIN.to_owned(), anonymous: false },
+            mqtt: vec![Box::new(self.network.open())],
+            gateway: None,
+            addresses: Addresses::default(),
+        };
+        let app = App::build(&self.config, doors).await.expect("a node");
+        let (stop, stopped) = oneshot::channel();
+        let (registry, gateway, live) = (app.registry(), app.gateway(), app.live());
+        let task = tokio::spawn(app.run(async move { drop(stopped.await) }));
+        self.node = Some(Node { registry, gateway, live, stop, task });
+    }
+
+    /// Ends the node as SIGTERM does.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not end well.
+    pub async fn stop_node(&mut self) {
+        if let Some(node) = self.node.take() {
+            drop(node.stop);
+            node.task.await.expect("the node ends");
+        }
+        self.network.shut();
+        self.store = Arc::new(self.store.reopen());
+    }
+
+    /// The node dies at its next commit, and another begins on what was durable.
+    pub async fn crash_at(&mut self, point: CrashPoint) {
+        self.store.crash_at(point);
+        self.store.crashed().await;
+        self.bury().await;
+        self.start_node().await;
+    }
+
+    /// The node dies now.
+    pub async fn bury(&mut self) {
+        self.network.shut();
+        if let Some(node) = self.node.take() {
+            node.task.abort();
+            // Aborted: that is what it says.
+            let _ = node.task.await;
+        }
+        self.store = Arc::new(self.store.reopen());
+    }
+
+    /// Enrols a device and switches it on.
+    ///
+    /// # Panics
+    ///
+    /// Where the node is down, or the name is taken.
+    pub async fn provision(&mut self, name: &str) -> SimDevice {
+        let id = DeviceId::parse(name).expect("a device id");
+        let secret = unhidra_device_sdk::IdentitySecret::generate(&mut self.rng);
+        let mut fingerprint = [0; 32];
+        self.rng.fill_bytes(&mut fingerprint);
+        let enrolment = Enrolment {
+            id,
+            identity_key: *secret.public().as_bytes(),
+            certificate: Fingerprint(fingerprint),
+            certificate_expires: UnixTime::from_s(4_000_000_000),
+            suite: Suite::X3dh,
+            tags: std::collections::BTreeSet::new(),
+            class: String::new(),
+        };
+        let node = self.node.as_ref().expect("a node");
+        node.registry.enroll(enrolment, Replace::No).await.expect("enrolled");
+        let node_key = IdentitySecret::from_seed(&self.identity).public();
+        SimDevice::switch_on(Birth {
+            identity: Identity { device: id, secret, node: node_key, suite: unhidra_device_sdk::Suite::X3dh },
+            certificate: PeerCertificate {
+                device: id,
+                trust_domain: TRUST_DOMAIN.to_owned(),
+                fingerprint: Fingerprint(fingerprint),
+            },
+            rng: StdRng::from_rng(&mut self.rng),
+            network: self.network.clone(),
+            clock: self.clock,
+        })
+    }
+
+    /// Revokes a device.
+    ///
+    /// # Panics
+    ///
+    /// Where the node is down or does not know it.
+    pub async fn revoke(&self, device: &SimDevice) {
+        self.node.as_ref().expect("a node").registry.revoke(device.id).await.expect("revoked");
+    }
+
+    /// A client that has been let in.
+    ///
+    /// # Panics
+    ///
+    /// Where the node is down.
+    pub async fn client(&self) -> SimClient {
+        let node = self.node.as_ref().expect("a node");
+        let asked = TokenAsked { may_command: true, lifetime_s: None, once: false };
+        let token = node.live.mint(&asked).expect("a token");
+        SimClient::enter(node.gateway.clone(), &token).await
+    }
+
+    /// The bodies of every stored reading, by device, in the order of the log.
+    ///
+    /// # Panics
+    ///
+    /// Where the store does not serve, or a row's `prev` does not name its device's row before.
+    pub async fn stored(&self) -> BTreeMap<String, Vec<String>> {
+        let mut stored: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut last: BTreeMap<String, Offset> = BTreeMap::new();
+        for partition in 0..self.store.partitions() {
+            let mut after = Offset::ZERO;
+            loop {
+                let page = self.store.log(Partition::new(partition), after, Limit::default()).await.expect("serves");
+                for row in &page.rows {
+                    after = row.offset;
+                    let device = row.uplink.device.to_string();
+                    let prev = last.insert(device.clone(), row.offset).unwrap_or_default();
+                    assert_eq!(row.prev, prev, "the chain of {device} has a gap");
+                    if row.uplink.kind == UplinkKind::Reading {
+                        let body = String::from_utf8_lossy(&row.uplink.body).into_owned();
+                        stored.entry(device).or_default().push(body);
+                    }
+                }
+                if !page.more {
+                    break;
+                }
+            }
+        }
+        stored
+    }
+
+    /// How long the world has lasted, in virtual ms.
+    #[must_use]
+    pub fn age_ms(&self) -> u64 {
+        self.clock.now().as_ms()
+    }
+}

@@ -1,0 +1,85 @@
+//! Nodes that die, and commits that fail.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use unhidra_store::{CrashPoint, Fault};
+use unhidra_tests::device::SimDevice;
+use unhidra_tests::world::World;
+
+use crate::{bodies, scenario};
+
+/// All that was published is acknowledged in the end, and stored exactly once.
+async fn nothing_is_lost_or_doubled(world: &World, pump: &mut SimDevice, count: usize) {
+    pump.acknowledged(count).await;
+    let mut stored = world.stored().await.remove("pump-7").expect("rows");
+    stored.sort_by_key(|body| body.parse::<u32>().expect("a number"));
+    assert_eq!(stored, bodies(count), "SIM_SEED={}", world.seed());
+    assert_eq!(pump.log().sessions, 1, "SIM_SEED={}", world.seed());
+}
+
+async fn dies_at(world: &mut World, point: CrashPoint) {
+    let mut pump = world.provision("pump-7").await;
+    pump.publish("0");
+    pump.acknowledged(1).await;
+    (1..20).for_each(|n| pump.publish(&n.to_string()));
+    world.crash_at(point).await;
+    (20..30).for_each(|n| pump.publish(&n.to_string()));
+    nothing_is_lost_or_doubled(world, &mut pump, 30).await;
+}
+
+scenario! {
+    /// A node that dies before the commit is sent the messages again, and they still open.
+    async fn a_crash_before_the_commit_loses_nothing(world: World) {
+        dies_at(&mut world, CrashPoint::BeforeCommit).await;
+    }
+}
+
+scenario! {
+    /// A node that dies after the commit and before the PUBACK is sent the messages again; they are
+    /// stored once.
+    async fn a_crash_after_the_commit_repeats_nothing(world: World) {
+        dies_at(&mut world, CrashPoint::AfterCommit).await;
+    }
+}
+
+scenario! {
+    /// A commit that fails, and whether it is on disk nobody knows, loses and doubles nothing.
+    async fn a_commit_of_unknown_outcome_loses_and_doubles_nothing(world: World) {
+        let mut pump = world.provision("pump-7").await;
+        pump.publish("0");
+        pump.acknowledged(1).await;
+        for round in 0..6 {
+            let fault = if world.rng.random() { Fault::Written } else { Fault::NotWritten };
+            world.store.fail_next_commit(fault);
+            (0..5).for_each(|n| pump.publish(&(1 + round * 5 + n).to_string()));
+            tokio::time::sleep(Duration::from_millis(world.rng.random_range(1..3000))).await;
+        }
+        nothing_is_lost_or_doubled(&world, &mut pump, 31).await;
+    }
+}
+
+scenario! {
+    /// All of it at once, at random, with commands in between.
+    async fn whatever_happens_nothing_acknowledged_is_lost_or_doubled(world: World) {
+        let mut pump = world.provision("pump-7").await;
+        pump.publish("0");
+        pump.acknowledged(1).await;
+        for n in 1..80 {
+            pump.publish(&n.to_string());
+            match world.rng.random_range(0..20) {
+                0 => world.network.cut_all(),
+                1 => world.crash_at(CrashPoint::BeforeCommit).await,
+                2 => world.crash_at(CrashPoint::AfterCommit).await,
+                3 => world.store.fail_next_commit(Fault::Written),
+                4 => world.store.fail_next_commit(Fault::NotWritten),
+                5 => {
+                    world.stop_node().await;
+                    world.start_node().await;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(world.rng.random_range(0..200))).await,
+            }
+        }
+        nothing_is_lost_or_doubled(&world, &mut pump, 80).await;
+    }
+}

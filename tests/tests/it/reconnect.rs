@@ -1,0 +1,53 @@
+//! Connections that are lost, and nodes that end well.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use crate::{bodies, scenario};
+
+scenario! {
+    /// However often the connection is cut, what is published is stored once, and the session goes
+    /// on: a lost connection begins no new one.
+    async fn a_lost_connection_loses_and_doubles_nothing(world: World) {
+        let mut pump = world.provision("pump-7").await;
+        let mut client = world.client().await;
+        client.subscribe(None).await;
+        for body in bodies(60) {
+            pump.publish(&body);
+            if world.rng.random_bool(0.2) {
+                world.network.cut_all();
+            }
+            tokio::time::sleep(Duration::from_millis(world.rng.random_range(0..400))).await;
+        }
+        let acknowledged = pump.acknowledged(60).await;
+        client.readings(60).await;
+        let seed = world.seed();
+        let stored = world.stored().await.remove("pump-7").expect("rows");
+        assert_eq!(stored.len(), 60, "doubled or lost, SIM_SEED={seed}");
+        assert_eq!(stored.iter().cloned().collect::<BTreeSet<_>>(), acknowledged, "SIM_SEED={seed}");
+        let received: Vec<_> = client.received().iter().map(|(_, body)| body.clone()).collect();
+        assert_eq!(received, stored, "SIM_SEED={seed}");
+        assert_eq!(pump.log().sessions, 1, "SIM_SEED={seed}");
+    }
+}
+
+scenario! {
+    /// A node that is told to end, ends; what it acknowledged is there when it begins again, and
+    /// its devices go on in the same sessions.
+    async fn a_restart_keeps_sessions_and_readings(world: World) {
+        let mut pump = world.provision("pump-7").await;
+        for round in 0..4 {
+            (0..10).for_each(|n| pump.publish(&(round * 10 + n).to_string()));
+            tokio::time::sleep(Duration::from_millis(world.rng.random_range(0..60))).await;
+            world.stop_node().await;
+            world.start_node().await;
+        }
+        pump.acknowledged(40).await;
+        let mut stored = world.stored().await.remove("pump-7").expect("rows");
+        stored.sort_by_key(|body| body.parse::<u32>().expect("a number"));
+        assert_eq!(stored, bodies(40), "SIM_SEED={}", world.seed());
+        assert_eq!(pump.log().sessions, 1, "SIM_SEED={}", world.seed());
+    }
+}
