@@ -111,6 +111,7 @@ mod tests {
     use crate::packet::{Properties, Text};
     use crate::router::message::{Incoming, Message};
     use bytes::Bytes;
+    use tokio::time::timeout;
     use unhidra_core::time::Timestamp;
 
     fn message(qos: QoS, payload_len: usize) -> Queued {
@@ -148,14 +149,15 @@ mod tests {
         assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_reader_is_woken_by_the_first_message_and_a_writer_by_room() {
         let (queue, reader) = (Queue::new(1, 1_000_000), reader());
         queue.attach(reader.clone());
         assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
-        reader.arrived().await;
+        let patience = std::time::Duration::from_secs(1);
+        timeout(patience, reader.arrived()).await.expect("woken");
         let room = queue.room().clone().notified_owned();
         assert!(queue.pop().is_some());
-        room.await;
+        timeout(patience, room).await.expect("room");
     }
 }

@@ -16,8 +16,9 @@ use unhidra_core::device::Fingerprint;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
 
-/// Longer than anything here may take, in virtual time.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+/// Longer than anything here may take, in virtual time, and shorter than one and a half Keep
+/// Alives: a wake that was forgotten must not be made good by that timer.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
