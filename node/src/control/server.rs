@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::body::to_bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use unhidra_core::ids::{CommandId, DeviceId};
@@ -21,6 +23,12 @@ use crate::http::{self, Limits};
 
 /// Where the routes stand; their version is part of it.
 pub const PREFIX: &str = "/control/v1";
+
+/// The most bytes a question may have: a command with the largest body in base64, twice.
+const QUESTION_MAX: usize = 256 * 1024;
+
+/// How long it may take to be told. Whoever asks has it whole.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections at once: one operator, some `watch`es, a script.
 const CONNECTIONS_MAX: usize = 64;
@@ -75,24 +83,24 @@ async fn devices(State(control): Shared, asked: Result<Query<DevicesAsked>, Quer
     answer(control.devices(asked).await)
 }
 
-async fn enroll(State(control): Shared, asked: Result<Json<EnrollAsked>, JsonRejection>) -> Answer {
-    answer(control.enroll(body(asked)?).await)
+async fn enroll(State(control): Shared, Question(asked): Question<EnrollAsked>) -> Answer {
+    answer(control.enroll(asked).await)
 }
 
 async fn device(State(control): Shared, Path(id): Path<String>) -> Answer {
     answer(control.device(device_id(&id)?).await)
 }
 
-async fn tag(State(control): Shared, Path(id): Path<String>, asked: Result<Json<TagAsked>, JsonRejection>) -> Answer {
-    answer(control.tag(device_id(&id)?, body(asked)?).await)
+async fn tag(State(control): Shared, Path(id): Path<String>, Question(asked): Question<TagAsked>) -> Answer {
+    answer(control.tag(device_id(&id)?, asked).await)
 }
 
 async fn revoke(State(control): Shared, Path(id): Path<String>) -> Answer {
     answer(control.revoke(device_id(&id)?).await)
 }
 
-async fn send(State(control): Shared, asked: Result<Json<SendAsked>, JsonRejection>) -> Answer {
-    answer(control.send(body(asked)?).await)
+async fn send(State(control): Shared, Question(asked): Question<SendAsked>) -> Answer {
+    answer(control.send(asked).await)
 }
 
 async fn command(State(control): Shared, Path((device, id)): Path<(String, String)>) -> Answer {
@@ -100,15 +108,15 @@ async fn command(State(control): Shared, Path((device, id)): Path<(String, Strin
     answer(control.command(device_id(&device)?, id).await)
 }
 
-async fn rows(State(control): Shared, asked: Result<Json<RowsAsked>, JsonRejection>) -> Answer {
-    answer(control.rows(body(asked)?).await)
+async fn rows(State(control): Shared, Question(asked): Question<RowsAsked>) -> Answer {
+    answer(control.rows(asked).await)
 }
 
-async fn mint(State(control): Shared, asked: Result<Json<TokenAsked>, JsonRejection>) -> Answer {
-    answer(control.mint(body(asked)?).await)
+async fn mint(State(control): Shared, Question(asked): Question<TokenAsked>) -> Answer {
+    answer(control.mint(asked).await)
 }
 
-async fn unknown(request: axum::extract::Request) -> Response {
+async fn unknown(request: Request) -> Response {
     ControlError::Unknown(format!("{} {}", request.method(), request.uri().path())).into_response()
 }
 
@@ -116,8 +124,21 @@ fn answer<T: Serialize>(result: Result<T, ControlError>) -> Answer {
     result.map(|value| Json(value).into_response())
 }
 
-fn body<T>(asked: Result<Json<T>, JsonRejection>) -> Result<T, ControlError> {
-    asked.map(|Json(value)| value).map_err(|error| ControlError::Invalid(error.body_text()))
+/// A question in JSON, of a bounded size and told within a bounded time.
+struct Question<T>(T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Question<T> {
+    type Rejection = ControlError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ControlError> {
+        let read = tokio::time::timeout(QUESTION_PATIENCE, to_bytes(request.into_body(), QUESTION_MAX)).await;
+        let late =
+            |_| ControlError::Invalid(format!("the question was not told within {} s", QUESTION_PATIENCE.as_secs()));
+        let large =
+            |_| ControlError::Invalid(format!("the question breaks off, or has more than {QUESTION_MAX} bytes"));
+        let text = read.map_err(late)?.map_err(large)?;
+        serde_json::from_slice(&text).map(Self).map_err(|error| ControlError::Invalid(format!("the question: {error}")))
+    }
 }
 
 fn device_id(text: &str) -> Result<DeviceId, ControlError> {
