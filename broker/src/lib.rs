@@ -7,7 +7,6 @@
 mod acl;
 mod config;
 mod doors;
-mod live;
 mod metrics;
 mod net;
 pub mod packet;
@@ -32,9 +31,9 @@ use unhidra_core::topic::{TopicFilter, TopicName};
 
 use crate::packet::{Property, ReasonCode, RetainHandling, Will};
 use acl::Acl;
-use live::Live;
 use metrics::{DropCause, Metrics};
 use net::connection::Connection;
+use net::live::Live;
 use net::mailbox::{Downlink, Mailbox, Order};
 use router::message::{Incoming, Message, Queued};
 use router::queue::{Pushed, Queue};

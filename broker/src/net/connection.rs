@@ -24,7 +24,7 @@ use super::wire::{Read, Wire};
 use crate::Broker;
 use crate::doors::{Accepted, Admitted, BoxFuture, BrokerEvent, Identity, Outcome};
 use crate::metrics::{ConnectOutcome, DropCause};
-use crate::packet::{Packet, Publish, ReasonCode, split_frame};
+use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
 use crate::router::SubscriberId;
 use crate::router::message::{Filling, Queued};
 use crate::router::queue::{Pushed, Queue};
@@ -335,6 +335,12 @@ impl Connection {
 
     async fn take_input(&mut self, now: Timestamp) {
         while self.may_read() {
+            let first = self.wire.input.first();
+            if self.session.expects_connect() && first.is_some_and(|byte| !begins_connection(*byte)) {
+                // Not even the rest of it is waited for.
+                info!(peer = %self.peer, "closing: the peer does not speak MQTT");
+                return self.session.close(ReasonCode::ProtocolError);
+            }
             let packet_bytes_max = self.broker.limits().packet_bytes_max;
             let frame = match split_frame(&mut self.wire.input, packet_bytes_max) {
                 Ok(Some(frame)) => frame,

@@ -57,13 +57,13 @@ pub fn split_frame(stream: &mut BytesMut, len_max: usize) -> Result<Option<Frame
     Ok(Some(Frame { kind, flags: first & 0x0F, body }))
 }
 
-impl Frame {
-    /// Whether it is a CONNECT, the only packet a connection may begin with [MQTT-3.1.0-1].
-    #[must_use]
-    pub fn is_connect(&self) -> bool {
-        self.kind == Kind::Connect
-    }
+/// Whether a stream may begin with this byte: with CONNECT and nothing else [MQTT-3.1.0-1].
+#[must_use]
+pub fn begins_connection(first: u8) -> bool {
+    first == Kind::Connect.first_byte(0)
+}
 
+impl Frame {
     /// The flags, once they have been found to be what the kind prescribes [MQTT-2.1.3-1].
     pub(super) const fn flags(&self) -> Result<u8, DecodeError> {
         match self.kind {

@@ -38,7 +38,7 @@ pub use connack::ConnAck;
 pub use connect::{Connect, Will};
 pub use disconnect::Disconnect;
 pub use error::DecodeError;
-pub use fixed_header::{Frame, split_frame};
+pub use fixed_header::{Frame, begins_connection, split_frame};
 pub use property::{Properties, Property};
 pub use publish::{Assurance, Publish};
 pub use reason::ReasonCode;

@@ -159,6 +159,11 @@ impl Session {
         }
     }
 
+    /// Whether CONNECT is what comes next.
+    pub(crate) const fn expects_connect(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. })
+    }
+
     /// Whether nothing more comes.
     pub(crate) const fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended { .. })

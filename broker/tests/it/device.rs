@@ -110,20 +110,41 @@ async fn a_connection_without_room_is_not_blamed_for_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disconnect_is_told_even_where_there_was_no_room() {
+async fn a_disconnect_is_told_even_where_there_is_no_room() {
     let mut world = World::new();
     let (mut pump, connection) = world.device("pump-7", Version::V5).await;
     world.set_room(0);
-    pump.publish(MESSAGES, "1", None).await;
-    drop(pump);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pump.send_all([Packet::Publish(publish(MESSAGES, "1", None)), Packet::PingReq]).await;
+    assert_eq!(pump.packet().await, Packet::PingResp, "what was read is answered");
+    world.broker.disconnect(&id("pump-7"), ReasonCode::AdministrativeAction);
+    // The device hears it at once, whatever the node has room for.
+    assert_eq!(pump.packet().await, Packet::Disconnect(Disconnect::new(ReasonCode::AdministrativeAction)));
+    tokio::time::sleep(Duration::from_secs(30)).await;
     world.no_event();
-    world.set_room(100);
+    world.set_room(1);
     assert_eq!(accept(world.delivery().await).1, "1");
+    world.no_event();
+    world.set_room(1);
     match world.event().await {
         BrokerEvent::Disconnected { connection: ended, .. } => assert_eq!(ended, connection),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_waits_until_the_end_of_the_other_is_told() {
+    let mut world = World::new();
+    let (mut old, first) = world.device("pump-7", Version::V5).await;
+    world.set_room(0);
+    let mut new = world.client(device("pump-7"), Version::V5);
+    new.send(Packet::Connect(Box::new(connect(Version::V5, "pump-7")))).await;
+    assert_eq!(old.packet().await, Packet::Disconnect(Disconnect::new(ReasonCode::SessionTakenOver)));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.no_event();
+    world.set_room(100);
+    assert!(matches!(new.packet().await, Packet::ConnAck(ack) if ack.reason == ReasonCode::Success));
+    assert!(matches!(world.event().await, BrokerEvent::Disconnected { connection, .. } if connection == first));
+    assert!(matches!(world.event().await, BrokerEvent::Connected { connection, .. } if connection != first));
 }
 
 #[tokio::test(start_paused = true)]

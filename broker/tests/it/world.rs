@@ -16,9 +16,12 @@ use unhidra_core::device::Fingerprint;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
 
-/// Longer than anything here may take, in virtual time, and shorter than one and a half Keep
-/// Alives: a wake that was forgotten must not be made good by that timer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than anything here takes by itself, in virtual time, and shorter than every timer of the
+/// broker: a wake that was forgotten must not be made good by one.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long a write may wait for a peer that does not read.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
@@ -289,7 +292,7 @@ impl Client {
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("a reader").expect("an open stream");
+        timeout(WRITE_PATIENCE, self.stream.write_all(bytes)).await.expect("a reader").expect("an open stream");
     }
 
     pub(crate) async fn publish(&mut self, topic: &str, payload: &str, packet: Option<u16>) {

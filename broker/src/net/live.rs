@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use unhidra_core::ids::DeviceId;
 
+use super::mailbox::Mailbox;
 use crate::doors::ConnectionId;
-use crate::net::mailbox::Mailbox;
 
 /// The connections there are.
 #[derive(Debug)]
