@@ -100,8 +100,8 @@ impl CommitsFirst for StockRole {}
 pub trait HeadSlot: sealed::Sealed + Default {
     /// The head, while unconfirmed.
     fn head(&self) -> Option<&[u8; HEAD_LEN]>;
-    /// Forgets it. Whether there was one.
-    fn confirm(&mut self) -> bool;
+    /// Forgets it.
+    fn confirm(&mut self);
     /// A slot with `head` in it, where this role begins sessions.
     fn holding(head: [u8; HEAD_LEN]) -> Option<Self>;
 }
@@ -114,8 +114,8 @@ impl HeadSlot for KeptHead {
     fn head(&self) -> Option<&[u8; HEAD_LEN]> {
         self.0.as_ref()
     }
-    fn confirm(&mut self) -> bool {
-        self.0.take().is_some()
+    fn confirm(&mut self) {
+        self.0 = None;
     }
     fn holding(head: [u8; HEAD_LEN]) -> Option<Self> {
         Some(Self(Some(head)))
@@ -130,9 +130,7 @@ impl HeadSlot for NoHead {
     fn head(&self) -> Option<&[u8; HEAD_LEN]> {
         None
     }
-    fn confirm(&mut self) -> bool {
-        false
-    }
+    fn confirm(&mut self) {}
     fn holding(_: [u8; HEAD_LEN]) -> Option<Self> {
         None
     }

@@ -158,9 +158,10 @@ impl<R: Role> Session<R> {
             self.chain_since = now;
         }
         self.answered_at = self.ratchet.next_number();
-        let confirmed = self.head.confirm();
+        // The first message of the other side is under its first key: a step, hence written whole.
+        self.head.confirm();
         let delta = match &self.ratchet.receiving {
-            Some(chain) if change == Change::Next && !confirmed => {
+            Some(chain) if change == Change::Next => {
                 let [a, b, c, d, ..] = self.ratchet.peer;
                 let record = ChainRecord::new(&[
                     &[RECEIVE_RECORD, a, b, c, d],

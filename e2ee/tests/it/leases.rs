@@ -195,3 +195,40 @@ fn a_lease_stops_where_the_chain_ends() {
     assert_eq!(present(&mut pair).lease(two, now, &mut rng).map(drop), Err(SealError::ChainSpent));
     assert!(present(&mut pair).lease(ONE, now, &mut rng).is_ok());
 }
+
+#[test]
+fn a_shorter_lease_takes_nothing_from_a_longer_one() {
+    let mut pair = Pair::confirmed(12);
+    pair.device_seals(b"");
+    pair.lease_len = 64;
+    pair.lease();
+    let long = pair.lease.take().unwrap();
+    pair.lease_len = 1;
+    pair.lease();
+    let (next, now) = (pair.device.present().unwrap().next_number(), pair.now);
+    assert_eq!(pair.device.present().unwrap().leased(&long, now), 64);
+    assert_eq!(pair.device_disk[0].read::<DeviceRole>().next_number(), next + 64);
+}
+
+#[test]
+fn a_new_chain_begins_its_own_leases_and_its_own_ten_minutes() {
+    let mut pair = Pair::confirmed(13);
+    for _ in 0..100 {
+        pair.device_seals(b"");
+    }
+    pair.later(Duration::from_secs(600));
+    let stepped = pair.device_seals(b"");
+    assert_eq!(message(&stepped).number(), 0);
+    assert_eq!(pair.device_disk[0].read::<DeviceRole>().next_number(), 32, "and not the old chain's end");
+
+    pair.node_opens(&stepped).unwrap();
+    let answer = pair.node_seals(b"");
+    pair.device_opens(&answer).unwrap();
+    let key = *pair.device.present().unwrap().ratchet_key();
+    pair.later(Duration::from_millis(599_999));
+    pair.device_seals(b"");
+    assert_eq!(*pair.device.present().unwrap().ratchet_key(), key);
+    pair.later(Duration::from_millis(1));
+    pair.device_seals(b"");
+    assert_ne!(*pair.device.present().unwrap().ratchet_key(), key);
+}
