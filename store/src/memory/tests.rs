@@ -73,20 +73,29 @@ async fn a_node_that_dies_after_the_commit_has_it_and_nobody_heard() {
 #[tokio::test]
 async fn a_failed_commit_fails_what_waits_behind_it_and_then_serves_again() {
     for (fault, expected) in [(Fault::NotWritten, 1), (Fault::Written, 2)] {
-        let memory = enrolled().await;
-        memory.stall();
+        let memory = Arc::new(enrolled().await);
+        let partition = Partition::new(0);
         memory.fail_next_commit(fault);
         let mut health = memory.health();
-        let (first, first_answer) = batch(&memory, Partition::new(0), vec![reading("a", 1)]);
+        let (first, first_answer) = batch(&*memory, partition, vec![reading("a", 1)]);
         memory.submit(first).unwrap();
-        memory.resume();
-        assert!(matches!(first_answer.await.unwrap(), Err(CommitError::Unknown(_))));
-        let (behind, behind_answer) = batch(&memory, Partition::new(0), vec![reading("a", 2)]);
+        // Let the writer take the first alone, and have its commit wait behind what is submitted here.
+        tokio::task::yield_now().await;
+        let (late, late_answer) = batch(&*memory, partition, vec![reading("a", 3)]);
+        let (mut behind, behind_answer) = batch(&*memory, partition, vec![reading("a", 2)]);
+        let answer = std::mem::replace(&mut behind.done, Box::new(|_| ()));
+        let submits = Arc::clone(&memory);
+        behind.done = Box::new(move |result| {
+            answer(result);
+            submits.submit(late).unwrap();
+        });
         memory.submit(behind).unwrap();
-        assert!(matches!(behind_answer.await.unwrap(), Err(CommitError::Unknown(_))));
+        for answer in [first_answer, behind_answer, late_answer] {
+            assert!(matches!(answer.await.unwrap(), Err(CommitError::Unknown(_))));
+        }
         health.wait_for(|health| *health == Health::Ready).await.unwrap();
         assert_eq!(rows(&memory).await, expected, "{fault:?}");
-        let committed = write(&memory, vec![reading("a", 2)]).await.unwrap();
+        let committed = write(&*memory, vec![reading("a", 2)]).await.unwrap();
         assert_eq!(committed.readings[0].offset.get(), expected as u64 + 1, "{fault:?}");
     }
 }
@@ -157,5 +166,6 @@ async fn a_fault_waits_for_a_commit_that_writes() {
     let memory = enrolled().await;
     memory.fail_next_commit(Fault::NotWritten);
     assert_eq!(write(&memory, vec![reading("b", 0)]).await.unwrap_err(), CommitError::NoDevice(id("b")));
+    assert_eq!(*memory.health().borrow(), Health::Ready);
     assert!(matches!(write(&memory, vec![reading("a", 1)]).await, Err(CommitError::Unknown(_))));
 }
