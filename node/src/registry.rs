@@ -662,7 +662,7 @@ mod tests {
             partition: Partition::new(0),
             fence: ground.store.fence(Partition::new(0)),
             ops: vec![Op::Device(device_of(enrolment("other")))],
-            done: Box::new(move |result| drop(answer.send(result.is_ok()))),
+            done: Box::new(move |result| answer.send(result.is_ok()).unwrap()),
         };
         ground.store.submit(filler).unwrap();
         let enrolling = registry.enroll(enrolment("pump-7"), Replace::No);

@@ -1,5 +1,6 @@
 //! A node in this process: its folder, its listeners, its control socket and its admin port.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use crate::folder::{Folder, Layout};
 use crate::{keys, tls};
 
 /// A node that serves.
-pub(crate) struct Node {
+pub struct Node {
     loaded: Loaded,
     layout: Layout,
     addresses: Addresses,
@@ -52,7 +53,7 @@ impl Node {
     /// # Errors
     ///
     /// [`CliError`] names what stands in the way. Then nothing listens.
-    pub(crate) async fn start(loaded: Loaded, folder: Folder, mut rng: StdRng) -> Result<Self, CliError> {
+    pub async fn start(loaded: Loaded, folder: Folder, mut rng: StdRng) -> Result<Self, CliError> {
         let config = loaded.config.clone();
         let clock = Arc::new(SystemClock::start());
         let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now())?;
@@ -121,17 +122,19 @@ impl Node {
     }
 
     /// Where it listens, with the ports the system chose.
-    pub(crate) const fn addresses(&self) -> &Addresses {
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
     /// What the command line may ask of it, without the way over the socket.
-    pub(crate) fn control(&self) -> Arc<dyn Control> {
+    #[must_use]
+    pub fn control(&self) -> Arc<dyn Control> {
         self.control.clone()
     }
 
     /// Reads configuration and certificates again. What cannot be used changes nothing.
-    pub(crate) fn reload(&mut self, sources: &Sources) {
+    pub fn reload(&mut self, sources: &Sources) {
         let Reloaded { loaded, tls, pki, applied, restart } =
             match sources.reload(&self.loaded, &self.layout, self.clock.unix_now()) {
                 Ok(reloaded) => reloaded,
@@ -153,7 +156,7 @@ impl Node {
     }
 
     /// Ends it in the direction of the data: what is acknowledged is durable once this returns.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         self.phase.send_replace(Phase::Draining);
         self.stop.send_replace(true);
         for (part, task) in [("the control socket", self.socket), ("the node", self.app)] {
@@ -164,6 +167,12 @@ impl Node {
         // Until the end it says why the node is not ready.
         self.close_admin.send_replace(true);
         let _ = self.admin.await;
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 

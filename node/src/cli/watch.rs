@@ -19,7 +19,7 @@ pub struct Watch {
     /// First what came after this cursor, which an earlier `watch` has printed.
     #[arg(long, value_name = "CURSOR")]
     pub since: Option<String>,
-    /// Ends after so many readings.
+    /// Ends after so many readings; 0 prints the cursor of this moment alone.
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// Where else to ask.
@@ -72,19 +72,16 @@ pub(super) async fn run(args: &Watch, mut client: Client, out: &mut Output<'_>) 
         request["since"] = json!(since);
     }
     client.say(&request).await?;
-    let mut cursor = args.since.clone();
+    let mut cursor = match client.next().await? {
+        Frame::Subscribed { cursor } => cursor,
+        other => return Err(unexpected(&other)),
+    };
     let ended = tokio::select! {
         ended = follow(args, &mut client, &mut cursor, out) => ended,
         ended = interrupted() => ended,
     };
     // Whatever ended it, what was seen can be gone on from.
-    if let Some(cursor) = cursor {
-        if out.is_json() {
-            out.object(&json!({ "cursor": cursor }))?;
-        } else {
-            out.line(&format!("go on with --since {cursor}"))?;
-        }
-    }
+    out.say(&json!({ "cursor": cursor }), &format!("go on with --since {cursor}"))?;
     ended
 }
 
@@ -99,31 +96,21 @@ async fn interrupted() -> Result<(), CliError> {
     }
 }
 
-async fn follow(
-    args: &Watch,
-    client: &mut Client,
-    cursor: &mut Option<String>,
-    out: &mut Output<'_>,
-) -> Result<(), CliError> {
+async fn follow(args: &Watch, client: &mut Client, cursor: &mut String, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
-        match client.next().await? {
-            Frame::Subscribed { cursor: at } => *cursor = Some(at),
-            Frame::Readings { cursor: at, readings } => {
-                for row in &readings {
-                    if out.is_json() {
-                        out.object(row)?;
-                    } else if row.kind != RowKind::Ignored {
-                        out.line(&text(row))?;
-                    }
-                }
-                // A cursor stands behind a whole frame, so a frame is shown whole.
-                left = left.saturating_sub(readings.len() as u64);
-                *cursor = Some(at);
+        // Frames about commands and the like are not for a watcher.
+        let Frame::Readings { cursor: at, readings } = client.next().await? else { continue };
+        for row in &readings {
+            if out.is_json() {
+                out.object(row)?;
+            } else if row.kind != RowKind::Ignored {
+                out.line(&text(row))?;
             }
-            other @ (Frame::Welcome {} | Frame::Command { .. }) => return Err(unexpected(&other)),
-            _ => {}
         }
+        // A cursor stands behind a whole frame, so a frame is shown whole.
+        left = left.saturating_sub(readings.len() as u64);
+        *cursor = at;
     }
     Ok(())
 }

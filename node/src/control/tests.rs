@@ -8,7 +8,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use unhidra_core::ids::{CommandId, DeviceId, Partition};
+use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::message::{Command, CommandState, ReceiptStatus, Uplink, UplinkKind};
 use unhidra_store::{MessageTag, Op, Store};
 
@@ -272,11 +272,9 @@ async fn rows_come_back_as_they_were_stored() {
     assert_eq!(receipt.body.as_ref().unwrap().as_bytes(), b"\xff\x00");
     assert_eq!(ignored.kind, RowKind::Ignored);
     let after = node.remote.rows(RowsAsked { of: Span::Device(device), after: 2 }).await.unwrap();
-    assert_eq!(after.rows, [ignored.clone()]);
+    assert_eq!(after.rows.iter().collect::<Vec<_>>(), [ignored]);
     let other = RowsAsked { of: Span::Partition(1 - partition.get()), after: 0 };
     assert!(node.remote.rows(other).await.unwrap().rows.is_empty());
-    assert_eq!(store.partitions(), 2);
-    assert!(Partition::new(1) >= partition);
 }
 
 #[tokio::test]
