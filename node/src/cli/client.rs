@@ -2,6 +2,7 @@
 //! node, or over TCP to one elsewhere.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,6 +47,12 @@ impl std::str::FromStr for NodeUrl {
             }
             None => wrong("it names no host"),
         }
+    }
+}
+
+impl From<SocketAddr> for NodeUrl {
+    fn from(address: SocketAddr) -> Self {
+        Self { authority: address.to_string() }
     }
 }
 

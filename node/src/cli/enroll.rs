@@ -60,6 +60,20 @@ pub(super) async fn run(
     rng: &mut impl CryptoRng,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
+    let enrolled = enroll(args, control, rng).await?;
+    let folder = args.out.display();
+    out.say(
+        &json!({ "device": enrolled.device, "out": args.out }),
+        &format!("{} is enrolled; its files are in {folder}. Keep {KEY} and {IDENTITY} secret.", args.device),
+    )
+}
+
+/// Enrols a device and writes its folder.
+pub(super) async fn enroll(
+    args: &Enroll,
+    control: &dyn Control,
+    rng: &mut impl CryptoRng,
+) -> Result<Enrolled, CliError> {
     let mut bundle = Bundle::begin(&args.out)?;
     let unmade = |error: unhidra_certs::IssueError| CliError::Failed(format!("the device's key: {error}"));
     let key = KeyPair::generate().map_err(unmade)?;
@@ -81,11 +95,7 @@ pub(super) async fn run(
     bundle.write(AUTHORITY, 0o644, enrolled.ca_pem.as_bytes())?;
     bundle.write(DEVICE, 0o644, device_toml(&enrolled)?.as_bytes())?;
     bundle.keep()?;
-    let folder = args.out.display();
-    out.say(
-        &json!({ "device": enrolled.device, "out": args.out }),
-        &format!("{} is enrolled; its files are in {folder}. Keep {KEY} and {IDENTITY} secret.", args.device),
-    )
+    Ok(enrolled)
 }
 
 /// What `device.toml` says.

@@ -59,6 +59,9 @@ pub enum CliError {
     /// The node, or the store, did not do it.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The simulated devices.
+    #[error(transparent)]
+    Simulate(#[from] super::simulate::SimulateError),
     /// A file of the operator's.
     #[error("{path}: {source}", path = .path.display())]
     File {
@@ -93,6 +96,7 @@ impl CliError {
             | Self::Build(_)
             | Self::Listen { .. }
             | Self::Control(_)
+            | Self::Simulate(_)
             | Self::File { .. }
             | Self::Output(_)
             | Self::Failed(_) => 1,

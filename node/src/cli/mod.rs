@@ -18,6 +18,7 @@ use reach::{Missing, reach};
 
 mod client;
 mod console;
+pub mod demo;
 mod device;
 mod enroll;
 mod error;
@@ -29,11 +30,14 @@ mod run;
 mod send;
 mod serve;
 pub mod simulate;
+#[cfg(test)]
+mod tests;
 mod version;
 mod watch;
 
 pub use error::CliError;
 pub use run::Ready;
+pub use serve::Node;
 
 /// Carries readings from devices to clients: encrypted on the device by a Double Ratchet, made
 /// durable, and opened only in the bridge.
@@ -76,6 +80,10 @@ pub struct Global {
 pub enum Command {
     /// Runs the node.
     Run,
+    /// Runs a node with simulated devices, and a client that checks them.
+    Demo(demo::Demo),
+    /// Runs simulated devices against any node.
+    Simulate(simulate::command::Simulate),
     /// Enrols a device.
     Enroll(enroll::Enroll),
     /// Lists, shows, tags and revokes devices.
@@ -125,6 +133,8 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
     let mut out = Output::new(args.global.json, stdout);
     match args.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&args.global, rng, &mut out).await,
+        Command::Demo(demo) => demo::run(&demo, &args.global, rng, &mut out).await,
+        Command::Simulate(simulate) => simulate::command::run(&simulate, &args.global, rng, &mut out).await,
         Command::Version => version::run(&mut out),
         Command::Watch(watch) if watch.elsewhere.is_named() => {
             watch::run(&watch, watch.elsewhere.client().await?, &mut out).await

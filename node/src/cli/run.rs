@@ -1,6 +1,7 @@
 //! `unhidra run`
 
 use rand::rngs::StdRng;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -69,6 +70,7 @@ pub(super) async fn run(global: &Global, rng: StdRng, out: &mut Output<'_>) -> R
     let sources = global.sources(Purpose::Node);
     let loaded = sources.load()?;
     log::start(&loaded.config.log)?;
+    allow_descriptors();
     let folder = Folder::open(&loaded.config.data, Kind::Sealed, Role::Node)?;
     let mut node = Node::start(loaded, folder, rng).await?;
     let ready = Ready::new(node.addresses());
@@ -91,21 +93,31 @@ pub(super) async fn run(global: &Global, rng: StdRng, out: &mut Output<'_>) -> R
     }
 }
 
+/// Lets this process open as many files as the system allows it at most: what it starts with is
+/// 1024 on most machines, and each connection is one.
+pub(super) fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, allowed = limit.current, "no more files can be opened, connections among them");
+    }
+}
+
 /// What the system tells a node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Told {
+pub(super) enum Told {
     Reload,
     End,
 }
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, CliError> {
+    pub(super) fn listen() -> Result<Self, CliError> {
         let listen =
             |kind| signal(kind).map_err(|error| CliError::Failed(format!("signals cannot be listened to: {error}")));
         Ok(Self {
@@ -115,7 +127,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Told {
+    pub(super) async fn next(&mut self) -> Told {
         tokio::select! {
             _ = self.terminate.recv() => Told::End,
             _ = self.interrupt.recv() => Told::End,
@@ -151,6 +163,13 @@ mod tests {
                 "pid": 7,
             })
         );
+    }
+
+    #[test]
+    fn a_node_may_open_all_the_files_the_system_lets_it() {
+        allow_descriptors();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl SimulatedDevice {
     pub(super) fn open(folder: DeviceFolder, around: Surroundings, rng: &mut StdRng) -> Result<Self, SimulateError> {
         let file = |path: PathBuf| move |source| SimulateError::File { path, source };
         let id = folder.identity.device;
-        let (flash_path, journal_path) = (folder.path.join("flash"), folder.path.join("journal.jsonl"));
+        let (flash_path, journal_path) = (folder.path.join("flash"), folder.path.join(super::journal::FILE));
         let flash = Flash::open(&flash_path, around.sync).map_err(file(flash_path.clone()))?;
         let journal = Journal::open(&journal_path).map_err(file(journal_path))?;
         let server = around.server.clone().or(folder.server);

@@ -13,6 +13,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+/// A journal's name in its device's folder.
+pub const FILE: &str = "journal.jsonl";
+
 /// One reading in a journal.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Entry {
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn numbers_go_on_after_a_restart_and_acknowledgements_are_kept() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("journal.jsonl");
+        let path = folder.path().join(FILE);
         let mut journal = Journal::open(&path).expect("opens");
         assert_eq!(journal.next(), 1);
         journal.published(entry(1)).expect("writes");
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn a_line_that_was_cut_off_is_no_line() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("journal.jsonl");
+        let path = folder.path().join(FILE);
         let mut journal = Journal::open(&path).expect("opens");
         journal.published(entry(1)).expect("writes");
         journal.flush().expect("flushes");
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn a_line_that_is_no_entry_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("journal.jsonl");
+        let path = folder.path().join(FILE);
         std::fs::write(&path, "nonsense\n").expect("writes");
         assert_eq!(read(&path).map_err(|error| error.kind()), Err(io::ErrorKind::InvalidData));
     }

@@ -22,6 +22,7 @@ use unhidra_device_sdk::Status;
 use crate::clock::SystemClock;
 
 mod answer;
+pub mod command;
 mod device;
 mod flash;
 mod folder;

@@ -1,0 +1,90 @@
+//! `unhidra simulate`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+
+use super::{SimulateEvent, SimulateOptions};
+use crate::cli::output::{Output, name};
+use crate::cli::run::{Signals, Told};
+use crate::cli::{CliError, Global};
+use crate::config::Purpose;
+use crate::log;
+
+/// Runs simulated devices against any node.
+#[derive(Debug, clap::Args)]
+pub struct Simulate {
+    /// The devices' folders, as `unhidra enroll` writes them.
+    #[arg(value_name = "DIR", required = true)]
+    pub folders: Vec<PathBuf>,
+    /// Where the node listens, 127.0.0.1:8883 for instance; else as each folder says.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: Option<String>,
+    /// Readings a second, of each device.
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub rate: f64,
+    /// Ends after so many seconds; without, when it is interrupted.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: Option<u32>,
+    /// How long, at the end, devices wait for what is not acknowledged, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 20)]
+    pub drain: u32,
+    /// Has each write to a device's flash reach the disk, so that it survives the machine's end too.
+    #[arg(long)]
+    pub sync: bool,
+    /// Where the report is written, JSON.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// Runs the devices, says what happens on stderr, and at the end what they did.
+pub(in crate::cli) async fn run(
+    args: &Simulate,
+    global: &Global,
+    mut rng: StdRng,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let mut signals = Signals::listen()?;
+    log::start(&global.sources(Purpose::Node).load()?.config.log)?;
+    let options = SimulateOptions {
+        folders: args.folders.clone(),
+        server: args.server.clone(),
+        rate: args.rate,
+        duration: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        drain: Duration::from_secs(args.drain.into()),
+        sync: args.sync,
+    };
+    let interrupted = async { while signals.next().await == Told::Reload {} };
+    let report = super::run(options, &mut rng, interrupted, tell).await?;
+    if let Some(path) = &args.report {
+        let failed = |source| CliError::File { path: path.clone(), source };
+        let text = serde_json::to_vec_pretty(&report).map_err(|error| failed(error.into()))?;
+        std::fs::write(path, text).map_err(failed)?;
+    }
+    let text = format!(
+        "{} devices: published {}, acknowledged {}",
+        report.devices.len(),
+        report.published,
+        report.acknowledged
+    );
+    out.say(&report, &text)
+}
+
+fn tell(event: SimulateEvent) {
+    match event {
+        SimulateEvent::Connected { device } => tracing::info!(%device, "connected"),
+        SimulateEvent::NotConnected { device, server, why } => {
+            tracing::warn!(%device, server, why, "cannot connect; tries again");
+        }
+        SimulateEvent::Disconnected { device, why } => tracing::warn!(%device, why, "disconnected; connects again"),
+        SimulateEvent::NewSession { device, counter } => tracing::info!(%device, counter, "a new session"),
+        SimulateEvent::Refused { device, n, reason } => {
+            tracing::warn!(%device, n, reason, "the node refused a reading; it is sealed anew");
+        }
+        SimulateEvent::Command { device, name: command, status, .. } => {
+            tracing::info!(%device, command = name(&command), ?status, "a command");
+        }
+        SimulateEvent::Published(_) | SimulateEvent::Acknowledged(_) => {}
+    }
+}
