@@ -5,5 +5,6 @@
 mod client;
 mod commands;
 mod double;
+mod mosquitto;
 mod power_cut;
 mod sessions;
