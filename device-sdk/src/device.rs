@@ -430,6 +430,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     pub fn poll_transmit(&mut self, now: Timestamp) -> Result<Option<&[u8]>, Fault<S::Error>> {
         self.running()?;
         if matches!(self.link, Link::Up { subscribed: true, ended: None, .. }) {
+            self.expire(now)?;
             self.ask_for_bundle(now);
             self.seal_waiting(now)?;
         }
@@ -439,6 +440,14 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     /// The first `count` bytes that [`poll_transmit`](Self::poll_transmit) gave have left.
     pub fn transmitted(&mut self, count: usize, now: Timestamp) {
         self.client.transmitted(count, now);
+    }
+
+    fn expire(&mut self, now: Timestamp) -> Result<(), Fault<S::Error>> {
+        let unix = self.clock.unix_or_uptime(now);
+        self.secure.expire(unix).map_err(|error| {
+            self.stopped = true;
+            Fault::Storage(error)
+        })
     }
 
     fn ask_for_bundle(&mut self, now: Timestamp) {

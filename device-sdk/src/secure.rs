@@ -240,6 +240,16 @@ impl<S: Storage> Secure<S> {
         }
     }
 
+    /// Forgets the previous session once its day is over, in storage too.
+    pub(crate) fn expire(&mut self, now: UnixTime) -> Result<(), S::Error> {
+        if !self.sessions.expire(now) {
+            return Ok(());
+        }
+        let half = self.present.other();
+        let records = [Record::Session(half), Record::Receive(half), Record::Send(half)];
+        self.vault.write(&records.map(|record| Write { record, bytes: &[] })).map(|_written| ())
+    }
+
     pub(crate) fn into_medium(self) -> S {
         self.vault.into_medium()
     }
@@ -287,12 +297,20 @@ fn load_session<S: Storage>(
 ) -> Result<Option<Session<DeviceRole>>, LoadError<S::Error>> {
     let mut whole = Zeroizing::new([0; RECORD_LEN_MAX]);
     let (mut receive, mut send) = (Zeroizing::new([0; 64]), Zeroizing::new([0; 64]));
-    let Some(whole) = vault.read(Record::Session(half), &mut *whole).map_err(LoadError::Storage)? else {
-        return Ok(None);
-    };
-    let receive = vault.read(Record::Receive(half), &mut *receive).map_err(LoadError::Storage)?;
-    let send = vault.read(Record::Send(half), &mut *send).map_err(LoadError::Storage)?;
+    let Some(whole) = read_some(vault, Record::Session(half), &mut *whole)? else { return Ok(None) };
+    let receive = read_some(vault, Record::Receive(half), &mut *receive)?;
+    let send = read_some(vault, Record::Send(half), &mut *send)?;
     Session::decode(whole, receive, send).map(Some).map_err(LoadError::Session)
+}
+
+/// Reads a record; an empty one is one that was deleted.
+fn read_some<'o, S: Storage>(
+    vault: &mut Vault<S>,
+    record: Record,
+    out: &'o mut [u8],
+) -> Result<Option<&'o [u8]>, LoadError<S::Error>> {
+    let read = vault.read(record, out).map_err(LoadError::Storage)?;
+    Ok(read.filter(|bytes| !bytes.is_empty()))
 }
 
 fn load_recent<S: Storage>(vault: &mut Vault<S>) -> Result<(Recent, u64), LoadError<S::Error>> {

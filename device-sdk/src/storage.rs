@@ -9,8 +9,8 @@
 //! | [`Record::Command`] x 64 | sequence(8) command id(16) | 24 |
 //!
 //! A lease in the middle of a chain writes 41 bytes, a message opened in order 45 and 20, a
-//! command 24 more. Nothing is ever deleted: a chain's record that its session has overtaken, or
-//! that is of the session before, is known by its ratchet key and number and not used.
+//! command 24 more. A chain's record that its session has overtaken, or that is of the session before,
+//! is known by its ratchet key and number and not used. What is to be forgotten is written empty.
 
 use unhidra_core::durable::{Durable, DurableSource};
 use unhidra_e2ee::role::DeviceRole;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use unhidra_core::ids::CommandId;
 use unhidra_device_sdk::client::{Ended, Qos, ReasonCode};
 
 use crate::double::{BODY_MAX, Said, Told, World};
@@ -225,4 +226,49 @@ fn rolled_back_flash_is_seen_and_answered_with_a_new_session() {
     world.settle();
     assert_eq!(world.node.handshakes, 2);
     assert!(readings(&world).contains(&"{\"n\":12}".to_string()));
+}
+
+#[test]
+fn the_session_before_is_forgotten_after_a_day_in_flash_too() {
+    let mut world = settled();
+    world.node.forget_sessions();
+    world.publish(1, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    let whole_sessions = |world: &World| (0..2).filter(|at| world.flash.image()[at].len() > 200).count();
+    assert_eq!(whole_sessions(&world), 2);
+    world.sleep(Duration::from_secs(24 * 3600));
+    world.settle();
+    assert_eq!(whole_sessions(&world), 2);
+    world.sleep(Duration::from_secs(1));
+    world.settle();
+    assert_eq!(whole_sessions(&world), 1);
+    world.power_cut();
+    world.publish(2, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    assert_eq!((readings(&world), world.node.handshakes), (numbers(0..3), 2));
+}
+
+#[test]
+fn a_message_beyond_reach_brings_a_new_session_after_an_hour() {
+    let mut world = settled();
+    // The node seals 150 commands that never arrive; it may seal 64 without hearing anything.
+    for n in 1..=3 {
+        for id in 0..50 {
+            assert!(world.node.command(CommandId::new([id; 16]), "do", b"", None).is_some());
+        }
+        world.publish(n, Qos::AtLeastOnce).expect("there is room");
+        world.settle();
+    }
+    assert!(world.command(99, b""));
+    world.settle();
+    assert_eq!((world.broker.refused_by_device.as_slice(), world.node.handshakes), (&[0x83][..], 1));
+    world.publish(4, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    assert_eq!(readings(&world), numbers(0..5), "it goes on in the old chain meanwhile");
+    world.sleep(Duration::from_secs(3600));
+    world.settle();
+    assert_eq!(world.node.handshakes, 2);
+    assert!(world.command(99, b""));
+    world.settle();
+    assert_eq!(world.acted_on()[&CommandId::new([99; 16])], 1);
 }
