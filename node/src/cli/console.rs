@@ -20,7 +20,7 @@ pub(super) async fn run(args: Console, control: &dyn Control, out: &mut Output<'
     let asked = TokenAsked { may_command: !args.read_only, lifetime_s: None, once: true };
     let minted = control.mint(asked).await?;
     match url(&minted) {
-        Some(url) => out.say(&json!({ "url": url }), &url),
+        Some(url) => out.say(&json!({ "url": url, "token": minted.token }), &url),
         None => Err(CliError::Failed("the gateway of this node is off; set gateway.listen".to_owned())),
     }
 }

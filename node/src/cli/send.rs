@@ -99,7 +99,9 @@ pub(super) async fn run_elsewhere(args: &Send, mut client: Client, out: &mut Out
         while args.wait && !last.is_final() {
             match client.next().await? {
                 Frame::CommandChanged { command } if command.id == last.id => {
-                    show(&command, out)?;
+                    if command.state != last.state {
+                        show(&command, out)?;
+                    }
                     last = command;
                 }
                 _ => {}

@@ -20,7 +20,7 @@ use crate::clock::SystemClock;
 use crate::commit::commit;
 use crate::config::Loaded;
 use crate::control::{Control, ControlError};
-use crate::folder::{Folder, Kind, Layout, Role};
+use crate::folder::{Folder, FolderError, Kind, Layout, Role};
 use crate::testing::{Ground, NOW, enroll_asked, id};
 
 fn rng() -> StdRng {
@@ -316,7 +316,16 @@ impl Place {
     }
 
     fn open(&self) -> Folder {
-        Folder::open(&self.loaded().config.data, Kind::Sealed, Role::Node).unwrap()
+        let data = self.loaded().config.data;
+        // A child that another test is about to start holds copies of every lock of this process
+        // until it becomes its program.
+        for _ in 0..1_000_000 {
+            match Folder::open(&data, Kind::Sealed, Role::Node) {
+                Err(FolderError::Held { .. }) => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("{} is held", data.display());
     }
 
     async fn reach(&self, missing: Missing) -> Result<Reached, CliError> {
