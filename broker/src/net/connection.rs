@@ -6,7 +6,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,15 +18,16 @@ use unhidra_core::ids::DeviceId;
 use unhidra_core::message::Sealed;
 use unhidra_core::time::Timestamp;
 
+use super::hold::Hold;
 use super::mailbox::{Mailbox, Order};
 use super::wire::{Read, Wire};
 use crate::Broker;
-use crate::doors::{Accepted, Admitted, BoxFuture, BrokerEvent, Identity, Outcome};
+use crate::doors::{Accepted, Admitted, BrokerEvent, Identity, Outcome};
 use crate::metrics::{ConnectOutcome, DropCause};
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
 use crate::router::SubscriberId;
 use crate::router::message::{Filling, Queued};
-use crate::router::queue::{Pushed, Queue};
+use crate::router::queue::Queue;
 use crate::session::table::SessionKey;
 use crate::session::{Event, Request, Session, Transmit};
 
@@ -52,16 +52,6 @@ enum Client {
     Unknown,
     /// Somebody has, with a session.
     Admitted { who: Admitted, key: SessionKey, subscriber: SubscriberId, queue: Arc<Queue> },
-}
-
-/// Why nothing is read.
-enum Hold {
-    /// It is read.
-    None,
-    /// The node has no room for these.
-    Inward(Vec<BrokerEvent>),
-    /// These subscribers have no room, since then.
-    Subscribers { waiting: Vec<(Arc<Queue>, Queued)>, since: Timestamp },
 }
 
 /// Where the connection is going.
@@ -96,7 +86,7 @@ impl Connection {
             session,
             client: Client::Unknown,
             inward: Vec::new(),
-            hold: Hold::None,
+            hold: Hold::default(),
             course: Course::Serving,
         }
     }
@@ -112,26 +102,22 @@ impl Connection {
         let mut arrived = pin!(mailbox.arrived());
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut armed = None;
-        let mut room: Option<BoxFuture<'_, ()>> = None;
         loop {
             let now = broker.clock().now();
             self.take_mail();
             self.check_time(now);
             self.take_input(now).await;
             self.deliver_waiting(now);
-            self.offer();
+            self.hold.offer(&mut self.inward, &broker);
             self.wire.rest();
             if self.session.is_ended() {
                 return;
             }
-            if matches!(self.hold, Hold::None) {
-                room = None;
-            } else if room.is_none() {
-                room = self.room(&broker);
-                // It may have come while the future was made.
-                if self.retry_hold() {
-                    continue;
-                }
+            // Made anew each time round: what is held may be something else by now.
+            let mut room = self.hold.room(&broker);
+            if room.is_some() && self.hold.retry(&broker) {
+                // It came while the future was made.
+                continue;
             }
             let reads = self.may_read();
             self.session.reading(reads, now);
@@ -187,7 +173,7 @@ impl Connection {
             None => {}
         }
         if turn.room {
-            self.retry_hold();
+            self.hold.retry(&self.broker);
         }
     }
 
@@ -207,17 +193,8 @@ impl Connection {
             info!(peer = %self.peer, "closing: the client takes nothing that is written to it");
             self.lost("the peer is too slow");
         }
-        if let Hold::Subscribers { waiting, since } = &mut self.hold
-            && since.saturating_add(slow) <= now
-        {
-            let waiting = mem::take(waiting);
-            self.hold = Hold::None;
-            for (queue, _) in waiting {
-                self.broker.metrics().drop_message(DropCause::Slow);
-                if let Some(reader) = queue.reader() {
-                    reader.order(Order::Close(ReasonCode::QuotaExceeded));
-                }
-            }
+        for reader in self.hold.give_up(now, slow, &self.broker) {
+            reader.order(Order::Close(ReasonCode::QuotaExceeded));
         }
         if let Course::Draining { until } = self.course
             && (until <= now || self.session.unanswered() == 0)
@@ -241,10 +218,7 @@ impl Connection {
     fn deadline(&self) -> Option<Timestamp> {
         let slow = self.broker.limits().slow_client();
         let stalled = self.wire.stalled_since().map(|since| since.saturating_add(slow));
-        let held = match &self.hold {
-            Hold::Subscribers { since, .. } => Some(since.saturating_add(slow)),
-            Hold::None | Hold::Inward(_) => None,
-        };
+        let held = self.hold.deadline(slow);
         let drained = match self.course {
             Course::Draining { until } => Some(until),
             Course::Serving | Course::Revoked => None,
@@ -262,7 +236,7 @@ impl Connection {
     }
 
     fn may_read(&self) -> bool {
-        matches!(self.hold, Hold::None)
+        self.hold.is_empty()
             && matches!(self.course, Course::Serving)
             && self.session.wants_packet()
             && self.wire.output.len() < self.broker.limits().output_bytes_max
@@ -495,72 +469,8 @@ impl Connection {
         self.session.refuse(reason);
     }
 
-    // What has to wait.
-
     fn hold_for(&mut self, full: Vec<(Arc<Queue>, Queued)>) {
-        if full.is_empty() {
-            return;
-        }
-        match &mut self.hold {
-            Hold::Subscribers { waiting, .. } => waiting.extend(full),
-            Hold::None | Hold::Inward(_) => {
-                self.hold = Hold::Subscribers { waiting: full, since: self.broker.clock().now() };
-            }
-        }
-    }
-
-    fn offer(&mut self) {
-        match &mut self.hold {
-            Hold::Inward(held) => held.append(&mut self.inward),
-            Hold::None | Hold::Subscribers { .. } if self.inward.is_empty() => {}
-            Hold::None | Hold::Subscribers { .. } => {
-                if let Err(back) = self.broker.inlet().offer(mem::take(&mut self.inward)) {
-                    self.broker.metrics().inlet_full.inc();
-                    self.hold = Hold::Inward(back);
-                }
-            }
-        }
-    }
-
-    /// What completes when it is worth trying again.
-    fn room<'b>(&self, broker: &'b Broker) -> Option<BoxFuture<'b, ()>> {
-        match &self.hold {
-            Hold::None => None,
-            Hold::Inward(held) => held.first().map(|event| broker.inlet().room(event.device())),
-            Hold::Subscribers { waiting, .. } => waiting.first().map(|(queue, _)| {
-                let room = queue.room().clone().notified_owned();
-                Box::pin(room) as BoxFuture<'b, ()>
-            }),
-        }
-    }
-
-    /// Tries again what had to wait. Says whether it was all taken.
-    fn retry_hold(&mut self) -> bool {
-        match mem::replace(&mut self.hold, Hold::None) {
-            Hold::None => true,
-            Hold::Inward(held) => match self.broker.inlet().offer(held) {
-                Ok(()) => true,
-                Err(back) => {
-                    self.hold = Hold::Inward(back);
-                    false
-                }
-            },
-            Hold::Subscribers { waiting, since } => {
-                let mut full = Vec::new();
-                for (queue, queued) in waiting {
-                    match queue.push(queued) {
-                        Pushed::Taken => {}
-                        Pushed::Dropped => self.broker.metrics().drop_message(DropCause::Away),
-                        Pushed::Full(queued) => full.push((queue, queued)),
-                    }
-                }
-                if full.is_empty() {
-                    return true;
-                }
-                self.hold = Hold::Subscribers { waiting: full, since };
-                false
-            }
-        }
+        self.hold.keep_for_subscribers(full, self.broker.clock().now());
     }
 
     // The end.
@@ -580,11 +490,8 @@ impl Connection {
         let unsent = self.mailbox.close();
         self.take_events();
         let device = self.device();
-        let Self { broker, mailbox, session, client, mut inward, hold, course, mut wire, identity, .. } = self;
-        if let Hold::Inward(mut held) = hold {
-            held.append(&mut inward);
-            inward = held;
-        }
+        let Self { broker, mailbox, session, client, inward, hold, course, mut wire, identity, .. } = self;
+        let mut inward = hold.into_inward(inward);
         if let Client::Admitted { queue, .. } = &client {
             queue.detach();
         }

@@ -2,6 +2,7 @@
 
 mod certificate;
 pub(crate) mod connection;
+mod hold;
 pub(crate) mod live;
 pub(crate) mod mailbox;
 mod tcp;

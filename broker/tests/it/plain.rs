@@ -320,6 +320,34 @@ async fn a_subscriber_that_takes_nothing_is_closed_and_its_publishers_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscriber_that_makes_room_in_time_is_not_closed_with_one_that_does_not() {
+    for names in [["slow", "late"], ["late", "slow"]] {
+        let world = World::new();
+        let mut clients = Vec::new();
+        for name in names {
+            let mut client = world.plain(name, Version::V5).await;
+            client.subscribe("a", QoS::AtLeastOnce).await;
+            clients.push((name, client));
+        }
+        clients.sort_by_key(|(name, _)| *name);
+        let [(_, late), (_, _slow)] = &mut clients[..] else { panic!("two clients") };
+        let mut publisher = world.plain("p", Version::V5).await;
+        let (count, body) = (100, "z".repeat(10_000));
+        let sending = tokio::spawn(async move {
+            for number in 0..count {
+                publisher.publish("a", &format!("{number} {body}"), None).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        for number in 0..count {
+            let message = late.message().await;
+            assert!(message.payload.starts_with(format!("{number} ").as_bytes()), "{number}");
+        }
+        sending.await.expect("sent");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn keep_alive_ends_a_silent_client_and_0_never_does() {
     let world = World::new();
     let mut silent = world.client(Identity::Anonymous, Version::V5);
