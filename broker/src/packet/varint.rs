@@ -4,10 +4,6 @@ use bytes::{BufMut, BytesMut};
 
 use super::error::DecodeError;
 
-/// The largest value four bytes hold.
-#[cfg(test)]
-const MAX: u32 = 268_435_455;
-
 /// The value at the front and the bytes it takes, or `None` where it is not whole yet.
 ///
 /// # Errors
@@ -50,6 +46,9 @@ pub(super) fn write(value: u32, out: &mut BytesMut) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The largest value four bytes hold.
+    const MAX: u32 = 268_435_455;
 
     #[test]
     fn the_table_of_section_1_5_5() {
