@@ -239,7 +239,7 @@ async fn enroll_writes_what_a_device_needs_and_keeps_its_secrets_to_itself() {
     // The keys belong to what the registry has.
     let enrolled = control.device(id("pump-7")).await.unwrap();
     let seed = crate::keys::load(&out.join("identity.key")).unwrap();
-    let identity = unhidra_device_sdk::IdentitySecret::from_seed(seed.as_bytes());
+    let identity = unhidra_bridge::IdentitySecret::from_seed(seed.as_bytes());
     assert_eq!(enrolled.identity_key.0, *identity.public().as_bytes());
     let key = unhidra_certs::KeyPair::from_pem(read("key.pem").as_bytes()).unwrap();
     let certificate = unhidra_certs::Certificate::parse_pem(read("cert.pem").as_bytes()).unwrap().remove(0);
@@ -282,7 +282,7 @@ async fn enroll_overwrites_nothing_and_leaves_nothing_half_done() {
 #[test]
 fn a_seed_is_never_printed() {
     let enroll = Enroll { device: id("a"), out: "d".into(), tags: Vec::new(), replace: false };
-    let identity = unhidra_device_sdk::IdentitySecret::from_seed(&[0xab; 32]);
+    let identity = unhidra_bridge::IdentitySecret::from_seed(&[0xab; 32]);
     assert!(!format!("{enroll:?} {identity:?}").contains("abab"));
 }
 
