@@ -11,5 +11,6 @@ pub mod client;
 pub mod clock;
 pub mod device;
 pub mod door;
+pub mod process;
 pub mod seed;
 pub mod world;

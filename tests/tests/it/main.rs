@@ -1,6 +1,7 @@
 //! The scenarios that cross crates, one test binary.
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
 
+mod binary;
 mod crash;
 mod downlink;
 mod reconnect;
