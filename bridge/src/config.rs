@@ -17,8 +17,6 @@ pub struct Config {
     pub commands_open_max: usize,
     /// The largest body of a command in bytes, at most 60 000.
     pub command_body_max: usize,
-    /// How long a command lives where the client names no expiry, in s.
-    pub command_expiry_s: u64,
     /// How often the node makes a new signed prekey, in s; a week in e2ee/PROTOCOL.md section 9.
     pub signed_prekey_rotation_s: u64,
 }

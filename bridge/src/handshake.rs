@@ -182,7 +182,8 @@ impl Peer {
                     RespondError::Suite { .. } | RespondError::Identity | RespondError::Prekeys { .. } => {
                         common.stats.refused_handshakes += 1;
                     }
-                    RespondError::HostileKey | RespondError::Open(_) => {
+                    RespondError::HostileKey => common.stats.forged += 1,
+                    RespondError::Open(_) => {
                         common.stats.forged += 1;
                         // An honest device can come here too: its bundle was made before the node
                         // lost or changed what it names. Once an hour it is told.

@@ -116,7 +116,7 @@ impl App {
         let layout = Layout::new(shards_wanted, store.partitions());
         let bounds = CommandBounds {
             body_max: config.bridge.command_body_max,
-            expires_after: Duration::from_secs(config.bridge.command_expiry_s),
+            expires_after: Duration::from_secs(config.gateway.command_expires_s),
         };
         let ids = Mutex::new(StdRng::from_rng(&mut rng));
         let new_id = move || CommandId::new(ids.lock().unwrap_or_else(PoisonError::into_inner).random());
@@ -137,7 +137,7 @@ impl App {
             clock: clock.clone(),
             cursor_key,
         };
-        let gateway_room = Gateway::new(config.gateway.clone(), gateway_doors, metrics.sub_registry_with_prefix(""));
+        let gateway_room = Gateway::new(config.gateway.clone(), gateway_doors, &mut metrics);
         let broker_doors = unhidra_broker::Doors {
             inlet: pump.clone(),
             admission: registry.clone(),

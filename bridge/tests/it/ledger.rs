@@ -59,7 +59,6 @@ pub(crate) fn config() -> Config {
         parked_max: 10,
         commands_open_max: 2,
         command_body_max: 1000,
-        command_expiry_s: 60,
         signed_prekey_rotation_s: 604_800,
     }
 }

@@ -259,16 +259,18 @@ fn welcome(started: &Started, layout: &Layout) -> String {
     let data = layout.root().display();
     let device = started.devices.first().map_or("sensor-01", String::as_str);
     let off = "off".to_owned();
+    // As it was called: after `cargo run` the binary is in no search path.
+    let unhidra = std::env::args().next().unwrap_or_else(|| "unhidra".to_owned());
     format!(
         "{} devices publish encrypted readings; only the bridge of this node opens them.\n\n\
          \x20 console   {}\n\
-         \x20           (the token in it works once; `unhidra console --data {data}` makes another)\n\
+         \x20           (the token in it works once; `{unhidra} console --data {data}` makes another)\n\
          \x20 MQTT      {}  (TLS, client certificates in {data}/devices)\n\
          \x20 health    {}\n\n\
          Try in another terminal:\n\
-         \x20 unhidra watch --data {data}\n\
-         \x20 unhidra send {device} identify --data {data}\n\
-         \x20 unhidra device list --data {data}\n\n\
+         \x20 {unhidra} watch --data {data}\n\
+         \x20 {unhidra} send {device} identify --data {data}\n\
+         \x20 {unhidra} device list --data {data}\n\n\
          This is a demonstration: what it stores is not encrypted. Ctrl-C ends it.",
         started.devices.len(),
         started.console.as_ref().unwrap_or(&off),

@@ -180,7 +180,7 @@ pub(crate) fn limits(config: &Config) -> CommandLimits {
     CommandLimits {
         open_max: config.bridge.commands_open_max,
         body_max: config.bridge.command_body_max,
-        expiry: Duration::from_secs(config.bridge.command_expiry_s),
+        expiry: Duration::from_secs(config.gateway.command_expires_s),
     }
 }
 

@@ -55,6 +55,7 @@ impl Node {
     /// [`CliError`] names what stands in the way. Then nothing listens.
     pub async fn start(loaded: Loaded, folder: Folder, mut rng: StdRng) -> Result<Self, CliError> {
         let config = loaded.config.clone();
+        raise_open_files();
         let clock = Arc::new(SystemClock::start());
         let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now())?;
         let layout = folder.layout().clone();
@@ -173,6 +174,18 @@ impl Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Lets the process hold as many files as it may: a connection is one, and the usual bound of 1 024
+/// is far below what the configuration takes. Where the system refuses, the usual bound stays.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, ?current, "the bound on open files could not be raised");
     }
 }
 
