@@ -57,6 +57,7 @@ fn config() -> Config {
         journal_bytes: 64 << 20,
         compaction_threads: 1,
         open_files: 256,
+        known_devices: 131_072,
     }
 }
 

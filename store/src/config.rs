@@ -27,6 +27,9 @@ pub struct Config {
     pub commit_bytes: usize,
     /// How many reads run at once, each on a thread of its own; more of them wait.
     pub reads: usize,
+    /// How many devices a partition's writer remembers, at about 200 bytes each. Beyond, it forgets all,
+    /// and a device costs three short reads once more.
+    pub known_devices: usize,
     /// How many bytes of blocks are kept in memory, for all partitions.
     pub cache_bytes: u64,
     /// How large a table grows in memory before it is written out, at least 65 536. Each of a
@@ -66,6 +69,7 @@ impl Config {
             ("commit_records", self.commit_records as u64, 1),
             ("commit_bytes", self.commit_bytes as u64, 1),
             ("reads", self.reads as u64, 1),
+            ("known_devices", self.known_devices as u64, 1),
             ("memtable_bytes", self.memtable_bytes, 64 * 1024),
             ("journal_bytes", self.journal_bytes, 64 * 1024 * 1024),
             ("compaction_threads", self.compaction_threads as u64, 1),
@@ -106,6 +110,8 @@ pub(crate) mod tests {
             commit_records: 4096,
             commit_bytes: 1 << 20,
             reads: 4,
+            // Few, so that the contract meets a writer that has forgotten.
+            known_devices: 2,
             cache_bytes: 4 << 20,
             memtable_bytes: 1 << 20,
             journal_bytes: 64 << 20,

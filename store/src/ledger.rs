@@ -20,15 +20,7 @@ use crate::{Assigned, Batch, CommitError, Committed, Done, Op, ReadError, query}
 
 use self::draft::{Draft, Stop};
 
-mod draft;
-
-#[cfg(test)]
-pub(crate) use self::draft::CHAIN_LEN_MAX;
-
-/// How many devices the writer remembers. Beyond it forgets all and reads again what it needs:
-/// about 25 MB, and a device costs three short reads. Few in tests, so that the contract meets a
-/// writer that has forgotten.
-const KNOWN_MAX: usize = if cfg!(test) { 2 } else { 128 * 1024 };
+pub(crate) mod draft;
 
 /// The writes of a group, the last of each key.
 pub(crate) type Writes = BTreeMap<(Table, Vec<u8>), Option<Bytes>>;
@@ -40,6 +32,8 @@ pub(crate) struct Ledger {
     fence: Fence,
     head: Head,
     known: HashMap<DeviceId, Known>,
+    /// How many of them; beyond, all are forgotten and read again as they come.
+    known_max: usize,
 }
 
 /// Where the partition's counters stand.
@@ -79,17 +73,18 @@ struct Outcome {
 }
 
 impl Ledger {
-    /// Reads where the partition stands.
+    /// Reads where the partition stands; remembers `known_max` devices.
     pub(crate) fn load(
         rows: &dyn Rows,
         partition: Partition,
         partitions: u16,
         fence: Fence,
+        known_max: usize,
     ) -> Result<Self, ReadError> {
         let number = rows.last_key(Table::Numbers, &[])?.and_then(|key| table::tail::<4>(&key));
         let number = number.map(|bytes| DeviceNumber::new(u32::from_be_bytes(bytes)));
         let head = Head { offset: query::log_end(rows)?, number };
-        Ok(Self { partition, partitions, fence, head, known: HashMap::new() })
+        Ok(Self { partition, partitions, fence, head, known: HashMap::new(), known_max })
     }
 
     /// The partition's newest row.
@@ -144,7 +139,7 @@ impl Ledger {
 
     /// Takes over what a durable plan moved, and gives its answers, in the order of the batches.
     pub(crate) fn settle(&mut self, plan: Plan, source: &DurableSource) -> Answers {
-        if self.known.len().saturating_add(plan.known.len()) > KNOWN_MAX {
+        if self.known.len().saturating_add(plan.known.len()) > self.known_max {
             self.known.clear();
         }
         self.known.extend(plan.known);

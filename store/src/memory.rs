@@ -47,17 +47,20 @@ pub struct Options {
     pub queue_records: usize,
     /// How many bytes may wait for a writer.
     pub queue_bytes: usize,
+    /// How many devices a writer remembers.
+    pub known_devices: usize,
     /// How long a commit takes, by the runtime's clock. While it does the next group gathers.
     pub commit_time: Duration,
 }
 
 impl Options {
-    /// One partition, a queue of 4 096 records or 4 MiB, and commits that take no time.
+    /// One partition, a queue of 4 096 records or 4 MiB, 1 024 devices remembered, and commits that take no time.
     pub const SMALL: Self = Self {
         partitions: 1,
         epoch: Epoch::new(1),
         queue_records: 4096,
         queue_bytes: 4 << 20,
+        known_devices: 1024,
         commit_time: Duration::ZERO,
     };
 
@@ -258,7 +261,8 @@ impl Life {
         let disk = lock(&self.disk);
         let partitions = (0..self.options.partitions).map(Partition::new).zip(&disk.partitions);
         let load = |(partition, tables): (Partition, &Tables)| {
-            let ledger = Ledger::load(tables, partition, self.options.partitions, self.fence);
+            let Options { partitions, known_devices, .. } = self.options;
+            let ledger = Ledger::load(tables, partition, partitions, self.fence, known_devices);
             let ledger = ledger.unwrap_or_else(|e| panic!("memory does not fail: {e}"));
             self.committed[usize::from(partition.get())].send_replace(ledger.newest());
             ledger

@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_full_chain_record_has_80_bytes() {
-        let longest = crate::record::encode_session(Default::default(), &[0; crate::ledger::CHAIN_LEN_MAX]);
+        let longest = crate::record::encode_session(Default::default(), &[0; crate::ledger::draft::CHAIN_LEN_MAX]);
         assert_eq!(sealing(1).seal(Table::Sessions, &[0; 5], &longest).unwrap().len(), 80);
         let usual = crate::record::encode_session(Default::default(), &[0; 41]);
         assert_eq!(sealing(1).seal(Table::Sessions, &[0; 5], &usual).unwrap().len(), 73);

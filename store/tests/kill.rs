@@ -36,6 +36,7 @@ fn config() -> Config {
         journal_bytes: 64 << 20,
         compaction_threads: 1,
         open_files: 64,
+        known_devices: 131_072,
     }
 }
 

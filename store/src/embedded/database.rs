@@ -149,17 +149,6 @@ impl View<'_> {
     }
 }
 
-#[cfg(test)]
-impl View<'_> {
-    pub(super) fn raw(&self, table: Table, key: &[u8]) -> Vec<u8> {
-        self.snapshot.get(self.database.table(table), key).unwrap().unwrap().to_vec()
-    }
-
-    pub(super) fn put_raw(&self, table: Table, key: &[u8], record: &[u8]) {
-        self.database.table(table).insert(key, record).unwrap();
-    }
-}
-
 impl Rows for View<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         let record = self.snapshot.get(self.database.table(table), key).map_err(engine)?;
@@ -193,4 +182,20 @@ impl Rows for View<'_> {
 
 fn engine(cause: fjall::Error) -> ReadError {
     ReadError::Engine(cause.to_string())
+}
+
+/// Records as they lie, for tests of what is damaged.
+#[cfg(test)]
+mod raw {
+    use super::{Readable, Table, View};
+
+    impl View<'_> {
+        pub(in crate::embedded) fn raw(&self, table: Table, key: &[u8]) -> Vec<u8> {
+            self.snapshot.get(self.database.table(table), key).unwrap().unwrap().to_vec()
+        }
+
+        pub(in crate::embedded) fn put_raw(&self, table: Table, key: &[u8], record: &[u8]) {
+            self.database.table(table).insert(key, record).unwrap();
+        }
+    }
 }

@@ -42,24 +42,3 @@ impl Embedded {
         Ok(true)
     }
 }
-
-#[cfg(test)]
-impl super::Shared {
-    /// A row as it lies.
-    pub(super) fn raw_row(&self, device: &DeviceId, offset: Offset) -> Vec<u8> {
-        let number = self.read(|view| query::number(view, device)).unwrap().unwrap();
-        self.read(|view| Ok(view.raw(Table::Readings, &table::reading(number, offset)))).unwrap()
-    }
-
-    /// Flips a bit of a row.
-    pub(super) fn damage_row(&self, device: &DeviceId, offset: Offset) {
-        let number = self.read(|view| query::number(view, device)).unwrap().unwrap();
-        let mut record = self.raw_row(device, offset);
-        record[20] ^= 1;
-        self.read(|view| {
-            view.put_raw(Table::Readings, &table::reading(number, offset), &record);
-            Ok(())
-        })
-        .unwrap();
-    }
-}

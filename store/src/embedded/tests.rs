@@ -10,10 +10,31 @@ use super::*;
 use crate::config::tests::config;
 use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
 use crate::sealed::DataKey;
+use crate::table::{self, Table};
 use crate::{CommitError, Fault, Lane, Op, Slot};
 
 fn key(byte: u8) -> Keys {
     Keys::Data(DataKey::new(NonZeroU16::MIN, Zeroizing::new([byte; 32])))
+}
+
+impl Shared {
+    /// A row as it lies.
+    fn raw_row(&self, device: &DeviceId, offset: Offset) -> Vec<u8> {
+        let number = self.read(|view| query::number(view, device)).unwrap().unwrap();
+        self.read(|view| Ok(view.raw(Table::Readings, &table::reading(number, offset)))).unwrap()
+    }
+
+    /// Flips a bit of a row.
+    fn damage_row(&self, device: &DeviceId, offset: Offset) {
+        let number = self.read(|view| query::number(view, device)).unwrap().unwrap();
+        let mut record = self.raw_row(device, offset);
+        record[20] ^= 1;
+        self.read(|view| {
+            view.put_raw(Table::Readings, &table::reading(number, offset), &record);
+            Ok(())
+        })
+        .unwrap();
+    }
 }
 
 /// A folder of its own, gone with the test.

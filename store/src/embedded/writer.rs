@@ -122,7 +122,7 @@ impl Shared {
     }
 
     pub(super) fn ledger(&self) -> Result<Ledger, ReadError> {
-        self.read(|view| Ledger::load(view, self.partition, self.partitions, self.fence))
+        self.read(|view| Ledger::load(view, self.partition, self.partitions, self.fence, self.config.known_devices))
     }
 
     /// The next group, once one waits; `None` when the queue is closed and empty.

@@ -10,7 +10,8 @@ struct Place {
 
 impl Bench for Place {
     fn open(&mut self, partitions: u16) -> BoxFuture<'_, Arc<dyn Store>> {
-        let options = Options { partitions, commit_time: self.commit_time, ..Options::SMALL };
+        // Few, so that the contract meets a writer that has forgotten.
+        let options = Options { partitions, commit_time: self.commit_time, known_devices: 2, ..Options::SMALL };
         let memory = Arc::new(match &self.last {
             Some(last) => last.reopen(),
             None => Memory::new(options),
