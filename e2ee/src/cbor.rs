@@ -218,6 +218,8 @@ pub(crate) fn put_map(out: &mut Writer<'_>, entries: u64) {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use std::vec::Vec;
 

@@ -66,6 +66,8 @@ pub(crate) fn chain_step_over(chain: &ChainKey) -> ChainKey {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     fn bytes(text: &str) -> std::vec::Vec<u8> {

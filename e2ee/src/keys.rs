@@ -94,6 +94,8 @@ pub(crate) fn contributory(shared: SharedSecret) -> Option<SharedSecret> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     fn bytes(text: &str) -> [u8; 32] {

@@ -13,9 +13,6 @@
 // What a peer sends must not be able to stop a device: no index, no sum that can overflow.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic))]
 
-#[cfg(test)]
-extern crate std;
-
 pub mod delta;
 pub mod envelope;
 pub mod error;

@@ -183,6 +183,8 @@ fn seconds(time: UnixTime) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use std::vec::Vec;
 
