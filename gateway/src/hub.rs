@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use unhidra_core::ids::{CommandId, DeviceId, Offset, Partition};
 use unhidra_core::message::{Command, Reading};
 
@@ -40,8 +41,8 @@ impl Mailbox {
     }
 
     /// Completes when something may wait.
-    pub(crate) async fn rung(&self) {
-        self.bell.notified().await;
+    pub(crate) fn rung(&self) -> Notified<'_> {
+        self.bell.notified()
     }
 }
 
