@@ -160,9 +160,24 @@ impl Place {
 
 /// The binary beside this test: `target/PROFILE/deps/it-HASH` and `target/PROFILE/unhidra`.
 fn binary() -> PathBuf {
+    profile().join("unhidra")
+}
+
+/// A folder for what a person is to look at after the test: `target/NAME`.
+///
+/// # Panics
+///
+/// Where it cannot be made.
+#[must_use]
+pub fn kept(name: &str) -> PathBuf {
+    let folder = profile().with_file_name(name);
+    std::fs::create_dir_all(&folder).expect("the target folder is writable");
+    folder
+}
+
+fn profile() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it is");
-    let profile = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
-    profile.join("unhidra")
+    test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps").to_owned()
 }
 
 /// A node that serves.

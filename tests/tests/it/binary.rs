@@ -1,5 +1,12 @@
 //! The binary, with real clients: `target/PROFILE/unhidra` as people start it.
 
+mod bad_input;
+mod browser;
+mod demo;
 mod ledger;
 mod mosquitto;
+mod peer;
+mod records;
+mod refusals;
+mod reload;
 mod restart;

@@ -1,0 +1,42 @@
+//! SIGHUP: configuration and certificates are read again.
+
+use rustix::process::Signal;
+use unhidra_tests::process::{FREE_PORTS, Place};
+
+use super::peer::{dial, enter};
+
+#[tokio::test]
+async fn after_sighup_another_certificate_is_served_and_a_broken_configuration_changes_nothing() {
+    let place = Place::new();
+    place.write("node.toml", "[pki]\nnames = [\"localhost\", \"127.0.0.1\"]\n");
+    let node = place.node(&format!("run --config node.toml {FREE_PORTS}")).await;
+    let folder = place.enroll("pump-7").await;
+    let before = dial(&folder, node.mqtt, "edge.example").await.map(|_| ()).expect_err("the node is not called that");
+    assert!(before.to_string().contains("certificate"), "{before}");
+    // Whoever is in stays in.
+    let mut present = dial(&folder, node.mqtt, "localhost").await.expect("a handshake");
+    assert_eq!(enter(&mut present).await, 0);
+
+    place.write("node.toml", "[pki]\nnames = [\"edge.example\"]\n");
+    node.process.signal(Signal::HUP);
+    node.process.logs("configuration and certificates are read again").await;
+    let mut renamed = dial(&folder, node.mqtt, "edge.example").await.expect("the new certificate is served");
+    assert_eq!(enter(&mut renamed).await, 0);
+    assert!(dial(&folder, node.mqtt, "localhost").await.is_err(), "the old certificate is served still");
+
+    let broken = [
+        ("[pki]\nnames = [\"other.example\"", "node.toml is no TOML"),
+        ("[pki]\nnames = [\"other.example\"]\ncolour = 1\n", "there is no key pki.colour"),
+        ("[pki]\nnames = [\"other.example\"]\ncertificate = \"missing.pem\"\n", "pki."),
+    ];
+    for (count, (broken, said)) in broken.into_iter().enumerate() {
+        place.write("node.toml", broken);
+        node.process.signal(Signal::HUP);
+        let line = node.process.logs_again("not reloaded; the node goes on as it was", count + 1).await;
+        assert!(line.contains(said), "{line}");
+        let mut same = dial(&folder, node.mqtt, "edge.example").await.expect("the certificate of before is served");
+        assert_eq!(enter(&mut same).await, 0);
+        assert!(dial(&folder, node.mqtt, "other.example").await.is_err(), "{broken}");
+    }
+    node.stop().await;
+}
