@@ -70,7 +70,10 @@ impl Layout {
             .as_bytes()
             .iter()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-        let within = usize::try_from((hash >> 32) % self.per_partition as u64).unwrap_or_default();
+        // Names that count up differ in their last bytes alone, which FNV leaves in its low bits: the
+        // product spreads them over the high ones.
+        let spread = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let within = usize::try_from(spread % self.per_partition as u64).unwrap_or_default();
         usize::from(partition.get()) * self.per_partition + within
     }
 
