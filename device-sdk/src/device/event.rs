@@ -37,7 +37,7 @@ pub enum Event<'a> {
         /// Why.
         reason: ReasonCode,
     },
-    /// A command to act on, once. Answer it with [`Device::answer`].
+    /// A command to act on, once. Answer it with [`Device::answer`](super::Device::answer).
     Command {
         /// What to answer with.
         ticket: CommandTicket,
