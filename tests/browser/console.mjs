@@ -66,6 +66,7 @@ async function visit() {
   await command(page, "dance", "twice", "unknown");
 
   await page.waitForFunction((enough) => [...document.querySelectorAll("[data-testid=reading]")].some(({ dataset }) => Number(dataset.n) >= enough), ENOUGH);
+  await page.locator("[data-window='60']").click();
   await picture(page, "console-light");
   await page.emulateMedia({ colorScheme: "dark" });
   await page.locator("html[data-theme=dark]").waitFor();

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod browser;
+mod commands;
 mod demo;
 mod ledger;
 mod mosquitto;
@@ -10,3 +11,4 @@ mod records;
 mod refusals;
 mod reload;
 mod restart;
+mod watch;

@@ -147,7 +147,6 @@ async fn a_revoked_device_is_out_within_a_second_and_stays_out() {
     let back = subscribe(&place, &node, "pump-7", &commands("pump-7")).await;
     assert!(back.out.contains("CONNACK (135)") && !back.out.contains("SUBACK"), "{back}");
     // Nobody else has noticed.
-    assert!(other.pid().is_some(), "{other}");
     let shown = place.done("device show pump-8 --json --data node").await;
     assert!(shown.contains("\"online\":true"), "{shown}");
     node.stop().await;
