@@ -32,7 +32,11 @@ impl SubAck {
         };
         let mut reasons = Vec::new();
         while !reader.is_empty() {
-            reasons.push(ReasonCode::from_byte(reader.u8()?)?);
+            let reason = ReasonCode::from_byte(reader.u8()?)?;
+            if version == Version::V3_1_1 && !is_v3(reason) {
+                return Err(DecodeError::UnknownReason { found: reason.as_byte() });
+            }
+            reasons.push(reason);
         }
         Ok(Self { packet_id, properties, reasons })
     }
@@ -49,4 +53,10 @@ impl SubAck {
             });
         }
     }
+}
+
+/// The return codes there are [MQTT-3.9.3-2 (3.1.1)].
+const fn is_v3(reason: ReasonCode) -> bool {
+    use ReasonCode::{GrantedQos1, GrantedQos2, Success, UnspecifiedError};
+    matches!(reason, Success | GrantedQos1 | GrantedQos2 | UnspecifiedError)
 }

@@ -110,6 +110,7 @@ fn what_breaks_a_rule_is_named() {
         (frame(0xF0, b""), V3_1_1, E::AuthInV3),
         (frame(0x20, b"\x02\x00"), V3_1_1, E::ConnAckFlags { found: 2 }),
         (frame(0x20, b"\x00\x06"), V3_1_1, E::UnknownReason { found: 6 }),
+        (frame(0x90, b"\x00\x01\x87"), V3_1_1, E::UnknownReason { found: 0x87 }),
     ];
     for (bytes, version, error) in table {
         assert_eq!(decode(&bytes, version), Err(error), "{bytes:02x?} in {version:?}");
@@ -310,8 +311,9 @@ fn sub_ack(version: Version) -> BoxedStrategy<Packet> {
                 (true, Version::V3_1_1) => Packet::UnsubAck(UnsubAck { packet_id, properties, reasons: vec![] }),
                 (false, Version::V5) => Packet::SubAck(SubAck { packet_id, properties, reasons }),
                 (false, Version::V3_1_1) => {
-                    let failed = |r: ReasonCode| if r.is_error() { ReasonCode::UnspecifiedError } else { r };
-                    let reasons = reasons.into_iter().map(failed).collect();
+                    use ReasonCode::{GrantedQos1, GrantedQos2, Success, UnspecifiedError};
+                    let codes = [Success, GrantedQos1, GrantedQos2, UnspecifiedError];
+                    let reasons = reasons.into_iter().map(|reason| codes[usize::from(reason.as_byte() % 4)]).collect();
                     Packet::SubAck(SubAck { packet_id, properties, reasons })
                 }
             }
