@@ -121,6 +121,17 @@ pub enum Identity {
     Anonymous,
 }
 
+impl Identity {
+    /// The device its certificate names.
+    #[must_use]
+    pub const fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Device(certificate) => Some(&certificate.device),
+            Self::Anonymous => None,
+        }
+    }
+}
+
 /// A byte stream of a peer.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}

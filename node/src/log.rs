@@ -87,7 +87,9 @@ fn parse(level: &str) -> Result<EnvFilter, LogError> {
 fn directives(level: &str) -> String {
     let directive = |part: &str| match part {
         "off" | "error" => part.to_owned(),
-        part if LEVELS.contains(&part) => format!("warn,unhidra={part}"),
+        // rustls warns of what any peer can send, a name that is an address for instance: from outside
+        // the log could be filled.
+        part if LEVELS.contains(&part) => format!("warn,rustls=error,unhidra={part}"),
         part => part.to_owned(),
     };
     level.split(',').map(directive).collect::<Vec<_>>().join(",")
@@ -100,10 +102,10 @@ mod tests {
     #[test]
     fn a_level_is_that_of_our_own_rooms() {
         for (level, filter) in [
-            ("info", "warn,unhidra=info"),
+            ("info", "warn,rustls=error,unhidra=info"),
             ("off", "off"),
             ("error", "error"),
-            ("info,unhidra_broker=debug,fjall=info", "warn,unhidra=info,unhidra_broker=debug,fjall=info"),
+            ("info,unhidra_broker=debug,fjall=info", "warn,rustls=error,unhidra=info,unhidra_broker=debug,fjall=info"),
         ] {
             assert_eq!(directives(level), filter);
         }

@@ -423,7 +423,7 @@ impl Connection {
         let admitted = match self.broker.admission().admit(&self.identity) {
             Ok(admitted) => admitted,
             Err(denied) => {
-                warn!(peer = %self.peer, identity = ?self.identity, ?denied, "client refused");
+                warn!(peer = %self.peer, device = self.identity.device().map(tracing::field::display), ?denied, "client refused");
                 return self.refuse(ReasonCode::NotAuthorized);
             }
         };

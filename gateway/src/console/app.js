@@ -21,7 +21,7 @@ const $ = (id) => document.getElementById(id);
 const devices = new Map();
 const commands = new Map();
 let selected = new URLSearchParams(location.search).get("device");
-let windowMs = 300000;
+let windowMs = 60000;
 let welcome = null;
 let behind = new Set();
 let heardAt = 0;

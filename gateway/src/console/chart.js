@@ -12,7 +12,7 @@ const TOP = 8;
 export class Chart {
   #canvas;
   #series = [];
-  #windowMs = 300000;
+  #windowMs = 60000;
   #now = Date.now;
   #pointer = null;
   #colours = {};
