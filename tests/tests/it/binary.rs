@@ -11,4 +11,5 @@ mod records;
 mod refusals;
 mod reload;
 mod restart;
+mod rumqttc;
 mod watch;
