@@ -5,6 +5,7 @@ mod browser;
 mod commands;
 mod demo;
 mod ledger;
+mod minimq;
 mod mosquitto;
 mod peer;
 mod records;
