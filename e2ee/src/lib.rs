@@ -16,6 +16,7 @@
 pub mod delta;
 pub mod envelope;
 pub mod error;
+pub mod fingerprint;
 pub mod handshake;
 pub mod identity;
 pub mod lease;

@@ -5,6 +5,7 @@ mod pair;
 
 mod bounds;
 mod envelopes;
+mod fingerprints;
 mod handshakes;
 mod leases;
 mod oracle;
