@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::reset::ResetReason;
+use crate::role::LONG_TRY_MAX;
 
 /// Why a message did not open. The session is as it was.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -88,6 +89,14 @@ impl OpenError {
             | Self::BadTag { .. }
             | Self::OutTooSmall { .. } => None,
         }
+    }
+
+    /// Whether [`Sessions::open_by_long_try`](crate::sessions::Sessions::open_by_long_try) may open
+    /// it: it is beyond the jump, and not beyond the long try. Once in 10 minutes a device is the
+    /// caller's to keep.
+    #[must_use]
+    pub const fn is_within_long_try(self) -> bool {
+        matches!(self, Self::TooFar { jump, chain: ChainKind::Known, .. } if jump <= LONG_TRY_MAX)
     }
 
     /// Whether the failure cost a DH step: 10 a minute a device, then such messages are dropped

@@ -146,11 +146,13 @@ impl<R: Role> Ratchet<R> {
         }
     }
 
-    /// Opens a message into the front of `out`.
+    /// Opens a message into the front of `out`. On the present chain N may jump by `jump_max`, on a
+    /// new one never by more than the role's bound.
     pub(crate) fn open(
         &mut self,
         message: &Message<'_>,
         out: &mut [u8],
+        jump_max: u32,
         now: UnixTime,
         rng: &mut impl CryptoRng,
     ) -> Result<Change, OpenError> {
@@ -159,7 +161,7 @@ impl<R: Role> Ratchet<R> {
         let out = out.get_mut(..needed).ok_or(OpenError::OutTooSmall { needed, found })?;
         let change = match self.place(message, now) {
             Place::Kept(key, at) => self.open_kept(&key, at, message, out)?,
-            Place::Ahead => self.open_ahead(message, out, now)?,
+            Place::Ahead => self.open_ahead(message, out, jump_max, now)?,
             Place::Passed(error) => return Err(error),
             Place::Unknown => self.open_new(message, out, now, rng)?,
         };
@@ -188,20 +190,31 @@ impl<R: Role> Ratchet<R> {
         Ok(Change::More)
     }
 
-    fn open_ahead(&mut self, message: &Message<'_>, out: &mut [u8], now: UnixTime) -> Result<Change, OpenError> {
+    fn open_ahead(
+        &mut self,
+        message: &Message<'_>,
+        out: &mut [u8],
+        jump_max: u32,
+        now: UnixTime,
+    ) -> Result<Change, OpenError> {
         let number = message.number();
         let Some(chain) = self.receiving.as_ref() else { return Err(OpenError::TooOld { number }) };
         let jump = number.saturating_sub(chain.next);
-        let too_far = OpenError::TooFar { number, jump, max: R::JUMP_MAX, chain: ChainKind::Known };
-        if jump > R::JUMP_MAX {
+        let too_far = OpenError::TooFar { number, jump, max: jump_max, chain: ChainKind::Known };
+        if jump > jump_max {
             return Err(too_far);
         }
-        let (key, after) = chain.reach(number).ok_or(too_far)?;
+        // A long way is gone once: from where the keys that will be kept begin, not from the chain's
+        // next message, they are derived again.
+        let kept = kept_max::<R>();
+        let near = (jump > kept).then(|| chain.over(number.saturating_sub(kept)));
+        let near = near.as_ref().unwrap_or(chain);
+        let (key, after) = near.reach(number).ok_or(too_far)?;
         if !self.decrypt(&key, message, out) {
             return Err(OpenError::BadTag { number });
         }
         if jump > 0 {
-            keep_until::<R>(&mut self.skipped, &key_id(&self.peer), chain, number, now);
+            keep_until::<R>(&mut self.skipped, &key_id(&self.peer), near, number, now);
         }
         self.receiving = Some(after);
         Ok(if jump > 0 { Change::More } else { Change::Next })
@@ -314,11 +327,15 @@ fn sending_step(root: &RootKey, peer: &PublicBytes, rng: &mut impl CryptoRng) ->
     Some(SendingStep { root, own, chain: Chain::new(first) })
 }
 
+/// How many skipped keys are kept, as a number of messages.
+fn kept_max<R: Role>() -> u32 {
+    u32::try_from(R::SKIPPED_MAX).unwrap_or(u32::MAX)
+}
+
 /// Keeps the keys of the messages from the chain's next one up to `end`, the newest if there are
 /// more than are kept in all.
 fn keep_until<R: Role>(skipped: &mut Kept<R::Skipped>, id: &KeyId, chain: &Chain, end: u32, now: UnixTime) {
-    let kept = u32::try_from(R::SKIPPED_MAX).unwrap_or(u32::MAX);
-    let mut at = chain.over(end.saturating_sub(kept));
+    let mut at = chain.over(end.saturating_sub(kept_max::<R>()));
     while at.next < end {
         let number = at.next;
         let Some((key, after)) = at.reach(number) else { return };

@@ -22,6 +22,20 @@ pub const STEP_AFTER_MESSAGES: u32 = 128;
 /// ... or is as old.
 pub const STEP_AFTER: Duration = Duration::from_secs(10 * 60);
 
+/// How far the node tries N on a known chain beyond its jump...
+pub const LONG_TRY_MAX: u32 = 65_536;
+/// ... and no oftener than this, a device.
+pub const LONG_TRY_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// The node sends `alive` when the device's chain is as old...
+pub const ALIVE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// ... or has as many messages...
+pub const ALIVE_AFTER_MESSAGES: u32 = 10_000;
+/// ... and no oftener than this...
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// ... and not to a device that has left as many messages unanswered: half of what may be, so that
+/// a command finds room whenever it comes.
+pub const ALIVE_UNANSWERED_MAX: u32 = 32;
+
 /// One side of a session. Implemented here alone: a bound is never the caller's choice.
 pub trait Role: sealed::Sealed + Sized {
     /// Its byte in a state record.

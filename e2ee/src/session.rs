@@ -15,7 +15,10 @@ use crate::lease::{Lease, PendingLease};
 use crate::ratchet::{Change, Ratchet};
 use crate::recent::MessageTag;
 use crate::record::{RECEIVE_RECORD, SEND_RECORD};
-use crate::role::{CommitsFirst, DeviceRole, HeadSlot, Role, STEP_AFTER, STEP_AFTER_MESSAGES};
+use crate::role::{
+    ALIVE_AFTER, ALIVE_AFTER_MESSAGES, ALIVE_UNANSWERED_MAX, CommitsFirst, DeviceRole, HeadSlot, Role, STEP_AFTER,
+    STEP_AFTER_MESSAGES,
+};
 use crate::suite::Suite;
 
 /// One side of a session.
@@ -153,7 +156,19 @@ impl<R: Role> Session<R> {
         now: UnixTime,
         rng: &mut impl CryptoRng,
     ) -> Result<(Opened<'o>, StateDelta), OpenError> {
-        let change = self.ratchet.open(message, out, now, rng)?;
+        self.open_within(message, out, R::JUMP_MAX, now, rng)
+    }
+
+    /// Opens a message whose number jumps by at most `jump_max` on the present chain.
+    pub(crate) fn open_within<'o>(
+        &mut self,
+        message: &Message<'_>,
+        out: &'o mut [u8],
+        jump_max: u32,
+        now: UnixTime,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Opened<'o>, StateDelta), OpenError> {
+        let change = self.ratchet.open(message, out, jump_max, now, rng)?;
         if change == Change::Step && R::STEPS_AT_ONCE {
             self.chain_since = now;
         }
@@ -182,6 +197,23 @@ impl<R: Role> Session<R> {
     /// written.
     pub(crate) fn expire_keys(&mut self, now: UnixTime) -> bool {
         self.ratchet.skipped.expire(R::SKIPPED_AGE_MAX, now)
+    }
+
+    /// When [`expire_keys`](Self::expire_keys) has something to forget.
+    pub(crate) fn keys_expire_at(&self) -> Option<UnixTime> {
+        self.ratchet.skipped.expires_at(R::SKIPPED_AGE_MAX)
+    }
+
+    /// Says that the session was put back from a backup: from now on it only receives, since what
+    /// it would seal next may have been sealed already. Its state says so when it is next written
+    /// whole; until then it is the caller's to remember.
+    pub(crate) fn set_restored(&mut self) {
+        self.restored = true;
+    }
+
+    /// Whether it was put back from a backup, and only receives.
+    pub(crate) const fn is_restored(&self) -> bool {
+        self.restored
     }
 
     /// Whether a message under this ratchet key belongs to a chain of this session.
@@ -253,6 +285,24 @@ impl<R: Role> Session<R> {
 }
 
 impl<R: CommitsFirst> Session<R> {
+    /// Whether there is room for another `alive`: the session seals, and so few messages are
+    /// unanswered that commands find room after it.
+    #[must_use]
+    pub fn has_room_for_alive(&self) -> bool {
+        !self.restored && self.unanswered() < ALIVE_UNANSWERED_MAX
+    }
+
+    /// When the device's chain is old enough for an `alive`: a day after it began, or at once where
+    /// it has 10 000 messages (PROTOCOL.md section 9). The hour between two is the caller's to
+    /// keep.
+    #[must_use]
+    pub fn alive_due_at(&self) -> UnixTime {
+        match &self.ratchet.receiving {
+            Some(chain) if chain.next >= ALIVE_AFTER_MESSAGES => UnixTime::EPOCH,
+            _ => self.chain_since.saturating_add(ALIVE_AFTER),
+        }
+    }
+
     /// Seals a plaintext into `out`, which has exactly [`sealed_len`](Self::sealed_len) bytes. The
     /// bytes are released once the delta is durable.
     ///

@@ -10,8 +10,11 @@ use crate::error::OpenError;
 use crate::keys::key_id;
 use crate::recent::{MessageTag, Recent};
 use crate::reset::{ResetReason, VerifiedReset};
-use crate::role::{CHAIN_LEN_MAX, DeviceRole, PREVIOUS_KEPT, PREVIOUS_USUAL, RESTART_INTERVAL, Role};
+use crate::role::{
+    CHAIN_LEN_MAX, DeviceRole, LONG_TRY_MAX, NodeRole, PREVIOUS_KEPT, PREVIOUS_USUAL, RESTART_INTERVAL, Role,
+};
 use crate::session::{Opened, Session};
+use crate::skipped::SkippedKeys;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -30,7 +33,7 @@ pub struct Moved {
     /// What of it must be written.
     pub delta: StateDelta,
     /// Whether the node should answer with a ResetRequest although the message opened: the device
-    /// still sends in its previous session.
+    /// still sends in its previous session, or the present one was put back from a backup.
     pub reset_due: Option<ResetReason>,
 }
 
@@ -121,6 +124,13 @@ impl<R: Role> Sessions<R> {
         present.into_iter().chain(previous)
     }
 
+    /// When [`expire_keys`](Self::expire_keys) has something to forget; `None` while no key waits.
+    #[must_use]
+    pub fn keys_expire_at(&self) -> Option<UnixTime> {
+        let at = |session: &Option<Session<R>>| session.as_ref().and_then(Session::keys_expire_at);
+        at(&self.present).into_iter().chain(at(&self.previous)).min()
+    }
+
     fn present_age_is_within(&self, age: core::time::Duration, now: UnixTime) -> bool {
         self.present.as_ref().is_none_or(|present| now.saturating_since(present.began_at()) <= age)
     }
@@ -161,17 +171,37 @@ impl<R: Role> Sessions<R> {
         now: UnixTime,
         rng: &mut impl CryptoRng,
     ) -> Result<(Opened<'o>, Moved), OpenError> {
+        self.open_within(message, out, R::JUMP_MAX, now, rng)
+    }
+
+    fn open_within<'o>(
+        &mut self,
+        message: &Message<'_>,
+        out: &'o mut [u8],
+        jump_max: u32,
+        now: UnixTime,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Opened<'o>, Moved), OpenError> {
         self.recent.check(message)?;
         let slot = self.slot_of(message, now).unwrap_or(Slot::Present);
-        let late = slot == Slot::Previous && !self.present_age_is_within(PREVIOUS_USUAL, now);
+        let reset_due = self.reset_due(slot, now);
         let session = match slot {
             Slot::Present => self.present.as_mut(),
             Slot::Previous => self.previous.as_mut(),
         };
         let session = session.ok_or(OpenError::UnknownKey { tried: false })?;
-        let (opened, delta) = session.open(message, out, now, rng)?;
+        let (opened, delta) = session.open_within(message, out, jump_max, now, rng)?;
         self.recent.remember(opened.tag());
-        Ok((opened, Moved { slot, delta, reset_due: late.then_some(ResetReason::PreviousSession) }))
+        Ok((opened, Moved { slot, delta, reset_due }))
+    }
+
+    /// Why a message is answered with a ResetRequest although it opens.
+    fn reset_due(&self, slot: Slot, now: UnixTime) -> Option<ResetReason> {
+        if self.present.as_ref().is_some_and(Session::is_restored) {
+            return Some(ResetReason::Restored);
+        }
+        let late = slot == Slot::Previous && !self.present_age_is_within(PREVIOUS_USUAL, now);
+        late.then_some(ResetReason::PreviousSession)
     }
 
     /// What the counter of a handshake says. `last_counter` is the last that began a session under
@@ -188,6 +218,35 @@ impl<R: Role> Sessions<R> {
         } else {
             Handshake::Refused(ResetReason::Counter)
         }
+    }
+}
+
+impl<S: SkippedKeys> Sessions<NodeRole<S>> {
+    /// Says that these sessions were put back from a backup: they only receive until a new one has
+    /// begun, and what opens in the present one is answered with a ResetRequest.
+    pub fn set_restored(&mut self) {
+        for session in self.present.iter_mut().chain(&mut self.previous) {
+            session.set_restored();
+        }
+    }
+
+    /// Opens a message that is beyond the jump on a known chain, where
+    /// [`OpenError::is_within_long_try`] says so: the node alone does, once in 10 minutes a device
+    /// ([`LONG_TRY_INTERVAL`](crate::role::LONG_TRY_INTERVAL)), whether it opens or not.
+    ///
+    /// It costs at most 65 536 steps of the chain, and no more keys are kept than ever.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] as of [`open`](Self::open); nothing has changed.
+    pub fn open_by_long_try<'o>(
+        &mut self,
+        message: &Message<'_>,
+        out: &'o mut [u8],
+        now: UnixTime,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Opened<'o>, Moved), OpenError> {
+        self.open_within(message, out, LONG_TRY_MAX, now, rng)
     }
 }
 

@@ -138,6 +138,14 @@ impl<S: SkippedKeys> Kept<S> {
         any
     }
 
+    /// When [`expire`](Self::expire) has something to forget: the oldest key is over its age.
+    pub(crate) fn expires_at(&self, age: Option<Duration>) -> Option<UnixTime> {
+        let oldest = self.as_slice().first()?;
+        // Ages are counted in whole seconds, and one of exactly `age` is kept.
+        let kept_for = age?.saturating_add(Duration::from_secs(1));
+        Some(UnixTime::from_s(oldest.kept_at_s.into()).saturating_add(kept_for))
+    }
+
     pub(crate) fn encode(&self, out: &mut Writer<'_>) {
         out.put(&self.len.to_be_bytes());
         for kept in self.as_slice() {

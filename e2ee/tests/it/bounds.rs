@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use unhidra_core::time::UnixTime;
 use unhidra_e2ee::envelope::{MESSAGE_LEN_MAX, PLAINTEXT_LEN_MAX};
 use unhidra_e2ee::error::{ChainKind, OpenError, SealError};
 use unhidra_e2ee::reset::ResetReason;
 use unhidra_e2ee::sessions::Slot;
 
-use crate::pair::{NodeError, Pair};
+use crate::pair::{NOON, NodeError, Pair};
 
 fn device_seals_many(pair: &mut Pair, count: usize) -> Vec<Vec<u8>> {
     pair.lease_len = 255;
@@ -38,8 +39,99 @@ fn the_node_jumps_2048_and_no_further() {
     let error = pair.node_open(inner(2049)).unwrap_err();
     assert_eq!(error, OpenError::TooFar { number: 2050, jump: 2049, max: 2048, chain: ChainKind::Known });
     assert_eq!(error.reset_due(), None);
+    assert!(error.is_within_long_try());
     pair.node_open(inner(2048)).unwrap();
     pair.node_open(inner(2049)).unwrap();
+}
+
+#[test]
+fn by_a_long_try_the_node_jumps_65536_on_a_known_chain_and_no_further() {
+    let mut pair = Pair::begun(18);
+    let sealed: Vec<_> = (1..65_539).map(|_| pair.device_seals(b"")).collect();
+    let number = |number: usize| sealed[number - 1].as_slice();
+    let error = pair.node_open(number(65_538)).unwrap_err();
+    assert!(!error.is_within_long_try());
+    let beyond = OpenError::TooFar { number: 65_538, jump: 65_537, max: 65_536, chain: ChainKind::Known };
+    assert_eq!(pair.node_opens_by_long_try(number(65_538)).map(drop), Err(beyond));
+
+    let mut forged = number(65_537).to_vec();
+    forged.last_mut().into_iter().for_each(|byte| *byte ^= 1);
+    assert!(pair.node_open(&forged).unwrap_err().is_within_long_try());
+    let bad_tag = OpenError::BadTag { number: 65_537 };
+    assert_eq!((pair.node_opens_by_long_try(&forged).map(drop), bad_tag.reset_due()), (Err(bad_tag), None));
+
+    let (_, moved) = pair.node_opens_by_long_try(number(65_537)).unwrap();
+    assert_eq!((moved.slot, moved.reset_due), (Slot::Present, None));
+    // No more keys are kept than ever: the newest.
+    assert_eq!(pair.node_open(number(65_408)).map(drop), Err(OpenError::TooOld { number: 65_408 }));
+    pair.node_restarts();
+    for late in 65_409..65_537 {
+        pair.node_open(number(late)).unwrap();
+    }
+    pair.node_open(number(65_538)).unwrap();
+}
+
+#[test]
+fn a_long_try_reaches_no_further_on_a_new_chain() {
+    let mut pair = Pair::confirmed(19);
+    pair.device_reboots();
+    let sealed = device_seals_many(&mut pair, 2050);
+    let error = OpenError::TooFar { number: 2049, jump: 2049, max: 2048, chain: ChainKind::New };
+    assert!(!error.is_within_long_try());
+    assert_eq!(pair.node_opens_by_long_try(&sealed[2049]).map(drop), Err(error));
+}
+
+#[test]
+fn a_long_try_reaches_on_in_the_previous_session_too() {
+    let mut pair = Pair::begun(20);
+    let old = device_seals_many(&mut pair, 3000);
+    pair.begin();
+    let new = pair.device_seals(b"");
+    pair.node_opens(&new).unwrap();
+    assert!(pair.node_open(&old[2999]).unwrap_err().is_within_long_try());
+    assert_eq!(pair.node_opens_by_long_try(&old[2999]).unwrap().1.slot, Slot::Previous);
+}
+
+#[test]
+fn alive_is_due_a_day_or_10000_messages_into_a_chain() {
+    let mut pair = Pair::confirmed(21);
+    let due_at = |pair: &Pair| pair.node.present().unwrap().alive_due_at();
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(due_at(&pair), NOON.saturating_add(day));
+    pair.later(Duration::from_secs(60));
+    pair.node_restarts();
+    assert_eq!(due_at(&pair), NOON.saturating_add(day), "it survives a restart");
+    // A new key of the device begins another day.
+    pair.device_reboots();
+    let stepped = pair.device_seals(b"");
+    pair.node_opens(&stepped).unwrap();
+    assert_eq!(due_at(&pair), pair.now.saturating_add(day));
+
+    for _ in 1..9_999 {
+        let sealed = pair.device_seals(b"");
+        pair.node_open(&sealed).unwrap();
+    }
+    assert_eq!(due_at(&pair), pair.now.saturating_add(day), "9 999 messages");
+    let sealed = pair.device_seals(b"");
+    pair.node_open(&sealed).unwrap();
+    assert_eq!(due_at(&pair), UnixTime::EPOCH, "10 000");
+}
+
+#[test]
+fn alive_leaves_room_for_commands() {
+    let mut pair = Pair::confirmed(22);
+    let up = pair.device_seals(b"");
+    pair.node_opens(&up).unwrap();
+    for _ in 0..32 {
+        assert!(pair.node.present().unwrap().has_room_for_alive());
+        pair.node_seals(b"");
+    }
+    assert!(!pair.node.present().unwrap().has_room_for_alive());
+    let up = pair.device_seals(b"");
+    pair.node_opens(&up).unwrap();
+    assert!(pair.node.present().unwrap().has_room_for_alive());
+    pair.node.set_restored();
+    assert!(!pair.node.present().unwrap().has_room_for_alive(), "it only receives");
 }
 
 #[test]
@@ -81,11 +173,12 @@ fn the_keys_of_a_silent_device_go_after_a_day_too() {
     pair.node_opens(&new[2]).unwrap();
     pair.later(Duration::from_secs(24 * 3600 - 1));
     assert_eq!(pair.node.expire_keys(pair.now).collect::<Vec<_>>(), []);
+    assert_eq!(pair.node.keys_expire_at(), Some(pair.now.saturating_add(Duration::from_secs(1))));
     pair.later(Duration::from_secs(1));
     assert_eq!(pair.node.expire_keys(pair.now).collect::<Vec<_>>(), [Slot::Previous]);
     pair.later(Duration::from_secs(1));
     assert_eq!(pair.node.expire_keys(pair.now).collect::<Vec<_>>(), [Slot::Present]);
-    assert_eq!(pair.node.expire_keys(pair.now).count(), 0);
+    assert_eq!((pair.node.expire_keys(pair.now).count(), pair.node.keys_expire_at()), (0, None));
 }
 
 #[test]

@@ -7,8 +7,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use unhidra_e2ee::delta::{Lane, StateDelta};
 use unhidra_e2ee::error::SealError;
+use unhidra_e2ee::reset::ResetReason;
 use unhidra_e2ee::role::DeviceRole;
 use unhidra_e2ee::session::Session;
+use unhidra_e2ee::sessions::Slot;
 
 use crate::pair::{Pair, durable, message};
 
@@ -167,11 +169,25 @@ fn a_step_whose_write_was_lost_is_taken_again() {
 #[test]
 fn a_restored_session_only_receives() {
     let mut pair = Pair::confirmed(10);
-    pair.node_disk[0].whole[3] |= 0x20;
-    pair.node_restarts();
+    pair.node.set_restored();
     assert_eq!(pair.try_node_seals(b""), Err(SealError::ReceivesOnly));
     let up = pair.device_seals(b"up");
-    assert_eq!(pair.node_opens(&up).unwrap(), b"up");
+    let (opened, moved) = pair.node_open(&up).unwrap();
+    assert_eq!((opened.as_slice(), moved.reset_due), (&b"up"[..], Some(ResetReason::Restored)));
+    // The next whole says so too.
+    let late = pair.device_seals(b"late");
+    let jumped = pair.device_seals(b"jumped");
+    pair.node_opens(&jumped).unwrap();
+    pair.node_restarts();
+    assert_eq!(pair.try_node_seals(b""), Err(SealError::ReceivesOnly));
+    // Until the device has begun another session, which seals and asks for nothing.
+    pair.begin();
+    let new = pair.device_seals(b"new");
+    pair.node_opens(&new).unwrap();
+    let (opened, moved) = pair.node_open(&late).unwrap();
+    assert_eq!((opened.as_slice(), moved.slot, moved.reset_due), (&b"late"[..], Slot::Previous, None));
+    let hello = pair.node_seals(b"hello");
+    pair.device_opens(&hello).unwrap();
 
     pair.device_seals(b"");
     pair.device_disk[0].whole[3] |= 0x20;

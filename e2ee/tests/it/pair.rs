@@ -254,12 +254,21 @@ impl Pair {
     }
 
     pub(crate) fn node_open(&mut self, sealed: &[u8]) -> Result<(Vec<u8>, Moved), OpenError> {
+        self.node_open_by(sealed, false)
+    }
+
+    pub(crate) fn node_opens_by_long_try(&mut self, sealed: &[u8]) -> Result<(Vec<u8>, Moved), OpenError> {
+        self.node_open_by(sealed, true)
+    }
+
+    fn node_open_by(&mut self, sealed: &[u8], long_try: bool) -> Result<(Vec<u8>, Moved), OpenError> {
         let mut out = vec![0; sealed.len()];
         let before = state(&self.node);
-        let result = self
-            .node
-            .open(&message(sealed), &mut out, self.now, &mut self.rng)
-            .map(|(opened, moved)| (opened.plaintext().to_vec(), moved));
+        let result = match long_try {
+            false => self.node.open(&message(sealed), &mut out, self.now, &mut self.rng),
+            true => self.node.open_by_long_try(&message(sealed), &mut out, self.now, &mut self.rng),
+        };
+        let result = result.map(|(opened, moved)| (opened.plaintext().to_vec(), moved));
         match &result {
             Ok((_, moved)) => {
                 let session = match moved.slot {
