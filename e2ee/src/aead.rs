@@ -28,6 +28,9 @@ pub(crate) fn decrypt(key: &MessageKey, ad: &[u8; AD_LEN], in_place: &mut [u8], 
 }
 
 #[cfg(test)]
+mod published;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

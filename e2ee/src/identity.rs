@@ -159,3 +159,6 @@ pub(crate) fn put_device(writer: &mut Writer<'_>, device: &DeviceId) {
     writer.put(&u8::try_from(id.len()).unwrap_or(u8::MAX).to_be_bytes());
     writer.put(id);
 }
+
+#[cfg(test)]
+mod published;

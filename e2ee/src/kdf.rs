@@ -65,6 +65,9 @@ pub(crate) fn chain_step_over(chain: &ChainKey) -> ChainKey {
 }
 
 #[cfg(test)]
+mod published;
+
+#[cfg(test)]
 mod tests {
     extern crate std;
 

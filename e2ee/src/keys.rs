@@ -93,6 +93,9 @@ pub(crate) fn contributory(shared: SharedSecret) -> Option<SharedSecret> {
 }
 
 #[cfg(test)]
+mod published;
+
+#[cfg(test)]
 mod tests {
     extern crate std;
 
