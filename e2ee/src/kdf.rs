@@ -6,11 +6,12 @@ use sha2::Sha256;
 use x25519_dalek::SharedSecret;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::hmac::{Byte, KeySchedule};
 use crate::keys::{ChainKey, MessageKey, RootKey};
 
 const ROOT_LABEL: &[u8] = b"unhidra/root/v1";
-const MESSAGE_STEP: &[u8] = &[0x01];
-const CHAIN_STEP: &[u8] = &[0x02];
+const MESSAGE_STEP: Byte = Byte::new(0x01);
+const CHAIN_STEP: Byte = Byte::new(0x02);
 
 /// HMAC under a key of 32 bytes. A shorter key than the block is filled up with zeros, so the
 /// block can be handed in as the key, and no length can be wrong.
@@ -54,14 +55,13 @@ pub(crate) fn root_step(root: &RootKey, agreed: &SharedSecret) -> (RootKey, Chai
 /// KDF_CK: the key of this message and the chain key of the next. The key schedule of the HMAC is
 /// shared by the two.
 pub(crate) fn chain_step(chain: &ChainKey) -> (MessageKey, ChainKey) {
-    let mac = hmac(&chain.0);
-    let message = finish(mac.clone().chain_update(MESSAGE_STEP));
-    (MessageKey(message), ChainKey(finish(mac.chain_update(CHAIN_STEP))))
+    let keyed = KeySchedule::new(&chain.0);
+    (MessageKey(keyed.of(&MESSAGE_STEP)), ChainKey(keyed.of(&CHAIN_STEP)))
 }
 
 /// KDF_CK without the message key, for messages that are skipped.
 pub(crate) fn chain_step_over(chain: &ChainKey) -> ChainKey {
-    ChainKey(finish(hmac(&chain.0).chain_update(CHAIN_STEP)))
+    ChainKey(KeySchedule::new(&chain.0).of(&CHAIN_STEP))
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ mod aead;
 mod agreement;
 mod cbor;
 mod chain;
+mod hmac;
 mod kdf;
 mod keys;
 mod ratchet;
