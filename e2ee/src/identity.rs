@@ -35,7 +35,8 @@ const SIGNED_LEN_MAX: usize = 17 + 1 + 64 + BUNDLE_LEN;
 /// The secret half of an identity. Not `Clone`, wiped on drop, prints as `[secret]`.
 pub struct IdentitySecret(SigningKey);
 
-/// The public half of an identity (IK): a point of the curve, and not one of small order.
+/// The public half of an identity (IK): a point of the curve in its canonical encoding, and not one
+/// of small order.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct IdentityKey(VerifyingKey);
 
@@ -48,6 +49,9 @@ pub enum IdentityKeyError {
     /// The point has small order: anybody could sign for it.
     #[error("the identity key is a point of small order")]
     SmallOrder,
+    /// The point has another encoding, which is the one to use.
+    #[error("the identity key is no canonical encoding of its point")]
+    NotCanonical,
 }
 
 /// A signature that does not verify, or not for this device.
@@ -108,7 +112,13 @@ impl IdentityKey {
     /// [`IdentityKeyError`] says why they are none.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, IdentityKeyError> {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| IdentityKeyError::NoPoint)?;
-        if key.is_weak() { Err(IdentityKeyError::SmallOrder) } else { Ok(Self(key)) }
+        if key.is_weak() {
+            Err(IdentityKeyError::SmallOrder)
+        } else if key.to_edwards().compress().as_bytes() != bytes {
+            Err(IdentityKeyError::NotCanonical)
+        } else {
+            Ok(Self(key))
+        }
     }
 
     /// The bytes.

@@ -7,6 +7,7 @@ mod bounds;
 mod envelopes;
 mod fingerprints;
 mod handshakes;
+mod hostile;
 mod leases;
 mod oracle;
 mod plaintexts;
