@@ -4,6 +4,7 @@
 mod pair;
 
 mod bounds;
+mod edges;
 mod envelopes;
 mod fingerprints;
 mod handshakes;
@@ -15,4 +16,5 @@ mod random;
 mod records;
 mod resets;
 mod tampering;
+mod unchanged;
 mod vectors;

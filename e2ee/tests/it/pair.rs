@@ -63,6 +63,10 @@ pub(crate) fn state<R: Role>(sessions: &Sessions<R>) -> Vec<u8> {
     let mut out = Vec::new();
     for session in [sessions.present(), sessions.previous()].into_iter().flatten() {
         out.extend(encode(session));
+        // The record holds a lease's end in place of the first.
+        out.extend(
+            [session.next_number(), session.unanswered(), session.is_confirmed().into()].map(u32::to_be_bytes).concat(),
+        );
     }
     out.extend(sessions.recent().tags().flat_map(|tag| tag.to_bytes()));
     out
