@@ -8,35 +8,8 @@ use core::str::FromStr;
 use thiserror::Error;
 
 use crate::ids::{DeviceId, DeviceNumber};
+use crate::suite::Suite;
 use crate::time::UnixTime;
-
-/// The key agreement a device uses, set at enrolment (e2ee/PROTOCOL.md section 3).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[repr(u8)]
-pub enum Suite {
-    /// X3DH over X25519.
-    X3dh = 1,
-    /// X3DH with ML-KEM-768.
-    Pqxdh = 2,
-}
-
-impl Suite {
-    /// The byte on the wire.
-    #[must_use]
-    pub const fn as_byte(self) -> u8 {
-        self as u8
-    }
-
-    /// The suite of a byte, if there is one.
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            1 => Some(Self::X3dh),
-            2 => Some(Self::Pqxdh),
-            _ => None,
-        }
-    }
-}
 
 /// Whether a device may come in.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -8,6 +8,7 @@ extern crate alloc;
 
 pub mod durable;
 pub mod ids;
+pub mod suite;
 pub mod time;
 pub mod topic;
 

@@ -18,8 +18,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use unhidra_broker::{Admission, Admitted, Denied, Identity};
-use unhidra_core::device::{Device, Fingerprint, Standing, Suite, Tag};
+use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{DeviceId, DeviceNumber};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::{Clock, UnixTime};
 use unhidra_store::{CommitError, Health, Op, Page, ReadError, Store};
 

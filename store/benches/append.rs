@@ -14,9 +14,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use unhidra_core::device::{Device, Fingerprint, Standing, Suite};
+use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{DeviceId, DeviceNumber, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{Batch, Config, DataKey, Embedded, Keys, Lane, MessageTag, Op, Slot, Store};
 use zeroize::Zeroizing;

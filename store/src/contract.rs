@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use unhidra_core::device::{Device, Fingerprint, Standing, Suite};
+use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Fence, Offset, Partition, Version};
 use unhidra_core::message::{Command, CommandState, Reading, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 
 use crate::{

@@ -20,9 +20,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
-use unhidra_core::device::{Device, Fingerprint, Standing, Suite};
+use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Partition, Version};
 use unhidra_core::message::{Command, CommandState, Reading, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 
 use crate::{MessageTag, PrekeyKind, PrekeyRecord};

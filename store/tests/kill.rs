@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use unhidra_core::device::{Device, Fingerprint, Standing, Suite};
+use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{DeviceId, DeviceNumber, Offset, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{Batch, Config, Embedded, Lane, Limit, MessageTag, Op, Slot, Store, keyfile};
 

@@ -10,10 +10,11 @@ use unhidra_bridge::{
     Bridge, Config, Connection, Draft, Effect, IdentitySecret, Loaded, Now, Outcome, Payload, SignedPrekeys, Ticket,
 };
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, DownlinkRow, UplinkRow};
-use unhidra_core::device::{Device as Enrolled, Fingerprint, Standing, Suite};
+use unhidra_core::device::{Device as Enrolled, Fingerprint, Standing};
 use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Version};
 use unhidra_core::message::{Command, CommandState, Sealed, Uplink, UplinkKind};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_store::{Lane, MessageTag, Op, PrekeyChange, PrekeyRecord, Slot, Stored, StoredSession};
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
-use unhidra_core::device::{Device, Fingerprint, Standing, Suite};
+use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset, Partition};
 use unhidra_core::message::{Command, Reading, Uplink, UplinkKind};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, Store, Stored};
 

@@ -21,8 +21,9 @@ use rand_core::CryptoRng;
 use serde::Serialize;
 use serde_json::json;
 use unhidra_certs::KeyPair;
-use unhidra_core::device::{Suite, Tag};
+use unhidra_core::device::Tag;
 use unhidra_core::ids::DeviceId;
+use unhidra_core::suite::Suite;
 use unhidra_device_sdk::IdentitySecret;
 use zeroize::Zeroizing;
 

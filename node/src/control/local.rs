@@ -8,9 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use unhidra_bridge::IdentityKey;
 use unhidra_certs::{Pki, Request, TrustDomain};
-use unhidra_core::device::Suite;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Command, CommandState, MessageName};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::Clock;
 use unhidra_store::{Limit, Op, Store};
 
