@@ -13,7 +13,7 @@ use unhidra_core::time::UnixTime;
 use unhidra_e2ee::envelope::{HandshakeInit, PrekeyRequest};
 use unhidra_e2ee::error::OpenError;
 use unhidra_e2ee::handshake::{Enrolled, RespondError, respond};
-use unhidra_e2ee::prekey::{BundleParts, OneTimePrekeySecret};
+use unhidra_e2ee::prekey::{BundleParts, KemSeed, OneTimePrekeySecret};
 use unhidra_e2ee::reset::ResetReason;
 use unhidra_e2ee::sessions::{Handshake, Slot};
 use unhidra_e2ee::suite::Suite;
@@ -22,6 +22,7 @@ use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
 use crate::draft::{Effect, Payload, Publish};
 use crate::link::Link;
 use crate::peer::{Peer, wipe_into};
+use crate::prekeys::one_time_bytes;
 use crate::shard::{Common, Now};
 
 impl Peer {
@@ -36,7 +37,7 @@ impl Peer {
         rng: &mut impl CryptoRng,
     ) -> Answer {
         let request = match PrekeyRequest::parse(bytes) {
-            Ok(request) if Some(request.suite) == self.suite() => request,
+            Ok(request) if request.suite == self.device.suite => request,
             Ok(_) | Err(_) => {
                 common.stats.malformed += 1;
                 return Answer::Refused(Refusal::DoesNotOpen);
@@ -47,7 +48,8 @@ impl Peer {
         let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Prekeys)) else {
             return Answer::Accepted;
         };
-        if self.one_time.is_none() && !self.make_one_time(common, now, rng) {
+        let serves = self.one_time.as_ref().is_some_and(|opk| opk.suite() == self.device.suite);
+        if !serves && !self.make_one_time(common, now, rng) {
             return Answer::Refused(Refusal::QuotaExceeded);
         }
         let Some(opk) = &self.one_time else { return Answer::Refused(Refusal::QuotaExceeded) };
@@ -59,7 +61,8 @@ impl Peer {
             spk: common.signed.present(),
             opk,
         };
-        let bundle = Bytes::copy_from_slice(&bundle.sign(&common.identity));
+        let Ok(bundle) = bundle.sign(&common.identity) else { return Answer::Refused(Refusal::DoesNotOpen) };
+        let bundle = Bytes::copy_from_slice(bundle.as_bytes());
         let ticket = common.ticket();
         common.stats.bundles += 1;
         common.draft.effects.push(Effect::Publish(Publish {
@@ -72,19 +75,24 @@ impl Peer {
         Answer::Accepted
     }
 
-    /// Makes the one-time prekey that waits. Whether an id was left for it.
+    /// Makes the one-time prekey that waits, of the suite the device was enrolled with; one that
+    /// waited for another suite goes. Whether an id was left for it.
     fn make_one_time(&mut self, common: &mut Common, now: Now, rng: &mut impl CryptoRng) -> bool {
         let id = self.record.next_one_time_id;
         let Some(next) = id.checked_add(1) else { return false };
         let secret = OneTimePrekeySecret::generate(id, rng);
+        let secret = match self.device.suite {
+            Suite::X3dh => secret,
+            Suite::Pqxdh => secret.with_kem(KemSeed::generate(rng)),
+        };
+        let kind = PrekeyKind::OneTime(self.device.id);
         self.record.next_one_time_id = next;
         self.write_record(common);
-        common.draft.ops.push(Op::Prekey(PrekeyChange::Put(PrekeyRecord {
-            kind: PrekeyKind::OneTime(self.device.id),
-            id,
-            created_at: now.unix,
-            secret: Bytes::copy_from_slice(secret.secret()),
-        })));
+        if let Some(other) = &self.one_time {
+            common.draft.ops.push(Op::Prekey(PrekeyChange::Delete { kind, id: other.id() }));
+        }
+        let record = PrekeyRecord { kind, id, created_at: now.unix, secret: one_time_bytes(&secret) };
+        common.draft.ops.push(Op::Prekey(PrekeyChange::Put(record)));
         self.one_time = Some(secret);
         true
     }
@@ -108,7 +116,7 @@ impl Peer {
             }
             return answer;
         }
-        if Some(init.suite()) != self.suite() || init.identity() != self.identity.as_bytes() {
+        if init.suite() != self.device.suite || init.identity() != self.identity.as_bytes() {
             common.stats.refused_handshakes += 1;
             return Answer::Refused(Refusal::DoesNotOpen);
         }
@@ -145,13 +153,13 @@ impl Peer {
         }
         let signed = common.signed.clone();
         let named = (signed.find(init.spk_id()), self.one_time.as_ref().filter(|opk| opk.id() == init.opk_id()));
-        let ((Some(spk), Some(opk)), Some(suite)) = (named, self.suite()) else {
+        let (Some(spk), Some(opk)) = named else {
             // A bundle that was used up, or that this node no longer knows: it asks for a fresh one.
             common.stats.unknown += 1;
             self.ask_for_reset(ResetReason::UnknownKey, inner.ratchet_key(), link, common, now);
             return Answer::Refused(Refusal::DoesNotOpen);
         };
-        let enrolled = Enrolled { device: &self.device.id, identity: &self.identity, suite };
+        let enrolled = Enrolled { device: &self.device.id, identity: &self.identity, suite: self.device.suite };
         let mut scratch = std::mem::take(&mut *common.scratch);
         scratch.resize(scratch.len().max(inner.ciphertext().len()), 0);
         let answer = match respond(&common.identity, enrolled, spk, opk, init, &mut scratch, now.unix, rng) {
@@ -179,9 +187,10 @@ impl Peer {
                     self.budget.spend(now.timer);
                 }
                 match error {
-                    RespondError::Suite { .. } | RespondError::Identity | RespondError::Prekeys { .. } => {
-                        common.stats.refused_handshakes += 1;
-                    }
+                    RespondError::Suite { .. }
+                    | RespondError::Identity
+                    | RespondError::Prekeys { .. }
+                    | RespondError::PrekeySuite { .. } => common.stats.refused_handshakes += 1,
                     RespondError::HostileKey => common.stats.forged += 1,
                     RespondError::Open(_) => {
                         common.stats.forged += 1;
@@ -196,10 +205,5 @@ impl Peer {
         };
         wipe_into(common, scratch, inner.ciphertext().len());
         answer
-    }
-
-    /// The device's suite, where this node has it built.
-    fn suite(&self) -> Option<Suite> {
-        Suite::from_byte(self.device.suite.as_byte())
     }
 }

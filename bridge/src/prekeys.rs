@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand_core::CryptoRng;
 use thiserror::Error;
 use unhidra_core::time::UnixTime;
-use unhidra_e2ee::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
+use unhidra_e2ee::prekey::{KemSeed, OneTimePrekeySecret, SignedPrekeySecret};
 use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
 use zeroize::Zeroizing;
 
@@ -27,7 +27,7 @@ struct Signed {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum SignedPrekeysError {
     /// A record that is no secret.
-    #[error("the signed prekey {id} has {len} bytes; a secret has 32")]
+    #[error("the prekey {id} has {len} bytes; a secret has 32, with the seed of a KEM pair 96")]
     Length {
         /// Its id.
         id: u32,
@@ -113,11 +113,23 @@ impl SignedPrekeys {
     }
 }
 
-/// A device's one-time prekey as the store has it.
+/// A device's one-time prekey as the store has it: the X25519 secret, and in suite 2 the seed of
+/// the KEM pair behind it.
 pub(crate) fn one_time(record: &PrekeyRecord) -> Result<OneTimePrekeySecret, SignedPrekeysError> {
     let length = SignedPrekeysError::Length { id: record.id, len: record.secret.len() };
-    let secret: Zeroizing<[u8; 32]> = Zeroizing::new(record.secret.as_ref().try_into().map_err(|_| length)?);
-    Ok(OneTimePrekeySecret::from_bytes(record.id, &secret))
+    let (secret, seed) = record.secret.split_first_chunk::<32>().ok_or(length)?;
+    let prekey = OneTimePrekeySecret::from_bytes(record.id, secret);
+    if seed.is_empty() {
+        return Ok(prekey);
+    }
+    let seed = seed.try_into().map_err(|_| length)?;
+    Ok(prekey.with_kem(KemSeed::from_bytes(seed)))
+}
+
+/// What the store keeps of a one-time prekey.
+pub(crate) fn one_time_bytes(prekey: &OneTimePrekeySecret) -> Bytes {
+    let seed = prekey.kem_seed().map_or(&[][..], |seed| seed.as_bytes());
+    Bytes::from([prekey.secret(), seed].concat())
 }
 
 #[cfg(test)]
@@ -151,6 +163,30 @@ mod tests {
         let restored = SignedPrekeys::restore(&kept).expect("whole").expect("some");
         assert_eq!(restored.present().public(), third.present().public());
         assert_eq!(restored.find(2).map(|s| *s.public()), second.find(2).map(|s| *s.public()));
+    }
+
+    #[test]
+    fn a_one_time_prekey_of_either_suite_is_kept_and_damage_is_named() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let [x3dh, other] = [7, 8].map(|id| OneTimePrekeySecret::generate(id, &mut rng));
+        let pqxdh = other.with_kem(KemSeed::generate(&mut rng));
+        let record = |id, secret: Bytes| PrekeyRecord {
+            kind: PrekeyKind::OneTime(unhidra_core::ids::DeviceId::parse("pump-7").expect("an id")),
+            id,
+            created_at: UnixTime::EPOCH,
+            secret,
+        };
+        for (prekey, len) in [(&x3dh, 32), (&pqxdh, 96)] {
+            let kept = one_time_bytes(prekey);
+            assert_eq!(kept.len(), len);
+            let read = one_time(&record(prekey.id(), kept)).expect("whole");
+            assert_eq!((read.id(), read.secret(), read.suite()), (prekey.id(), prekey.secret(), prekey.suite()));
+            assert_eq!(read.kem_seed().map(KemSeed::as_bytes), prekey.kem_seed().map(KemSeed::as_bytes));
+        }
+        for len in [0, 31, 33, 95, 97] {
+            let damaged = one_time(&record(9, Bytes::from(vec![1; len])));
+            assert_eq!(damaged.map(drop), Err(SignedPrekeysError::Length { id: 9, len }));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use heapless::{Deque, String, Vec};
 use rand_core::CryptoRng;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
-use unhidra_e2ee::envelope::{HEAD_LEN, MESSAGE_OVERHEAD};
+use unhidra_e2ee::envelope::{HEAD_LEN_MAX, MESSAGE_OVERHEAD};
 use unhidra_e2ee::plaintext::{Kind, Plaintext, Status};
 
 use crate::backoff::{Backoff, BackoffOptions};
@@ -104,7 +104,7 @@ const NEWS_MAX: usize = 8;
 pub const fn packet_len(body: usize) -> usize {
     // Fixed header, topic, packet identifier, no properties.
     const PUBLISH_OVERHEAD: usize = 5 + 2 + TOPIC_LEN_MAX + 2 + 1;
-    PUBLISH_OVERHEAD + HEAD_LEN + MESSAGE_OVERHEAD + padded_len(body + MAP_OVERHEAD)
+    PUBLISH_OVERHEAD + HEAD_LEN_MAX + MESSAGE_OVERHEAD + padded_len(body + MAP_OVERHEAD)
 }
 
 /// What the map around a body can add: kind, name, device time, lengths, command id, status,

@@ -129,11 +129,11 @@ impl<S: Storage> Secure<S> {
         self.sessions.present().map_or(0, Session::counter)
     }
 
-    pub(crate) fn verify_bundle(
+    pub(crate) fn verify_bundle<'b>(
         &self,
-        bundle: &PreKeyBundle<'_>,
+        bundle: &PreKeyBundle<'b>,
         nonce: &[u8; 16],
-    ) -> Result<VerifiedBundle, BundleError> {
+    ) -> Result<VerifiedBundle<'b>, BundleError> {
         bundle.verify(&self.identity.device, &self.identity.node, nonce)
     }
 
@@ -146,7 +146,7 @@ impl<S: Storage> Secure<S> {
     /// Begins a session. Nothing is written yet: the first lease is, before anything leaves.
     pub(crate) fn begin(
         &mut self,
-        bundle: &VerifiedBundle,
+        bundle: &VerifiedBundle<'_>,
         now: UnixTime,
         rng: &mut impl CryptoRng,
     ) -> Result<u32, InitiateError> {

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! PreKeyBundle   0x03 suite(1) nonce(16) last_counter(4) now_s(8) IK(32)
-//!                spk_id(4) SPK(32) opk_id(4) OPK(32) signature(64)             198
-//! HandshakeInit  0x02 suite(1) IK(32) EK(32) spk_id(4) opk_id(4) counter(4)    78, then a Message
+//!                spk_id(4) SPK(32) opk_id(4) OPK(32)
+//!                [KEM public key (1184)] signature(64)                         198; suite 2: 1382
+//! HandshakeInit  0x02 suite(1) IK(32) EK(32) spk_id(4) opk_id(4) counter(4)
+//!                [KEM ciphertext (1088)]                                       78; suite 2: 1166;
+//!                                                                              then a Message
 //! Message        0x01 ratchet_key(32) PN(4) N(4) ciphertext tag(16)            57 and the ciphertext
 //! ResetRequest   0x04 reason(1) ratchet_key(32) signature(64)                  98
 //! PrekeyRequest  suite(1) nonce(16)                                            17, on its own topic
@@ -11,8 +14,9 @@
 
 use thiserror::Error;
 
+use crate::kem::{KemCiphertext, KemKey};
 use crate::reset::ResetReason;
-use crate::suite::Suite;
+use crate::suite::{Suite, SuiteError, built, is_built};
 use crate::wire::{Reader, Short, join};
 
 /// Bytes of a Message before its ciphertext; they are authenticated with it.
@@ -21,10 +25,18 @@ pub const HEADER_LEN: usize = 41;
 pub const TAG_LEN: usize = 16;
 /// What a Message adds to its plaintext.
 pub const MESSAGE_OVERHEAD: usize = HEADER_LEN + TAG_LEN;
-/// Bytes of a HandshakeInit before its Message.
+/// Bytes of a KEM public key: ML-KEM-768.
+pub const KEM_KEY_LEN: usize = 1184;
+/// Bytes of a KEM ciphertext: ML-KEM-768.
+pub const KEM_CIPHERTEXT_LEN: usize = 1088;
+/// Bytes of a HandshakeInit of suite 1 before its Message.
 pub const HEAD_LEN: usize = 78;
-/// Bytes of a PreKeyBundle.
+/// Bytes of a PreKeyBundle of suite 1.
 pub const BUNDLE_LEN: usize = 198;
+/// The most bytes a HandshakeInit has before its Message, of the suites this build has.
+pub const HEAD_LEN_MAX: usize = if is_built(Suite::Pqxdh) { head_len(Suite::Pqxdh) } else { HEAD_LEN };
+/// The most bytes a PreKeyBundle has, of the suites this build has.
+pub const BUNDLE_LEN_MAX: usize = if is_built(Suite::Pqxdh) { bundle_len(Suite::Pqxdh) } else { BUNDLE_LEN };
 /// Bytes of a ResetRequest.
 pub const RESET_LEN: usize = 98;
 /// Bytes of a PrekeyRequest.
@@ -33,6 +45,24 @@ pub const PREKEY_REQUEST_LEN: usize = 17;
 pub const MESSAGE_LEN_MAX: usize = 65_535;
 /// The longest padded plaintext: the last multiple of 1024 that fits a Message.
 pub const PLAINTEXT_LEN_MAX: usize = 64_512;
+
+/// Bytes of a HandshakeInit before its Message.
+#[must_use]
+pub const fn head_len(suite: Suite) -> usize {
+    match suite {
+        Suite::X3dh => HEAD_LEN,
+        Suite::Pqxdh => HEAD_LEN + KEM_CIPHERTEXT_LEN,
+    }
+}
+
+/// Bytes of a PreKeyBundle.
+#[must_use]
+pub const fn bundle_len(suite: Suite) -> usize {
+    match suite {
+        Suite::X3dh => BUNDLE_LEN,
+        Suite::Pqxdh => BUNDLE_LEN + KEM_KEY_LEN,
+    }
+}
 
 pub(crate) const TYPE_MESSAGE: u8 = 0x01;
 pub(crate) const TYPE_HANDSHAKE: u8 = 0x02;
@@ -99,11 +129,17 @@ pub enum EnvelopeError {
         /// Bytes it has at most.
         max: usize,
     },
-    /// No such suite is built.
-    #[error("suite {found}; 1 is built")]
+    /// There is no such suite.
+    #[error("suite {found}; there are 1 and 2")]
     UnknownSuite {
         /// The byte found.
         found: u8,
+    },
+    /// There is such a suite, and this build leaves it out.
+    #[error("suite {}, which this build leaves out: it needs the feature pqxdh", .found.as_byte())]
+    SuiteNotBuilt {
+        /// The suite found.
+        found: Suite,
     },
     /// No such reason for a reset.
     #[error("reset reason {found}; there are 1 to 5")]
@@ -133,13 +169,15 @@ pub struct Message<'a> {
 /// The beginning of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HandshakeInit<'a> {
-    head: &'a [u8; HEAD_LEN],
+    head: &'a [u8],
     suite: Suite,
     identity: &'a [u8; 32],
     ephemeral: &'a [u8; 32],
     spk_id: u32,
     opk_id: u32,
     counter: u32,
+    /// There in suite 2 alone.
+    pub(crate) kem: Option<KemCiphertext<'a>>,
     message: Message<'a>,
 }
 
@@ -157,6 +195,8 @@ pub struct PreKeyBundle<'a> {
     pub(crate) spk: &'a [u8; 32],
     pub(crate) opk_id: u32,
     pub(crate) opk: &'a [u8; 32],
+    /// There in suite 2 alone.
+    pub(crate) kem: Option<KemKey<'a>>,
     pub(crate) signature: &'a [u8; 64],
 }
 
@@ -205,8 +245,19 @@ fn length(kind: EnvelopeKind, found: usize, min: usize, max: usize) -> Result<()
     }
 }
 
-fn suite(found: u8) -> Result<Suite, EnvelopeError> {
-    Suite::from_byte(found).ok_or(EnvelopeError::UnknownSuite { found })
+impl From<SuiteError> for EnvelopeError {
+    fn from(error: SuiteError) -> Self {
+        match error {
+            SuiteError::Unknown { found } => Self::UnknownSuite { found },
+            SuiteError::NotBuilt { found } => Self::SuiteNotBuilt { found },
+        }
+    }
+}
+
+/// The suite of a bundle or a HandshakeInit, which decides its length, hence is read first. Bytes
+/// that end before it are too short for any.
+fn suite_of(bytes: &[u8]) -> Result<Suite, EnvelopeError> {
+    Ok(bytes.get(1).map_or(Ok(Suite::X3dh), |&byte| built(byte))?)
 }
 
 /// The lengths were checked before, so this names the kind for form's sake.
@@ -279,32 +330,36 @@ pub(crate) fn header(ratchet_key: &[u8; 32], previous_chain_len: u32, number: u3
 impl<'a> HandshakeInit<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
         let kind = EnvelopeKind::HandshakeInit;
-        let min = HEAD_LEN + MESSAGE_OVERHEAD;
-        length(kind, bytes.len(), min, HEAD_LEN + MESSAGE_LEN_MAX)?;
+        let suite = suite_of(bytes)?;
+        let head_len = head_len(suite);
+        let min = head_len.saturating_add(MESSAGE_OVERHEAD);
+        length(kind, bytes.len(), min, head_len.saturating_add(MESSAGE_LEN_MAX))?;
         let short = short(kind, bytes.len(), min);
-        let mut reader = Reader::new(bytes);
-        let head = reader.take().map_err(&short)?;
-        let inner = reader.rest();
+        let (head, inner) = bytes.split_at_checked(head_len).ok_or_else(|| short(Short))?;
         if let Some(&found) = inner.first().filter(|&&found| found != TYPE_MESSAGE) {
             return Err(EnvelopeError::InnerType { found });
         }
         let mut fields = Reader::new(head);
-        fields.u8().map_err(&short)?;
+        fields.take::<2>().map_err(&short)?;
         Ok(Self {
             head,
-            suite: suite(fields.u8().map_err(&short)?)?,
+            suite,
             identity: fields.take().map_err(&short)?,
             ephemeral: fields.take().map_err(&short)?,
             spk_id: fields.u32().map_err(&short)?,
             opk_id: fields.u32().map_err(&short)?,
             counter: fields.u32().map_err(&short)?,
+            kem: match suite {
+                Suite::X3dh => None,
+                Suite::Pqxdh => Some(KemCiphertext::read(&mut fields).map_err(&short)?),
+            },
             message: Message::parse(inner)?,
         })
     }
 
     /// The bytes before the Message.
     #[must_use]
-    pub const fn head(&self) -> &'a [u8; HEAD_LEN] {
+    pub const fn head(&self) -> &'a [u8] {
         self.head
     }
 
@@ -351,40 +406,19 @@ impl<'a> HandshakeInit<'a> {
     }
 }
 
-/// The head of a HandshakeInit.
-pub(crate) fn head(
-    suite: Suite,
-    identity: &[u8; 32],
-    ephemeral: &[u8; 32],
-    spk_id: u32,
-    opk_id: u32,
-    counter: u32,
-) -> [u8; HEAD_LEN] {
-    join(&[
-        &[TYPE_HANDSHAKE, suite.as_byte()],
-        identity,
-        ephemeral,
-        &spk_id.to_be_bytes(),
-        &opk_id.to_be_bytes(),
-        &counter.to_be_bytes(),
-    ])
-}
-
 impl<'a> PreKeyBundle<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
         let kind = EnvelopeKind::PreKeyBundle;
-        // The suite decides the length, so it is read first where there is one.
-        if let Some(&found) = bytes.get(1) {
-            suite(found)?;
-        }
-        length(kind, bytes.len(), BUNDLE_LEN, BUNDLE_LEN)?;
-        let short = short(kind, bytes.len(), BUNDLE_LEN);
+        let suite = suite_of(bytes)?;
+        let len = bundle_len(suite);
+        length(kind, bytes.len(), len, len)?;
+        let short = short(kind, bytes.len(), len);
         let (signed, signature) = bytes.split_last_chunk().ok_or_else(|| short(Short))?;
         let mut fields = Reader::new(signed);
-        fields.u8().map_err(&short)?;
+        fields.take::<2>().map_err(&short)?;
         Ok(Self {
             signed,
-            suite: suite(fields.u8().map_err(&short)?)?,
+            suite,
             nonce: fields.take().map_err(&short)?,
             last_counter: fields.u32().map_err(&short)?,
             now_s: fields.u64().map_err(&short)?,
@@ -393,6 +427,10 @@ impl<'a> PreKeyBundle<'a> {
             spk: fields.take().map_err(&short)?,
             opk_id: fields.u32().map_err(&short)?,
             opk: fields.take().map_err(&short)?,
+            kem: match suite {
+                Suite::X3dh => None,
+                Suite::Pqxdh => Some(KemKey::read(&mut fields).map_err(&short)?),
+            },
             signature,
         })
     }
@@ -423,7 +461,7 @@ impl PrekeyRequest {
         length(kind, bytes.len(), PREKEY_REQUEST_LEN, PREKEY_REQUEST_LEN)?;
         let short = short(kind, bytes.len(), PREKEY_REQUEST_LEN);
         let mut reader = Reader::new(bytes);
-        let suite = suite(reader.u8().map_err(&short)?)?;
+        let suite = built(reader.u8().map_err(&short)?)?;
         Ok(Self { suite, nonce: *reader.take().map_err(&short)? })
     }
 

@@ -16,14 +16,16 @@ use unhidra_core::ids::DeviceId;
 use unhidra_core::time::UnixTime;
 
 use crate::agreement::{as_initiator, as_responder};
-use crate::envelope::{HEAD_LEN, HandshakeInit, PreKeyBundle, head};
+use crate::envelope::{HandshakeInit, KEM_KEY_LEN, PreKeyBundle};
 use crate::error::OpenError;
+use crate::head::Head;
 use crate::identity::{BadSignature, IdentityKey, IdentitySecret, Label, put_device};
+use crate::kem::KemKey;
 use crate::keys::{KeyPair, PublicBytes};
 use crate::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
 use crate::ratchet::Ratchet;
 use crate::reset::ResetReason;
-use crate::role::{DeviceRole, HeadSlot, KeptHead, NoHead, Role};
+use crate::role::{DeviceRole, KeptHead, NoHead, Role};
 use crate::session::{Opened, Session};
 use crate::suite::Suite;
 use crate::wire::Writer;
@@ -44,26 +46,20 @@ pub enum BundleError {
 
 /// A bundle the device has verified: it serves one handshake.
 #[derive(Debug)]
-pub struct VerifiedBundle {
+pub struct VerifiedBundle<'a> {
     node: IdentityKey,
-    suite: Suite,
-    last_counter: u32,
-    now: UnixTime,
-    spk_id: u32,
-    spk: PublicBytes,
-    opk_id: u32,
-    opk: PublicBytes,
+    bundle: PreKeyBundle<'a>,
 }
 
-impl VerifiedBundle {
+impl VerifiedBundle<'_> {
     /// The node's clock when it made the bundle.
     #[must_use]
     pub const fn now(&self) -> UnixTime {
-        self.now
+        UnixTime::from_s(self.bundle.now_s)
     }
 }
 
-impl PreKeyBundle<'_> {
+impl<'a> PreKeyBundle<'a> {
     /// Verifies the bundle: that it answers this request, for this device, from the pinned node.
     ///
     /// # Errors
@@ -74,7 +70,7 @@ impl PreKeyBundle<'_> {
         device: &DeviceId,
         node: &IdentityKey,
         nonce: &[u8; 16],
-    ) -> Result<VerifiedBundle, BundleError> {
+    ) -> Result<VerifiedBundle<'a>, BundleError> {
         if self.nonce != nonce {
             return Err(BundleError::Nonce);
         }
@@ -82,16 +78,7 @@ impl PreKeyBundle<'_> {
             return Err(BundleError::Identity);
         }
         node.verify(Label::Bundle, device, self.signed, self.signature)?;
-        Ok(VerifiedBundle {
-            node: *node,
-            suite: self.suite,
-            last_counter: self.last_counter,
-            now: UnixTime::from_s(self.now_s),
-            spk_id: self.spk_id,
-            spk: *self.spk,
-            opk_id: self.opk_id,
-            opk: *self.opk,
-        })
+        Ok(VerifiedBundle { node: *node, bundle: *self })
     }
 }
 
@@ -99,7 +86,7 @@ impl PreKeyBundle<'_> {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum InitiateError {
     /// The device was enrolled with another suite.
-    #[error("the bundle is of suite {found:?}, the device of {expected:?}")]
+    #[error("the bundle is of suite {found}, the device of {expected}")]
     Suite {
         /// The bundle's.
         found: Suite,
@@ -109,6 +96,9 @@ pub enum InitiateError {
     /// A key of the bundle has small order.
     #[error("the bundle holds a key of small order")]
     HostileKey,
+    /// The KEM key of the bundle is none: it fails the check of FIPS 203 section 7.2.
+    #[error("the bundle holds a KEM key that fails FIPS 203 section 7.2")]
+    HostileKemKey,
     /// There is no handshake counter left: the device must be enrolled again.
     #[error("the handshake counter is spent")]
     CounterSpent,
@@ -126,30 +116,36 @@ pub fn initiate(
     identity: &IdentitySecret,
     device: &DeviceId,
     suite: Suite,
-    bundle: &VerifiedBundle,
+    bundle: &VerifiedBundle<'_>,
     own_counter: u32,
     now: UnixTime,
     rng: &mut impl CryptoRng,
 ) -> Result<Session<DeviceRole>, InitiateError> {
+    let VerifiedBundle { node, bundle } = bundle;
     if bundle.suite != suite {
         return Err(InitiateError::Suite { found: bundle.suite, expected: suite });
     }
     let counter = own_counter.max(bundle.last_counter).checked_add(1).ok_or(InitiateError::CounterSpent)?;
     let ephemeral = KeyPair::generate(rng);
-    let root =
-        as_initiator(identity, &ephemeral, &bundle.node, &bundle.spk, &bundle.opk).ok_or(InitiateError::HostileKey)?;
-    let head = head(suite, identity.public().as_bytes(), ephemeral.public(), bundle.spk_id, bundle.opk_id, counter);
-    let sad = session_ad(device, &bundle.node, &bundle.spk, &bundle.opk, &head);
-    let ratchet = Ratchet::sending_first(root, sad, bundle.spk, rng).ok_or(InitiateError::HostileKey)?;
-    let kept = KeptHead::holding(head).unwrap_or_default();
-    Ok(Session::new(ratchet, suite, counter, ephemeral.public(), kept, now))
+    let own = identity.public();
+    let mut head = Head::new(suite, own.as_bytes(), ephemeral.public(), bundle.spk_id, bundle.opk_id, counter);
+    let secret = match bundle.kem {
+        None => None,
+        Some(key) => Some(key.encapsulate(&mut head, rng).ok_or(InitiateError::HostileKemKey)?),
+    };
+    let root = as_initiator(identity, &ephemeral, node, bundle.spk, bundle.opk, secret.as_ref())
+        .ok_or(InitiateError::HostileKey)?;
+    let sad =
+        session_ad(device, node, bundle.spk, bundle.opk, bundle.kem.as_ref().map(KemKey::as_bytes), head.as_bytes());
+    let ratchet = Ratchet::sending_first(root, sad, *bundle.spk, rng).ok_or(InitiateError::HostileKey)?;
+    Ok(Session::new(ratchet, suite, counter, ephemeral.public(), KeptHead(Some(head)), now))
 }
 
 /// Why a handshake begins no session.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum RespondError {
     /// The device was enrolled with another suite.
-    #[error("a handshake of suite {found:?}, the device was enrolled with {expected:?}")]
+    #[error("a handshake of suite {found}, the device was enrolled with {expected}")]
     Suite {
         /// The handshake's.
         found: Suite,
@@ -167,6 +163,14 @@ pub enum RespondError {
         /// The one-time prekey it names.
         opk_id: u32,
     },
+    /// It is of another suite than the one-time prekey it names.
+    #[error("a handshake of suite {found}, its one-time prekey is of {expected}")]
+    PrekeySuite {
+        /// The handshake's.
+        found: Suite,
+        /// The prekey's.
+        expected: Suite,
+    },
     /// Its ephemeral key has small order.
     #[error("a handshake with a key of small order")]
     HostileKey,
@@ -181,7 +185,7 @@ impl RespondError {
     #[must_use]
     pub const fn reset_due(self) -> Option<ResetReason> {
         match self {
-            Self::Prekeys { .. } => Some(ResetReason::UnknownKey),
+            Self::Prekeys { .. } | Self::PrekeySuite { .. } => Some(ResetReason::UnknownKey),
             Self::Open(error) => error.reset_due(),
             Self::Suite { .. } | Self::Identity | Self::HostileKey => None,
         }
@@ -235,9 +239,15 @@ pub fn respond<'o, R: Role<Head = NoHead>>(
     if spk.id() != spk_id || opk.id() != opk_id {
         return Err(RespondError::Prekeys { spk_id, opk_id });
     }
-    let root = as_responder(identity, &spk.pair, &opk.pair, enrolled.identity, init.ephemeral())
+    let kem = match (init.kem, &opk.kem) {
+        (None, None) => None,
+        (Some(ciphertext), Some(seed)) => Some(seed.decapsulate(ciphertext)),
+        _ => return Err(RespondError::PrekeySuite { found: init.suite(), expected: opk.suite() }),
+    };
+    let (secret, kem_key) = (kem.as_ref().map(|(secret, _)| secret), kem.as_ref().map(|(_, key)| key));
+    let root = as_responder(identity, &spk.pair, &opk.pair, enrolled.identity, init.ephemeral(), secret)
         .ok_or(RespondError::HostileKey)?;
-    let sad = session_ad(enrolled.device, &identity.public(), spk.public(), opk.public(), init.head());
+    let sad = session_ad(enrolled.device, &identity.public(), spk.public(), opk.public(), kem_key, init.head());
     let ratchet = Ratchet::receiving_first(root, sad, spk.pair.again());
     let mut session = Session::new(ratchet, enrolled.suite, init.counter(), init.ephemeral(), NoHead, now);
     let (opened, _first_write_is_whole) = session.open(&init.message(), out, now, rng)?;
@@ -250,7 +260,8 @@ fn session_ad(
     node: &IdentityKey,
     spk: &PublicBytes,
     opk: &PublicBytes,
-    head: &[u8; HEAD_LEN],
+    kem_key: Option<&[u8; KEM_KEY_LEN]>,
+    head: &[u8],
 ) -> [u8; 32] {
     let mut named = [0; 65];
     let mut writer = Writer::new(&mut named);
@@ -262,6 +273,7 @@ fn session_ad(
         .chain_update(node.as_bytes())
         .chain_update(spk)
         .chain_update(opk)
+        .chain_update(kem_key.map_or(&[][..], |key| key))
         .chain_update(head)
         .finalize()
         .into()

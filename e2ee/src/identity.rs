@@ -9,7 +9,7 @@ use unhidra_core::ids::DeviceId;
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
-use crate::envelope::BUNDLE_LEN;
+use crate::envelope::BUNDLE_LEN_MAX;
 use crate::keys::{PublicBytes, contributory};
 use crate::wire::Writer;
 
@@ -30,7 +30,7 @@ impl Label {
 }
 
 /// The longest text that is signed: the bundle's label, the device id with its length, the bundle.
-const SIGNED_LEN_MAX: usize = 17 + 1 + 64 + BUNDLE_LEN;
+const SIGNED_LEN_MAX: usize = 17 + 1 + 64 + BUNDLE_LEN_MAX;
 
 /// The secret half of an identity. Not `Clone`, wiped on drop, prints as `[secret]`.
 pub struct IdentitySecret(SigningKey);
@@ -92,7 +92,7 @@ impl IdentitySecret {
         contributory(StaticSecret::from(*scalar).diffie_hellman(&PublicKey::from(*their)))
     }
 
-    pub(crate) fn sign(&self, label: Label, device: &DeviceId, text: &[u8]) -> [u8; 64] {
+    pub(crate) fn sign(&self, label: Label, device: &DeviceId, text: &[&[u8]]) -> [u8; 64] {
         let mut buffer = [0; SIGNED_LEN_MAX];
         self.0.sign(labelled(&mut buffer, label, device, text)).to_bytes()
     }
@@ -140,7 +140,7 @@ impl IdentityKey {
         signature: &[u8; 64],
     ) -> Result<(), BadSignature> {
         let mut buffer = [0; SIGNED_LEN_MAX];
-        let signed = labelled(&mut buffer, label, device, text);
+        let signed = labelled(&mut buffer, label, device, &[text]);
         self.0.verify_strict(signed, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
     }
 }
@@ -154,11 +154,11 @@ impl fmt::Debug for IdentityKey {
 }
 
 /// label || len(device_id)(1) || device_id || text
-fn labelled<'b>(buffer: &'b mut [u8; SIGNED_LEN_MAX], label: Label, device: &DeviceId, text: &[u8]) -> &'b [u8] {
+fn labelled<'b>(buffer: &'b mut [u8; SIGNED_LEN_MAX], label: Label, device: &DeviceId, text: &[&[u8]]) -> &'b [u8] {
     let mut writer = Writer::new(buffer);
     writer.put(label.text());
     put_device(&mut writer, device);
-    writer.put(text);
+    text.iter().for_each(|part| writer.put(part));
     let len = writer.finish().unwrap_or_default();
     buffer.get(..len).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Envelope, key agreement and Double Ratchet sessions: protocol version 1, suite 1.
+//! Envelope, key agreement and Double Ratchet sessions: protocol version 1. Suite 1 always, suite 2
+//! with the feature `pqxdh`.
 //!
 //! `e2ee/PROTOCOL.md` rules. No `std`, no allocator, no clock, no system randomness: the time and
 //! the random generator are arguments, buffers are the caller's.
@@ -18,6 +19,7 @@ pub mod envelope;
 pub mod error;
 pub mod fingerprint;
 pub mod handshake;
+pub mod head;
 pub mod identity;
 pub mod lease;
 pub mod plaintext;
@@ -37,6 +39,8 @@ mod cbor;
 mod chain;
 mod hmac;
 mod kdf;
+#[cfg_attr(not(feature = "pqxdh"), path = "kem_absent.rs")]
+mod kem;
 mod keys;
 mod ratchet;
 pub mod record;

@@ -12,7 +12,8 @@
 //!  24   8  the device's chain since, ms    248   4  next number at the last message opened
 //!  32  32  root key                        252   2  skipped keys, then 48 bytes each:
 //!  64  32  SAD                                      chain(8) number(4) kept_at_s(4) key(32)
-//!  96  32  own ratchet secret              end  78  head of the handshake, where flag 0x10 is set
+//!  96  32  own ratchet secret              end  78  head of the handshake, where flag 0x10 is set;
+//!                                                  suite 2: 1166
 //! 128  32  ratchet key of the other side
 //!
 //! flags  0x01 sending chain   0x02 receiving chain   0x04 old chain   0x08 a DH step is owed
@@ -28,13 +29,13 @@ use thiserror::Error;
 use unhidra_core::time::UnixTime;
 
 use crate::chain::Chain;
-use crate::envelope::HEAD_LEN;
+use crate::envelope::head_len;
 use crate::keys::{ChainKey, KeyPair, RootKey};
 use crate::ratchet::{OldChain, Ratchet};
 use crate::role::{HeadSlot, Role};
 use crate::session::Session;
 use crate::skipped::{Kept, SLOT_LEN};
-use crate::suite::Suite;
+use crate::suite::{Suite, SuiteError, built};
 use crate::wire::{Reader, Short, Writer};
 
 const VERSION: u8 = 1;
@@ -79,11 +80,17 @@ pub enum StateError {
         /// The reader's.
         expected: u8,
     },
-    /// Of a suite that is not built.
-    #[error("a state record of suite {found}; 1 is built")]
+    /// Of no suite.
+    #[error("a state record of suite {found}; there are 1 and 2")]
     Suite {
         /// The suite found.
         found: u8,
+    },
+    /// Of a suite that this build leaves out.
+    #[error("a state record of suite {}, which this build leaves out: it needs the feature pqxdh", .found.as_byte())]
+    SuiteNotBuilt {
+        /// The suite found.
+        found: Suite,
     },
     /// Flags nobody sets, or a head where this role has none.
     #[error("a state record with flags 0x{found:02x}")]
@@ -111,6 +118,15 @@ pub enum StateError {
     Chain,
 }
 
+impl From<SuiteError> for StateError {
+    fn from(error: SuiteError) -> Self {
+        match error {
+            SuiteError::Unknown { found } => Self::Suite { found },
+            SuiteError::NotBuilt { found } => Self::SuiteNotBuilt { found },
+        }
+    }
+}
+
 impl From<Short> for StateError {
     fn from(Short: Short) -> Self {
         Self::Short
@@ -119,12 +135,12 @@ impl From<Short> for StateError {
 
 impl<R: Role> Session<R> {
     /// The most bytes [`encode`](Self::encode) writes.
-    pub const ENCODED_LEN_MAX: usize = STATE_LEN + 2 + R::SKIPPED_MAX * SLOT_LEN + HEAD_LEN;
+    pub const ENCODED_LEN_MAX: usize = STATE_LEN + 2 + R::SKIPPED_MAX * SLOT_LEN + R::Head::LEN_MAX;
 
     /// How many bytes [`encode`](Self::encode) writes now.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        let head = self.head.head().map_or(0, |head| head.len());
+        let head = self.head.head().map_or(0, <[u8]>::len);
         STATE_LEN.saturating_add(self.ratchet.skipped.encoded_len()).saturating_add(head)
     }
 
@@ -215,8 +231,7 @@ fn decode_whole<R: Role>(whole: &[u8]) -> Result<Session<R>, StateError> {
     if role != R::BYTE {
         return Err(StateError::Role { found: role, expected: R::BYTE });
     }
-    let suite = reader.u8()?;
-    let suite = Suite::from_byte(suite).ok_or(StateError::Suite { found: suite })?;
+    let suite = built(reader.u8()?)?;
     let flags = reader.u8()?;
     if flags & !FLAGS != 0 {
         return Err(StateError::Flags { found: flags });
@@ -237,12 +252,15 @@ fn decode_whole<R: Role>(whole: &[u8]) -> Result<Session<R>, StateError> {
     let answered_at = reader.u32()?;
     let skipped =
         Kept::decode(&mut reader, R::SKIPPED_MAX)?.ok_or(StateError::TooManySkipped { max: R::SKIPPED_MAX })?;
-    let head = match set(FLAG_HEAD) {
-        true => R::Head::holding(*reader.take()?).ok_or(StateError::Flags { found: flags })?,
-        false => R::Head::default(),
+    let (head, rest) = match set(FLAG_HEAD) {
+        true => {
+            let (head, rest) = reader.rest().split_at_checked(head_len(suite)).ok_or(StateError::Short)?;
+            (R::Head::holding(suite, head).ok_or(StateError::Flags { found: flags })?, rest)
+        }
+        false => (R::Head::default(), reader.rest()),
     };
-    if !reader.rest().is_empty() {
-        return Err(StateError::TooLong { extra: reader.rest().len() });
+    if !rest.is_empty() {
+        return Err(StateError::TooLong { extra: rest.len() });
     }
     let step_owed = set(FLAG_STEP_OWED);
     Ok(Session {

@@ -70,7 +70,7 @@ pub fn sign_reset(
     ratchet_key: &PublicBytes,
 ) -> [u8; RESET_LEN] {
     let signed: [u8; RESET_LEN - 64] = join(&[&[TYPE_RESET, reason.as_byte()], ratchet_key]);
-    join(&[&signed, &node.sign(Label::Reset, device, &signed)])
+    join(&[&signed, &node.sign(Label::Reset, device, &[&signed])])
 }
 
 impl ResetRequest<'_> {

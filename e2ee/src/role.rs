@@ -3,8 +3,10 @@
 use core::marker::PhantomData;
 use core::time::Duration;
 
-use crate::envelope::HEAD_LEN;
+use crate::envelope::HEAD_LEN_MAX;
+use crate::head::Head;
 use crate::skipped::{Inline, SkippedKeys};
+use crate::suite::Suite;
 
 /// How long both sides keep receiving in the previous session.
 pub const PREVIOUS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -112,27 +114,30 @@ impl CommitsFirst for StockRole {}
 
 /// Where the head of a handshake waits until the node has answered in the new session.
 pub trait HeadSlot: sealed::Sealed + Default {
+    /// The most bytes a head in it has.
+    const LEN_MAX: usize;
     /// The head, while unconfirmed.
-    fn head(&self) -> Option<&[u8; HEAD_LEN]>;
+    fn head(&self) -> Option<&[u8]>;
     /// Forgets it.
     fn confirm(&mut self);
-    /// A slot with `head` in it, where this role begins sessions.
-    fn holding(head: [u8; HEAD_LEN]) -> Option<Self>;
+    /// A slot with a head in it that was written down, where this role begins sessions.
+    fn holding(suite: Suite, head: &[u8]) -> Option<Self>;
 }
 
 /// The device's.
 #[derive(Debug, Default)]
-pub struct KeptHead(Option<[u8; HEAD_LEN]>);
+pub struct KeptHead(pub(crate) Option<Head>);
 
 impl HeadSlot for KeptHead {
-    fn head(&self) -> Option<&[u8; HEAD_LEN]> {
-        self.0.as_ref()
+    const LEN_MAX: usize = HEAD_LEN_MAX;
+    fn head(&self) -> Option<&[u8]> {
+        self.0.as_ref().map(Head::as_bytes)
     }
     fn confirm(&mut self) {
         self.0 = None;
     }
-    fn holding(head: [u8; HEAD_LEN]) -> Option<Self> {
-        Some(Self(Some(head)))
+    fn holding(suite: Suite, head: &[u8]) -> Option<Self> {
+        Head::from_bytes(suite, head).map(|head| Self(Some(head)))
     }
 }
 
@@ -141,11 +146,12 @@ impl HeadSlot for KeptHead {
 pub struct NoHead;
 
 impl HeadSlot for NoHead {
-    fn head(&self) -> Option<&[u8; HEAD_LEN]> {
+    const LEN_MAX: usize = 0;
+    fn head(&self) -> Option<&[u8]> {
         None
     }
     fn confirm(&mut self) {}
-    fn holding(_: [u8; HEAD_LEN]) -> Option<Self> {
+    fn holding(_: Suite, _: &[u8]) -> Option<Self> {
         None
     }
 }

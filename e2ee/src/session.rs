@@ -8,7 +8,7 @@ use unhidra_core::durable::Durable;
 use unhidra_core::time::UnixTime;
 
 use crate::delta::{ChainRecord, Lane, StateDelta};
-use crate::envelope::{HEAD_LEN, MESSAGE_OVERHEAD, Message};
+use crate::envelope::{MESSAGE_OVERHEAD, Message};
 use crate::error::{OpenError, SealError};
 use crate::keys::{KeyId, PublicBytes, key_id};
 use crate::lease::{Lease, PendingLease};
@@ -267,7 +267,7 @@ impl<R: Role> Session<R> {
     /// How many bytes the envelope of a plaintext has.
     #[must_use]
     pub fn sealed_len(&self, plaintext_len: usize) -> usize {
-        let head = if self.is_confirmed() { 0 } else { HEAD_LEN };
+        let head = self.head.head().map_or(0, <[u8]>::len);
         plaintext_len.saturating_add(MESSAGE_OVERHEAD).saturating_add(head)
     }
 
@@ -395,9 +395,9 @@ impl Session<DeviceRole> {
         let out = out.get_mut(..needed).ok_or(wrong_len)?;
         match self.head.head() {
             Some(head) => {
-                let (front, inner) = out.split_first_chunk_mut().ok_or(wrong_len)?;
+                let (front, inner) = out.split_at_mut_checked(head.len()).ok_or(wrong_len)?;
                 self.ratchet.seal(plaintext, inner)?;
-                *front = *head;
+                front.copy_from_slice(head);
             }
             None => self.ratchet.seal(plaintext, out)?,
         }

@@ -23,7 +23,7 @@ pub fn initiator_key(
     spk: &PublicBytes,
     opk: &PublicBytes,
 ) -> Option<Zeroizing<[u8; 32]>> {
-    let root = as_initiator(identity, &KeyPair::from_bytes(ephemeral), responder, spk, opk)?;
+    let root = as_initiator(identity, &KeyPair::from_bytes(ephemeral), responder, spk, opk, None)?;
     Some(Zeroizing::new(root.0))
 }
 
@@ -37,7 +37,7 @@ pub fn responder_key(
     ephemeral: &PublicBytes,
 ) -> Option<Zeroizing<[u8; 32]>> {
     let (spk, opk) = (KeyPair::from_bytes(spk), KeyPair::from_bytes(opk));
-    let root = as_responder(identity, &spk, &opk, initiator, ephemeral)?;
+    let root = as_responder(identity, &spk, &opk, initiator, ephemeral, None)?;
     Some(Zeroizing::new(root.0))
 }
 

@@ -211,8 +211,9 @@ pub(crate) fn device(peer: &mut Peer, rng: &mut StdRng) -> Result<Ours<DeviceRol
     let keys = Keys::draw(rng)?;
     let request = PrekeyRequest { suite: Suite::X3dh, nonce: [5; 16] };
     let (device, spk, opk) = (&keys.id, &keys.spk, &keys.opk);
-    let bundle = BundleParts { device, request, last_counter: 0, now: NOON, spk, opk }.sign(&keys.node);
-    let Ok(Envelope::PreKeyBundle(bundle)) = Envelope::parse(&bundle) else { return Err("no bundle".into()) };
+    let parts = BundleParts { device, request, last_counter: 0, now: NOON, spk, opk };
+    let bundle = parts.sign(&keys.node).map_err(|e| e.to_string())?;
+    let Ok(Envelope::PreKeyBundle(bundle)) = Envelope::parse(bundle.as_bytes()) else { return Err("no bundle".into()) };
     let bundle = bundle.verify(&keys.id, &keys.node.public(), &request.nonce).map_err(|e| e.to_string())?;
     let session = initiate(&keys.device, &keys.id, Suite::X3dh, &bundle, 0, NOON, rng).map_err(|e| e.to_string())?;
     let mut ours = Ours::of(session);

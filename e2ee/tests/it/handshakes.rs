@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use unhidra_core::ids::DeviceId;
-use unhidra_e2ee::envelope::{Envelope, HEAD_LEN, PreKeyBundle};
+use unhidra_e2ee::envelope::{Envelope, HEAD_LEN, HEAD_LEN_MAX, PreKeyBundle, bundle_len, head_len};
 use unhidra_e2ee::error::OpenError;
 use unhidra_e2ee::handshake::{BundleError, InitiateError, RespondError, initiate};
 use unhidra_e2ee::identity::{BadSignature, IdentityKey, IdentityKeyError, IdentitySecret};
 use unhidra_e2ee::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
 use unhidra_e2ee::reset::ResetReason;
-use unhidra_e2ee::role::Role;
+use unhidra_e2ee::role::{DeviceRole, Role};
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::{Handshake, Slot};
 use unhidra_e2ee::skipped::Inline;
 use unhidra_e2ee::suite::Suite;
 
-use crate::pair::{NONCE, NodeError, Pair, handshake, message};
+use crate::pair::{NONCE, NodeError, Pair, handshake, message, suites};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -28,35 +28,47 @@ fn bundle(bytes: &[u8]) -> PreKeyBundle<'_> {
 
 #[test]
 fn the_head_is_repeated_until_the_node_answers() {
-    let mut pair = Pair::begun(1);
-    let second = pair.device_seals(b"second");
-    assert_eq!(pair.node.compare(&handshake(&second), pair.last_counter), Handshake::Same);
-    assert_eq!(pair.node_opens(&second).unwrap(), b"second");
-    let hello = pair.node_seals(b"hello");
-    assert!(!pair.device.present().unwrap().is_confirmed());
-    pair.device_opens(&hello).unwrap();
-    assert!(pair.device.present().unwrap().is_confirmed());
-    let third = pair.device_seals(b"third");
-    assert!(matches!(Envelope::parse(&third), Ok(Envelope::Message(_))));
-    assert_eq!(pair.node_opens(&third).unwrap(), b"third");
+    for suite in suites() {
+        let mut pair = Pair::begun_with(suite, 1);
+        pair.device_reboots();
+        let second = pair.device_seals(b"second");
+        assert_eq!(second.len(), head_len(suite) + 57 + 6);
+        assert_eq!(pair.node.compare(&handshake(&second), pair.last_counter), Handshake::Same);
+        assert_eq!(pair.node_opens(&second).unwrap(), b"second");
+        let hello = pair.node_seals(b"hello");
+        assert!(!pair.device.present().unwrap().is_confirmed());
+        pair.device_opens(&hello).unwrap();
+        assert!(pair.device.present().unwrap().is_confirmed());
+        let third = pair.device_seals(b"third");
+        assert!(matches!(Envelope::parse(&third), Ok(Envelope::Message(_))));
+        assert_eq!(pair.node_opens(&third).unwrap(), b"third");
+    }
 }
 
 #[test]
 fn the_first_message_to_arrive_need_not_be_the_first_sealed() {
-    let mut pair = Pair::enrolled(2);
-    pair.begin();
-    let sealed = [b"a", b"b", b"c"].map(|text| pair.device_seals(text));
-    for at in [2, 0, 1] {
-        assert_eq!(pair.node_opens(&sealed[at]).unwrap(), [b"a", b"b", b"c"][at]);
+    for suite in suites() {
+        let mut pair = Pair::enrolled_with(suite, 2);
+        pair.begin();
+        let sealed = [b"a", b"b", b"c"].map(|text| pair.device_seals(text));
+        for at in [2, 0, 1] {
+            assert_eq!(pair.node_opens(&sealed[at]).unwrap(), [b"a", b"b", b"c"][at]);
+        }
     }
 }
 
 #[test]
 fn a_bundle_is_taken_for_its_request_device_and_node_alone() {
-    let pair = Pair::enrolled(3);
+    for suite in suites() {
+        bundle_is_taken(&Pair::enrolled_with(suite, 3));
+    }
+}
+
+fn bundle_is_taken(pair: &Pair) {
     let (ours, node) = (pair.bundle(), pair.node_identity.public());
     let verify =
         |bytes: &[u8], id: &DeviceId, node: &IdentityKey, nonce| bundle(bytes).verify(id, node, nonce).map(drop);
+    assert_eq!(ours.len(), bundle_len(pair.suite));
     assert_eq!(verify(&ours, &pair.id, &node, &NONCE), Ok(()));
     assert_eq!(verify(&ours, &pair.id, &node, &[6; 16]), Err(BundleError::Nonce));
     let other = DeviceId::parse("pump-8").unwrap();
@@ -64,7 +76,7 @@ fn a_bundle_is_taken_for_its_request_device_and_node_alone() {
     let impostor = pair.device_identity.public();
     assert_eq!(verify(&ours, &pair.id, &impostor, &NONCE), Err(BundleError::Identity));
     for at in 0..ours.len() {
-        let mut bytes = ours;
+        let mut bytes = ours.clone();
         bytes[at] ^= 1;
         let taken = match Envelope::parse(&bytes) {
             Ok(Envelope::PreKeyBundle(bundle)) => bundle.verify(&pair.id, &node, &NONCE).is_ok(),
@@ -103,28 +115,33 @@ fn a_handshake_is_of_the_identity_suite_and_prekeys_expected() {
 
 #[test]
 fn every_byte_of_the_head_is_authenticated() {
-    let mut pair = Pair::enrolled(5);
-    pair.begin();
-    let sealed = pair.device_seals(b"x");
-    let mut out = [0; 100];
-    for at in 0..HEAD_LEN {
-        let mut bytes = sealed.clone();
-        bytes[at] ^= 0x10;
-        let opened = match Envelope::parse(&bytes) {
-            Ok(Envelope::HandshakeInit(init)) => pair.respond(&init, &mut out).is_ok(),
-            _ => false,
-        };
-        assert!(!opened, "byte {at}");
+    for suite in suites() {
+        let mut pair = Pair::enrolled_with(suite, 5);
+        pair.begin();
+        let sealed = pair.device_seals(b"x");
+        let mut out = [0; 100];
+        for at in 0..head_len(suite) {
+            let mut bytes = sealed.clone();
+            bytes[at] ^= 0x10;
+            let opened = match Envelope::parse(&bytes) {
+                Ok(Envelope::HandshakeInit(init)) => pair.respond(&init, &mut out).is_ok(),
+                _ => false,
+            };
+            assert!(!opened, "suite {suite}, byte {at}");
+        }
+        assert!(pair.respond(&handshake(&sealed), &mut out).is_ok());
     }
 }
 
 #[test]
 fn an_ephemeral_key_of_small_order_is_refused() {
-    let mut pair = Pair::enrolled(6);
-    pair.begin();
-    let mut sealed = pair.device_seals(b"x");
-    sealed[34..66].fill(0);
-    assert_eq!(pair.respond(&handshake(&sealed), &mut [0; 100]).err(), Some(RespondError::HostileKey));
+    for suite in suites() {
+        let mut pair = Pair::enrolled_with(suite, 6);
+        pair.begin();
+        let mut sealed = pair.device_seals(b"x");
+        sealed[34..66].fill(0);
+        assert_eq!(pair.respond(&handshake(&sealed), &mut [0; 100]).err(), Some(RespondError::HostileKey));
+    }
 }
 
 #[test]
@@ -173,7 +190,12 @@ fn counters_tell_a_new_session_from_the_same_and_from_an_old() {
 
 #[test]
 fn what_was_in_flight_opens_in_the_previous_session_for_a_day() {
-    let mut pair = Pair::confirmed(9);
+    for suite in suites() {
+        in_flight_opens(Pair::confirmed_with(suite, 9));
+    }
+}
+
+fn in_flight_opens(mut pair: Pair) {
     let in_flight = [0, 1, 2].map(|_| pair.device_seals(b"old"));
     let down = pair.node_seals(b"old");
     pair.begin();
@@ -258,6 +280,9 @@ fn a_device_restarts_when_its_chain_is_long() {
 #[test]
 fn a_session_is_small() {
     type Bare = unhidra_e2ee::role::NodeRole<Inline<0>>;
-    assert!(size_of::<Session<Bare>>() <= 320, "{}", size_of::<Session<Bare>>());
+    assert!(size_of::<Session<Bare>>() <= 312, "{}", size_of::<Session<Bare>>());
+    // A device without suite 2 carries the head of suite 1 and no more.
+    let head = HEAD_LEN_MAX - HEAD_LEN;
+    assert!(size_of::<Session<DeviceRole>>() <= 1232 + head, "{}", size_of::<Session<DeviceRole>>());
     assert_eq!(Bare::SKIPPED_MAX, 128);
 }

@@ -15,6 +15,8 @@ mod plaintexts;
 mod random;
 mod records;
 mod resets;
+#[cfg(feature = "pqxdh")]
+mod suites;
 mod tampering;
 mod unchanged;
 mod vectors;

@@ -22,13 +22,30 @@ use unhidra_e2ee::role::{DeviceRole, NodeRole, Role};
 use unhidra_e2ee::session::{Opened, Session};
 use unhidra_e2ee::sessions::{Handshake, Moved, Sessions, Slot};
 use unhidra_e2ee::skipped::Inline;
-use unhidra_e2ee::suite::Suite;
+use unhidra_e2ee::suite::{Suite, is_built};
 
 pub(crate) type Node = NodeRole<Inline<128>>;
 
 pub(crate) const NOON: UnixTime = UnixTime::from_s(1_900_000_000);
 
 pub(crate) const NONCE: [u8; 16] = [5; 16];
+
+/// The suites this build has.
+pub(crate) fn suites() -> impl Iterator<Item = Suite> {
+    Suite::ALL.into_iter().filter(|&suite| is_built(suite))
+}
+
+/// A one-time prekey of a suite.
+pub(crate) fn one_time(suite: Suite, id: u32, rng: &mut StdRng) -> OneTimePrekeySecret {
+    let prekey = OneTimePrekeySecret::generate(id, rng);
+    match suite {
+        Suite::X3dh => prekey,
+        #[cfg(feature = "pqxdh")]
+        Suite::Pqxdh => prekey.with_kem(unhidra_e2ee::prekey::KemSeed::generate(rng)),
+        #[cfg(not(feature = "pqxdh"))]
+        Suite::Pqxdh => panic!("suite 2 is left out"),
+    }
+}
 
 /// A session's records as they lie.
 #[derive(Clone, Default)]
@@ -76,6 +93,7 @@ pub(crate) struct Pair {
     pub(crate) rng: StdRng,
     pub(crate) now: UnixTime,
     pub(crate) id: DeviceId,
+    pub(crate) suite: Suite,
     pub(crate) device_identity: IdentitySecret,
     pub(crate) node_identity: IdentitySecret,
     pub(crate) spk: SignedPrekeySecret,
@@ -124,16 +142,22 @@ fn at(slot: Slot) -> usize {
 }
 
 impl Pair {
-    /// Both enrolled, and nothing said.
+    /// Both enrolled with suite 1, and nothing said.
     pub(crate) fn enrolled(seed: u64) -> Self {
+        Self::enrolled_with(Suite::X3dh, seed)
+    }
+
+    /// Both enrolled, and nothing said.
+    pub(crate) fn enrolled_with(suite: Suite, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         Self {
             now: NOON,
             id: DeviceId::parse("pump-7").unwrap(),
+            suite,
             device_identity: IdentitySecret::generate(&mut rng),
             node_identity: IdentitySecret::generate(&mut rng),
             spk: SignedPrekeySecret::generate(1, &mut rng),
-            opk: OneTimePrekeySecret::generate(1, &mut rng),
+            opk: one_time(suite, 1, &mut rng),
             last_counter: 0,
             device: Sessions::default(),
             lease: None,
@@ -149,7 +173,11 @@ impl Pair {
 
     /// A session, its first message opened, and its head still repeated.
     pub(crate) fn begun(seed: u64) -> Self {
-        let mut pair = Self::enrolled(seed);
+        Self::begun_with(Suite::X3dh, seed)
+    }
+
+    pub(crate) fn begun_with(suite: Suite, seed: u64) -> Self {
+        let mut pair = Self::enrolled_with(suite, seed);
         pair.begin();
         let first = pair.device_seals(b"first");
         assert_eq!(pair.node_opens(&first).unwrap(), b"first");
@@ -158,22 +186,26 @@ impl Pair {
 
     /// A session that both sides have sent in.
     pub(crate) fn confirmed(seed: u64) -> Self {
-        let mut pair = Self::begun(seed);
+        Self::confirmed_with(Suite::X3dh, seed)
+    }
+
+    pub(crate) fn confirmed_with(suite: Suite, seed: u64) -> Self {
+        let mut pair = Self::begun_with(suite, seed);
         let hello = pair.node_seals(b"hello");
         assert_eq!(pair.device_opens(&hello).unwrap(), b"hello");
         pair
     }
 
-    pub(crate) fn bundle(&self) -> [u8; 198] {
-        BundleParts {
+    pub(crate) fn bundle(&self) -> Vec<u8> {
+        let bundle = BundleParts {
             device: &self.id,
-            request: PrekeyRequest { suite: Suite::X3dh, nonce: NONCE },
+            request: PrekeyRequest { suite: self.suite, nonce: NONCE },
             last_counter: self.last_counter,
             now: self.now,
             spk: &self.spk,
             opk: &self.opk,
-        }
-        .sign(&self.node_identity)
+        };
+        bundle.sign(&self.node_identity).unwrap().as_bytes().to_vec()
     }
 
     /// The device begins a session.
@@ -183,7 +215,7 @@ impl Pair {
         let bundle = bundle.verify(&self.id, &self.node_identity.public(), &NONCE).unwrap();
         let own = self.device.present().map_or(0, Session::counter);
         let session =
-            initiate(&self.device_identity, &self.id, Suite::X3dh, &bundle, own, self.now, &mut self.rng).unwrap();
+            initiate(&self.device_identity, &self.id, self.suite, &bundle, own, self.now, &mut self.rng).unwrap();
         self.device.begin(session, None);
         self.begun_in_ram = true;
         self.lease = None;
@@ -206,7 +238,7 @@ impl Pair {
             self.lease();
         }
         let present = self.device.present_mut().unwrap();
-        let mut out = vec![0; plaintext.len() + 200];
+        let mut out = vec![0; present.sealed_len(plaintext.len())];
         let sealed = present.seal_within(self.lease.as_ref().unwrap(), plaintext, &mut out, self.now).unwrap().to_vec();
         self.record_use(&sealed);
         sealed
@@ -299,7 +331,7 @@ impl Pair {
                 let mut out = vec![0; sealed.len()];
                 let (session, plaintext, tag) = self.respond(&init, &mut out).map_err(NodeError::Respond)?;
                 self.last_counter = session.counter();
-                self.opk = OneTimePrekeySecret::generate(self.opk.id() + 1, &mut self.rng);
+                self.opk = one_time(self.suite, self.opk.id() + 1, &mut self.rng);
                 self.node_disk[1] = std::mem::take(&mut self.node_disk[0]);
                 self.node_disk[0].write(&session, &StateDelta::Whole);
                 self.node.begin(session, Some(tag));
@@ -314,7 +346,7 @@ impl Pair {
         out: &mut [u8],
     ) -> Result<(Session<Node>, Vec<u8>, MessageTag), RespondError> {
         let device = self.device_identity.public();
-        let enrolled = Enrolled { device: &self.id, identity: &device, suite: Suite::X3dh };
+        let enrolled = Enrolled { device: &self.id, identity: &device, suite: self.suite };
         let (spk, opk) = (&self.spk, &self.opk);
         let (session, opened): (_, Opened<'_>) =
             respond(&self.node_identity, enrolled, spk, opk, init, out, self.now, &mut self.rng)?;

@@ -2,12 +2,14 @@
 
 use proptest::prelude::*;
 use unhidra_e2ee::delta::{Lane, StateDelta};
+use unhidra_e2ee::envelope::{HEAD_LEN_MAX, head_len};
 use unhidra_e2ee::record::{STATE_LEN, StateError, StateTooLong};
 use unhidra_e2ee::role::{DeviceRole, NodeRole, StockRole};
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::skipped::Inline;
+use unhidra_e2ee::suite::{Suite, is_built};
 
-use crate::pair::{Node, Pair, encode};
+use crate::pair::{Node, Pair, encode, suites};
 
 /// Version 1, written by the first landing. Never changed: a later version must read them.
 const DEVICE_V1: &str = include_str!("../vectors/state-device-v1.hex");
@@ -53,7 +55,12 @@ fn chain_records_of_version_1_are_read() {
 /// Every state the pair comes through, written and read, goes on as the one it was written from.
 #[test]
 fn a_session_read_back_goes_on() {
-    let mut pair = Pair::begun(1);
+    for suite in suites() {
+        goes_on(Pair::begun_with(suite, 1));
+    }
+}
+
+fn goes_on(mut pair: Pair) {
     for round in 0..40 {
         pair.node_restarts();
         let up = [0; 3].map(|_| pair.device_seals(b"up"));
@@ -118,7 +125,10 @@ fn what_is_no_record_says_why() {
     };
     assert_eq!(with(0, 2), StateError::Version { found: 2 });
     assert_eq!(with(1, 1), StateError::Role { found: 1, expected: 2 });
-    assert_eq!(with(2, 2), StateError::Suite { found: 2 });
+    assert_eq!(with(2, 3), StateError::Suite { found: 3 });
+    if !is_built(Suite::Pqxdh) {
+        assert_eq!(with(2, 2), StateError::SuiteNotBuilt { found: Suite::Pqxdh });
+    }
     assert_eq!(with(3, 0x43), StateError::Flags { found: 0x43 });
     for len in 0..whole.len() {
         assert_eq!(decode(&whole[..len]), StateError::Short, "{len}");
@@ -153,13 +163,16 @@ fn what_is_no_chain_record_says_why() {
 
 #[test]
 fn a_record_wants_its_room() {
-    let pair = Pair::begun(6);
-    let session = pair.device.present().unwrap();
-    let needed = session.encoded_len();
-    assert_eq!(needed, STATE_LEN + 2 + 78);
-    assert_eq!(session.encode(&mut vec![0; needed - 1]), Err(StateTooLong { needed, found: needed - 1 }));
-    assert!(needed <= Session::<DeviceRole>::ENCODED_LEN_MAX);
-    assert_eq!(Session::<DeviceRole>::ENCODED_LEN_MAX, 252 + 2 + 16 * 48 + 78);
+    for suite in suites() {
+        let pair = Pair::begun_with(suite, 6);
+        let session = pair.device.present().unwrap();
+        let needed = session.encoded_len();
+        assert_eq!(needed, STATE_LEN + 2 + head_len(suite));
+        assert_eq!(session.encode(&mut vec![0; needed - 1]), Err(StateTooLong { needed, found: needed - 1 }));
+        assert!(needed <= Session::<DeviceRole>::ENCODED_LEN_MAX);
+    }
+    assert_eq!(Session::<DeviceRole>::ENCODED_LEN_MAX, 252 + 2 + 16 * 48 + HEAD_LEN_MAX);
+    assert_eq!(Session::<Node>::ENCODED_LEN_MAX, 252 + 2 + 128 * 48);
 }
 
 proptest! {

@@ -70,7 +70,7 @@ impl Pair {
         let opk = OneTimePrekeySecret::generate(1, rng);
         let request = PrekeyRequest { suite: Suite::X3dh, nonce: NONCE };
         let bundle = BundleParts { device: &id, request, last_counter: 0, now: began, spk: &spk, opk: &opk };
-        let bundle = bundle.sign(&node_identity).to_vec();
+        let bundle = bundle.sign(&node_identity).expect("both of suite 1").as_bytes().to_vec();
         let Ok(Envelope::PreKeyBundle(parsed)) = Envelope::parse(&bundle) else { panic!("no bundle") };
         let verified = parsed.verify(&id, &node_identity.public(), &NONCE).expect("our bundle");
         let mut device =

@@ -93,7 +93,7 @@ impl Node {
             spk: &self.spk,
             opk: &self.opk,
         };
-        parts.sign(&self.identity).to_vec()
+        parts.sign(&self.identity).expect("of suite 1").as_bytes().to_vec()
     }
 
     pub(crate) fn message(&mut self, envelope: &[u8], now: UnixTime) -> Answer {
