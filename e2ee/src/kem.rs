@@ -67,7 +67,7 @@ impl KemSeed {
     /// the message under it does not open.
     pub(crate) fn decapsulate(&self, ciphertext: KemCiphertext<'_>) -> (KemSecret, [u8; KEM_KEY_LEN]) {
         let pair = self.pair();
-        let secret = taken(pair.decapsulate(ciphertext.0.into()));
+        let secret = taken(&mut pair.decapsulate(ciphertext.0.into()));
         (secret, pair.encapsulation_key().to_bytes().into())
     }
 }
@@ -94,10 +94,13 @@ impl<'a> KemKey<'a> {
     /// before the session is made.
     #[inline(never)]
     pub(crate) fn encapsulate(self, head: &mut Head, rng: &mut impl CryptoRng) -> Option<KemSecret> {
-        let key = EncapsulationKey::new(self.0.into()).ok()?;
-        let (ciphertext, secret): (Ciphertext<MlKem768>, SharedKey) = key.encapsulate_with_rng(rng);
-        *head.ciphertext_mut()? = ciphertext.into();
-        Some(taken(secret))
+        // By reference throughout: each of these moved once more would be a kilobyte of stack.
+        let key = EncapsulationKey::new(self.0.into());
+        let Ok(key) = &key else { return None };
+        let mut sealed: (Ciphertext<MlKem768>, SharedKey) = key.encapsulate_with_rng(rng);
+        let secret = taken(&mut sealed.1);
+        *head.ciphertext_mut()? = *sealed.0.as_ref();
+        Some(secret)
     }
 }
 
@@ -113,8 +116,9 @@ impl KemSecret {
     }
 }
 
-fn taken(mut secret: SharedKey) -> KemSecret {
-    let taken = KemSecret(secret.into());
+/// Moves a secret out, and wipes where it was.
+fn taken(secret: &mut SharedKey) -> KemSecret {
+    let taken = KemSecret(*secret.as_ref());
     secret.zeroize();
     taken
 }

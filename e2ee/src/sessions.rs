@@ -95,7 +95,9 @@ impl<R: Role> Sessions<R> {
     /// Makes `session` the present one, and the present one the previous. On the node `first` is
     /// the message that was opened with the handshake.
     pub fn begin(&mut self, session: Session<R>, first: Option<MessageTag>) {
-        self.previous = self.present.replace(session);
+        // Swapped in place: a session is dear on a device's stack.
+        core::mem::swap(&mut self.previous, &mut self.present);
+        self.present = Some(session);
         if let Some(tag) = first {
             self.recent.remember(tag);
         }
