@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """A first contact, computed from PROTOCOL.md sections 4 and 5 alone, with none of our Rust.
 
-  pip install cryptography
-  python3 handshake_vector.py > ../tests/vectors/handshake.json
+  pip install -r requirements.txt
+  python3 handshake_vector.py 1 > ../tests/vectors/handshake.json
+  python3 handshake_vector.py 2 > ../tests/vectors/handshake-pqxdh.json
 
-The transcripts of ratchet_oracle.py know nothing of bundles, heads, SAD and labels; this does.
+The transcripts of ratchet_oracle.py know nothing of bundles, heads, SAD and labels; this does. Of
+ML-KEM-768, kyber-py encapsulates, since it takes the random m; cryptography makes the pair of the
+seed and must agree.
 """
-import hashlib, hmac, json, struct
+import hashlib, hmac, json, struct, sys
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from kyber_py.ml_kem import ML_KEM_768
 
 DEVICE = b"pump-7"
 
@@ -57,21 +62,35 @@ def message(chain, sad, ratchet_key, text):
     return header + ChaCha20Poly1305(hmac.digest(chain, b"\x01", "sha256")).encrypt(bytes(12), text, sad + header)
 
 
-def main():
+def kem(seed, m):
+    """Public key, ciphertext and shared secret of FIPS 203."""
+    pair = MLKEM768PrivateKey.from_seed_bytes(seed)
+    public_key = pair.public_key().public_bytes_raw()
+    secret, ciphertext = ML_KEM_768._encaps_internal(public_key, m)
+    assert pair.decapsulate(ciphertext) == secret
+    return public_key, ciphertext, secret
+
+
+def main(suite):
     device, node = Identity(key(b"device")), Identity(key(b"node"))
     spk, opk, ek = key(b"spk"), key(b"opk"), key(b"ek")
     device_ratchet, node_ratchet = key(b"device ratchet"), key(b"node ratchet")
     nonce, last_counter, now_s, spk_id, opk_id = key(b"nonce")[:16], 6, 1_900_000_000, 3, 70_000
 
-    bundle = b"\x03\x01" + nonce + struct.pack(">IQ", last_counter, now_s) + node.public
-    bundle += struct.pack(">I", spk_id) + public(spk) + struct.pack(">I", opk_id) + public(opk)
+    kem_seed, kem_m = key(b"kem d") + key(b"kem z"), key(b"kem m")
+    kem_key, kem_ciphertext, kem_secret = kem(kem_seed, kem_m) if suite == 2 else (b"", b"", b"")
+    label = {1: b"unhidra/x3dh/v1", 2: b"unhidra/pqxdh/v1"}[suite]
+
+    bundle = bytes([3, suite]) + nonce + struct.pack(">IQ", last_counter, now_s) + node.public
+    bundle += struct.pack(">I", spk_id) + public(spk) + struct.pack(">I", opk_id) + public(opk) + kem_key
     bundle += node.sign(b"unhidra/bundle/v1", bundle)
 
-    head = b"\x02\x01" + device.public + public(ek) + struct.pack(">III", spk_id, opk_id, last_counter + 1)
+    head = bytes([2, suite]) + device.public + public(ek) + struct.pack(">III", spk_id, opk_id, last_counter + 1)
+    head += kem_ciphertext
     agreed = dh(device.private_dh, public(spk)) + dh(ek, node.public_dh) + dh(ek, public(spk)) + dh(ek, public(opk))
-    sk = hkdf(bytes(32), b"\xff" * 32 + agreed, b"unhidra/x3dh/v1", 32)
+    sk = hkdf(bytes(32), b"\xff" * 32 + agreed + kem_secret, label, 32)
     sad = hashlib.sha256(
-        b"unhidra/sad/v1" + bytes([len(DEVICE)]) + DEVICE + node.public + public(spk) + public(opk) + head
+        b"unhidra/sad/v1" + bytes([len(DEVICE)]) + DEVICE + node.public + public(spk) + public(opk) + kem_key + head
     ).digest()
     root, up = root_step(sk, dh(device_ratchet, public(spk)))
     init = head + message(up, sad, public(device_ratchet), b"first")
@@ -83,9 +102,11 @@ def main():
     given = dict(device_id=DEVICE.decode(), device_seed=device.seed, node_seed=node.seed, spk=spk, opk=opk, ek=ek,
                  device_ratchet=device_ratchet, node_ratchet=node_ratchet, nonce=nonce, last_counter=last_counter,
                  now_s=now_s, spk_id=spk_id, opk_id=opk_id)
+    if suite == 2:
+        given.update(kem_seed=kem_seed, kem_m=kem_m)
     expected = dict(bundle=bundle, handshake_init=init, answer=answer, reset=reset)
     plain = lambda table: {k: v.hex() if isinstance(v, bytes) else v for k, v in table.items()}
     print(json.dumps(dict(given=plain(given), expected=plain(expected)), indent=1))
 
 
-main()
+main(int(sys.argv[1]))

@@ -17,6 +17,9 @@ const DEVICE_UNCONFIRMED_V1: &str = include_str!("../vectors/state-device-unconf
 const NODE_V1: &str = include_str!("../vectors/state-node-v1.hex");
 /// whole, receive record, send record, and a message that the session opens.
 const NODE_WITH_CHAINS_V1: &str = include_str!("../vectors/state-node-chains-v1.hex");
+/// Suite 2: a device that is not confirmed, its node, a HandshakeInit and the answer to it.
+#[cfg(feature = "pqxdh")]
+const PAIR_PQXDH_V1: &str = include_str!("../vectors/state-pair-pqxdh-v1.hex");
 
 fn bytes(text: &str) -> Vec<u8> {
     hex::decode(text.trim()).unwrap()
@@ -50,6 +53,28 @@ fn chain_records_of_version_1_are_read() {
     let mut out = [0; 64];
     let (opened, _) = session.open(&crate::pair::message(sealed), &mut out, pair.now, &mut pair.rng).unwrap();
     assert_eq!(opened.plaintext(), b"from the fixture");
+}
+
+#[cfg(feature = "pqxdh")]
+#[test]
+fn records_of_suite_2_and_version_1_are_read() {
+    let lines: Vec<Vec<u8>> = PAIR_PQXDH_V1.lines().map(bytes).collect();
+    let [device, node, init, answer] = lines.as_slice() else { panic!("{} lines", lines.len()) };
+    assert_eq!((device.len(), node.len()), (STATE_LEN + 2 + 1166, STATE_LEN + 2));
+    let mut out = [0; 64];
+    let mut pair = Pair::enrolled(0);
+
+    let mut session = Session::<Node>::decode(node, None, None).unwrap();
+    assert_eq!((encode(&session), session.suite()), (node.clone(), Suite::Pqxdh));
+    let (opened, _) = session.open(&crate::pair::message(init), &mut out, pair.now, &mut pair.rng).unwrap();
+    assert_eq!(opened.plaintext(), b"from the fixture");
+
+    let mut session = Session::<DeviceRole>::decode(device, None, None).unwrap();
+    assert_eq!((encode(&session), session.suite()), (device.clone(), Suite::Pqxdh));
+    assert!(!session.is_confirmed() && init[..1166] == device[STATE_LEN + 2..]);
+    let (opened, _) = session.open(&crate::pair::message(answer), &mut out, pair.now, &mut pair.rng).unwrap();
+    assert_eq!(opened.plaintext(), b"hello");
+    assert!(session.is_confirmed() && session.encoded_len() == STATE_LEN + 2);
 }
 
 /// Every state the pair comes through, written and read, goes on as the one it was written from.

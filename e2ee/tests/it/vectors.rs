@@ -38,6 +38,10 @@ struct Given {
     now_s: u64,
     spk_id: u32,
     opk_id: u32,
+    #[cfg(feature = "pqxdh")]
+    kem_seed: Option<String>,
+    #[cfg(feature = "pqxdh")]
+    kem_m: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -49,9 +53,9 @@ struct Expected {
 }
 
 /// A generator that gives these keys, in this order.
-struct Keys<const N: usize>([[u8; 32]; N], usize);
+struct Keys(Vec<[u8; 32]>, usize);
 
-impl<const N: usize> TryRng for Keys<N> {
+impl TryRng for Keys {
     type Error = std::convert::Infallible;
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
         Ok(0)
@@ -66,7 +70,7 @@ impl<const N: usize> TryRng for Keys<N> {
     }
 }
 
-impl<const N: usize> TryCryptoRng for Keys<N> {}
+impl TryCryptoRng for Keys {}
 
 fn bytes<const N: usize>(text: &str) -> [u8; N] {
     let mut out = [0; N];
@@ -76,16 +80,34 @@ fn bytes<const N: usize>(text: &str) -> [u8; N] {
 
 #[test]
 fn a_first_contact_has_the_bytes_that_the_protocol_says() {
-    let Vector { given, expected } = serde_json::from_str(include_str!("../vectors/handshake.json")).unwrap();
+    replay(Suite::X3dh, include_str!("../vectors/handshake.json"));
+    #[cfg(feature = "pqxdh")]
+    replay(Suite::Pqxdh, include_str!("../vectors/handshake-pqxdh.json"));
+}
+
+/// The one-time prekey, and what the device draws to begin a session, in its order.
+fn drawn(given: &Given) -> (OneTimePrekeySecret, Vec<[u8; 32]>) {
+    let opk = OneTimePrekeySecret::from_bytes(given.opk_id, &bytes(&given.opk));
+    let draws = vec![bytes(&given.ek), bytes(&given.device_ratchet)];
+    #[cfg(feature = "pqxdh")]
+    if let (Some(seed), Some(m)) = (&given.kem_seed, &given.kem_m) {
+        let opk = opk.with_kem(unhidra_e2ee::prekey::KemSeed::from_bytes(&bytes(seed)));
+        return (opk, vec![draws[0], bytes(m), draws[1]]);
+    }
+    (opk, draws)
+}
+
+fn replay(suite: Suite, vector: &str) {
+    let Vector { given, expected } = serde_json::from_str(vector).unwrap();
     let id = DeviceId::parse(&given.device_id).unwrap();
     let device_identity = IdentitySecret::from_seed(&bytes(&given.device_seed));
     let node_identity = IdentitySecret::from_seed(&bytes(&given.node_seed));
     let spk = SignedPrekeySecret::from_bytes(given.spk_id, &bytes(&given.spk));
-    let opk = OneTimePrekeySecret::from_bytes(given.opk_id, &bytes(&given.opk));
+    let (opk, draws) = drawn(&given);
     let nonce = bytes(&given.nonce);
     let now = UnixTime::from_s(given.now_s);
 
-    let request = PrekeyRequest { suite: Suite::X3dh, nonce };
+    let request = PrekeyRequest { suite, nonce };
     let parts = BundleParts { device: &id, request, last_counter: given.last_counter, now, spk: &spk, opk: &opk };
     let bundle = parts.sign(&node_identity).unwrap();
     assert_eq!(hex::encode(bundle.as_bytes()), expected.bundle);
@@ -93,17 +115,17 @@ fn a_first_contact_has_the_bytes_that_the_protocol_says() {
     let Ok(Envelope::PreKeyBundle(bundle)) = Envelope::parse(bundle.as_bytes()) else { panic!("no bundle") };
     let bundle = bundle.verify(&id, &node_identity.public(), &nonce).unwrap();
     assert_eq!(bundle.now(), now);
-    let mut keys = Keys([bytes(&given.ek), bytes(&given.device_ratchet)], 0);
-    let mut device = initiate(&device_identity, &id, Suite::X3dh, &bundle, 0, now, &mut keys).unwrap();
+    let mut keys = Keys(draws, 0);
+    let mut device = initiate(&device_identity, &id, suite, &bundle, 0, now, &mut keys).unwrap();
     let (_delta, lease) = device.lease(NonZeroU8::MIN, now, &mut keys).unwrap();
-    let mut out = [0; 200];
+    let mut out = [0; 1300];
     let init = device.seal_within(&lease.grant(durable()), b"first", &mut out, now).unwrap();
     assert_eq!(hex::encode(init), expected.handshake_init);
 
     let device_key = device_identity.public();
-    let enrolled = Enrolled { device: &id, identity: &device_key, suite: Suite::X3dh };
+    let enrolled = Enrolled { device: &id, identity: &device_key, suite };
     let mut text = [0; 16];
-    let mut keys = Keys([bytes(&given.node_ratchet)], 0);
+    let mut keys = Keys(vec![bytes(&given.node_ratchet)], 0);
     let (mut node, opened): (Session<Node>, _) =
         respond(&node_identity, enrolled, &spk, &opk, &handshake(init), &mut text, now, &mut keys).unwrap();
     assert_eq!(opened.plaintext(), b"first");
