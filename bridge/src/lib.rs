@@ -42,3 +42,5 @@ pub use shard::{Bridge, Now};
 pub use stats::Stats;
 // The node makes and keeps the identity, and imports no ratchet: it has the type from here.
 pub use unhidra_e2ee::identity::{IdentityKey, IdentitySecret};
+// So with what a person compares.
+pub use unhidra_e2ee::fingerprint::{CODE_LEN, CodeError, Comparison, Fingerprint};

@@ -21,6 +21,7 @@ use rand_core::CryptoRng;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_e2ee::envelope::{HEAD_LEN_MAX, MESSAGE_OVERHEAD};
+use unhidra_e2ee::fingerprint::Fingerprint;
 use unhidra_e2ee::plaintext::{Kind, Plaintext, Status};
 
 use crate::backoff::{Backoff, BackoffOptions};
@@ -194,6 +195,12 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             stats: Stats::default(),
             stopped: false,
         })
+    }
+
+    /// What a person compares with what the node shows; see [`Identity::fingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.secure.identity().fingerprint()
     }
 
     /// Sets the calendar. A device without a clock learns the time from the node.

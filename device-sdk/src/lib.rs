@@ -11,6 +11,8 @@ pub mod backoff;
 pub mod client;
 pub mod device;
 pub mod outbox;
+#[cfg(feature = "qr")]
+pub mod qr;
 pub mod storage;
 pub mod topics;
 pub mod transport;
@@ -19,6 +21,7 @@ mod clock;
 mod secure;
 
 pub use secure::{Identity, LoadError};
+pub use unhidra_e2ee::fingerprint::{CodeError, Comparison, Fingerprint};
 pub use unhidra_e2ee::identity::{IdentityKey, IdentityKeyError, IdentitySecret};
 pub use unhidra_e2ee::plaintext::Status;
 pub use unhidra_e2ee::suite::Suite;

@@ -15,6 +15,7 @@ use unhidra_core::time::UnixTime;
 use unhidra_e2ee::delta::{Lane, StateDelta};
 use unhidra_e2ee::envelope::{Message, PreKeyBundle, ResetRequest};
 use unhidra_e2ee::error::OpenError;
+use unhidra_e2ee::fingerprint::Fingerprint;
 use unhidra_e2ee::handshake::{BundleError, InitiateError, VerifiedBundle, initiate};
 use unhidra_e2ee::identity::{IdentityKey, IdentitySecret};
 use unhidra_e2ee::lease::Lease;
@@ -45,6 +46,16 @@ pub struct Identity {
     pub node: IdentityKey,
     /// The key agreement, set at enrolment.
     pub suite: Suite,
+}
+
+impl Identity {
+    /// What a person compares with the node's `unhidra device fingerprint`, so that nobody stands in
+    /// between. Firmware shows its [`text`](Fingerprint::text) on a console or a display, or its
+    /// [`code`](Fingerprint::code) as a QR code.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.device, &self.secret.public(), &self.node)
+    }
 }
 
 /// Why the state in storage cannot be used.

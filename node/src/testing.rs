@@ -104,13 +104,18 @@ impl Ground {
         let facts = NodeFacts {
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
             device_validity: Duration::from_secs(86_400),
-            identity_key: [7; 32],
+            identity_key: node_identity_key(),
             prefix: "unhidra".to_owned(),
             server: None,
         };
         let limits = CommandLimits { open_max: 2, body_max: 100, expiry: Duration::from_secs(60) };
         LocalControl::new(doors, facts, limits)
     }
+}
+
+/// The public key of the node's identity.
+pub(crate) fn node_identity_key() -> [u8; 32] {
+    *unhidra_bridge::IdentitySecret::from_seed(&[7; 32]).public().as_bytes()
 }
 
 /// A request as `unhidra enroll` makes it.

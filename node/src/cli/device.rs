@@ -1,4 +1,4 @@
-//! `unhidra device list | show | tag | revoke`
+//! `unhidra device list | show | fingerprint | tag | revoke`
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use clap::Subcommand;
 use unhidra_core::device::Tag;
 use unhidra_core::ids::DeviceId;
 
-use super::CliError;
 use super::output::{Output, instant};
+use super::{CliError, fingerprint};
 use crate::control::{Control, DeviceRecord, DevicesAsked, Revoked, TagAsked};
 
 /// What is done with devices.
@@ -24,6 +24,8 @@ pub enum Action {
         /// Its name.
         device: DeviceId,
     },
+    /// Shows what a person compares with the device itself: 60 digits, and a QR code.
+    Fingerprint(fingerprint::Asked),
     /// Puts tags on a device and takes others off.
     Tag {
         /// Its name.
@@ -46,6 +48,7 @@ pub(super) async fn run(action: Action, control: &dyn Control, out: &mut Output<
     match action {
         Action::List { tags } => list(&tags.into_iter().collect(), control, out).await,
         Action::Show { device } => show(&control.device(device).await?, out),
+        Action::Fingerprint(asked) => fingerprint::run(asked, control, out).await,
         Action::Tag { device, add, remove } => {
             let asked = TagAsked { add: add.into_iter().collect(), remove: remove.into_iter().collect() };
             let device = control.tag(device, asked).await?;

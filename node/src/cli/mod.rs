@@ -23,8 +23,10 @@ mod device;
 mod enroll;
 mod error;
 mod export;
+mod fingerprint;
 mod open;
 mod output;
+mod qr;
 mod reach;
 mod run;
 mod send;
@@ -86,7 +88,7 @@ pub enum Command {
     Simulate(simulate::command::Simulate),
     /// Enrols a device.
     Enroll(enroll::Enroll),
-    /// Lists, shows, tags and revokes devices.
+    /// Lists, shows, compares, tags and revokes devices.
     Device {
         /// Which of these.
         #[command(subcommand)]

@@ -14,7 +14,7 @@ use unhidra_store::{MessageTag, Op, Store};
 
 use super::*;
 use crate::commit::commit;
-use crate::testing::{Ground, NOW, enroll_asked, id};
+use crate::testing::{Ground, NOW, enroll_asked, id, node_identity_key};
 
 /// A node behind a socket.
 struct Node {
@@ -114,7 +114,7 @@ async fn a_device_is_enrolled_tagged_shown_and_revoked_over_the_socket() {
     assert!(enrolled.certificate_pem.starts_with("-----BEGIN CERTIFICATE-----"));
     assert!(enrolled.ca_pem.starts_with("-----BEGIN CERTIFICATE-----"));
     assert_eq!((enrolled.prefix.as_str(), enrolled.trust_domain.as_str()), ("unhidra", "unhidra.local"));
-    assert_eq!((enrolled.node_identity_key, enrolled.server), (KeyHex([7; 32]), None));
+    assert_eq!((enrolled.node_identity_key, enrolled.server), (KeyHex(node_identity_key()), None));
 
     let asked = TagAsked { add: ["site=north".parse().unwrap()].into(), ..TagAsked::default() };
     let tagged = node.remote.tag(id("pump-7"), asked).await.unwrap();

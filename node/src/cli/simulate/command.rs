@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 
 use super::{SimulateEvent, SimulateOptions};
+use crate::cli::fingerprint::Shown;
 use crate::cli::output::{Output, name};
 use crate::cli::run::{Signals, Told};
 use crate::cli::{CliError, Global};
@@ -33,6 +34,9 @@ pub struct Simulate {
     /// Has each write to a device's flash reach the disk, so that it survives the machine's end too.
     #[arg(long)]
     pub sync: bool,
+    /// Shows each device's fingerprint, as the device itself computes it, and runs nothing.
+    #[arg(long, conflicts_with_all = ["server", "rate", "seconds", "drain", "sync", "report"])]
+    pub fingerprint: bool,
     /// Where the report is written, JSON.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -45,6 +49,9 @@ pub(in crate::cli) async fn run(
     mut rng: StdRng,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
+    if args.fingerprint {
+        return fingerprints(args, out);
+    }
     let mut signals = Signals::listen()?;
     log::start(&global.sources(Purpose::Node).load()?.config.log)?;
     let options = SimulateOptions {
@@ -69,6 +76,14 @@ pub(in crate::cli) async fn run(
         report.acknowledged
     );
     out.say(&report, &text)
+}
+
+fn fingerprints(args: &Simulate, out: &mut Output<'_>) -> Result<(), CliError> {
+    for (device, fingerprint) in super::fingerprints(&args.folders)? {
+        let shown = Shown::new(&device, &fingerprint);
+        out.say(&shown, &format!("{device}\n{fingerprint}\n{}", shown.code))?;
+    }
+    Ok(())
 }
 
 fn tell(event: SimulateEvent) {

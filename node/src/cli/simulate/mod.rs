@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::time::Clock;
-use unhidra_device_sdk::Status;
+use unhidra_device_sdk::{Fingerprint, Status};
 
 use crate::clock::SystemClock;
 
@@ -239,6 +239,16 @@ pub async fn run(
     }
     report.devices.sort_by(|a, b| a.device.cmp(&b.device));
     failure.map_or(Ok(report), Err)
+}
+
+/// What each device would show a person who compares.
+///
+/// # Errors
+///
+/// [`SimulateError::Folder`] names the file and what is wrong with it.
+pub fn fingerprints(folders: &[PathBuf]) -> Result<Vec<(DeviceId, Fingerprint)>, SimulateError> {
+    let read = |path: &PathBuf| DeviceFolder::read(path).map(|folder| folder.identity);
+    folders.iter().map(|path| read(path).map(|identity| (identity.device, identity.fingerprint()))).collect()
 }
 
 impl Report {
