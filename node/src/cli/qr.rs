@@ -81,7 +81,7 @@ impl Picture {
             let _ = write!(svg, "M{} {}h1v1h-1z", x + QUIET_ZONE, y + QUIET_ZONE);
         }
         svg.push_str("\"/>\n");
-        // Not wider than the code, whatever the font and however long the name.
+        // Below the quiet zone, and not wider than the code, whatever the font and however long the name.
         for (line, text) in (0..).zip(texts) {
             let letters = i32::try_from(text.len()).unwrap_or(i32::MAX).max(1);
             let size = (f64::from(self.size) / (0.65 * f64::from(letters))).min(2.6);
@@ -89,7 +89,7 @@ impl Picture {
                 svg,
                 "<text x=\"{}\" y=\"{}\" font-family=\"monospace\" font-size=\"{size:.2}\" text-anchor=\"middle\">{text}</text>",
                 f64::from(width) / 2.0,
-                width + line * LINE,
+                width + line * LINE + LINE - 1,
             );
         }
         svg.push_str("</svg>\n");
