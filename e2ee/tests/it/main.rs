@@ -4,6 +4,7 @@
 mod pair;
 
 mod bounds;
+mod conversations;
 mod edges;
 mod envelopes;
 mod fingerprints;
