@@ -36,6 +36,12 @@ impl SkippedKeys for Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use unhidra_e2ee::session::Session;
+
+    #[test]
+    fn a_session_takes_at_most_320_bytes() {
+        assert!(size_of::<Session<NodeRole<Shelf>>>() <= 320);
+    }
 
     #[test]
     fn a_shelf_is_empty_until_it_is_used_and_grows_by_doubling() {

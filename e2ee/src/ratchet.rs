@@ -9,9 +9,10 @@
 //! Everything is computed first and moved after the tag has verified, so that a failure changes
 //! nothing and no copy of the state is ever made.
 
-use unhidra_core::time::UnixTime;
+use core::num::NonZeroU32;
 
 use rand_core::CryptoRng;
+use unhidra_core::time::UnixTime;
 
 use crate::aead;
 use crate::chain::Chain;
@@ -27,8 +28,8 @@ use crate::skipped::Kept;
 #[derive(Debug)]
 pub(crate) struct OldChain {
     pub(crate) id: KeyId,
-    /// How many messages it had.
-    pub(crate) count: u32,
+    /// How many messages it had: one at least, which began it.
+    pub(crate) count: NonZeroU32,
 }
 
 /// What opening moved.
@@ -64,8 +65,6 @@ pub(crate) struct Ratchet<R: Role> {
     pub(crate) previous_chain_len: u32,
     pub(crate) receiving: Option<Chain>,
     pub(crate) old: Option<OldChain>,
-    /// Whether the peer's present key still owes a step of ours.
-    pub(crate) step_owed: bool,
     pub(crate) skipped: Kept<R::Skipped>,
 }
 
@@ -94,7 +93,6 @@ impl<R: Role> Ratchet<R> {
             previous_chain_len: 0,
             receiving: None,
             old: None,
-            step_owed: false,
             skipped: Kept::default(),
         })
     }
@@ -111,7 +109,6 @@ impl<R: Role> Ratchet<R> {
             previous_chain_len: 0,
             receiving: None,
             old: None,
-            step_owed: false,
             skipped: Kept::default(),
         }
     }
@@ -139,7 +136,7 @@ impl<R: Role> Ratchet<R> {
             };
         }
         match &self.old {
-            Some(old) if old.id == id && number >= old.count => Place::Passed(OpenError::RolledBack { number }),
+            Some(old) if old.id == id && number >= old.count.get() => Place::Passed(OpenError::RolledBack { number }),
             Some(old) if old.id == id => Place::Passed(OpenError::TooOld { number }),
             _ if self.skipped.knows(&id) => Place::Passed(OpenError::TooOld { number }),
             _ => Place::Unknown,
@@ -255,9 +252,8 @@ impl<R: Role> Ratchet<R> {
         self.root = root;
         self.peer = *key;
         self.receiving = Some(after);
-        match step {
-            Some(step) => self.take(step),
-            None => self.step_owed = true,
+        if let Some(step) = step {
+            self.take(step);
         }
         Ok(Change::Step)
     }
@@ -270,7 +266,7 @@ impl<R: Role> Ratchet<R> {
         if len.saturating_sub(chain.next) <= R::JUMP_MAX {
             keep_until::<R>(&mut self.skipped, &id, &chain, len, now);
         }
-        self.old = Some(OldChain { id, count: chain.next.max(len) });
+        self.old = NonZeroU32::new(chain.next.max(len)).map(|count| OldChain { id, count });
     }
 
     /// Makes a new key of one's own, and begins the chain under it. Whether that was possible;
@@ -290,7 +286,6 @@ impl<R: Role> Ratchet<R> {
         self.root = step.root;
         self.own = step.own;
         self.sending = Some(step.chain);
-        self.step_owed = false;
     }
 
     /// The number the next sealed message has.

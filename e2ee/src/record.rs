@@ -25,6 +25,8 @@
 //!
 //! What a flag says is absent is all zero.
 
+use core::num::NonZeroU32;
+
 use thiserror::Error;
 use unhidra_core::time::UnixTime;
 
@@ -33,7 +35,7 @@ use crate::envelope::head_len;
 use crate::keys::{ChainKey, KeyPair, RootKey};
 use crate::ratchet::{OldChain, Ratchet};
 use crate::role::{HeadSlot, Role};
-use crate::session::Session;
+use crate::session::{Session, Step};
 use crate::skipped::{Kept, SLOT_LEN};
 use crate::suite::{Suite, SuiteError, built};
 use crate::wire::{Reader, Short, Writer};
@@ -92,7 +94,7 @@ pub enum StateError {
         /// The suite found.
         found: Suite,
     },
-    /// Flags nobody sets, or a head where this role has none.
+    /// Flags nobody sets, a head where this role has none, or an old chain without a message.
     #[error("a state record with flags 0x{found:02x}")]
     Flags {
         /// The flags found.
@@ -159,7 +161,7 @@ impl<R: Role> Session<R> {
         let flags = flag(ratchet.sending.is_some(), FLAG_SENDING)
             | flag(ratchet.receiving.is_some(), FLAG_RECEIVING)
             | flag(ratchet.old.is_some(), FLAG_OLD)
-            | flag(ratchet.step_owed, FLAG_STEP_OWED)
+            | flag(self.step != Step::Taken, FLAG_STEP_OWED)
             | flag(self.head.head().is_some(), FLAG_HEAD)
             | flag(self.restored, FLAG_RESTORED);
         let mut writer = Writer::new(out);
@@ -173,7 +175,7 @@ impl<R: Role> Session<R> {
         writer.put(ratchet.own.secret_bytes());
         writer.put(&ratchet.peer);
         put_chain(&mut writer, ratchet.receiving.as_ref());
-        let (old_id, old_count) = ratchet.old.as_ref().map_or(([0; 8], 0), |old| (old.id, old.count));
+        let (old_id, old_count) = ratchet.old.as_ref().map_or(([0; 8], 0), |old| (old.id, old.count.get()));
         writer.put(&old_id);
         writer.put(&old_count.to_be_bytes());
         put_chain(&mut writer, ratchet.sending.as_ref().map(|chain| chain.over(self.leased_to)).as_ref());
@@ -246,7 +248,11 @@ fn decode_whole<R: Role>(whole: &[u8]) -> Result<Session<R>, StateError> {
     let own = KeyPair::from_bytes(reader.take()?);
     let peer = *reader.take()?;
     let receiving = chain(&mut reader, set(FLAG_RECEIVING))?;
-    let old = OldChain { id: *reader.take()?, count: reader.u32()? };
+    let (id, count) = (*reader.take()?, NonZeroU32::new(reader.u32()?));
+    let old = count.filter(|_| set(FLAG_OLD)).map(|count| OldChain { id, count });
+    if old.is_some() != set(FLAG_OLD) {
+        return Err(StateError::Flags { found: flags });
+    }
     let sending = chain(&mut reader, set(FLAG_SENDING))?;
     let previous_chain_len = reader.u32()?;
     let answered_at = reader.u32()?;
@@ -262,20 +268,8 @@ fn decode_whole<R: Role>(whole: &[u8]) -> Result<Session<R>, StateError> {
     if !rest.is_empty() {
         return Err(StateError::TooLong { extra: rest.len() });
     }
-    let step_owed = set(FLAG_STEP_OWED);
     Ok(Session {
-        ratchet: Ratchet {
-            root,
-            sad,
-            own,
-            peer,
-            sending,
-            previous_chain_len,
-            receiving,
-            old: set(FLAG_OLD).then_some(old),
-            step_owed,
-            skipped,
-        },
+        ratchet: Ratchet { root, sad, own, peer, sending, previous_chain_len, receiving, old, skipped },
         suite,
         counter,
         handshake,
@@ -284,7 +278,7 @@ fn decode_whole<R: Role>(whole: &[u8]) -> Result<Session<R>, StateError> {
         answered_at,
         leased_to: 0,
         restored: set(FLAG_RESTORED),
-        owed_at_boot: step_owed,
+        step: if set(FLAG_STEP_OWED) { Step::Due } else { Step::Taken },
         chain_written: true,
         head,
     })

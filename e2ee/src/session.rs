@@ -50,11 +50,21 @@ pub struct Session<R: Role> {
     pub(crate) leased_to: u32,
     /// It was restored from a backup, and only receives.
     pub(crate) restored: bool,
-    /// It was read back owing a step, so the step is due.
-    pub(crate) owed_at_boot: bool,
+    pub(crate) step: Step,
     /// The sending chain is known to be written: a lease in it was granted, or it was read back.
     pub(crate) chain_written: bool,
     pub(crate) head: R::Head,
+}
+
+/// Our DH step for the present key of the other side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// It is taken, or there was no key to answer.
+    Taken,
+    /// It is to be taken once the sending chain is long or old enough.
+    Owed,
+    /// It is to be taken with the next lease: the session was read back owing it.
+    Due,
 }
 
 /// A message, opened.
@@ -136,7 +146,7 @@ impl<R: Role> Session<R> {
             answered_at: 0,
             leased_to: 0,
             restored: false,
-            owed_at_boot: false,
+            step: Step::Taken,
             chain_written: false,
             head,
         }
@@ -169,8 +179,12 @@ impl<R: Role> Session<R> {
         rng: &mut impl CryptoRng,
     ) -> Result<(Opened<'o>, StateDelta), OpenError> {
         let change = self.ratchet.open(message, out, jump_max, now, rng)?;
-        if change == Change::Step && R::STEPS_AT_ONCE {
-            self.chain_since = now;
+        if change == Change::Step {
+            match (R::STEPS_AT_ONCE, self.step) {
+                (true, _) => self.chain_since = now,
+                (false, Step::Taken) => self.step = Step::Owed,
+                (false, Step::Owed | Step::Due) => {}
+            }
         }
         self.answered_at = self.ratchet.next_number();
         // The first message of the other side is under its first key: a step, hence written whole.
@@ -346,7 +360,7 @@ impl Session<DeviceRole> {
         let stepped = self.step_due(now) && self.ratchet.step(rng);
         if stepped {
             self.chain_since = now;
-            self.owed_at_boot = false;
+            self.step = Step::Taken;
             self.chain_written = false;
             self.leased_to = 0;
             self.answered_at = 0;
@@ -408,10 +422,13 @@ impl Session<DeviceRole> {
     /// Whether an owed step is to be taken before the next message: after 128 messages or 10
     /// minutes of the chain, or a boot.
     fn step_due(&self, now: UnixTime) -> bool {
-        self.ratchet.step_owed
-            && (self.owed_at_boot
-                || self.next_number() >= STEP_AFTER_MESSAGES
-                || now.saturating_since(self.chain_since) >= STEP_AFTER)
+        match self.step {
+            Step::Taken => false,
+            Step::Due => true,
+            Step::Owed => {
+                self.next_number() >= STEP_AFTER_MESSAGES || now.saturating_since(self.chain_since) >= STEP_AFTER
+            }
+        }
     }
 }
 

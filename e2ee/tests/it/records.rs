@@ -155,6 +155,7 @@ fn what_is_no_record_says_why() {
         assert_eq!(with(2, 2), StateError::SuiteNotBuilt { found: Suite::Pqxdh });
     }
     assert_eq!(with(3, 0x43), StateError::Flags { found: 0x43 });
+    assert_eq!(with(3, 0x07), StateError::Flags { found: 0x07 }, "an old chain of no messages");
     for len in 0..whole.len() {
         assert_eq!(decode(&whole[..len]), StateError::Short, "{len}");
     }
