@@ -102,7 +102,7 @@ impl<'a> TopicFilter<'a> {
         check_text(text)?;
         let mut at = 0;
         for level in text.split('/') {
-            let end = at + level.len();
+            let end = level.len().saturating_add(at);
             let misplaced = match level.find(['+', '#']) {
                 None => None,
                 Some(_) if level == "+" => None,
@@ -111,9 +111,9 @@ impl<'a> TopicFilter<'a> {
             };
             if let Some(found) = misplaced {
                 let character = if level.get(found..).is_some_and(|rest| rest.starts_with('+')) { '+' } else { '#' };
-                return Err(TopicError::Wildcard { character, at: at + found });
+                return Err(TopicError::Wildcard { character, at: found.saturating_add(at) });
             }
-            at = end + 1;
+            at = end.saturating_add(1);
         }
         Ok(Self(text))
     }

@@ -55,11 +55,12 @@ impl<'a> Writer<'a> {
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) {
-        let end = self.len.saturating_add(bytes.len());
-        if let Some(place) = self.buffer.get_mut(self.len..end) {
+        // Cut to the very length, so that the compiler sees that the copy cannot panic.
+        let place = self.buffer.get_mut(self.len..).and_then(|rest| rest.get_mut(..bytes.len()));
+        if let Some(place) = place {
             place.copy_from_slice(bytes);
         }
-        self.len = end;
+        self.len = self.len.saturating_add(bytes.len());
     }
 
     /// How many bytes were put.
