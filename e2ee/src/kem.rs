@@ -124,6 +124,9 @@ fn taken(secret: &mut SharedKey) -> KemSecret {
 }
 
 #[cfg(test)]
+mod published;
+
+#[cfg(test)]
 mod tests {
     extern crate std;
 
