@@ -463,3 +463,98 @@ def padded(encoded):
 def plaintext(fields):
     """A map of known keys, padded."""
     return padded(cbor_head(5, len(fields)) + b"".join(cbor(k) + cbor(v) for k, v in sorted(fields.items())))
+
+
+class Cbor:
+    """Reads deterministic CBOR, and refuses every other."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, size):
+        if size > len(self.data) - self.at:
+            raise Refused("Cbor")
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def item(self, depth=8):
+        if depth == 0:
+            raise Refused("Cbor")
+        first = self.take(1)[0]
+        major, info = first >> 5, first & 31
+        if info > 27:
+            raise Refused("Cbor")
+        size = 1 << info - 24 if info > 23 else 0
+        raw = self.take(size)
+        value = int.from_bytes(raw, "big") if size else info
+        if major == 7:
+            return self.simple(info, raw, value)
+        if size and value < {1: 24, 2: 1 << 8, 4: 1 << 16, 8: 1 << 32}[size]:
+            raise Refused("Cbor")
+        if major in (0, 1):
+            return value if major == 0 else -1 - value
+        if major == 2:
+            return self.take(value)
+        if major == 3:
+            try:
+                return self.take(value).decode()
+            except UnicodeDecodeError:
+                raise Refused("Cbor") from None
+        if major == 4:
+            return ("array", [self.item(depth - 1) for _ in range(value)])
+        if major == 6:
+            return ("tag", self.item(depth - 1))
+        return ("map", self.entries(value, depth - 1))
+
+    def entries(self, count, depth):
+        entries, last = [], None
+        for _ in range(count):
+            at = self.at
+            key = self.item(depth)
+            if last is not None and self.data[at:self.at] <= last:
+                raise Refused("Cbor")
+            last = self.data[at:self.at]
+            entries.append((key, self.item(depth)))
+        return entries
+
+    @staticmethod
+    def simple(info, raw, value):
+        shorter = {26: (">f", ">e"), 27: (">d", ">f")}
+        if info == 24 and value < 32:
+            raise Refused("Cbor")
+        if info in shorter:
+            long, short = shorter[info]
+            number = struct.unpack(long, raw)[0]
+            try:
+                fits = number != number or struct.unpack(short, struct.pack(short, number))[0] == number
+            except OverflowError:
+                fits = False
+            if fits:
+                raise Refused("Cbor")
+        return ("simple", raw or value)
+
+
+TYPES = {0: int, 1: str, 2: int, 3: bytes, 4: bytes, 5: int, 6: int, 7: int, 8: int, 9: int, 10: int}
+
+
+def read_plaintext(data):
+    """The known keys of a plaintext."""
+    cbor = Cbor(data)
+    first = cbor.take(1)[0]
+    if first >> 5 != 5:
+        raise Refused("Cbor")
+    cbor.at = 0
+    # The map itself is no value: its values nest up to 8 levels.
+    _, entries = cbor.item(9)
+    known = {}
+    for key, value in entries:
+        if type(key) is int and key in TYPES:
+            right = type(value) is TYPES[key] and not (type(value) is int and value < 0)
+            if not right or key == 4 and len(value) != 16 or key == 5 and value > 4:
+                raise Refused("Value")
+            known[key] = value
+    if 0 not in known:
+        raise Refused("NoKind")
+    if padded(data[:cbor.at]) != data:
+        raise Refused("Padding")
+    return known
