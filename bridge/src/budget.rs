@@ -1,8 +1,9 @@
-//! What failed key agreements may cost: a bound on the DH steps a forger makes the node pay for.
+//! What a forger may make the node pay for: failed key agreements, and long ways along a chain.
 
 use std::time::Duration;
 
 use unhidra_core::time::Timestamp;
+use unhidra_e2ee::role::LONG_TRY_INTERVAL;
 
 /// Failed opens that cost a DH step, a device and window (e2ee/PROTOCOL.md section 7).
 const FAILURES_MAX: u8 = 10;
@@ -30,6 +31,24 @@ impl StepBudget {
     }
 }
 
+/// Keeps the time between two long tries of a device, whether they open or not
+/// (e2ee/PROTOCOL.md section 7).
+#[derive(Debug, Default)]
+pub(crate) struct LongTries {
+    last: Option<Timestamp>,
+}
+
+impl LongTries {
+    /// Whether there may be one now, which is then taken.
+    pub(crate) fn take(&mut self, now: Timestamp) -> bool {
+        let may = self.last.is_none_or(|last| now.saturating_since(last) >= LONG_TRY_INTERVAL);
+        if may {
+            self.last = Some(now);
+        }
+        may
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +67,14 @@ mod tests {
         assert!(!budget.is_spent(later));
         budget.spend(later);
         assert!(!budget.is_spent(later), "a new window counts from one");
+    }
+
+    #[test]
+    fn one_long_try_in_ten_minutes() {
+        let mut tries = LongTries::default();
+        let start = Timestamp::from_ms(5);
+        assert!(tries.take(start));
+        assert!(!tries.take(start.saturating_add(LONG_TRY_INTERVAL - Duration::from_millis(1))));
+        assert!(tries.take(start.saturating_add(LONG_TRY_INTERVAL)));
     }
 }

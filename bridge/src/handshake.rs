@@ -186,18 +186,19 @@ impl Peer {
                 if error.spent_dh_step() {
                     self.budget.spend(now.timer);
                 }
-                match error {
+                let counter = match error {
                     RespondError::Suite { .. }
                     | RespondError::Identity
                     | RespondError::Prekeys { .. }
-                    | RespondError::PrekeySuite { .. } => common.stats.refused_handshakes += 1,
-                    RespondError::HostileKey => common.stats.forged += 1,
-                    RespondError::Open(_) => {
-                        common.stats.forged += 1;
-                        // An honest device can come here too: its bundle was made before the node
-                        // lost or changed what it names. Once an hour it is told.
-                        self.ask_for_reset(ResetReason::UnknownKey, inner.ratchet_key(), link, common, now);
-                    }
+                    | RespondError::PrekeySuite { .. } => &mut common.stats.refused_handshakes,
+                    RespondError::Open(OpenError::TooFar { .. }) => &mut common.stats.too_far,
+                    RespondError::HostileKey | RespondError::Open(_) => &mut common.stats.forged,
+                };
+                *counter += 1;
+                // An honest device can come here too: its bundle was made before the node lost or
+                // changed what it names. Once an hour it is told.
+                if let Some(reason) = error.reset_due() {
+                    self.ask_for_reset(reason, inner.ratchet_key(), link, common, now);
                 }
                 tracing::debug!(device = %self.device.id, %error, "a handshake began no session");
                 Answer::Refused(Refusal::DoesNotOpen)

@@ -26,6 +26,7 @@ mod metrics;
 mod peer;
 mod prekeys;
 mod record;
+mod restored;
 mod role;
 mod shard;
 mod stats;
@@ -38,6 +39,7 @@ pub use metrics::Metrics;
 pub use peer::{Loaded, RestoreError};
 pub use prekeys::{SignedPrekeys, SignedPrekeysError};
 pub use record::PeerRecordError;
+pub use restored::put_back;
 pub use shard::{Bridge, Now};
 pub use stats::Stats;
 // The node makes and keeps the identity, and imports no ratchet: it has the type from here.

@@ -14,6 +14,7 @@ pub struct Metrics {
     uplinks: Labelled,
     downlinks: Labelled,
     commands_expired: Counter,
+    long_tries: Counter,
 }
 
 impl Metrics {
@@ -27,6 +28,11 @@ impl Metrics {
             "bridge_commands_expired",
             "Commands whose time was over before an answer",
             metrics.commands_expired.clone(),
+        );
+        registry.register(
+            "bridge_long_tries",
+            "Message numbers far ahead that were tried all the same",
+            metrics.long_tries.clone(),
         );
         metrics
     }
@@ -58,5 +64,6 @@ impl Metrics {
             }
         }
         self.commands_expired.inc_by(stats.expired);
+        self.long_tries.inc_by(stats.long_tries);
     }
 }

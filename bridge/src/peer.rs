@@ -20,15 +20,15 @@ use unhidra_e2ee::prekey::OneTimePrekeySecret;
 use unhidra_e2ee::recent::{MessageTag, Recent};
 use unhidra_e2ee::record::StateError;
 use unhidra_e2ee::reset::{ResetReason, sign_reset};
-use unhidra_e2ee::role::PREVIOUS_KEPT;
+use unhidra_e2ee::role::{ALIVE_INTERVAL, PREVIOUS_KEPT};
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::Slot;
 use unhidra_store::{Op, PrekeyKind, PrekeyRecord, Stored, StoredSession};
 use zeroize::Zeroize;
 
-use crate::budget::StepBudget;
+use crate::budget::{LongTries, StepBudget};
 use crate::commands::CommandQueue;
-use crate::draft::{CommandRefused, Effect, Payload, Publish, Ticket};
+use crate::draft::{CommandRefused, Connection, Effect, Payload, Publish, Ticket};
 use crate::link::Link;
 use crate::prekeys::{SignedPrekeysError, one_time};
 use crate::record::{PeerRecord, PeerRecordError};
@@ -41,6 +41,8 @@ use crate::uplink::{self, ReadingIds};
 /// it (e2ee/PROTOCOL.md section 9).
 const HELLO_INTERVAL: Duration = Duration::from_secs(60);
 const HELLO: &str = "hello";
+/// What is said to a device so that it hears of the node's newest key (e2ee/PROTOCOL.md section 9).
+const ALIVE: &str = "alive";
 
 /// A device's records, as they were read.
 #[derive(Debug)]
@@ -82,6 +84,7 @@ pub(crate) struct Peer {
     pub(crate) record: PeerRecord,
     pub(crate) one_time: Option<OneTimePrekeySecret>,
     pub(crate) budget: StepBudget,
+    long_tries: LongTries,
     pub(crate) commands: CommandQueue,
     pub(crate) timer: Option<Timestamp>,
     /// The newest draft that holds something of this device.
@@ -115,12 +118,19 @@ impl Peer {
         let recent = stored.recent.iter().map(|t| MessageTag { key: t.key, number: t.number, tag: t.tag });
         let own = |record: &&PrekeyRecord| record.kind == PrekeyKind::OneTime(device.id);
         let newest = prekeys.iter().filter(own).max_by_key(|record| record.id);
+        let record = if is_same { record } else { record.with_identity(device.identity_key) };
+        let (present, previous) = (session(stored.present)?, session(stored.previous)?);
+        let mut sessions = NodeSessions::new(present, previous, Recent::from_tags(recent));
+        if record.restored {
+            sessions.set_restored();
+        }
         Ok(Self {
             identity,
-            sessions: NodeSessions::new(session(stored.present)?, session(stored.previous)?, Recent::from_tags(recent)),
-            record: if is_same { record } else { record.with_identity(device.identity_key) },
+            sessions,
+            record,
             one_time: newest.map(one_time).transpose().map_err(RestoreError::Prekey)?,
             budget: StepBudget::default(),
+            long_tries: LongTries::default(),
             commands: CommandQueue::restore(commands),
             timer: None,
             last_draft: 0,
@@ -177,7 +187,12 @@ impl Peer {
         if scratch.len() < message.ciphertext().len() {
             scratch.resize(message.ciphertext().len(), 0);
         }
-        let answer = match self.sessions.open(message, &mut scratch, now.unix, rng) {
+        let mut result = self.sessions.open(message, &mut scratch, now.unix, rng);
+        if result.as_ref().is_err_and(|error| error.is_within_long_try()) && self.long_tries.take(now.timer) {
+            common.stats.long_tries += 1;
+            result = self.sessions.open_by_long_try(message, &mut scratch, now.unix, rng);
+        }
+        let answer = match result {
             Ok((opened, moved)) => {
                 self.write(moved.slot, moved.delta, common);
                 self.add_row(opened.tag(), opened.plaintext(), received_at, common);
@@ -208,7 +223,9 @@ impl Peer {
         if error.spent_dh_step() {
             self.budget.spend(now.timer);
         }
-        if let Some(reason) = error.reset_due() {
+        // Restored, the node cannot tell what is at fault, and a new session ends it.
+        let restored = self.record.restored.then_some(ResetReason::Restored);
+        if let Some(reason) = restored.or(error.reset_due()) {
             self.ask_for_reset(reason, message.ratchet_key(), link, common, now);
         }
         tracing::debug!(device = %self.device.id, %error, "a message did not open");
@@ -254,6 +271,7 @@ impl Peer {
         if !self.record.may_reset(now.unix) {
             return;
         }
+        let reason = if self.record.restored { ResetReason::Restored } else { reason };
         let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
         self.record.reset_at = Some(now.unix);
         self.write_record(common);
@@ -296,8 +314,8 @@ impl Peer {
         self.hello_due = !recently;
     }
 
-    /// Seals what waits: commands while the window has room, and a `hello` where no command says
-    /// as much.
+    /// Seals what waits: commands while the window has room, and a `hello` or an `alive` where no
+    /// command says as much.
     pub(crate) fn send_due(&mut self, link: Option<&Link>, common: &mut Common, now: Now, _rng: &mut impl CryptoRng) {
         let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
         if self.sessions.present().is_none() {
@@ -321,19 +339,37 @@ impl Peer {
             }
         }
         if self.hello_due {
-            let said = Plaintext { name: Some(HELLO), ..Plaintext::new(Kind::Setting) };
-            if let Ok((write, pending)) = seal(&mut self.sessions, &said, common) {
-                let ticket = common.ticket();
-                self.after_seal(write, pending, connection, ticket, common, now);
-            }
+            self.send_setting(HELLO, connection, common, now);
+        } else if self.alive_due_at(link, now).is_some_and(|at| at <= now.timer) {
+            self.send_setting(ALIVE, connection, common, now);
         }
+    }
+
+    /// Seals an empty setting. One that cannot be sealed waits as long as one that was.
+    fn send_setting(&mut self, name: &str, connection: Connection, common: &mut Common, now: Now) {
+        let said = Plaintext { name: Some(name), ..Plaintext::new(Kind::Setting) };
+        self.sealed_at = Some(now.timer);
+        if let Ok((write, pending)) = seal(&mut self.sessions, &said, common) {
+            let ticket = common.ticket();
+            self.after_seal(write, pending, connection, ticket, common, now);
+        }
+    }
+
+    /// When `alive` is due: the device is here, its chain is old, and it has been sent nothing for
+    /// an hour. Any message of ours has the device owe a step as well as `alive` does.
+    fn alive_due_at(&self, link: Option<&Link>, now: Now) -> Option<Timestamp> {
+        link.and_then(|link| link.target(DownlinkRow::Commands))?;
+        let present = self.sessions.present().filter(|present| present.has_room_for_alive())?;
+        let old_at = now.timer.saturating_add(present.alive_due_at().saturating_since(now.unix));
+        let next_at = self.sealed_at.map_or(now.timer, |at| at.saturating_add(ALIVE_INTERVAL));
+        Some(old_at.max(next_at))
     }
 
     fn after_seal(
         &mut self,
         delta: StateDelta,
         pending: unhidra_e2ee::session::Pending<BytesMut>,
-        connection: crate::draft::Connection,
+        connection: Connection,
         ticket: Ticket,
         common: &mut Common,
         now: Now,
@@ -352,7 +388,8 @@ impl Peer {
         }));
     }
 
-    /// Ends what is over: commands past their expiry, the previous session past its day.
+    /// Ends what is over: commands past their expiry, the previous session and kept message keys
+    /// past their day.
     pub(crate) fn expire(&mut self, common: &mut Common, now: Now) {
         self.end_expired_commands(common, now);
         if self.sessions.expire(now.unix) {
@@ -360,6 +397,15 @@ impl Peer {
             common.draft.ops.push(Op::EndSessions { device: self.device.id, expect, present: false });
             self.touch(common);
         }
+        for slot in self.sessions.expire_keys(now.unix) {
+            self.write(slot, StateDelta::Whole, common);
+            self.touch(common);
+        }
+    }
+
+    /// Whether message keys are kept for late arrivals, which go after a day.
+    pub(crate) fn keeps_keys(&self) -> bool {
+        self.sessions.keys_expire_at().is_some()
     }
 
     fn end_expired_commands(&mut self, common: &mut Common, now: Now) {
@@ -373,8 +419,8 @@ impl Peer {
         }
     }
 
-    /// When [`expire`](Self::expire) has something to do.
-    pub(crate) fn next_timeout(&self, now: Now) -> Option<Timestamp> {
+    /// When [`expire`](Self::expire) or [`send_due`](Self::send_due) has something to do.
+    pub(crate) fn next_timeout(&self, link: Option<&Link>, now: Now) -> Option<Timestamp> {
         let previous_ends = match (self.sessions.previous(), self.sessions.present()) {
             // A millisecond past the day, when it is over for `Sessions` too.
             (Some(_), Some(present)) => {
@@ -382,8 +428,10 @@ impl Peer {
             }
             _ => None,
         };
-        let next = [self.commands.next_expiry(), previous_ends].into_iter().flatten().min()?;
-        Some(now.timer.saturating_add(next.saturating_since(now.unix)))
+        let ends = [self.commands.next_expiry(), previous_ends, self.sessions.keys_expire_at()];
+        let ends = ends.into_iter().flatten().min();
+        let ends = ends.map(|at| now.timer.saturating_add(at.saturating_since(now.unix)));
+        ends.into_iter().chain(self.alive_due_at(link, now)).min()
     }
 
     /// Writes what an open or a seal moved; says which session write of the draft it is.

@@ -11,6 +11,8 @@ use unhidra_e2ee::prekey::{KemSeed, OneTimePrekeySecret, SignedPrekeySecret};
 use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
 use zeroize::Zeroizing;
 
+use crate::record::ID_JUMP;
+
 /// The signed prekeys a node answers with and to. Shared by all shards; a rotation makes a new
 /// value.
 pub struct SignedPrekeys {
@@ -21,6 +23,16 @@ pub struct SignedPrekeys {
 struct Signed {
     secret: SignedPrekeySecret,
     created_at: UnixTime,
+}
+
+impl Signed {
+    /// A new one, and the op that writes it.
+    fn generate(id: u32, now: UnixTime, rng: &mut impl CryptoRng) -> (Self, Op) {
+        let secret = SignedPrekeySecret::generate(id, rng);
+        let bytes = Bytes::copy_from_slice(secret.secret());
+        let record = PrekeyRecord { kind: PrekeyKind::Signed, id, created_at: now, secret: bytes };
+        (Self { secret, created_at: now }, Op::Prekey(PrekeyChange::Put(record)))
+    }
 }
 
 /// Why the signed prekeys in the store cannot be used.
@@ -82,14 +94,8 @@ impl SignedPrekeys {
     ) -> Result<(Self, Vec<Op>), SignedPrekeysError> {
         let last_id = before.map_or(0, |b| b.present.secret.id());
         let id = last_id.checked_add(1).ok_or(SignedPrekeysError::IdsUsedUp)?;
-        let secret = SignedPrekeySecret::generate(id, rng);
-        let record = PrekeyRecord {
-            kind: PrekeyKind::Signed,
-            id,
-            created_at: now,
-            secret: Bytes::copy_from_slice(secret.secret()),
-        };
-        let mut ops = vec![Op::Prekey(PrekeyChange::Put(record))];
+        let (present, put) = Signed::generate(id, now, rng);
+        let mut ops = vec![put];
         if let Some(old) = before.and_then(|b| b.old.as_ref()) {
             ops.push(Op::Prekey(PrekeyChange::Delete { kind: PrekeyKind::Signed, id: old.secret.id() }));
         }
@@ -98,7 +104,26 @@ impl SignedPrekeys {
             created_at: signed.created_at,
         };
         let old = before.map(|b| copy(&b.present));
-        Ok((Self { present: Signed { secret, created_at: now }, old }, ops))
+        Ok((Self { present, old }, ops))
+    }
+
+    /// What takes the place of all signed prekeys when the node was put back from a backup, so that
+    /// no handshake recorded since opens: the ops delete every one of `records`, whatever is in it,
+    /// and write one new prekey, under an id beyond those that were given since.
+    ///
+    /// # Errors
+    ///
+    /// [`SignedPrekeysError::IdsUsedUp`] where there is no such id.
+    pub fn replace(
+        records: &[PrekeyRecord],
+        now: UnixTime,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Op>, SignedPrekeysError> {
+        let signed = || records.iter().filter(|record| record.kind == PrekeyKind::Signed).map(|record| record.id);
+        let id = signed().max().unwrap_or(0).checked_add(ID_JUMP).ok_or(SignedPrekeysError::IdsUsedUp)?;
+        let (_, put) = Signed::generate(id, now, rng);
+        let delete = |id| Op::Prekey(PrekeyChange::Delete { kind: PrekeyKind::Signed, id });
+        Ok(signed().map(delete).chain([put]).collect())
     }
 
     /// The prekey a bundle names.
@@ -187,6 +212,39 @@ mod tests {
             let damaged = one_time(&record(9, Bytes::from(vec![1; len])));
             assert_eq!(damaged.map(drop), Err(SignedPrekeysError::Length { id: 9, len }));
         }
+    }
+
+    #[test]
+    fn a_node_put_back_from_a_backup_keeps_no_signed_prekey_and_repeats_no_id() {
+        let (mut rng, mut kept) = (StdRng::seed_from_u64(1), Vec::new());
+        let now = UnixTime::from_s(100);
+        let (first, ops) = SignedPrekeys::rotate(None, now, &mut rng).expect("ids");
+        records(&ops, &mut kept);
+        let (_, ops) = SignedPrekeys::rotate(Some(&first), now, &mut rng).expect("ids");
+        records(&ops, &mut kept);
+        let ops = SignedPrekeys::replace(&kept, now, &mut rng).expect("ids");
+        records(&ops, &mut kept);
+        assert_eq!(kept.iter().map(|r| r.id).collect::<Vec<_>>(), [2 + ID_JUMP]);
+
+        let last = PrekeyRecord { id: u32::MAX - ID_JUMP + 1, ..kept[0].clone() };
+        assert_eq!(SignedPrekeys::replace(&[last], now, &mut rng).err(), Some(SignedPrekeysError::IdsUsedUp));
+    }
+
+    #[test]
+    fn the_last_id_is_given_once() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let record = |id| PrekeyRecord {
+            kind: PrekeyKind::Signed,
+            id,
+            created_at: UnixTime::EPOCH,
+            secret: Bytes::from_static(&[7; 32]),
+        };
+        let rotated = |id, rng: &mut StdRng| {
+            let before = SignedPrekeys::restore(&[record(id)]).expect("whole").expect("some");
+            SignedPrekeys::rotate(Some(&before), UnixTime::EPOCH, rng).map(|(after, _)| after.present().id())
+        };
+        assert_eq!(rotated(u32::MAX - 1, &mut rng), Ok(u32::MAX));
+        assert_eq!(rotated(u32::MAX, &mut rng), Err(SignedPrekeysError::IdsUsedUp));
     }
 
     #[test]

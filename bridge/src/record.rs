@@ -19,6 +19,10 @@ use unhidra_core::time::UnixTime;
 /// How long one ResetRequest serves, whatever its reason (e2ee/PROTOCOL.md section 7).
 pub(crate) const RESET_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
+/// By how much ids of prekeys jump when the node was put back from a backup: beyond whatever was
+/// given out since, so that none comes again.
+pub(crate) const ID_JUMP: u32 = 1 << 16;
+
 const VERSION: u8 = 1;
 const LEN: usize = 50;
 
@@ -73,6 +77,13 @@ impl PeerRecord {
     #[must_use]
     pub(crate) const fn with_identity(self, identity_key: [u8; 32]) -> Self {
         Self { last_counter: 0, restored: false, identity_key, ..self }
+    }
+
+    /// The record once the node was put back from a backup: the sessions only receive, every message
+    /// may be answered with a ResetRequest, and no prekey id that was given since is given again.
+    #[must_use]
+    pub(crate) const fn put_back(self) -> Self {
+        Self { restored: true, next_one_time_id: self.next_one_time_id.saturating_add(ID_JUMP), ..self }
     }
 
     /// The record's bytes.

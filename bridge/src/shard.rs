@@ -383,15 +383,16 @@ impl Bridge {
         }
     }
 
-    /// Keeps the bound on devices in memory: one that is away and has nothing on its way goes. If
-    /// a look at a few finds none, the bound is passed rather than a device refused.
+    /// Keeps the bound on devices in memory: one that is away, has nothing on its way and keeps no
+    /// message key whose day has to end goes. If a look at a few finds none, the bound is passed rather than a device refused.
     fn make_room(&mut self) {
         if self.seats.len() < self.common.config.sessions_max {
             return;
         }
         let may_go = |(device, seat): &(&DeviceId, &Seat)| match seat {
             Seat::Ready(peer) => {
-                peer.last_draft <= self.committed && peer.commands.is_empty() && !self.links.contains_key(*device)
+                let is_settled = peer.last_draft <= self.committed && peer.commands.is_empty();
+                is_settled && !peer.keeps_keys() && !self.links.contains_key(*device)
             }
             Seat::Loading(_) => false,
         };
@@ -406,7 +407,7 @@ impl Bridge {
 
     fn settle_timer(&mut self, device: &DeviceId, now: Now) {
         let Some(Seat::Ready(peer)) = self.seats.get_mut(device) else { return };
-        let wanted = peer.next_timeout(now);
+        let wanted = peer.next_timeout(self.links.get(device), now);
         if peer.timer != wanted {
             if let Some(old) = peer.timer {
                 self.timers.remove(&(old, *device));

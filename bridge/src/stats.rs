@@ -21,6 +21,8 @@ pub struct Stats {
     pub too_old: u64,
     /// Message numbers beyond the jump.
     pub too_far: u64,
+    /// Long tries of such numbers, whether they opened or not.
+    pub long_tries: u64,
     /// The same number with another tag: a device whose state went back.
     pub rolled_back: u64,
     /// Ratchet keys or prekeys this node does not know.

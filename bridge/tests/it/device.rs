@@ -8,7 +8,7 @@ use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::time::UnixTime;
 use unhidra_e2ee::envelope::{Envelope, PrekeyRequest};
 use unhidra_e2ee::error::OpenError;
-use unhidra_e2ee::handshake::initiate;
+use unhidra_e2ee::handshake::{InitiateError, initiate};
 use unhidra_e2ee::identity::{IdentityKey, IdentitySecret};
 use unhidra_e2ee::lease::Lease;
 use unhidra_e2ee::plaintext::{Kind, Plaintext, Status};
@@ -30,7 +30,8 @@ pub(crate) struct Device {
 /// What a device understood of a message.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Heard {
-    Hello,
+    /// A setting, by its name.
+    Setting(String),
     Command(CommandId, String, Vec<u8>),
     /// A ResetRequest, and whether the device obeys it.
     Reset(bool),
@@ -38,6 +39,13 @@ pub(crate) enum Heard {
 }
 
 pub(crate) const NONCE: [u8; 16] = [9; 16];
+
+impl Heard {
+    /// What a node says to answer a handshake.
+    pub(crate) fn hello() -> Self {
+        Self::Setting("hello".to_owned())
+    }
+}
 
 impl Device {
     pub(crate) fn new(id: &str, node: IdentityKey, mut rng: StdRng) -> Self {
@@ -59,13 +67,17 @@ impl Device {
 
     /// Begins a session with a bundle.
     pub(crate) fn begin(&mut self, bundle: &[u8], now: UnixTime) {
+        assert_eq!(self.try_begin(bundle, now), Ok(()));
+    }
+
+    pub(crate) fn try_begin(&mut self, bundle: &[u8], now: UnixTime) -> Result<(), InitiateError> {
         let Ok(Envelope::PreKeyBundle(bundle)) = Envelope::parse(bundle) else { panic!("a bundle") };
         let bundle = bundle.verify(&self.id, &self.node, &NONCE).expect("signed for this device");
-        let session =
-            initiate(&self.identity, &self.id, Suite::X3dh, &bundle, self.counter, now, &mut self.rng).expect("begins");
+        let session = initiate(&self.identity, &self.id, Suite::X3dh, &bundle, self.counter, now, &mut self.rng)?;
         self.counter = session.counter();
         self.sessions.begin(session, None);
         self.lease = None;
+        Ok(())
     }
 
     pub(crate) fn reading(&mut self, body: &[u8], now: UnixTime) -> Vec<u8> {
@@ -106,7 +118,7 @@ impl Device {
                 Ok((opened, _)) => {
                     let said = Plaintext::decode(opened.plaintext()).expect("a plaintext");
                     match (said.kind, said.command_id) {
-                        (Kind::Setting, _) => Heard::Hello,
+                        (Kind::Setting, _) => Heard::Setting(said.name.unwrap_or_default().to_owned()),
                         (Kind::Command, Some(id)) => {
                             let name = said.name.unwrap_or_default().to_owned();
                             Heard::Command(id, name, said.body.unwrap_or_default().to_vec())

@@ -54,7 +54,7 @@ fn a_node_that_lost_the_session_asks_for_another_and_the_two_go_on() {
     device.begin(&bundle, world.now.unix);
     let anew = device.reading(b"anew", world.now.unix);
     assert_eq!(world.message(&anew), Answer::Accepted);
-    assert_eq!(device.hear(&world.take_message(), world.now.unix), Heard::Hello);
+    assert_eq!(device.hear(&world.take_message(), world.now.unix), Heard::hello());
     assert_eq!(device.hear(&reset, world.now.unix), Heard::Reset(false), "an old request does nothing");
 }
 

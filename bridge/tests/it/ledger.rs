@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use unhidra_bridge::{
     Bridge, Config, Connection, Draft, Effect, IdentitySecret, Loaded, Now, Outcome, Payload, SignedPrekeys, Ticket,
+    put_back,
 };
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, DownlinkRow, UplinkRow};
 use unhidra_core::device::{Device as Enrolled, Fingerprint, Standing};
@@ -106,7 +107,7 @@ impl World {
         self.identity.public()
     }
 
-    fn connect(&mut self) {
+    pub(crate) fn connect(&mut self) {
         let id = self.enrolled.id;
         self.bridge.handle_connected(id, HERE);
         for row in [DownlinkRow::Commands, DownlinkRow::Prekeys] {
@@ -120,6 +121,30 @@ impl World {
         self.bridge = Bridge::new(config(), self.identity.clone(), self.signed.clone());
         self.published.clear();
         self.connect();
+    }
+
+    /// The node's process ends, a copy of what was kept is put back, and another process begins on
+    /// it, after what it does first.
+    pub(crate) fn put_back(&mut self, copy: Kept) {
+        self.kept = copy;
+        let peer = self.kept.stored.peer.clone();
+        for op in put_back(&self.enrolled, peer.as_deref(), &self.kept.prekeys.clone()) {
+            self.apply(op);
+        }
+        let ops = SignedPrekeys::replace(&[], self.now.unix, &mut self.rng).expect("ids");
+        let put = ops.into_iter().filter_map(|op| match op {
+            Op::Prekey(PrekeyChange::Put(record)) => Some(record),
+            _ => None,
+        });
+        let records: Vec<PrekeyRecord> = put.collect();
+        self.signed = Arc::new(SignedPrekeys::restore(&records).expect("whole").expect("one"));
+        self.restart();
+    }
+
+    /// The device's connection ends.
+    pub(crate) fn disconnect(&mut self) {
+        self.bridge.handle_disconnected(self.enrolled.id, HERE);
+        self.settle();
     }
 
     pub(crate) fn pass(&mut self, ms: u64) {
@@ -196,7 +221,7 @@ impl World {
         let first = device.reading(b"first", world.now.unix);
         assert_eq!(world.message(&first), Answer::Accepted);
         let hello = world.take_message();
-        assert_eq!(device.hear(&hello, world.now.unix), crate::device::Heard::Hello);
+        assert_eq!(device.hear(&hello, world.now.unix), crate::device::Heard::hello());
         (world, device)
     }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
 
+mod bounds;
 mod contact;
 mod device;
 mod failures;
 mod ledger;
+mod restored;
