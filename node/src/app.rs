@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::control::{Addresses, Asked, ControlError, Live, SendAsked, TokenAsked};
 use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
+use crate::restored::{self, SettleError};
 
 /// How often the age of the signed prekey is looked at.
 const PREKEY_LOOK: Duration = Duration::from_secs(60 * 60);
@@ -69,6 +70,9 @@ pub enum BuildError {
     /// The first prekey could not be written.
     #[error("the signed prekey: {0}")]
     Commit(#[from] CommitError),
+    /// It was put back from a copy, and what follows from that could not be done.
+    #[error("the store was put back from a copy: {0}")]
+    Restored(#[from] SettleError),
     /// The signed prekeys are damaged.
     #[error(transparent)]
     Prekeys(#[from] SignedPrekeysError),
@@ -98,6 +102,7 @@ impl App {
     pub async fn build(config: &Config, doors: Doors) -> Result<Self, BuildError> {
         let Doors { clock, mut rng, store, identity, cursor_key, rules, mqtt, gateway, addresses } = doors;
         let mut metrics = MetricsRegistry::with_prefix("unhidra");
+        restored::settle(&*store, clock.unix_now(), &mut rng).await?;
         let registry = Registry::load(store.clone(), clock.clone(), rules).await?;
         let mut rotation = Rotation {
             store: store.clone(),

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod log;
 mod pump;
 pub mod registry;
+mod restored;
 #[cfg(test)]
 mod testing;
 pub mod tls;

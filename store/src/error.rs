@@ -80,3 +80,8 @@ pub enum ReadError {
     #[error("the store does not serve now")]
     Unavailable,
 }
+
+/// Why the mark of a store that was put back from a copy could not be taken away.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("the mark that the store was put back from a copy stays: {0}")]
+pub struct RestoredError(pub String);

@@ -37,8 +37,8 @@ pub use batch::{
     Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
 };
 pub use config::{Config, ConfigError};
-pub use embedded::{Embedded, OpenError};
-pub use error::{CommitError, Full, ReadError};
+pub use embedded::{Embedded, OpenError, mark_restored};
+pub use error::{CommitError, Full, ReadError, RestoredError};
 pub use fault::{CrashPoint, Fault};
 pub use metrics::Metrics;
 pub use sealed::{DataKey, Keys};
@@ -188,6 +188,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// The log's life: a cursor of another epoch cannot be resumed.
     fn epoch(&self) -> Epoch;
+
+    /// Whether the store was marked as put back from a copy ([`mark_restored`] for a folder), and
+    /// nobody has said yet that he acted on it: what it holds has happened before, and more after.
+    fn is_restored(&self) -> bool;
+
+    /// Says that what follows from [`is_restored`](Self::is_restored) is done, and durable.
+    fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>>;
 
     /// Commits what was submitted, closes the files and refuses everything after.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -29,7 +29,7 @@ use crate::table::{self, Table};
 use crate::waiting::{Bounds, Waiting};
 use crate::{
     Batch, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit, Page, PrekeyRecord, ReadError,
-    Store, Stored, query,
+    RestoredError, Store, Stored, query,
 };
 
 use self::tables::Tables;
@@ -92,10 +92,22 @@ struct Life {
     phase: watch::Sender<Phase>,
 }
 
+/// A copy of what was durable once.
+#[derive(Clone)]
+pub struct DiskCopy(Vec<Tables>);
+
+impl std::fmt::Debug for DiskCopy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskCopy").field("partitions", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
 /// What is durable.
 struct Disk {
     partitions: Vec<Tables>,
     lives: u64,
+    epoch: Epoch,
+    restored: bool,
 }
 
 /// Where a life stands.
@@ -146,7 +158,8 @@ impl Memory {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let partitions = (0..options.partitions.max(1)).map(|_| Tables::new()).collect();
-        Self::begin(options, Arc::new(Mutex::new(Disk { partitions, lives: 0 })))
+        let disk = Disk { partitions, lives: 0, epoch: options.epoch, restored: false };
+        Self::begin(options, Arc::new(Mutex::new(disk)))
     }
 
     /// Ends this life, as a kill would, and begins the next over what is durable.
@@ -160,12 +173,32 @@ impl Memory {
         Self::begin(self.life.options, Arc::clone(&self.life.disk))
     }
 
+    /// A copy of what is durable, as a backup would be.
+    #[must_use]
+    pub fn copy(&self) -> DiskCopy {
+        DiskCopy(lock(&self.life.disk).partitions.clone())
+    }
+
+    /// Ends this life, puts a copy back in place of what was durable, marks it as that, with another
+    /// life of the log, and begins the next life over it.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn put_back(&self, copy: DiskCopy, epoch: Epoch) -> Self {
+        self.life.die();
+        // The life that ends keeps its own disk: whatever it has not done yet is lost.
+        let disk = Disk { partitions: copy.0, lives: self.life.fence.get(), epoch, restored: true };
+        Self::begin(self.life.options, Arc::new(Mutex::new(disk)))
+    }
+
     fn begin(options: Options, disk: Arc<Mutex<Disk>>) -> Self {
         let partitions = options.partitions.max(1);
-        let fence = {
+        let (fence, epoch) = {
             let mut disk = lock(&disk);
             disk.lives += 1;
-            Fence::new(disk.lives)
+            (Fence::new(disk.lives), disk.epoch)
         };
         let state = State {
             waiting: (0..partitions).map(|_| Waiting::new(options.bounds())).collect(),
@@ -175,7 +208,7 @@ impl Memory {
             lost: Vec::new(),
         };
         let life = Arc::new(Life {
-            options: Options { partitions, ..options },
+            options: Options { partitions, epoch, ..options },
             fence,
             disk,
             state: Mutex::new(state),
@@ -501,6 +534,17 @@ impl Store for Memory {
 
     fn epoch(&self) -> Epoch {
         self.life.options.epoch
+    }
+
+    fn is_restored(&self) -> bool {
+        lock(&self.life.disk).restored
+    }
+
+    fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>> {
+        Box::pin(async {
+            lock(&self.life.disk).restored = false;
+            Ok(())
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

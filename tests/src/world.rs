@@ -21,7 +21,7 @@ use unhidra_node::app::{App, Doors};
 use unhidra_node::config::{Config, Purpose, Sources};
 use unhidra_node::control::{Addresses, Live, TokenAsked};
 use unhidra_node::registry::{Enrolment, Registry, Replace, Rules};
-use unhidra_store::memory::{Memory, Options};
+use unhidra_store::memory::{DiskCopy, Memory, Options};
 use unhidra_store::{CrashPoint, Limit, Store as _};
 
 use crate::client::SimClient;
@@ -150,6 +150,24 @@ impl World {
             let _ = node.task.await;
         }
         self.store = Arc::new(self.store.reopen());
+    }
+
+    /// The node dies, a copy of its store is put back and marked as that, and another node begins
+    /// on it.
+    pub async fn put_back(&mut self, copy: DiskCopy) {
+        self.bury().await;
+        self.store = Arc::new(self.store.put_back(copy, Epoch::new(self.rng.next_u64())));
+        self.start_node().await;
+    }
+
+    /// The first bytes of the ratchet keys that a device's newest messages came under, oldest first.
+    ///
+    /// # Panics
+    ///
+    /// Where the store does not serve, or does not know the device.
+    pub async fn ratchet_keys(&self, device: &SimDevice) -> Vec<[u8; 4]> {
+        let stored = self.store.session(&device.id).await.expect("serves").expect("known");
+        stored.recent.iter().map(|tag| tag.key).collect()
     }
 
     /// Enrols a device and switches it on.

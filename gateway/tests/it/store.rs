@@ -11,7 +11,9 @@ use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset,
 use unhidra_core::message::{Command, Reading, Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, Store, Stored};
+use unhidra_store::{
+    Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored,
+};
 
 /// The store.
 pub(crate) struct MemoryStore {
@@ -208,6 +210,14 @@ impl Store for MemoryStore {
 
     fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    fn is_restored(&self) -> bool {
+        false
+    }
+
+    fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

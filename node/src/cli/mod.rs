@@ -32,6 +32,7 @@ mod run;
 mod send;
 mod serve;
 pub mod simulate;
+mod store;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -100,6 +101,12 @@ pub enum Command {
     Send(send::Send),
     /// Prints every stored row.
     Export(export::Export),
+    /// Looks after the store of a stopped node.
+    Store {
+        /// What is done.
+        #[command(subcommand)]
+        action: store::Action,
+    },
     /// Prints the console's address with a fresh one-time token.
     Console(console::Console),
     /// Prints the version.
@@ -138,6 +145,7 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Demo(demo) => demo::run(&demo, &args.global, rng, &mut out).await,
         Command::Simulate(simulate) => simulate::command::run(&simulate, &args.global, rng, &mut out).await,
         Command::Version => version::run(&mut out),
+        Command::Store { action } => store::run(action, &args.global, &mut out).await,
         Command::Watch(watch) if watch.elsewhere.is_named() => {
             watch::run(&watch, watch.elsewhere.client().await?, &mut out).await
         }

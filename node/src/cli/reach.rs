@@ -83,6 +83,18 @@ pub(super) async fn reach(
     alone(folder, config, rng).await.map(|alone| Reached::Alone(Box::new(alone)))
 }
 
+/// Takes the folder of a configuration on which no node runs, for what only a stopped node's folder
+/// allows.
+pub(super) async fn take_stopped(config: &Config) -> Result<Folder, CliError> {
+    let layout = Layout::at(&config.data)?;
+    match find(&layout, Missing::Refuse).await? {
+        Found::Free(folder) => Ok(folder),
+        Found::Running => {
+            Err(CliError::Failed(format!("a node runs on the data folder {}; stop it first", layout.root().display())))
+        }
+    }
+}
+
 enum Found {
     Running,
     Free(Folder),

@@ -498,6 +498,29 @@ async fn what_came_while_nobody_watched_is_shown_by_its_cursor_after_a_restart()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_folder_is_marked_as_put_back_and_the_next_node_acts_on_it() {
+    let place = Place::new();
+    let marks = async || {
+        let args = Args { global: place.global(), ..parse("store restored").unwrap() };
+        let mut text = Vec::new();
+        dispatch(args, rng(), &mut text).await.map(|()| String::from_utf8(text).unwrap())
+    };
+    assert!(marks().await.unwrap_err().to_string().contains("there is no data folder"));
+    let node = place.start().await;
+    let refused = marks().await.unwrap_err();
+    assert!(refused.to_string().contains("stop it first"), "{refused}");
+    node.stop().await;
+
+    let format = || std::fs::read_to_string(place.layout().store().join("format")).unwrap();
+    let before = format();
+    assert!(marks().await.unwrap().contains("asks each device for a new session"));
+    assert!(format().contains("restored = yes"));
+    place.start().await.stop().await;
+    let after = format();
+    assert!(!after.contains("restored") && after != before, "another epoch: {after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_named_by_its_key_and_lets_go_of_the_folder() {
     let place = Place::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -8,6 +8,7 @@
 //!                    data key check = hex     / and what tells a wrong key (sealed.rs)
 //!                    partitions = 1
 //!                    epoch = hex
+//!                    restored = yes           put back from a copy, and not acted on yet
 //! store/p0 ...     one database for each partition
 //! ```
 //!
@@ -31,6 +32,9 @@ use super::database::Database;
 
 /// The version of the folder's format.
 const VERSION: u32 = 1;
+
+/// The format file's name.
+const FORMAT: &str = "format";
 
 /// Left in a partition's folder while its journals may not be on the disk as they are in memory.
 const UNSYNCED: &str = "unsynced";
@@ -122,6 +126,8 @@ pub enum OpenError {
 pub(super) struct Format {
     pub(super) partitions: u16,
     pub(super) epoch: Epoch,
+    /// It was put back from a copy, and nobody has acted on it.
+    pub(super) restored: bool,
     sealing: FormatSealing,
 }
 
@@ -142,24 +148,19 @@ impl FormatSealing {
 
 /// Whether a store is there, of whatever version.
 pub(crate) fn is_folder(path: &Path) -> bool {
-    path.join("format").exists()
+    path.join(FORMAT).exists()
 }
 
 /// Makes the folder where it is missing, and says what it is.
 pub(super) fn prepare(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> {
     config.check()?;
     let io = |cause| OpenError::Io { path: path.into(), cause };
-    let text = match fs::read_to_string(path.join("format")) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            if path.exists() && fs::read_dir(path).map_err(io)?.next().is_some() {
-                return Err(OpenError::NoStore { path: path.into() });
-            }
-            return make(path, config, keys);
+    let Some(format) = read_format(path)? else {
+        if path.exists() && fs::read_dir(path).map_err(io)?.next().is_some() {
+            return Err(OpenError::NoStore { path: path.into() });
         }
-        Err(cause) => return Err(io(cause)),
+        return make(path, config, keys);
     };
-    let format = Format::parse(path, &text)?;
     match (&format.sealing, FormatSealing::of(keys)) {
         (FormatSealing::Plain, FormatSealing::Sealed { .. }) => Err(OpenError::Plain { path: path.into() }),
         (FormatSealing::Sealed { .. }, FormatSealing::Plain) => Err(OpenError::Sealed { path: path.into() }),
@@ -172,16 +173,60 @@ pub(super) fn prepare(path: &Path, config: &Config, keys: &Keys) -> Result<Forma
     }
 }
 
-fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> {
+/// Marks a store that no process has open as put back from a copy: its log begins another life, so
+/// that cursors of before are refused, and whoever opens it next is told
+/// ([`Store::is_restored`](crate::Store::is_restored)). Gives the new life.
+///
+/// Done twice, it begins yet another life, and nothing else.
+///
+/// # Errors
+///
+/// [`OpenError`] where there is no store, or its format file cannot be read or written.
+pub fn mark_restored(path: &Path) -> Result<Epoch, OpenError> {
+    let format = read_format(path)?.ok_or_else(|| OpenError::NoStore { path: path.into() })?;
+    let epoch = new_epoch(path)?;
+    replace_format(path, &Format { epoch, restored: true, ..format })?;
+    Ok(epoch)
+}
+
+/// Says that what follows from the mark is done.
+pub(super) fn settle_restored(path: &Path) -> Result<(), OpenError> {
+    let format = read_format(path)?.ok_or_else(|| OpenError::NoStore { path: path.into() })?;
+    replace_format(path, &Format { restored: false, ..format })
+}
+
+fn read_format(path: &Path) -> Result<Option<Format>, OpenError> {
+    match fs::read_to_string(path.join(FORMAT)) {
+        Ok(text) => Format::parse(path, &text).map(Some),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(OpenError::Io { path: path.into(), cause }),
+    }
+}
+
+/// The old file or the new one stands there, whenever power fails.
+fn replace_format(path: &Path, format: &Format) -> Result<(), OpenError> {
+    let io = |cause| OpenError::Io { path: path.into(), cause };
+    let draft = path.join("format.new");
+    let mut file = File::create(&draft).map_err(io)?;
+    file.write_all(format.print().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+    fs::rename(&draft, path.join(FORMAT)).map_err(io)?;
+    sync_folder(path).map_err(io)
+}
+
+fn new_epoch(path: &Path) -> Result<Epoch, OpenError> {
     let mut epoch = [0; 8];
     let random = |_| OpenError::Engine { path: path.into(), cause: "no random bytes for the epoch".into() };
     rand::fill(&mut epoch).map_err(random)?;
+    Ok(Epoch::new(u64::from_be_bytes(epoch)))
+}
+
+fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> {
+    let epoch = new_epoch(path)?;
     let partitions = match config.partitions {
         0 => partitions_for(std::thread::available_parallelism().map_or(1, usize::from)),
         partitions => partitions,
     };
-    let epoch = Epoch::new(u64::from_be_bytes(epoch));
-    let format = Format { partitions, epoch, sealing: FormatSealing::of(keys) };
+    let format = Format { partitions, epoch, restored: false, sealing: FormatSealing::of(keys) };
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = PathBuf::from(draft);
@@ -195,7 +240,7 @@ fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> 
     for partition in 0..partitions {
         drop(Database::open(&partition_path(&draft, Partition::new(partition)), config, partitions)?);
     }
-    let mut file = File::create_new(draft.join("format")).map_err(io)?;
+    let mut file = File::create_new(draft.join(FORMAT)).map_err(io)?;
     file.write_all(format.print().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
     sync_folder(&draft).map_err(io)?;
     let io = |cause| OpenError::Io { path: path.into(), cause };
@@ -217,7 +262,11 @@ impl Format {
             }
         };
         let Self { partitions, epoch, .. } = self;
-        format!("unhidra store = {VERSION}\n{sealing}partitions = {partitions}\nepoch = {:016x}\n", epoch.get())
+        let restored = if self.restored { "restored = yes\n" } else { "" };
+        format!(
+            "unhidra store = {VERSION}\n{sealing}partitions = {partitions}\nepoch = {:016x}\n{restored}",
+            epoch.get()
+        )
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, OpenError> {
@@ -244,7 +293,12 @@ impl Format {
         let partitions = parsed.ok_or_else(|| bad("partitions", partitions))?;
         let epoch = line("epoch")?;
         let epoch = u64::from_str_radix(epoch, 16).map(Epoch::new).map_err(|_| bad("epoch", epoch))?;
-        Ok(Self { partitions, epoch, sealing })
+        let restored = match lines.get("restored").copied() {
+            None => false,
+            Some("yes") => true,
+            Some(found) => return Err(bad("restored", found)),
+        };
+        Ok(Self { partitions, epoch, restored, sealing })
     }
 }
 

@@ -9,7 +9,8 @@
 //! node's signed prekeys and the broker's records lie in the partition whose batch wrote them;
 //! write one key through the same partition always. Reads look in all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -24,7 +25,10 @@ use crate::health::Board;
 use crate::metrics::Metrics;
 use crate::partition::partition_of;
 use crate::sealed::Keys;
-use crate::{Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, Store, Stored, query};
+use crate::{
+    Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored,
+    query,
+};
 
 use self::database::{Database, View};
 use self::writer::Shared;
@@ -37,14 +41,16 @@ mod folder;
 mod tests;
 mod writer;
 
-pub use self::folder::OpenError;
+pub use self::folder::{OpenError, mark_restored};
 pub(crate) use self::folder::{is_folder, sync_parent};
 
 /// The engine over fjall.
 pub struct Embedded {
     partitions: Vec<Arc<Shared>>,
     writers: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    path: PathBuf,
     epoch: Epoch,
+    restored: AtomicBool,
     board: Arc<Board>,
     reads: Arc<Semaphore>,
     metrics: Metrics,
@@ -96,7 +102,9 @@ impl Embedded {
         let store = Self {
             partitions,
             writers: Arc::clone(&writers),
+            path: path.to_owned(),
             epoch: format.epoch,
+            restored: AtomicBool::new(format.restored),
             board,
             reads: Arc::new(Semaphore::new(config.reads)),
             metrics,
@@ -265,6 +273,21 @@ impl Store for Embedded {
 
     fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    fn is_restored(&self) -> bool {
+        self.restored.load(Ordering::Acquire)
+    }
+
+    fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>> {
+        let path = self.path.clone();
+        Box::pin(async move {
+            let settled = tokio::task::spawn_blocking(move || folder::settle_restored(&path)).await;
+            let settled = settled.map_err(|error| RestoredError(error.to_string()))?;
+            settled.map_err(|error| RestoredError(error.to_string()))?;
+            self.restored.store(false, Ordering::Release);
+            Ok(())
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

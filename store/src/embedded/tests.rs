@@ -382,6 +382,32 @@ async fn a_writer_that_panics_is_not_mistaken_for_a_slow_one() {
     assert_eq!(write(&store, Vec::new()).await.unwrap_err(), CommitError::Closed);
 }
 
+#[tokio::test]
+async fn a_folder_put_back_from_a_copy_says_so_until_it_is_settled_and_its_log_lives_anew() {
+    let folder = Folder::new(|| key(1));
+    assert!(matches!(mark_restored(&folder.path()), Err(OpenError::NoStore { .. })));
+    let store = folder.open();
+    let first = store.epoch();
+    assert!(!store.is_restored());
+    store.close().await;
+    drop(store);
+
+    let epoch = mark_restored(&folder.path()).unwrap();
+    let again = mark_restored(&folder.path()).unwrap();
+    assert!(first != epoch && epoch != again && first != again);
+    // A node that dies before it has done what follows finds the mark again.
+    for _ in 0..2 {
+        let store = folder.open();
+        assert_eq!((store.is_restored(), store.epoch()), (true, again));
+    }
+    let store = folder.open();
+    store.settle_restored().await.unwrap();
+    assert!(!store.is_restored());
+    drop(store);
+    let store = folder.open();
+    assert_eq!((store.is_restored(), store.epoch()), (false, again));
+}
+
 #[test]
 fn a_new_folder_is_for_its_user_alone() {
     let folder = Folder::new(|| key(1));

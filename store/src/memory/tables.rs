@@ -11,6 +11,7 @@ use crate::rows::{Order, Rows, Visitor, prefix_end};
 use crate::table::Table;
 
 /// In the order of [`Table::ALL`].
+#[derive(Clone)]
 pub(crate) struct Tables(Vec<BTreeMap<Vec<u8>, Bytes>>);
 
 impl Tables {

@@ -5,6 +5,8 @@ mod binary;
 mod crash;
 mod downlink;
 mod reconnect;
+mod restored;
+mod sessions;
 mod tidy;
 mod uplink;
 
