@@ -219,6 +219,44 @@ mod tests {
         assert_eq!(numbers(&kept).len(), 4, "a smaller bound takes one for one");
     }
 
+    /// Places that are made as they are asked for, and remember each wish.
+    #[derive(Default)]
+    struct Made {
+        places: Vec<SkippedKey>,
+        wishes: Vec<usize>,
+    }
+
+    impl SkippedKeys for Made {
+        fn slots(&self) -> &[SkippedKey] {
+            &self.places
+        }
+        fn slots_mut(&mut self) -> &mut [SkippedKey] {
+            &mut self.places
+        }
+        fn grow(&mut self, len: usize) {
+            self.wishes.push(len);
+            self.places.resize_with(len, SkippedKey::default);
+        }
+    }
+
+    #[test]
+    fn places_are_asked_for_one_by_one_and_never_beyond_the_bound() {
+        let mut kept = Kept::<Made>::default();
+        for number in 0..6 {
+            kept.keep(&[1; 8], number, &MessageKey([9; 32]), NOW, 4);
+        }
+        assert_eq!((numbers(&kept), &*kept.places.wishes), (std::vec![2, 3, 4, 5], &[1, 2, 3, 4][..]));
+        kept.remove(0);
+        kept.keep(&[1; 8], 6, &MessageKey([9; 32]), NOW, 4);
+        assert_eq!((numbers(&kept), kept.places.wishes.len()), (std::vec![3, 4, 5, 6], 4), "a vacant place serves");
+    }
+
+    #[test]
+    fn a_key_does_not_print() {
+        let slot = SkippedKey { chain: [0xab; 8], number: 7, kept_at_s: 1, key: [0xcd; 32] };
+        assert_eq!(std::format!("{slot:?}"), "[secret]");
+    }
+
     #[test]
     fn a_place_that_falls_vacant_holds_nothing() {
         let mut kept = full();

@@ -6,9 +6,20 @@ use unhidra_core::time::UnixTime;
 use unhidra_e2ee::envelope::{MESSAGE_LEN_MAX, PLAINTEXT_LEN_MAX};
 use unhidra_e2ee::error::{ChainKind, OpenError, SealError};
 use unhidra_e2ee::reset::ResetReason;
+use unhidra_e2ee::role::{self, DeviceRole, Role};
 use unhidra_e2ee::sessions::Slot;
 
-use crate::pair::{NOON, NodeError, Pair};
+use crate::pair::{NOON, Node, NodeError, Pair};
+
+#[test]
+fn the_times_are_those_of_the_text() {
+    let [hour, day] = [3_600, 86_400].map(Duration::from_secs);
+    assert_eq!([role::PREVIOUS_KEPT, role::ALIVE_AFTER], [day, day]);
+    assert_eq!([role::PREVIOUS_USUAL, role::RESTART_INTERVAL, role::ALIVE_INTERVAL], [hour, hour, hour]);
+    assert_eq!([role::STEP_AFTER, role::LONG_TRY_INTERVAL], [Duration::from_secs(600); 2]);
+    assert_eq!(<Node as Role>::SKIPPED_AGE_MAX, Some(day));
+    assert_eq!(<DeviceRole as Role>::SKIPPED_AGE_MAX, None);
+}
 
 fn device_seals_many(pair: &mut Pair, count: usize) -> Vec<Vec<u8>> {
     pair.lease_len = 255;
