@@ -77,7 +77,12 @@ def handshake(suite):
     taken = Bundle(sent, suite)
     taken.check(DEVICE_ID, world.node.public, nonce)
     device = world.begin(taken, 0, NOON, lambda _, keys=iter([ek, device_ratchet]): next(keys))
-    between = dict(sad=device.sad, root_key=device.root, sending_chain_key=device.sending.key)
+    agreed = [dh(world.device.dh, taken.spk), dh(ek, montgomery(taken.node)), dh(ek, taken.spk), dh(ek, taken.opk)]
+    kem_secret, kem_ciphertext = world.encapsulate(taken.kem) if suite == PQXDH else (b"", b"")
+    between = dict(dh1=agreed[0], dh2=agreed[1], dh3=agreed[2], dh4=agreed[3], sk=session_key(suite, b"".join(agreed), kem_secret))
+    between |= dict(kem_secret=kem_secret, kem_ciphertext=kem_ciphertext) if suite == PQXDH else {}
+    between |= dict(sad=device.sad, root_key=device.root, sending_chain_key=device.sending.key,
+                    message_key=kdf_ck(device.sending.key)[1])
     init = device.seal(b"first")
     node, text = world.respond(HandshakeInit(init), NOON, lambda _: node_ratchet)
     assert text == b"first"

@@ -211,6 +211,23 @@ fn a_first_contact_has_the_bytes_that_the_protocol_says() {
     }
 }
 
+/// Every value of the vector stands in the text, in the order of its bytes.
+#[test]
+fn the_worked_example_is_the_vector() {
+    let text = include_str!("../../PROTOCOL.md");
+    let (_, worked) = text.split_once("## 15. A first contact, worked").unwrap();
+    let words: String = worked.split_whitespace().filter(|word| hex::decode(word).is_ok()).collect();
+    let contacts: Vec<Value> = serde_json::from_str(HANDSHAKES).unwrap();
+    let (given, expected) = (&contacts[0]["given"], &contacts[0]["expected"]);
+    let mut seen = 0;
+    for (name, value) in [given, expected].into_iter().flat_map(|fields| fields.as_object().unwrap()) {
+        let Some(value) = value.as_str().filter(|value| value.len() >= 64) else { continue };
+        assert!(words.contains(value), "{name}: {value}");
+        seen += 1;
+    }
+    assert_eq!(seen, 20);
+}
+
 fn envelope_error(error: EnvelopeError) -> &'static str {
     match error {
         EnvelopeError::TooShort { .. } => "TooShort",
