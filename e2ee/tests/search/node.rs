@@ -1,0 +1,607 @@
+//! The node: what a bridge does with the crate, as PROTOCOL.md asks it to.
+
+use std::collections::VecDeque;
+
+use unhidra_core::durable::DurableSource;
+use unhidra_core::ids::DeviceId;
+use unhidra_core::time::UnixTime;
+use unhidra_e2ee::delta::StateDelta;
+use unhidra_e2ee::envelope::{Envelope, HandshakeInit, Message, PrekeyRequest};
+use unhidra_e2ee::error::OpenError;
+use unhidra_e2ee::handshake::{Enrolled, respond};
+use unhidra_e2ee::identity::{IdentityKey, IdentitySecret};
+use unhidra_e2ee::prekey::BundleParts;
+use unhidra_e2ee::recent::MessageTag;
+use unhidra_e2ee::reset::{ResetReason, sign_reset};
+use unhidra_e2ee::session::Pending;
+use unhidra_e2ee::sessions::{Handshake, Slot};
+use unhidra_e2ee::suite::Suite;
+
+use crate::commands::Commands;
+use crate::device::state;
+use crate::rule::Rule;
+use crate::said::Said;
+use crate::store::{NodeSessions, OneTime, PeerRecord, Signed, Store, Write, encode, write};
+use crate::wire::{DownPacket, DownRow, UpPacket, inner_message};
+use crate::world::{Broken, Env};
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const WEEK: u64 = 7 * 24 * HOUR;
+/// Failed opens that cost a DH step, a minute.
+const FAILURES_MAX: u32 = 10;
+
+/// What leaves when its draft is committed.
+pub(crate) enum Effect {
+    /// The answer to a publish of the device.
+    Answer { publication: Option<u64>, accepted: bool },
+    /// Bytes that no ratchet made.
+    Plain { row: DownRow, bytes: Vec<u8>, is_reset: bool },
+    /// A sealed message.
+    Sealed { ticket: u64, pending: Pending<Vec<u8>> },
+}
+
+/// What leaves the node.
+pub(crate) enum Out {
+    Answer(u64, bool),
+    Packet(DownPacket),
+}
+
+/// What one event writes, and what follows once it is written.
+#[derive(Default)]
+struct Draft {
+    writes: Vec<Write>,
+    effects: Vec<Effect>,
+    /// The handshake that begins a session here.
+    begins: Option<Vec<u8>>,
+}
+
+/// Where a commit ends otherwise than well.
+#[derive(Clone, Copy)]
+pub(crate) struct Fault {
+    /// How many commits are done before it.
+    pub(crate) commits: u8,
+    /// Whether it is on disk all the same.
+    pub(crate) done: bool,
+    /// Whether the process ends with it.
+    pub(crate) ends: bool,
+}
+
+/// What became of the node's drafts.
+#[derive(Eq, PartialEq)]
+pub(crate) enum Went {
+    /// All are committed.
+    Well,
+    /// A commit failed; every connection is closed.
+    Down,
+}
+
+pub(crate) struct Node {
+    pub(crate) identity: IdentitySecret,
+    pub(crate) store: Store,
+    pub(crate) fault: Option<Fault>,
+    /// How many drafts the writer lets wait.
+    pub(crate) busy: u8,
+    id: DeviceId,
+    suite: Suite,
+    drafts: VecDeque<Draft>,
+    ram: Ram,
+}
+
+struct Ram {
+    sessions: NodeSessions,
+    peer: PeerRecord,
+    prekey: Option<OneTime>,
+    reading_ids: VecDeque<u64>,
+    commands: Commands,
+    hello_due: bool,
+    sealed_at: Option<u64>,
+    failures: (u64, u32),
+}
+
+fn unix(now: u64) -> UnixTime {
+    UnixTime::from_ms(now)
+}
+
+fn read(store: &Store) -> Ram {
+    Ram {
+        sessions: store.sessions(),
+        peer: store.peer,
+        prekey: store.prekey.clone(),
+        reading_ids: store.reading_ids.clone(),
+        commands: Commands::read(&store.commands),
+        hello_due: false,
+        sealed_at: None,
+        failures: (0, 0),
+    }
+}
+
+impl Node {
+    pub(crate) fn new(id: DeviceId, identity: IdentitySecret, suite: Suite, store: Store) -> Self {
+        let ram = read(&store);
+        Self { identity, store, fault: None, busy: 0, id, suite, drafts: VecDeque::new(), ram }
+    }
+
+    /// The process ends, and begins again with what is in the store.
+    pub(crate) fn restarts(&mut self, env: &Env) {
+        self.drafts.clear();
+        self.ram = read(&self.store);
+        if !env.keeps(Rule::RepeatAnew) {
+            self.ram.commands.forget();
+        }
+    }
+
+    /// The device is enrolled with another identity key.
+    pub(crate) fn enrolls(&mut self, identity: [u8; 32], env: &mut Env) -> Result<(), Broken> {
+        let counter = if env.keeps(Rule::NewIdentityCounter) { 0 } else { self.ram.peer.last_counter };
+        let peer = PeerRecord { last_counter: counter, restored: false, identity, ..self.store.peer };
+        let mut writes = vec![Write::Peer(peer)];
+        if env.keeps(Rule::NewIdentityEnds) {
+            writes.push(Write::EndAll);
+        }
+        self.store.apply(&writes, &mut env.ledger)?;
+        self.restarts(env);
+        Ok(())
+    }
+
+    pub(crate) fn sessions(&self) -> &NodeSessions {
+        &self.ram.sessions
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.ram.commands.is_quiet() && self.drafts.is_empty()
+    }
+
+    /// A connection ended or begins: what was sealed on the one before is lost.
+    pub(crate) fn relinked(&mut self) {
+        self.ram.commands.connection_ended();
+    }
+
+    /// The device's answer to a publish.
+    pub(crate) fn published(&mut self, ticket: u64, accepted: bool, draft: &mut Vec<Write>) {
+        draft.extend(self.ram.commands.published(ticket, accepted));
+    }
+
+    /// Takes one publish of the device.
+    pub(crate) fn take(&mut self, packet: &UpPacket, linked: bool, env: &mut Env) -> Result<(), Broken> {
+        let mut draft = Draft::default();
+        let accepted = match packet.is_get {
+            true => self.give_bundle(&packet.bytes, linked, &mut draft, env),
+            false => self.open(&packet.bytes, linked, &mut draft, env)?,
+        };
+        if packet.publication.is_some() && !accepted {
+            env.tally.add("refused", 1);
+        }
+        draft.effects.push(Effect::Answer { publication: packet.publication, accepted });
+        self.send_due(linked, &mut draft, env)?;
+        self.drafts.push_back(draft);
+        Ok(())
+    }
+
+    /// What the node does when nothing comes: commands, `alive`, what is over.
+    pub(crate) fn poll(&mut self, linked: bool, writes: Vec<Write>, env: &mut Env) -> Result<(), Broken> {
+        let mut draft = Draft { writes, ..Draft::default() };
+        if self.ram.sessions.expire(unix(env.now)) {
+            draft.writes.push(Write::EndPrevious);
+        }
+        self.send_due(linked, &mut draft, env)?;
+        if !draft.writes.is_empty() || !draft.effects.is_empty() {
+            self.drafts.push_back(draft);
+        }
+        Ok(())
+    }
+
+    /// Takes a command for the device.
+    pub(crate) fn command(&mut self, id: u64, expires_at: u64) -> Vec<Write> {
+        self.ram.commands.push(id, expires_at).into_iter().collect()
+    }
+
+    /// A week has passed since the signed prekey was made.
+    pub(crate) fn rotate(&mut self, env: &mut Env) {
+        while let Some(last) = self.store.signed.last()
+            && env.keeps(Rule::RotatesPrekey)
+            && env.now.saturating_sub(last.made_at) >= WEEK
+        {
+            let (id, made_at) = (last.id + 1, last.made_at + WEEK);
+            let new = Signed::generate(id, made_at, &mut env.rng);
+            self.store.signed.push(new);
+            let kept = if env.keeps(Rule::KeepsOldPrekey) { 2 } else { 1 };
+            let gone = self.store.signed.len().saturating_sub(kept);
+            self.store.signed.drain(..gone);
+        }
+    }
+
+    fn give_bundle(&mut self, bytes: &[u8], linked: bool, draft: &mut Draft, env: &mut Env) -> bool {
+        let Ok(request) = PrekeyRequest::parse(bytes) else { return false };
+        if request.suite != self.suite {
+            return false;
+        }
+        if !linked {
+            return true;
+        }
+        if !env.keeps(Rule::PrekeyWaits) {
+            self.ram.prekey = None;
+        }
+        if self.ram.prekey.is_none() {
+            let id = self.ram.peer.next_prekey_id;
+            self.ram.peer.next_prekey_id += 1;
+            let prekey = OneTime::generate(id, &mut env.rng);
+            draft.writes.push(Write::Peer(self.ram.peer));
+            draft.writes.push(Write::Prekey(Some(prekey.clone())));
+            self.ram.prekey = Some(prekey);
+        }
+        let (Some(spk), Some(opk)) = (self.store.signed.last(), &self.ram.prekey) else { return false };
+        let (spk, opk) = (spk.secret(), opk.secret());
+        let (now, last_counter) = (unix(env.now), self.ram.peer.last_counter);
+        let parts = BundleParts { device: &self.id, request, last_counter, now, spk: &spk, opk: &opk };
+        let bytes = parts.sign(&self.identity).to_vec();
+        env.tally.add("bundles", 1);
+        draft.effects.push(Effect::Plain { row: DownRow::Prekeys, bytes, is_reset: false });
+        true
+    }
+
+    fn open(&mut self, bytes: &[u8], linked: bool, draft: &mut Draft, env: &mut Env) -> Result<bool, Broken> {
+        match Envelope::parse(bytes) {
+            Ok(Envelope::Message(message)) => self.open_message(&message, linked, draft, env),
+            Ok(Envelope::HandshakeInit(init)) => self.open_handshake(&init, bytes, linked, draft, env),
+            _ => Ok(false),
+        }
+    }
+
+    fn open_message(
+        &mut self,
+        message: &Message<'_>,
+        linked: bool,
+        draft: &mut Draft,
+        env: &mut Env,
+    ) -> Result<bool, Broken> {
+        let now = unix(env.now);
+        if self.budget_is_spent(env) && self.ram.sessions.needs_dh_step(message, now) {
+            env.tally.add("over-budget", 1);
+            return Ok(false);
+        }
+        let before = state(&self.ram.sessions, encode);
+        let mut out = vec![0; message.ciphertext().len()];
+        match self.ram.sessions.open(message, &mut out, now, &mut env.rng) {
+            Ok((opened, moved)) => {
+                env.ledger.node_opens(message)?;
+                let (tag, said) = (opened.tag(), Said::decode(opened.plaintext()));
+                draft.writes.extend(write(moved.slot, &self.ram.sessions, &moved.delta));
+                self.add_row(tag, *message.ratchet_key(), said, draft, env);
+                if let Some(reason) = moved.reset_due {
+                    self.ask_for_reset(reason, message, linked, draft, env);
+                }
+                self.ask_if_restored(message, linked, draft, env);
+                Ok(true)
+            }
+            Err(error) => {
+                if state(&self.ram.sessions, encode) != before {
+                    return Err(Broken(format!("the node changed though a message did not open: {error}")));
+                }
+                Ok(self.refuse(error, message, linked, draft, env))
+            }
+        }
+    }
+
+    /// What did not open: whether it is acknowledged all the same.
+    fn refuse(
+        &mut self,
+        error: OpenError,
+        message: &Message<'_>,
+        linked: bool,
+        draft: &mut Draft,
+        env: &mut Env,
+    ) -> bool {
+        if error == OpenError::Duplicate {
+            env.tally.add("duplicates", 1);
+            self.ask_if_restored(message, linked, draft, env);
+            return env.keeps(Rule::DuplicateAcknowledged);
+        }
+        env.tally.add("too-far", usize::from(matches!(error, OpenError::TooFar { .. })));
+        if error.spent_dh_step() {
+            self.spend_budget(env);
+        }
+        let unknown = matches!(error.reset_due(), Some(ResetReason::UnknownKey));
+        if let Some(reason) = error.reset_due()
+            && (!unknown || env.keeps(Rule::AnswersUnknown))
+        {
+            self.ask_for_reset(reason, message, linked, draft, env);
+        }
+        self.ask_if_restored(message, linked, draft, env);
+        false
+    }
+
+    fn budget_is_spent(&self, env: &Env) -> bool {
+        let (since, failures) = self.ram.failures;
+        env.keeps(Rule::StepBudget) && failures >= FAILURES_MAX && env.now.saturating_sub(since) < MINUTE
+    }
+
+    fn spend_budget(&mut self, env: &mut Env) {
+        env.tally.add("steps-failed", 1);
+        let (since, failures) = self.ram.failures;
+        self.ram.failures = match env.now.saturating_sub(since) < MINUTE {
+            true => (since, failures + 1),
+            false => (env.now, 1),
+        };
+    }
+
+    fn add_row(&mut self, tag: MessageTag, key: [u8; 32], said: Option<Said>, draft: &mut Draft, env: &mut Env) {
+        let reading = match said {
+            Some(Said::Reading(id)) if !self.ram.reading_ids.contains(&id) || !env.keeps(Rule::ReadingIds) => {
+                env.tally.add("opened", 1);
+                self.ram.reading_ids.push_back(id);
+                if self.ram.reading_ids.len() > 64 {
+                    self.ram.reading_ids.pop_front();
+                }
+                Some(id)
+            }
+            Some(Said::Receipt(id, _)) => {
+                draft.writes.extend(self.ram.commands.answered(id));
+                None
+            }
+            _ => None,
+        };
+        draft.writes.push(Write::Row(tag, key, reading));
+    }
+
+    fn ask_if_restored(&mut self, message: &Message<'_>, linked: bool, draft: &mut Draft, env: &mut Env) {
+        if self.ram.peer.restored && env.keeps(Rule::RestoreAsks) {
+            self.ask_for_reset(ResetReason::Restored, message, linked, draft, env);
+        }
+    }
+
+    fn ask_for_reset(
+        &mut self,
+        reason: ResetReason,
+        message: &Message<'_>,
+        linked: bool,
+        draft: &mut Draft,
+        env: &mut Env,
+    ) {
+        let recently = self.ram.peer.reset_at.is_some_and(|at| env.now.saturating_sub(at) < HOUR);
+        if (recently && env.keeps(Rule::ResetOnce)) || !linked {
+            return;
+        }
+        self.ram.peer.reset_at = Some(env.now);
+        if env.keeps(Rule::ResetHourCommitted) {
+            draft.writes.push(Write::Peer(self.ram.peer));
+        }
+        let bytes = sign_reset(&self.identity, &self.id, reason, message.ratchet_key()).to_vec();
+        env.tally.add("resets", 1);
+        draft.effects.push(Effect::Plain { row: DownRow::Commands, bytes, is_reset: true });
+    }
+
+    fn owe_hello(&mut self, env: &Env) {
+        let minute = self.ram.sealed_at.is_some_and(|at| env.now.saturating_sub(at) < MINUTE);
+        self.ram.hello_due = env.keeps(Rule::Hello) && !(minute && env.keeps(Rule::HelloOnce));
+    }
+
+    fn open_handshake(
+        &mut self,
+        init: &HandshakeInit<'_>,
+        bytes: &[u8],
+        linked: bool,
+        draft: &mut Draft,
+        env: &mut Env,
+    ) -> Result<bool, Broken> {
+        let inner = init.message();
+        if env.keeps(Rule::RecentInit)
+            && let Err(error) = self.ram.sessions.recent().check(&inner)
+        {
+            let accepted = self.refuse(error, &inner, linked, draft, env);
+            if error == OpenError::Duplicate {
+                self.owe_hello(env);
+            }
+            return Ok(accepted);
+        }
+        if init.suite() != self.suite || *init.identity() != self.ram.peer.identity {
+            return Ok(false);
+        }
+        match self.ram.sessions.compare(init, self.ram.peer.last_counter) {
+            Handshake::Same if env.keeps(Rule::SameCounterOpens) => {
+                let accepted = self.open_message(&inner, linked, draft, env)?;
+                if accepted {
+                    self.owe_hello(env);
+                }
+                Ok(accepted)
+            }
+            Handshake::New => self.begin(init, bytes, linked, draft, env),
+            Handshake::Same => Ok(false),
+            Handshake::Refused(reason) => {
+                if env.keeps(Rule::RefusedCounterAnswered) {
+                    self.ask_for_reset(reason, &inner, linked, draft, env);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        init: &HandshakeInit<'_>,
+        bytes: &[u8],
+        linked: bool,
+        draft: &mut Draft,
+        env: &mut Env,
+    ) -> Result<bool, Broken> {
+        let inner = init.message();
+        if self.budget_is_spent(env) {
+            env.tally.add("over-budget", 1);
+            return Ok(false);
+        }
+        if !env.keeps(Rule::CounterMovesWithOpen) {
+            self.ram.peer.last_counter = init.counter();
+            draft.writes.push(Write::Peer(self.ram.peer));
+        }
+        let spk = self.store.signed.iter().find(|signed| signed.id == init.spk_id()).map(Signed::secret);
+        let opk = self.ram.prekey.as_ref().filter(|prekey| prekey.id == init.opk_id()).map(OneTime::secret);
+        let identity = IdentityKey::from_bytes(&self.ram.peer.identity).map_err(|e| Broken(e.to_string()))?;
+        let (Some(spk), Some(opk)) = (spk, opk) else {
+            if env.keeps(Rule::AnswersUnknownPrekeys) {
+                self.ask_for_reset(ResetReason::UnknownKey, &inner, linked, draft, env);
+            }
+            return Ok(false);
+        };
+        let enrolled = Enrolled { device: &self.id, identity: &identity, suite: self.suite };
+        let mut out = vec![0; inner.ciphertext().len()];
+        let responded = respond(&self.identity, enrolled, &spk, &opk, init, &mut out, unix(env.now), &mut env.rng);
+        match responded {
+            Ok((session, opened)) => {
+                env.ledger.node_opens(&inner)?;
+                let (tag, said) = (opened.tag(), Said::decode(opened.plaintext()));
+                if self.ram.sessions.present().is_some() {
+                    draft.writes.push(Write::Rotate);
+                }
+                self.ram.sessions.begin(session, Some(tag));
+                draft.writes.extend(write(Slot::Present, &self.ram.sessions, &StateDelta::Whole));
+                (self.ram.peer.last_counter, self.ram.peer.restored) = (init.counter(), false);
+                draft.writes.push(Write::Peer(self.ram.peer));
+                if env.keeps(Rule::PrekeyGoes) {
+                    self.ram.prekey = None;
+                    draft.writes.push(Write::Prekey(None));
+                }
+                self.add_row(tag, *inner.ratchet_key(), said, draft, env);
+                draft.begins = Some(bytes.to_vec());
+                self.ram.sealed_at = None;
+                self.ram.commands.release();
+                self.owe_hello(env);
+                Ok(true)
+            }
+            Err(error) => {
+                if error.spent_dh_step() {
+                    self.spend_budget(env);
+                }
+                if !env.keeps(Rule::PrekeyGoesWithOpen) {
+                    self.ram.prekey = None;
+                }
+                if let Some(reason) = error.reset_due()
+                    && env.keeps(Rule::AnswersUnknownPrekeys)
+                {
+                    self.ask_for_reset(reason, &inner, linked, draft, env);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Seals what waits.
+    fn send_due(&mut self, linked: bool, draft: &mut Draft, env: &mut Env) -> Result<(), Broken> {
+        if env.keeps(Rule::NodeExpires) {
+            draft.writes.extend(self.ram.commands.expire(env.now));
+        }
+        if !linked || self.ram.sessions.present().is_none() {
+            return Ok(());
+        }
+        while let Some((id, expires_at)) = self.ram.commands.next() {
+            let Some(ticket) = self.seal(Said::Command(id, expires_at), draft, env) else { return Ok(()) };
+            draft.writes.extend(self.ram.commands.sent(id, ticket));
+            if env.keeps(Rule::HelloServed) {
+                self.ram.hello_due = false;
+            }
+        }
+        if self.ram.hello_due && self.seal(Said::Setting, draft, env).is_some() {
+            self.ram.hello_due = false;
+            env.tally.add("hellos", 1);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, said: Said, draft: &mut Draft, env: &mut Env) -> Option<u64> {
+        let session = self.ram.sessions.present_mut()?;
+        let plaintext = said.encode();
+        let (delta, pending) = session.seal(&plaintext, vec![0; session.sealed_len(plaintext.len())]).ok()?;
+        draft.writes.extend(write(Slot::Present, &self.ram.sessions, &delta));
+        let ticket = env.ticket();
+        draft.effects.push(Effect::Sealed { ticket, pending });
+        self.ram.sealed_at = Some(env.now);
+        Some(ticket)
+    }
+
+    /// Says something that has no ticket and is lost.
+    pub(crate) fn say(&mut self, env: &mut Env) {
+        let mut draft = Draft::default();
+        if self.seal(Said::Setting, &mut draft, env).is_some() {
+            self.drafts.push_back(draft);
+        }
+    }
+
+    /// The writer commits what waits, and what was waiting for it leaves.
+    pub(crate) fn commit(&mut self, env: &mut Env, out: &mut Vec<Out>) -> Result<Went, Broken> {
+        while self.drafts.len() > usize::from(self.busy) {
+            let Some(draft) = self.drafts.pop_front() else { break };
+            match self.fault.take() {
+                Some(Fault { commits: 0, done, ends }) => {
+                    self.fails(draft, done, ends, env, out)?;
+                    return Ok(Went::Down);
+                }
+                Some(fault) => self.fault = Some(Fault { commits: fault.commits - 1, ..fault }),
+                None => {}
+            }
+            self.applies(&draft, env)?;
+            release(draft.effects, env, out)?;
+        }
+        Ok(Went::Well)
+    }
+
+    fn applies(&mut self, draft: &Draft, env: &mut Env) -> Result<(), Broken> {
+        self.store.apply(&draft.writes, &mut env.ledger)?;
+        if let Some(Ok(Envelope::HandshakeInit(init))) = draft.begins.as_ref().map(|bytes| Envelope::parse(bytes)) {
+            env.ledger.node_began(&init)?;
+        }
+        Ok(())
+    }
+
+    /// A commit that fails: nothing of it leaves, and nothing behind it.
+    fn fails(
+        &mut self,
+        mut draft: Draft,
+        done: bool,
+        ends: bool,
+        env: &mut Env,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Broken> {
+        let is_row = |write: &Write| matches!(write, Write::Row(..));
+        if done {
+            self.applies(&draft, env)?;
+        } else if !env.keeps(Rule::OneCommit) {
+            // Two commits, and the power went between them: the ratchet moved, the row is lost.
+            draft.writes.retain(|write| !is_row(write));
+            self.store.apply(&draft.writes, &mut env.ledger)?;
+        }
+        let early = |effect: &Effect| match effect {
+            Effect::Answer { .. } => !env.keeps(Rule::CommitThenAcknowledge),
+            Effect::Sealed { .. } => !env.keeps(Rule::CommitThenSend),
+            Effect::Plain { .. } => false,
+        };
+        let left: Vec<Effect> = draft.effects.into_iter().filter(early).collect();
+        release(left, env, out)?;
+        self.drafts.clear();
+        if ends || env.keeps(Rule::VoidAfterFailure) {
+            self.restarts(env);
+        }
+        Ok(())
+    }
+}
+
+fn release(effects: Vec<Effect>, env: &mut Env, out: &mut Vec<Out>) -> Result<(), Broken> {
+    for effect in effects {
+        match effect {
+            Effect::Answer { publication: Some(publication), accepted } => out.push(Out::Answer(publication, accepted)),
+            Effect::Answer { publication: None, .. } => {}
+            Effect::Plain { row, bytes, is_reset } => {
+                if is_reset {
+                    env.ledger.resets(env.now)?;
+                }
+                out.push(Out::Packet(DownPacket { ticket: None, row, bytes }));
+            }
+            Effect::Sealed { ticket, pending } => {
+                let bytes = pending.release(DurableSource::new_for_storage().durable());
+                if let Some(message) = inner_message(&bytes) {
+                    env.ledger.released_down(&message)?;
+                }
+                out.push(Out::Packet(DownPacket { ticket: Some(ticket), row: DownRow::Commands, bytes }));
+            }
+        }
+    }
+    Ok(())
+}

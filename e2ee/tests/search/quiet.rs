@@ -1,0 +1,107 @@
+//! How every script ends: the adversary is gone, nothing crashes, and nobody helps.
+
+use crate::device::Calendar;
+use crate::world::{Broken, MINUTE, World};
+
+/// How long the two may take to find back, in minutes: the hour of a ResetRequest and the hour of
+/// a device that begins by itself, one after the other, and what they cost.
+const MINUTES_MAX: u64 = 130;
+/// How many packets that may cost, and what is said meanwhile.
+const PACKETS_MAX: usize = 600;
+/// The device reads so often, in minutes.
+const READS_EVERY: u64 = 5;
+/// The node is given a command so often, in minutes.
+const COMMANDS_EVERY: u64 = 20;
+
+/// Whether a fresh reading goes up and a fresh command down, and is answered, at once.
+fn works_at_once(world: &mut World) -> Result<bool, Broken> {
+    let before = (world.env.tally.of("acknowledged"), world.env.tally.of("acted"));
+    world.reads(1)?;
+    world.commands(60)?;
+    world.env.now += 1000;
+    world.settles_and_flows()?;
+    let after = (world.env.tally.of("acknowledged"), world.env.tally.of("acted"));
+    Ok(after.0 > before.0 && after.1 > before.1)
+}
+
+impl World {
+    pub(crate) fn settles_and_flows(&mut self) -> Result<(), Broken> {
+        self.connect()?;
+        self.settles()?;
+        self.flow()
+    }
+
+    fn is_in_order(&self) -> bool {
+        let (device, node) = (self.device.sessions().present(), self.node.sessions().present());
+        let same = device.zip(node).is_some_and(|(device, node)| device.counter() == node.counter());
+        same && device.is_some_and(|device| device.is_confirmed()) && self.device.is_quiet() && self.node.is_quiet()
+    }
+
+    /// From here on the two have an honest network and time. How many minutes it took until
+    /// readings go up and commands down again.
+    ///
+    /// # Errors
+    ///
+    /// They did not find back, or not soon enough, or not cheaply enough.
+    pub(crate) fn ends_quiet(&mut self) -> Result<u64, Broken> {
+        self.device.cut = None;
+        self.node.fault = None;
+        self.node.busy = 0;
+        self.wire.acks_lost = 0;
+        if let Calendar::Clock(off) = &mut self.device.calendar {
+            *off = 0;
+        }
+        self.env.ledger.clock_jumped();
+        self.disconnect();
+        let before = self.packets();
+        let mut minutes = 0;
+        loop {
+            if minutes % READS_EVERY == 0 {
+                self.reads(1)?;
+            }
+            if minutes % COMMANDS_EVERY == 0 {
+                self.commands(60)?;
+            }
+            self.settles_and_flows()?;
+            if self.is_in_order() && works_at_once(self)? && self.is_in_order() {
+                break;
+            }
+            if minutes > MINUTES_MAX {
+                return Err(Broken(format!("wedged: nothing works after {minutes} minutes of quiet")));
+            }
+            minutes += 1;
+            self.env.now += MINUTE;
+        }
+        let packets = self.packets() - before;
+        if packets > PACKETS_MAX {
+            return Err(Broken(format!("{packets} packets until it worked again")));
+        }
+        self.stays_in_order()?;
+        Ok(minutes)
+    }
+
+    /// What works once works again: over a boot, a restart, and the time that steps take.
+    fn stays_in_order(&mut self) -> Result<(), Broken> {
+        let wrong = |when: &str| Broken(format!("nothing works {when}, though it did before"));
+        self.power_cut()?;
+        // A device that has its time from the node asks for it first, or takes no command.
+        self.settles_and_flows()?;
+        if !works_at_once(self)? {
+            return Err(wrong("after a boot"));
+        }
+        self.node_restarts();
+        if !works_at_once(self)? {
+            return Err(wrong("after the node's restart"));
+        }
+        for _ in 0..3 {
+            self.env.now += 11 * MINUTE;
+            if !works_at_once(self)? {
+                return Err(wrong("later"));
+            }
+        }
+        match self.is_in_order() {
+            true => Ok(()),
+            false => Err(Broken("something waits for ever".into())),
+        }
+    }
+}

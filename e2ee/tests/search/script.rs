@@ -1,0 +1,191 @@
+//! A script: how the two are set up, and what is done to them. It is text, and runs again from it.
+
+use std::fmt;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::op::{Forgery, Op};
+use crate::rule::Rule;
+use crate::world::{Broken, World};
+
+/// How the device is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Setup {
+    /// Message numbers of a lease.
+    pub(crate) lease: u8,
+    /// Whether it has a clock that runs through power cuts.
+    pub(crate) clock: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Script {
+    /// Of every random draw of both sides and the adversary.
+    pub(crate) seed: u64,
+    pub(crate) setup: Setup,
+    pub(crate) ops: Vec<Op>,
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setup { lease, clock } = self.setup;
+        write!(f, "seed {} lease {lease} clock {}", self.seed, u8::from(clock))?;
+        self.ops.iter().try_for_each(|op| write!(f, "; {op}"))
+    }
+}
+
+impl Script {
+    /// Reads a script: steps with `;` between them, and how the two are set up before the first
+    /// where that matters.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut script = Self { seed: 1, setup: Setup { lease: 32, clock: true }, ops: Vec::new() };
+        for step in text.split([';', '\n']).map(str::trim).filter(|step| !step.is_empty()) {
+            match Op::parse(step) {
+                Some(op) => script.ops.push(op),
+                None => script.set_up(step).ok_or_else(|| format!("no step: {step}"))?,
+            }
+        }
+        Ok(script)
+    }
+
+    fn set_up(&mut self, text: &str) -> Option<()> {
+        let mut words = text.split_whitespace();
+        while let Some(word) = words.next() {
+            let value = words.next()?;
+            match word {
+                "seed" => self.seed = value.parse().ok()?,
+                "lease" => self.setup.lease = value.parse().ok()?,
+                "clock" => self.setup.clock = value == "1",
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+
+    /// Runs it and its quiet end. How many minutes the two took to find back.
+    pub(crate) fn run(&self, without: Option<Rule>) -> Result<u64, Broken> {
+        let mut world = World::new(self.seed, self.setup, without);
+        world.settles()?;
+        for (at, op) in self.ops.iter().enumerate() {
+            world.apply(*op).map_err(|broken| Broken(format!("step {at}, {op}: {broken}")))?;
+        }
+        world.ends_quiet().map_err(|broken| Broken(format!("quiet: {broken}")))
+    }
+
+    /// A random script. Of all that can happen each script takes some: what hides among many
+    /// kinds of events shows among few.
+    pub(crate) fn random(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let lease = [1, 4, 32, 32, 255][rng.random_range(0..5)];
+        let setup = Setup { lease, clock: rng.random_bool(0.6) };
+        let chosen: Vec<usize> = (0..KINDS.len()).filter(|_| rng.random_bool(0.6)).collect();
+        let total: u32 = chosen.iter().map(|kind| KINDS[*kind].0).sum();
+        let mut ops = Vec::new();
+        if rng.random_bool(0.8) {
+            ops.push(Op::Flow);
+        }
+        let len = rng.random_range(3..60);
+        while ops.len() < len && total > 0 {
+            let mut at = rng.random_range(0..total);
+            for kind in &chosen {
+                let (weight, make) = KINDS[*kind];
+                if at < weight {
+                    ops.push(make(&mut rng));
+                    break;
+                }
+                at -= weight;
+            }
+        }
+        Self { seed, setup, ops }
+    }
+
+    /// The shortest script found that still fails, and why it does.
+    pub(crate) fn shrunk(self, without: Option<Rule>, mut why: Broken) -> (Self, Broken) {
+        let mut script = self;
+        let mut chunk = script.ops.len().div_ceil(2);
+        while chunk > 0 {
+            let mut at = 0;
+            while at < script.ops.len() {
+                let mut shorter = script.clone();
+                shorter.ops.drain(at..(at + chunk).min(script.ops.len()));
+                match shorter.run(without) {
+                    Err(broken) => (script, why) = (shorter, broken),
+                    Ok(_) => at += chunk,
+                }
+            }
+            chunk /= 2;
+        }
+        (script, why)
+    }
+}
+
+type Make = fn(&mut StdRng) -> Op;
+
+/// Everything that can happen, with its weight.
+const KINDS: &[(u32, Make)] = &[
+    (10, |rng| Op::Read(rng.random_range(1..4))),
+    (1, |rng| Op::Read(rng.random_range(20..60))),
+    (1, |rng| Op::Lost(rng.random_range(1..40))),
+    (1, |rng| Op::Lost(rng.random_range(100..2500))),
+    (2, |_| Op::Ask),
+    (4, |_| Op::Reboot),
+    (4, |rng| Op::CutAt(rng.random_range(0..3), rng.random_range(0..4))),
+    (1, |rng| Op::Boots(rng.random_range(1..6))),
+    (1, |rng| Op::Burn(rng.random_range(1..20))),
+    (2, |_| Op::KeepFlash),
+    (2, |rng| Op::RollBack(rng.random())),
+    (1, |rng| Op::Clock(rng.random_range(-3000..3000))),
+    (1, |_| Op::Enrol),
+    (4, |_| Op::Disconnect),
+    (10, |_| Op::Connect),
+    (14, |rng| Op::Up(rng.random_range(0..4))),
+    (2, |rng| Op::UpAgain(rng.random_range(0..4))),
+    (3, |rng| Op::LoseUp(rng.random_range(0..4))),
+    (14, |rng| Op::Down(rng.random_range(0..4))),
+    (2, |rng| Op::DownAgain(rng.random_range(0..4))),
+    (3, |rng| Op::LoseDown(rng.random_range(0..4))),
+    (2, |rng| Op::LoseAcks(rng.random_range(1..6))),
+    (10, |_| Op::Flow),
+    (2, |rng| Op::FlipUp(rng.random_range(0..4), rng.random())),
+    (2, |rng| Op::FlipDown(rng.random_range(0..4), rng.random())),
+    (3, |rng| Op::ReplayUp(rng.random_range(0..60))),
+    (3, |rng| Op::ReplayDown(rng.random_range(0..60))),
+    (2, |rng| Op::ReplayInit(rng.random())),
+    (1, |rng| Op::ReflectUp(rng.random())),
+    (1, |rng| Op::ReflectDown(rng.random())),
+    (5, |rng| Op::Command(rng.random_range(1..180))),
+    (1, |rng| Op::Say(rng.random_range(1..70))),
+    (4, |_| Op::Restart),
+    (3, |rng| Op::NodeCutAt(rng.random_range(0..4), rng.random_range(0..2))),
+    (3, |rng| Op::NodeFailAt(rng.random_range(0..4), rng.random_range(0..2))),
+    (1, |rng| Op::Busy(rng.random_range(0..5))),
+    (2, |_| Op::Backup),
+    (2, |rng| Op::Restore(rng.random())),
+    (5, |rng| Op::Wait(rng.random_range(1..20))),
+    (3, |rng| Op::Wait(rng.random_range(30..200))),
+    (1, |rng| Op::Wait(rng.random_range(1000..30_000))),
+    (2, |rng| Op::Live(rng.random_range(1..150))),
+    (3, |rng| Op::WaitSeconds(rng.random_range(1..60))),
+    (6, |rng| Op::ForgeUp(forgery(rng))),
+    (6, |rng| Op::ForgeDown(forgery(rng))),
+];
+
+fn forgery(rng: &mut StdRng) -> Forgery {
+    match rng.random_range(0..14) {
+        0 => Forgery::UnknownKey,
+        1 => Forgery::SeenNumber,
+        2 => Forgery::Ahead(rng.random_range(1..200)),
+        3 => Forgery::Ahead(rng.random()),
+        4 => Forgery::UnknownKeyAhead,
+        5 => Forgery::SmallOrder,
+        6 => Forgery::OwnKey,
+        7 => Forgery::OtherPn,
+        8 => Forgery::Init(rng.random_range(0..3)),
+        9 => Forgery::InitLast,
+        10 => Forgery::InitPrekey,
+        11 => Forgery::InitKey,
+        12 => Forgery::Reset,
+        13 => Forgery::Bundle,
+        _ => Forgery::Noise,
+    }
+}
