@@ -7,6 +7,7 @@
 //!    +--- Lost ----------+        answered(..) from any state; expire(..) from any state -> gone
 //!    |                   |
 //!    +- release() - Held +--- Refused by the device
+//!    +-------------------+--- Refused, and release() came in between
 //! ```
 //!
 //! The queue moves commands on and gives each as it is to be written; it seals nothing, and knows
@@ -39,8 +40,19 @@ pub enum Outcome {
 enum Progress {
     Waiting,
     InFlight(Ticket),
+    /// In flight, and sealed before the device listened anew or a new session began.
+    Overtaken(Ticket),
     Held,
     Delivered,
+}
+
+impl Progress {
+    const fn ticket(self) -> Option<Ticket> {
+        match self {
+            Self::InFlight(ticket) | Self::Overtaken(ticket) => Some(ticket),
+            Self::Waiting | Self::Held | Self::Delivered => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -90,7 +102,7 @@ impl CommandQueue {
     /// The oldest command that may be sent now, if the window has room.
     #[must_use]
     pub(crate) fn next(&self) -> Option<&Command> {
-        let in_flight = self.open.iter().filter(|e| matches!(e.progress, Progress::InFlight(_))).count();
+        let in_flight = self.open.iter().filter(|e| e.progress.ticket().is_some()).count();
         if in_flight >= IN_FLIGHT_MAX {
             return None;
         }
@@ -107,7 +119,7 @@ impl CommandQueue {
 
     /// Takes the broker's word on a ticket, and gives the command where it is to be written.
     pub(crate) fn published(&mut self, ticket: Ticket, outcome: Outcome) -> Option<Command> {
-        let entry = self.open.iter_mut().find(|e| e.progress == Progress::InFlight(ticket))?;
+        let entry = self.open.iter_mut().find(|e| e.progress.ticket() == Some(ticket))?;
         match outcome {
             Outcome::Delivered => {
                 entry.progress = Progress::Delivered;
@@ -123,7 +135,10 @@ impl CommandQueue {
                 None
             }
             Outcome::Refused => {
-                entry.progress = Progress::Held;
+                // What the device refuses of a session that another has followed is no reason to
+                // wait for yet another.
+                let overtaken = matches!(entry.progress, Progress::Overtaken(_));
+                entry.progress = if overtaken { Progress::Waiting } else { Progress::Held };
                 None
             }
         }
@@ -132,16 +147,18 @@ impl CommandQueue {
     /// Lets what the device refused be sent again: it listens anew, or a new session has begun.
     pub(crate) fn release(&mut self) {
         for entry in &mut self.open {
-            if entry.progress == Progress::Held {
-                entry.progress = Progress::Waiting;
-            }
+            entry.progress = match entry.progress {
+                Progress::Held => Progress::Waiting,
+                Progress::InFlight(ticket) => Progress::Overtaken(ticket),
+                other => other,
+            };
         }
     }
 
     /// What is in flight went with the connection.
     pub(crate) fn connection_ended(&mut self) {
         for entry in &mut self.open {
-            if matches!(entry.progress, Progress::InFlight(_) | Progress::Held) {
+            if entry.progress.ticket().is_some() || entry.progress == Progress::Held {
                 entry.progress = Progress::Waiting;
             }
         }
@@ -248,6 +265,19 @@ mod tests {
         send(&mut queue, 3);
         queue.connection_ended();
         assert!(queue.next().is_some());
+    }
+
+    #[test]
+    fn one_that_is_refused_after_a_new_beginning_waits_for_no_other() {
+        let mut queue = CommandQueue::default();
+        queue.push(command(1, 9));
+        send(&mut queue, 1);
+        queue.release();
+        assert!(queue.next().is_none(), "the device may yet take it");
+        queue.published(Ticket(1), Outcome::Refused);
+        send(&mut queue, 2);
+        queue.published(Ticket(2), Outcome::Refused);
+        assert!(queue.next().is_none(), "once for each beginning");
     }
 
     #[test]
