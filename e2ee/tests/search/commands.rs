@@ -14,6 +14,8 @@ const OPEN_MAX: usize = 32;
 enum Progress {
     Waiting,
     InFlight(u64),
+    /// In flight, and sealed before the device listened anew or a new session began.
+    Overtaken(u64),
     Held,
     Delivered,
 }
@@ -25,6 +27,13 @@ struct Entry {
 }
 
 impl Entry {
+    fn ticket(&self) -> Option<u64> {
+        match self.progress {
+            Progress::InFlight(ticket) | Progress::Overtaken(ticket) => Some(ticket),
+            Progress::Waiting | Progress::Held | Progress::Delivered => None,
+        }
+    }
+
     fn as_write(&self) -> Write {
         let delivered = self.progress == Progress::Delivered;
         Write::Command(self.id, Some(OpenCommand { expires_at: self.expires_at, delivered }))
@@ -37,16 +46,14 @@ pub(crate) struct Commands(Vec<Entry>);
 impl Commands {
     pub(crate) fn read(stored: &BTreeMap<u64, OpenCommand>) -> Self {
         let progress = |open: &OpenCommand| if open.delivered { Progress::Delivered } else { Progress::Waiting };
-        let entry = |(id, open): (&u64, &OpenCommand)| Entry {
-            id: *id,
-            expires_at: open.expires_at,
-            progress: progress(open),
-        };
+        let entry =
+            |(id, open): (&u64, &OpenCommand)| Entry { id: *id, expires_at: open.expires_at, progress: progress(open) };
         Self(stored.iter().map(entry).collect())
     }
 
+    /// Whether the device has every command; it need not have answered.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.0.is_empty()
+        self.0.iter().all(|entry| entry.progress == Progress::Delivered)
     }
 
     pub(crate) fn push(&mut self, id: u64, expires_at: u64) -> Option<Write> {
@@ -61,7 +68,7 @@ impl Commands {
 
     /// What may be sealed next.
     pub(crate) fn next(&self) -> Option<(u64, u64)> {
-        let in_flight = self.0.iter().filter(|entry| matches!(entry.progress, Progress::InFlight(_))).count();
+        let in_flight = self.0.iter().filter(|entry| entry.ticket().is_some()).count();
         let waiting = self.0.iter().find(|entry| entry.progress == Progress::Waiting);
         waiting.filter(|_| in_flight < IN_FLIGHT_MAX).map(|entry| (entry.id, entry.expires_at))
     }
@@ -73,19 +80,28 @@ impl Commands {
     }
 
     pub(crate) fn published(&mut self, ticket: u64, accepted: bool) -> Option<Write> {
-        let entry = self.0.iter_mut().find(|entry| entry.progress == Progress::InFlight(ticket))?;
-        entry.progress = if accepted { Progress::Delivered } else { Progress::Held };
+        let entry = self.0.iter_mut().find(|entry| entry.ticket() == Some(ticket))?;
+        entry.progress = match entry.progress {
+            _ if accepted => Progress::Delivered,
+            Progress::Overtaken(_) => Progress::Waiting,
+            _ => Progress::Held,
+        };
         Some(entry.as_write())
     }
 
+    /// A new session has begun: what the device refused, or will refuse, is sent again in it.
     pub(crate) fn release(&mut self) {
-        for entry in self.0.iter_mut().filter(|entry| entry.progress == Progress::Held) {
-            entry.progress = Progress::Waiting;
+        for entry in &mut self.0 {
+            entry.progress = match entry.progress {
+                Progress::Held => Progress::Waiting,
+                Progress::InFlight(ticket) => Progress::Overtaken(ticket),
+                other => other,
+            };
         }
     }
 
     pub(crate) fn connection_ended(&mut self) {
-        let lost = |entry: &&mut Entry| matches!(entry.progress, Progress::InFlight(_) | Progress::Held);
+        let lost = |entry: &&mut Entry| entry.ticket().is_some() || entry.progress == Progress::Held;
         for entry in self.0.iter_mut().filter(lost) {
             entry.progress = Progress::Waiting;
         }

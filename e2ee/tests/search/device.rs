@@ -61,7 +61,14 @@ pub(crate) enum Calendar {
 /// What it asked the node.
 enum Question {
     None,
-    Asked { nonce: [u8; 16], deadline: u64 },
+    Asked {
+        nonce: [u8; 16],
+        deadline: u64,
+    },
+    /// What came did not serve.
+    Later {
+        at: u64,
+    },
 }
 
 pub(crate) struct Device {
@@ -149,7 +156,7 @@ impl Device {
     pub(crate) fn nonce(&self) -> Option<[u8; 16]> {
         match &self.ram.question {
             Question::Asked { nonce, .. } => Some(*nonce),
-            Question::None => None,
+            Question::None | Question::Later { .. } => None,
         }
     }
 
@@ -174,7 +181,10 @@ impl Device {
         }
         let again = self.ram.outbox.rewind();
         let packet = |(publication, is_get, bytes): (u64, bool, &[u8])| UpPacket::new(Some(publication), is_get, bytes);
-        let again: Vec<UpPacket> = again.map(packet).collect();
+        let mut again: Vec<UpPacket> = again.map(packet).collect();
+        if !env.keeps(Rule::InFlightFirst) {
+            again.reverse();
+        }
         env.tally.add("repeated", again.len());
         again
     }
@@ -195,7 +205,7 @@ impl Device {
     pub(crate) fn poll(&mut self, env: &mut Env) -> Result<Vec<UpPacket>, Halt> {
         let unix = self.unix_or_uptime(env.now);
         if self.ram.sessions.expire(unix) {
-            self.flash.delete(self.ram.present.other(), &mut self.cut)?;
+            drop(self.flash.delete(self.ram.present.other(), &mut self.cut)?);
         }
         self.ram.outbox.handle_time(env.now);
         let mut out = Vec::new();
@@ -218,11 +228,11 @@ impl Device {
     }
 
     fn ask(&mut self, unix: UnixTime, out: &mut Vec<UpPacket>, env: &mut Env) {
-        if matches!(self.ram.question, Question::Asked { deadline, .. } if env.now >= deadline) {
+        if matches!(self.ram.question, Question::Asked { deadline: at, .. } | Question::Later { at } if env.now >= at) {
             self.ram.question = Question::None;
         }
         let wanted = self.why_begin(unix, env).is_some() || self.unix(env.now).is_none();
-        let asked = matches!(self.ram.question, Question::Asked { .. });
+        let asked = !matches!(self.ram.question, Question::None);
         if wanted && !asked && self.ram.outbox.has_room(env.keeps(Rule::Window)) {
             out.push(self.question(env));
         }
@@ -329,6 +339,7 @@ impl Device {
         let now = self.unix_or_uptime(env.now);
         let own = self.counter();
         let Ok(session) = initiate(&self.identity, &self.id, self.suite, &bundle, own, now, &mut env.rng) else {
+            self.ram.question = Question::Later { at: env.now + PATIENCE };
             return Ok(true);
         };
         if self.ram.sessions.present().is_some() {
@@ -382,7 +393,7 @@ impl Device {
             Slot::Previous => (self.ram.sessions.previous(), self.ram.present.other()),
         };
         let session = session.ok_or(Broken("a session that opened is gone".into()))?;
-        self.flash.write(half, session, &moved.delta, &more, &mut self.cut)?;
+        drop(self.flash.write(half, session, &moved.delta, &more, &mut self.cut)?);
         env.ledger.device_opened(message)?;
         self.ram.opened_next += 1;
         if let Some((sequence, id)) = kept {

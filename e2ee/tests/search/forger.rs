@@ -63,6 +63,10 @@ fn forge_message(mut bytes: Vec<u8>, what: Forgery, own_key: Option<[u8; 32]>, r
         }
         Forgery::SmallOrder => put(&mut bytes, at + KEY, &[0; 32]),
         Forgery::OwnKey => put(&mut bytes, at + KEY, &own_key?),
+        Forgery::HighBit => {
+            let last = bytes.get(at + KEY + 31)? | 0x80;
+            put(&mut bytes, at + KEY + 31, &[last]);
+        }
         Forgery::OtherPn => {
             let len = number_at(&bytes, at + PN).wrapping_add(3);
             put(&mut bytes, at + PN, &len.to_be_bytes());
@@ -80,10 +84,14 @@ fn forge_handshake(mut bytes: Vec<u8>, what: Forgery, rng: &mut StdRng) -> Optio
             put(&mut bytes, COUNTER, &counter.to_be_bytes());
         }
         Forgery::InitLast => {
+            let at = inner_at(&bytes);
+            put(&mut bytes, at + KEY, &any_key(rng));
             put(&mut bytes, EPHEMERAL, &any_key(rng));
             put(&mut bytes, COUNTER, &u32::MAX.to_be_bytes());
         }
         Forgery::InitPrekey => {
+            let at = inner_at(&bytes);
+            put(&mut bytes, at + KEY, &any_key(rng));
             let id = number_at(&bytes, PREKEY).wrapping_add(1);
             put(&mut bytes, PREKEY, &id.to_be_bytes());
             let counter = number_at(&bytes, COUNTER).saturating_add(1);

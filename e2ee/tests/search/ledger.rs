@@ -37,8 +37,10 @@ pub(crate) struct Ledger {
     opened_down: HashSet<(u32, KeyName)>,
     shown: HashSet<(u32, u64)>,
     committed: HashSet<u64>,
-    acted: HashSet<(u32, u64)>,
-    /// The inner messages of every handshake that began a session, by EK.
+    acted: HashSet<(u32, u32, u64)>,
+    /// The one-time prekeys that began a session.
+    prekeys: HashSet<(u32, u32)>,
+    /// Every handshake that began a session, by its EK.
     begun: BTreeSet<[u8; 32]>,
     /// How often a device was enrolled, its flash rolled back, the node restored.
     enrolments: u32,
@@ -131,9 +133,11 @@ impl Ledger {
 
     /// A handshake began a session, durably. It never may again, not after a restore either.
     pub(crate) fn node_began(&mut self, init: &HandshakeInit<'_>) -> Result<(), Broken> {
-        match self.begun.insert(*init.ephemeral()) {
-            true => Ok(()),
-            false => Err(Broken("one handshake began two sessions".into())),
+        let new_prekey = self.prekeys.insert((self.restores, init.opk_id()));
+        match (self.begun.insert(*init.ephemeral()), new_prekey) {
+            (true, true) => Ok(()),
+            (false, _) => Err(Broken("one handshake began two sessions".into())),
+            (true, false) => Err(Broken("one one-time prekey began two sessions".into())),
         }
     }
 
@@ -155,7 +159,7 @@ impl Ledger {
     }
 
     pub(crate) fn acts(&mut self, command: u64) -> Result<(), Broken> {
-        match self.acted.insert((self.rollbacks, command)) {
+        match self.acted.insert((self.rollbacks, self.enrolments, command)) {
             true => Ok(()),
             false => Err(Broken(format!("the device acted on command {command} twice"))),
         }

@@ -32,13 +32,50 @@ mod store;
 mod wire;
 mod world;
 
-use script::Script;
+use rule::Rule;
+use script::{Directed, Script, directed};
 
 /// How many random scripts run where nobody says.
 const SCRIPTS: u64 = 1000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Every rule has its script, and each passes.
+#[test]
+fn directed_scripts_pass() {
+    let mut failed = Vec::new();
+    for Directed { name, script } in directed() {
+        if let Err(broken) = script.run(None) {
+            failed.push(format!("{name}: {broken}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// With any one rule of the model taken out, the script of that name fails.
+#[test]
+fn without_a_rule_its_script_fails() {
+    let scripts = directed();
+    let mut passed = Vec::new();
+    for rule in Rule::ALL {
+        let own = scripts.iter().find(|directed| directed.name == rule.name());
+        match own.map(|directed| directed.script.run(Some(*rule))) {
+            Some(Err(broken)) => println!("{}: {broken}", rule.name()),
+            Some(Ok(_)) => passed.push(format!("{} passes without its rule", rule.name())),
+            None => passed.push(format!("{} has no script", rule.name())),
+        }
+    }
+    assert!(passed.is_empty(), "{}", passed.join("\n"));
+}
+
+#[test]
+fn a_script_from_outside_runs() {
+    if let Ok(text) = std::env::var("WEDGE_SCRIPT") {
+        let script = Script::parse(&text).unwrap();
+        println!("{script}\n{} minutes until it worked", script.play().unwrap());
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The node: what a bridge does with the crate, as PROTOCOL.md asks it to.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::DeviceId;
@@ -13,6 +14,7 @@ use unhidra_e2ee::identity::{IdentityKey, IdentitySecret};
 use unhidra_e2ee::prekey::BundleParts;
 use unhidra_e2ee::recent::MessageTag;
 use unhidra_e2ee::reset::{ResetReason, sign_reset};
+use unhidra_e2ee::role::{ALIVE_INTERVAL, LONG_TRY_INTERVAL};
 use unhidra_e2ee::session::Pending;
 use unhidra_e2ee::sessions::{Handshake, Slot};
 use unhidra_e2ee::suite::Suite;
@@ -21,7 +23,7 @@ use crate::commands::Commands;
 use crate::device::state;
 use crate::rule::Rule;
 use crate::said::Said;
-use crate::store::{NodeSessions, OneTime, PeerRecord, Signed, Store, Write, encode, write};
+use crate::store::{NodeSession, NodeSessions, OneTime, PeerRecord, Signed, Store, Write, encode, write};
 use crate::wire::{DownPacket, DownRow, UpPacket, inner_message};
 use crate::world::{Broken, Env};
 
@@ -35,8 +37,8 @@ const FAILURES_MAX: u32 = 10;
 pub(crate) enum Effect {
     /// The answer to a publish of the device.
     Answer { publication: Option<u64>, accepted: bool },
-    /// Bytes that no ratchet made.
-    Plain { row: DownRow, bytes: Vec<u8>, is_reset: bool },
+    /// Bytes that no ratchet made; of a ResetRequest, when it was due.
+    Plain { row: DownRow, bytes: Vec<u8>, reset_at: Option<u64> },
     /// A sealed message.
     Sealed { ticket: u64, pending: Pending<Vec<u8>> },
 }
@@ -97,15 +99,25 @@ struct Ram {
     hello_due: bool,
     sealed_at: Option<u64>,
     failures: (u64, u32),
+    tried_at: Option<u64>,
+    alive_at: Option<u64>,
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("an interval")
 }
 
 fn unix(now: u64) -> UnixTime {
     UnixTime::from_ms(now)
 }
 
-fn read(store: &Store) -> Ram {
+fn read(store: &Store, restored_receives: bool) -> Ram {
+    let mut sessions = store.sessions();
+    if store.peer.restored && restored_receives {
+        sessions.set_restored();
+    }
     Ram {
-        sessions: store.sessions(),
+        sessions,
         peer: store.peer,
         prekey: store.prekey.clone(),
         reading_ids: store.reading_ids.clone(),
@@ -113,19 +125,21 @@ fn read(store: &Store) -> Ram {
         hello_due: false,
         sealed_at: None,
         failures: (0, 0),
+        tried_at: None,
+        alive_at: None,
     }
 }
 
 impl Node {
     pub(crate) fn new(id: DeviceId, identity: IdentitySecret, suite: Suite, store: Store) -> Self {
-        let ram = read(&store);
+        let ram = read(&store, true);
         Self { identity, store, fault: None, busy: 0, id, suite, drafts: VecDeque::new(), ram }
     }
 
     /// The process ends, and begins again with what is in the store.
     pub(crate) fn restarts(&mut self, env: &Env) {
         self.drafts.clear();
-        self.ram = read(&self.store);
+        self.ram = read(&self.store, env.keeps(Rule::RestoreReceives));
         if !env.keeps(Rule::RepeatAnew) {
             self.ram.commands.forget();
         }
@@ -184,6 +198,10 @@ impl Node {
         if self.ram.sessions.expire(unix(env.now)) {
             draft.writes.push(Write::EndPrevious);
         }
+        let shorter: Vec<Slot> = self.ram.sessions.expire_keys(unix(env.now)).collect();
+        for slot in shorter {
+            draft.writes.extend(write(slot, &self.ram.sessions, &StateDelta::Whole));
+        }
         self.send_due(linked, &mut draft, env)?;
         if !draft.writes.is_empty() || !draft.effects.is_empty() {
             self.drafts.push_back(draft);
@@ -236,7 +254,7 @@ impl Node {
         let parts = BundleParts { device: &self.id, request, last_counter, now, spk: &spk, opk: &opk };
         let bytes = parts.sign(&self.identity).to_vec();
         env.tally.add("bundles", 1);
-        draft.effects.push(Effect::Plain { row: DownRow::Prekeys, bytes, is_reset: false });
+        draft.effects.push(Effect::Plain { row: DownRow::Prekeys, bytes, reset_at: None });
         true
     }
 
@@ -262,16 +280,26 @@ impl Node {
         }
         let before = state(&self.ram.sessions, encode);
         let mut out = vec![0; message.ciphertext().len()];
-        match self.ram.sessions.open(message, &mut out, now, &mut env.rng) {
+        let mut opened = self.ram.sessions.open(message, &mut out, now, &mut env.rng);
+        if let Err(error) = opened
+            && error.is_within_long_try()
+            && self.may_try_long(env)
+        {
+            self.ram.tried_at = Some(env.now);
+            env.tally.add("tried-far", 1);
+            opened = self.ram.sessions.open_by_long_try(message, &mut out, now, &mut env.rng);
+        }
+        match opened {
             Ok((opened, moved)) => {
                 env.ledger.node_opens(message)?;
                 let (tag, said) = (opened.tag(), Said::decode(opened.plaintext()));
                 draft.writes.extend(write(moved.slot, &self.ram.sessions, &moved.delta));
                 self.add_row(tag, *message.ratchet_key(), said, draft, env);
-                if let Some(reason) = moved.reset_due {
+                if let Some(reason) = moved.reset_due
+                    && (reason != ResetReason::Restored || env.keeps(Rule::RestoreAsks))
+                {
                     self.ask_for_reset(reason, message, linked, draft, env);
                 }
-                self.ask_if_restored(message, linked, draft, env);
                 Ok(true)
             }
             Err(error) => {
@@ -294,7 +322,6 @@ impl Node {
     ) -> bool {
         if error == OpenError::Duplicate {
             env.tally.add("duplicates", 1);
-            self.ask_if_restored(message, linked, draft, env);
             return env.keeps(Rule::DuplicateAcknowledged);
         }
         env.tally.add("too-far", usize::from(matches!(error, OpenError::TooFar { .. })));
@@ -307,8 +334,13 @@ impl Node {
         {
             self.ask_for_reset(reason, message, linked, draft, env);
         }
-        self.ask_if_restored(message, linked, draft, env);
         false
+    }
+
+    fn may_try_long(&self, env: &Env) -> bool {
+        let since = |at: u64| env.now.saturating_sub(at);
+        let recently = self.ram.tried_at.is_some_and(|at| since(at) < ms(LONG_TRY_INTERVAL));
+        env.keeps(Rule::LongTry) && !(recently && env.keeps(Rule::LongTryOnce))
     }
 
     fn budget_is_spent(&self, env: &Env) -> bool {
@@ -344,12 +376,6 @@ impl Node {
         draft.writes.push(Write::Row(tag, key, reading));
     }
 
-    fn ask_if_restored(&mut self, message: &Message<'_>, linked: bool, draft: &mut Draft, env: &mut Env) {
-        if self.ram.peer.restored && env.keeps(Rule::RestoreAsks) {
-            self.ask_for_reset(ResetReason::Restored, message, linked, draft, env);
-        }
-    }
-
     fn ask_for_reset(
         &mut self,
         reason: ResetReason,
@@ -368,7 +394,7 @@ impl Node {
         }
         let bytes = sign_reset(&self.identity, &self.id, reason, message.ratchet_key()).to_vec();
         env.tally.add("resets", 1);
-        draft.effects.push(Effect::Plain { row: DownRow::Commands, bytes, is_reset: true });
+        draft.effects.push(Effect::Plain { row: DownRow::Commands, bytes, reset_at: Some(env.now) });
     }
 
     fn owe_hello(&mut self, env: &Env) {
@@ -503,7 +529,18 @@ impl Node {
             self.ram.hello_due = false;
             env.tally.add("hellos", 1);
         }
+        if self.alive_is_due(env) && self.seal(Said::Setting, draft, env).is_some() {
+            self.ram.alive_at = Some(env.now);
+            env.tally.add("alives", 1);
+        }
         Ok(())
+    }
+
+    fn alive_is_due(&self, env: &Env) -> bool {
+        let recently = self.ram.alive_at.is_some_and(|at| env.now.saturating_sub(at) < ms(ALIVE_INTERVAL));
+        let due = |session: &NodeSession| session.has_room_for_alive() && unix(env.now) >= session.alive_due_at();
+        let wanted = self.ram.sessions.present().is_some_and(due);
+        wanted && env.keeps(Rule::Alive) && !(recently && env.keeps(Rule::AliveOnce))
     }
 
     fn seal(&mut self, said: Said, draft: &mut Draft, env: &mut Env) -> Option<u64> {
@@ -588,9 +625,9 @@ fn release(effects: Vec<Effect>, env: &mut Env, out: &mut Vec<Out>) -> Result<()
         match effect {
             Effect::Answer { publication: Some(publication), accepted } => out.push(Out::Answer(publication, accepted)),
             Effect::Answer { publication: None, .. } => {}
-            Effect::Plain { row, bytes, is_reset } => {
-                if is_reset {
-                    env.ledger.resets(env.now)?;
+            Effect::Plain { row, bytes, reset_at } => {
+                if let Some(at) = reset_at {
+                    env.ledger.resets(at)?;
                 }
                 out.push(Out::Packet(DownPacket { ticket: None, row, bytes }));
             }

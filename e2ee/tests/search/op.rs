@@ -18,6 +18,8 @@ pub(crate) enum Forgery {
     SmallOrder,
     /// Under the receiver's own ratchet key.
     OwnKey,
+    /// The last message's ratchet key in an encoding that is not canonical.
+    HighBit,
     /// The last message's PN changed.
     OtherPn,
     /// The last HandshakeInit with another ephemeral key and the counter moved by this much.
@@ -92,6 +94,8 @@ ops! {
     Read(count: u8) = "read",
     /// The device says so many things at QoS 0, and all are lost.
     Lost(count: u16) = "lost",
+    /// The device says so many things at QoS 0, and all arrive.
+    Tell(count: u8) = "tell",
     /// The device asks for a bundle without need.
     Ask = "ask",
     /// The device loses its power now.
@@ -206,6 +210,7 @@ impl Forgery {
             "unknown-key-ahead" => Self::UnknownKeyAhead,
             "small-order" => Self::SmallOrder,
             "own-key" => Self::OwnKey,
+            "high-bit" => Self::HighBit,
             "other-pn" => Self::OtherPn,
             "init" => Self::Init(words.next()?.parse().ok()?),
             "init-last" => Self::InitLast,
@@ -228,6 +233,7 @@ impl fmt::Display for Forgery {
             Self::UnknownKeyAhead => f.write_str("unknown-key-ahead"),
             Self::SmallOrder => f.write_str("small-order"),
             Self::OwnKey => f.write_str("own-key"),
+            Self::HighBit => f.write_str("high-bit"),
             Self::OtherPn => f.write_str("other-pn"),
             Self::Init(by) => write!(f, "init {by}"),
             Self::InitLast => f.write_str("init-last"),

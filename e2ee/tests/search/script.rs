@@ -16,6 +16,8 @@ pub(crate) struct Setup {
     pub(crate) lease: u8,
     /// Whether it has a clock that runs through power cuts.
     pub(crate) clock: bool,
+    /// The last handshake counter of its identity key.
+    pub(crate) counter: u32,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,8 +30,8 @@ pub(crate) struct Script {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { lease, clock } = self.setup;
-        write!(f, "seed {} lease {lease} clock {}", self.seed, u8::from(clock))?;
+        let Setup { lease, clock, counter } = self.setup;
+        write!(f, "seed {} lease {lease} clock {} counter {counter}", self.seed, u8::from(clock))?;
         self.ops.iter().try_for_each(|op| write!(f, "; {op}"))
     }
 }
@@ -38,7 +40,7 @@ impl Script {
     /// Reads a script: steps with `;` between them, and how the two are set up before the first
     /// where that matters.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut script = Self { seed: 1, setup: Setup { lease: 32, clock: true }, ops: Vec::new() };
+        let mut script = Self { seed: 1, setup: Setup { lease: 32, clock: true, counter: 0 }, ops: Vec::new() };
         for step in text.split([';', '\n']).map(str::trim).filter(|step| !step.is_empty()) {
             match Op::parse(step) {
                 Some(op) => script.ops.push(op),
@@ -55,6 +57,7 @@ impl Script {
             match word {
                 "seed" => self.seed = value.parse().ok()?,
                 "lease" => self.setup.lease = value.parse().ok()?,
+                "counter" => self.setup.counter = value.parse().ok()?,
                 "clock" => self.setup.clock = value == "1",
                 _ => return None,
             }
@@ -65,11 +68,25 @@ impl Script {
     /// Runs it and its quiet end. How many minutes the two took to find back.
     pub(crate) fn run(&self, without: Option<Rule>) -> Result<u64, Broken> {
         let mut world = World::new(self.seed, self.setup, without);
-        world.settles()?;
+        world.settle()?;
         for (at, op) in self.ops.iter().enumerate() {
             world.apply(*op).map_err(|broken| Broken(format!("step {at}, {op}: {broken}")))?;
         }
         world.ends_quiet().map_err(|broken| Broken(format!("quiet: {broken}")))
+    }
+
+    /// Runs it, and prints what was counted after each step.
+    pub(crate) fn play(&self) -> Result<u64, Broken> {
+        let mut world = World::new(self.seed, self.setup, None);
+        world.settle()?;
+        for op in &self.ops {
+            let done = world.apply(*op);
+            println!("{op}: {:?}", world.env.tally.all());
+            done?;
+        }
+        let minutes = world.ends_quiet();
+        println!("quiet: {:?}", world.env.tally.all());
+        minutes
     }
 
     /// A random script. Of all that can happen each script takes some: what hides among many
@@ -77,7 +94,7 @@ impl Script {
     pub(crate) fn random(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let lease = [1, 4, 32, 32, 255][rng.random_range(0..5)];
-        let setup = Setup { lease, clock: rng.random_bool(0.6) };
+        let setup = Setup { lease, clock: rng.random_bool(0.6), counter: 0 };
         let chosen: Vec<usize> = (0..KINDS.len()).filter(|_| rng.random_bool(0.6)).collect();
         let total: u32 = chosen.iter().map(|kind| KINDS[*kind].0).sum();
         let mut ops = Vec::new();
@@ -127,6 +144,7 @@ const KINDS: &[(u32, Make)] = &[
     (1, |rng| Op::Read(rng.random_range(20..60))),
     (1, |rng| Op::Lost(rng.random_range(1..40))),
     (1, |rng| Op::Lost(rng.random_range(100..2500))),
+    (1, |rng| Op::Tell(rng.random_range(1..50))),
     (2, |_| Op::Ask),
     (4, |_| Op::Reboot),
     (4, |rng| Op::CutAt(rng.random_range(0..3), rng.random_range(0..4))),
@@ -171,7 +189,7 @@ const KINDS: &[(u32, Make)] = &[
 ];
 
 fn forgery(rng: &mut StdRng) -> Forgery {
-    match rng.random_range(0..14) {
+    match rng.random_range(0..15) {
         0 => Forgery::UnknownKey,
         1 => Forgery::SeenNumber,
         2 => Forgery::Ahead(rng.random_range(1..200)),
@@ -186,6 +204,27 @@ fn forgery(rng: &mut StdRng) -> Forgery {
         11 => Forgery::InitKey,
         12 => Forgery::Reset,
         13 => Forgery::Bundle,
+        14 => Forgery::HighBit,
         _ => Forgery::Noise,
     }
+}
+
+/// A script that fails where its rule is taken out.
+pub(crate) struct Directed {
+    pub(crate) name: String,
+    pub(crate) script: Script,
+}
+
+/// The directed scripts, of `scripts.txt`.
+pub(crate) fn directed() -> Vec<Directed> {
+    let text = include_str!("scripts.txt");
+    let blocks = text.split("\n== ").skip(1);
+    let read = |block: &str| -> Directed {
+        let mut lines = block.lines();
+        let (name, _rule) = (lines.next().unwrap_or_default(), lines.next());
+        let steps: String = lines.take_while(|line| !line.starts_with('#')).collect();
+        let script = Script::parse(&steps).unwrap_or_else(|error| panic!("{name}: {error}"));
+        Directed { name: name.to_owned(), script }
+    };
+    blocks.map(read).collect()
 }

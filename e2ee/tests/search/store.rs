@@ -19,9 +19,6 @@ use crate::world::Broken;
 const RECENT: usize = 32;
 /// Reading ids that are remembered, by their rows.
 const READING_IDS: usize = 64;
-/// The flag of a state record that was restored, and where the flags stand.
-const RESTORED: u8 = 0x20;
-const FLAGS_AT: usize = 3;
 
 pub(crate) type NodeSessions = Sessions<NodeRole<Shelf>>;
 pub(crate) type NodeSession = Session<NodeRole<Shelf>>;
@@ -189,17 +186,13 @@ impl Store {
         Sessions::new(read(&self.present), read(&self.previous), recent)
     }
 
-    /// What is done to a store that was a backup: new prekeys, sessions that only receive.
-    pub(crate) fn restore(&mut self, new_prekeys: bool, only_receives: bool, now: u64, rng: &mut StdRng) {
+    /// What is done to a store that was a backup: new prekeys, and a mark on the sessions, which
+    /// only receive.
+    pub(crate) fn restore(&mut self, new_prekeys: bool, now: u64, rng: &mut StdRng) {
         if new_prekeys {
             let id = self.signed.last().map_or(1, |last| last.id + 1);
             self.signed = vec![Signed::generate(id, now, rng)];
             self.prekey = None;
-        }
-        if only_receives {
-            for records in [&mut self.present, &mut self.previous].into_iter().flatten() {
-                records.whole[FLAGS_AT] |= RESTORED;
-            }
         }
         self.peer.restored = self.present.is_some();
     }

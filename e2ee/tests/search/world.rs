@@ -50,6 +50,11 @@ impl Tally {
         *self.0.entry(what).or_default() += u32::try_from(count).expect("a small number");
     }
 
+    /// Everything that was counted.
+    pub(crate) fn all(&self) -> &BTreeMap<&'static str, u32> {
+        &self.0
+    }
+
     pub(crate) fn of(&self, what: &str) -> u32 {
         self.0.get(what).copied().unwrap_or_default()
     }
@@ -97,19 +102,13 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let id = DeviceId::parse("pump-7").expect("an id");
         let (device, node) = (IdentitySecret::generate(&mut rng), IdentitySecret::generate(&mut rng));
-        let store = Store::new(*device.public().as_bytes(), NOON, &mut rng);
+        let mut store = Store::new(*device.public().as_bytes(), NOON, &mut rng);
+        store.peer.last_counter = setup.counter;
         let lease = NonZeroU8::new(setup.lease).unwrap_or(NonZeroU8::MIN);
         let calendar = if setup.clock { Calendar::Clock(0) } else { Calendar::Node };
         let device = Device::new(id, device, node.public(), Suite::X3dh, lease, calendar, NOON);
         Self {
-            env: Env {
-                now: NOON,
-                rng,
-                ledger: Ledger::default(),
-                tally: Tally::default(),
-                without,
-                tickets: 0,
-            },
+            env: Env { now: NOON, rng, ledger: Ledger::default(), tally: Tally::default(), without, tickets: 0 },
             device,
             node: Node::new(id, node, Suite::X3dh, store),
             wire: Wire { connected: true, ..Wire::default() },
@@ -128,6 +127,7 @@ impl World {
             Op::Expect(..) | Op::AtMost(..) => {}
             Op::Read(count) => self.reads(count)?,
             Op::Lost(count) => self.says_in_vain(count)?,
+            Op::Tell(count) => self.tells(count)?,
             Op::Ask if self.wire.connected => {
                 let question = self.device.question(&mut self.env);
                 self.wire.send_up(vec![question]);
@@ -242,7 +242,7 @@ impl World {
             }
             Op::ForgeDown(what) => self.forges_down(what)?,
         }
-        self.settles()
+        self.settle()
     }
 
     fn expects(&self, op: Op) -> Result<(), Broken> {
@@ -280,6 +280,17 @@ impl World {
                 Ok(Some(bytes)) => self.wire.seen_up.push(UpPacket::new(None, false, &bytes)),
                 Ok(None) => return Ok(()),
                 Err(halt) => return self.halts(Err(halt)),
+            }
+        }
+        Ok(())
+    }
+
+    fn tells(&mut self, count: u8) -> Result<(), Broken> {
+        for _ in 0..count {
+            let before = self.wire.seen_up.len();
+            self.says_in_vain(1)?;
+            if let Some(packet) = self.wire.seen_up.get(before).cloned() {
+                self.arrives_up(&packet)?;
             }
         }
         Ok(())
@@ -332,8 +343,7 @@ impl World {
         let Some(at) = pick(copy.into(), self.backups.len()) else { return };
         self.disconnect();
         self.node.store = self.backups[at].clone();
-        let (prekeys, receives) = (self.env.keeps(Rule::RestoreNewPrekeys), self.env.keeps(Rule::RestoreReceives));
-        self.node.store.restore(prekeys, receives, self.env.now, &mut self.env.rng);
+        self.node.store.restore(self.env.keeps(Rule::RestoreNewPrekeys), self.env.now, &mut self.env.rng);
         self.env.ledger.restored();
         self.node.restarts(&self.env);
     }
@@ -355,7 +365,7 @@ impl World {
         let until = self.env.now + u64::from(minutes) * MINUTE;
         while self.env.now < until {
             self.env.now = (self.env.now + step * MINUTE).min(until);
-            self.settles()?;
+            self.settle()?;
             if flows {
                 self.connect()?;
                 self.flow()?;
@@ -393,13 +403,8 @@ impl World {
         self.wire.connected = true;
         self.node.relinked();
         let again = self.device.connected(&mut self.env);
-        if self.env.keeps(Rule::InFlightFirst) {
-            self.wire.send_up(again);
-        } else {
-            self.settles()?;
-            self.wire.send_up(again);
-        }
-        self.settles()
+        self.wire.send_up(again);
+        self.settle()
     }
 
     pub(crate) fn power_cut(&mut self) -> Result<(), Broken> {
@@ -421,7 +426,7 @@ impl World {
 
     fn arrives_up(&mut self, packet: &UpPacket) -> Result<(), Broken> {
         self.node.take(packet, self.wire.connected, &mut self.env)?;
-        self.settles()
+        self.settle()
     }
 
     fn arrives_down(&mut self, packet: &DownPacket) -> Result<(), Broken> {
@@ -435,7 +440,7 @@ impl World {
             }
             Err(halt) => self.halts(Err(halt))?,
         }
-        self.settles()
+        self.settle()
     }
 
     fn answered(&mut self, publication: u64, accepted: bool) -> Result<(), Broken> {
@@ -450,7 +455,7 @@ impl World {
     }
 
     /// Both sides do what is due, until neither has anything to do.
-    pub(crate) fn settles(&mut self) -> Result<(), Broken> {
+    pub(crate) fn settle(&mut self) -> Result<(), Broken> {
         self.node.rotate(&mut self.env);
         for _ in 0..FLOW_MAX {
             if self.wire.connected {
@@ -461,9 +466,7 @@ impl World {
             }
             self.node.poll(self.wire.connected, Vec::new(), &mut self.env)?;
             let mut out = Vec::new();
-            if self.node.commit(&mut self.env, &mut out)? == Went::Down {
-                self.disconnect();
-            }
+            let went = self.node.commit(&mut self.env, &mut out)?;
             let answers = out.iter().any(|out| matches!(out, Out::Answer(..)));
             for out in out {
                 match out {
@@ -473,6 +476,9 @@ impl World {
                     }
                     Out::Answer(publication, accepted) => self.answered(publication, accepted)?,
                 }
+            }
+            if went == Went::Down {
+                self.disconnect();
             }
             if !answers {
                 return Ok(());
