@@ -102,9 +102,14 @@ struct Ram {
 
 /// All bytes that opening could change.
 pub(crate) fn state<R: Role>(sessions: &Sessions<R>, encode: impl Fn(&Session<R>) -> Vec<u8>) -> Vec<u8> {
-    let both = [sessions.present(), sessions.previous()].into_iter().flatten();
-    let recent = sessions.recent().tags().flat_map(|tag| tag.to_bytes());
-    both.flat_map(encode).chain(recent).collect()
+    let mut out: Vec<u8> = sessions.recent().tags().flat_map(|tag| tag.to_bytes()).collect();
+    for session in [sessions.present(), sessions.previous()].into_iter().flatten() {
+        out.extend(encode(session));
+        // A device's record holds its lease's end in place of the first.
+        let beside = [session.next_number(), session.unanswered(), session.is_confirmed().into()];
+        out.extend(beside.into_iter().flat_map(u32::to_be_bytes));
+    }
+    out
 }
 
 impl Device {
@@ -261,6 +266,20 @@ impl Device {
         Ok(())
     }
 
+    /// Says something at QoS 0, if one more may be published.
+    pub(crate) fn say_in_vain(&mut self, env: &mut Env) -> Result<Option<Vec<u8>>, Halt> {
+        if !self.ram.outbox.has_room(env.keeps(Rule::Window)) {
+            return Ok(None);
+        }
+        self.ram.outbox.published_in_vain();
+        self.seal(Said::Greeting, env)
+    }
+
+    /// Takes what is unacknowledged for refused.
+    pub(crate) fn give_up(&mut self, now: u64) {
+        self.ram.outbox.give_up(now);
+    }
+
     /// Seals, with a lease that is in flash before.
     pub(crate) fn seal(&mut self, said: Said, env: &mut Env) -> Result<Option<Vec<u8>>, Halt> {
         let now = self.unix_or_uptime(env.now);
@@ -270,8 +289,9 @@ impl Device {
             return Ok(None);
         }
         let (Some(session), Some(lease)) = (self.ram.sessions.present_mut(), &self.ram.lease) else { return Ok(None) };
-        let mut out = [0; 1400];
-        let Ok(sealed) = session.seal_within(lease, &said.encode(), &mut out, now) else {
+        let plaintext = said.encode();
+        let mut out = vec![0; session.sealed_len(plaintext.len())];
+        let Ok(sealed) = session.seal_within(lease, &plaintext, &mut out, now) else {
             self.ram.must_begin = true;
             return Ok(None);
         };

@@ -1,7 +1,7 @@
 //! What must hold at every moment, whatever the script: written down by somebody who sees both
 //! sides.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use unhidra_e2ee::envelope::{HandshakeInit, Message};
 
@@ -15,6 +15,8 @@ type KeyName = ([u8; 32], u32);
 
 /// An hour, in ms.
 const HOUR: u64 = 3_600_000;
+/// Among so many readings none is shown twice.
+const SHOWN: usize = 64;
 
 /// Why a device begins a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +37,8 @@ pub(crate) struct Ledger {
     released_down: HashSet<Inner>,
     opened_up: HashSet<(u32, KeyName)>,
     opened_down: HashSet<(u32, KeyName)>,
-    shown: HashSet<(u32, u64)>,
+    /// The last readings since the node was restored.
+    shown: VecDeque<u64>,
     committed: HashSet<u64>,
     acted: HashSet<(u32, u32, u64)>,
     /// The one-time prekeys that began a session.
@@ -75,6 +78,7 @@ impl Ledger {
     pub(crate) fn restored(&mut self) {
         self.restores += 1;
         self.reset_at = None;
+        self.shown.clear();
     }
 
     fn released(&mut self, epoch: u32, message: &Message<'_>) -> Result<(), Broken> {
@@ -144,10 +148,14 @@ impl Ledger {
     /// A reading is in the store, for clients to see.
     pub(crate) fn shows(&mut self, reading: u64) -> Result<(), Broken> {
         self.committed.insert(reading);
-        match self.shown.insert((self.restores, reading)) {
-            true => Ok(()),
-            false => Err(Broken(format!("reading {reading} is shown twice"))),
+        if self.shown.contains(&reading) {
+            return Err(Broken(format!("reading {reading} is shown twice")));
         }
+        self.shown.push_back(reading);
+        if self.shown.len() > SHOWN {
+            self.shown.pop_front();
+        }
+        Ok(())
     }
 
     /// The device forgets a reading: it was acknowledged.

@@ -243,7 +243,7 @@ impl Node {
         if self.ram.prekey.is_none() {
             let id = self.ram.peer.next_prekey_id;
             self.ram.peer.next_prekey_id += 1;
-            let prekey = OneTime::generate(id, &mut env.rng);
+            let prekey = OneTime::generate(id, self.suite, &mut env.rng);
             draft.writes.push(Write::Peer(self.ram.peer));
             draft.writes.push(Write::Prekey(Some(prekey.clone())));
             self.ram.prekey = Some(prekey);
@@ -252,7 +252,8 @@ impl Node {
         let (spk, opk) = (spk.secret(), opk.secret());
         let (now, last_counter) = (unix(env.now), self.ram.peer.last_counter);
         let parts = BundleParts { device: &self.id, request, last_counter, now, spk: &spk, opk: &opk };
-        let bytes = parts.sign(&self.identity).to_vec();
+        let Ok(bundle) = parts.sign(&self.identity) else { return false };
+        let bytes = bundle.as_bytes().to_vec();
         env.tally.add("bundles", 1);
         draft.effects.push(Effect::Plain { row: DownRow::Prekeys, bytes, reset_at: None });
         true

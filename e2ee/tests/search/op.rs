@@ -132,6 +132,8 @@ ops! {
     LoseDown(nth: u8) = "lose-down",
     /// So many next acknowledgements of the node are lost.
     LoseAcks(count: u8) = "lose-acks",
+    /// The device takes what is unacknowledged for refused.
+    GiveUp = "give-up",
     /// Everything arrives in order, until nothing is on its way.
     Flow = "flow",
     /// The nth message on its way to the node arrives with a bit flipped, and stays on its way.

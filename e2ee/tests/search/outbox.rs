@@ -74,6 +74,22 @@ impl Outbox {
         self.published += 1;
     }
 
+    /// Something was published at QoS 0: it counts, and is forgotten.
+    pub(crate) fn published_in_vain(&mut self) {
+        self.published += 1;
+    }
+
+    /// What is unacknowledged counts as refused: what a device does that hears no refusal, once it
+    /// has been sent over three connections.
+    pub(crate) fn give_up(&mut self, now: u64) {
+        self.window.clear();
+        for entry in &mut self.entries {
+            if let State::Sent { session, .. } = entry.state {
+                entry.state = State::Refused { at: now, session };
+            }
+        }
+    }
+
     pub(crate) fn sent(&mut self, at: usize, publication: u64, session: u32) {
         self.entries[at].state = State::Sent { publication, session };
     }

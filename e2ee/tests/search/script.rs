@@ -4,6 +4,7 @@ use std::fmt;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use unhidra_e2ee::suite::{Suite, built, is_built};
 
 use crate::op::{Forgery, Op};
 use crate::rule::Rule;
@@ -16,8 +17,16 @@ pub(crate) struct Setup {
     pub(crate) lease: u8,
     /// Whether it has a clock that runs through power cuts.
     pub(crate) clock: bool,
+    /// With which key agreement it was enrolled.
+    pub(crate) suite: Suite,
     /// The last handshake counter of its identity key.
     pub(crate) counter: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { lease: 32, clock: true, suite: Suite::X3dh, counter: 0 }
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,8 +39,9 @@ pub(crate) struct Script {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { lease, clock, counter } = self.setup;
-        write!(f, "seed {} lease {lease} clock {} counter {counter}", self.seed, u8::from(clock))?;
+        let Setup { lease, clock, suite, counter } = self.setup;
+        let (clock, suite) = (u8::from(clock), suite.as_byte());
+        write!(f, "seed {} lease {lease} clock {clock} suite {suite} counter {counter}", self.seed)?;
         self.ops.iter().try_for_each(|op| write!(f, "; {op}"))
     }
 }
@@ -40,7 +50,7 @@ impl Script {
     /// Reads a script: steps with `;` between them, and how the two are set up before the first
     /// where that matters.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut script = Self { seed: 1, setup: Setup { lease: 32, clock: true, counter: 0 }, ops: Vec::new() };
+        let mut script = Self { seed: 1, setup: Setup::default(), ops: Vec::new() };
         for step in text.split([';', '\n']).map(str::trim).filter(|step| !step.is_empty()) {
             match Op::parse(step) {
                 Some(op) => script.ops.push(op),
@@ -57,6 +67,7 @@ impl Script {
             match word {
                 "seed" => self.seed = value.parse().ok()?,
                 "lease" => self.setup.lease = value.parse().ok()?,
+                "suite" => self.setup.suite = built(value.parse().ok()?).ok()?,
                 "counter" => self.setup.counter = value.parse().ok()?,
                 "clock" => self.setup.clock = value == "1",
                 _ => return None,
@@ -66,7 +77,20 @@ impl Script {
     }
 
     /// Runs it and its quiet end. How many minutes the two took to find back.
+    ///
+    /// # Errors
+    ///
+    /// What never may be has been, or they did not find back, or something panicked.
     pub(crate) fn run(&self, without: Option<Rule>) -> Result<u64, Broken> {
+        let run = std::panic::AssertUnwindSafe(|| self.run_or_panic(without));
+        let panicked = |cause: Box<dyn std::any::Any + Send>| {
+            let text = cause.downcast_ref::<String>().cloned();
+            Broken(format!("panic: {}", text.unwrap_or_default()))
+        };
+        std::panic::catch_unwind(run).map_err(panicked)?
+    }
+
+    fn run_or_panic(&self, without: Option<Rule>) -> Result<u64, Broken> {
         let mut world = World::new(self.seed, self.setup, without);
         world.settle()?;
         for (at, op) in self.ops.iter().enumerate() {
@@ -94,7 +118,8 @@ impl Script {
     pub(crate) fn random(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let lease = [1, 4, 32, 32, 255][rng.random_range(0..5)];
-        let setup = Setup { lease, clock: rng.random_bool(0.6), counter: 0 };
+        let suite = if rng.random_bool(0.3) && is_built(Suite::Pqxdh) { Suite::Pqxdh } else { Suite::X3dh };
+        let setup = Setup { lease, clock: rng.random_bool(0.6), suite, counter: 0 };
         let chosen: Vec<usize> = (0..KINDS.len()).filter(|_| rng.random_bool(0.6)).collect();
         let total: u32 = chosen.iter().map(|kind| KINDS[*kind].0).sum();
         let mut ops = Vec::new();
@@ -163,6 +188,7 @@ const KINDS: &[(u32, Make)] = &[
     (2, |rng| Op::DownAgain(rng.random_range(0..4))),
     (3, |rng| Op::LoseDown(rng.random_range(0..4))),
     (2, |rng| Op::LoseAcks(rng.random_range(1..6))),
+    (1, |_| Op::GiveUp),
     (10, |_| Op::Flow),
     (2, |rng| Op::FlipUp(rng.random_range(0..4), rng.random())),
     (2, |rng| Op::FlipDown(rng.random_range(0..4), rng.random())),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use rand::RngExt;
 use rand::rngs::StdRng;
 use unhidra_e2ee::delta::{Lane, StateDelta};
 use unhidra_e2ee::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
@@ -10,6 +11,7 @@ use unhidra_e2ee::recent::{MessageTag, Recent};
 use unhidra_e2ee::role::NodeRole;
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::{Sessions, Slot};
+use unhidra_e2ee::suite::Suite;
 
 use crate::ledger::Ledger;
 use crate::shelf::Shelf;
@@ -84,15 +86,23 @@ pub(crate) enum Write {
 pub(crate) struct OneTime {
     pub(crate) id: u32,
     secret: [u8; 32],
+    /// Of suite 2: d and z of its KEM pair.
+    seed: Option<[u8; 64]>,
 }
 
 impl OneTime {
-    pub(crate) fn generate(id: u32, rng: &mut StdRng) -> Self {
-        Self { id, secret: *OneTimePrekeySecret::generate(id, rng).secret() }
+    pub(crate) fn generate(id: u32, suite: Suite, rng: &mut StdRng) -> Self {
+        let secret = *OneTimePrekeySecret::generate(id, rng).secret();
+        Self { id, secret, seed: (suite == Suite::Pqxdh).then(|| rng.random()) }
     }
 
     pub(crate) fn secret(&self) -> OneTimePrekeySecret {
-        OneTimePrekeySecret::from_bytes(self.id, &self.secret)
+        let prekey = OneTimePrekeySecret::from_bytes(self.id, &self.secret);
+        match &self.seed {
+            #[cfg(feature = "pqxdh")]
+            Some(seed) => prekey.with_kem(unhidra_e2ee::prekey::KemSeed::from_bytes(seed)),
+            _ => prekey,
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use rand::{Rng, SeedableRng};
 use unhidra_core::ids::DeviceId;
 use unhidra_e2ee::identity::IdentitySecret;
 use unhidra_e2ee::session::Session;
-use unhidra_e2ee::suite::Suite;
 
 use crate::device::{Calendar, Device, Halt};
 use crate::flash::{Cut, Flash};
@@ -106,11 +105,11 @@ impl World {
         store.peer.last_counter = setup.counter;
         let lease = NonZeroU8::new(setup.lease).unwrap_or(NonZeroU8::MIN);
         let calendar = if setup.clock { Calendar::Clock(0) } else { Calendar::Node };
-        let device = Device::new(id, device, node.public(), Suite::X3dh, lease, calendar, NOON);
+        let device = Device::new(id, device, node.public(), setup.suite, lease, calendar, NOON);
         Self {
             env: Env { now: NOON, rng, ledger: Ledger::default(), tally: Tally::default(), without, tickets: 0 },
             device,
-            node: Node::new(id, node, Suite::X3dh, store),
+            node: Node::new(id, node, setup.suite, store),
             wire: Wire { connected: true, ..Wire::default() },
             flashes: vec![Flash::default()],
             backups: Vec::new(),
@@ -181,6 +180,7 @@ impl World {
                     self.wire.down.remove(at);
                 }
             }
+            Op::GiveUp => self.device.give_up(self.env.now),
             Op::LoseAcks(count) => self.wire.acks_lost = count,
             Op::Flow => self.flow()?,
             Op::FlipUp(nth, bit) => {
@@ -276,7 +276,7 @@ impl World {
             if !self.wire.connected && self.env.keeps(Rule::SealConnected) {
                 return Ok(());
             }
-            match self.device.seal(Said::Greeting, &mut self.env) {
+            match self.device.say_in_vain(&mut self.env) {
                 Ok(Some(bytes)) => self.wire.seen_up.push(UpPacket::new(None, false, &bytes)),
                 Ok(None) => return Ok(()),
                 Err(halt) => return self.halts(Err(halt)),
