@@ -4,14 +4,13 @@
 use ed25519_dalek::{Signer, SigningKey};
 use serde::Deserialize;
 use unhidra_core::ids::DeviceId;
-use unhidra_e2ee::envelope::Envelope;
+use unhidra_e2ee::envelope::{Envelope, head_len};
 use unhidra_e2ee::error::OpenError;
 use unhidra_e2ee::handshake::{BundleError, InitiateError, RespondError, initiate};
 use unhidra_e2ee::identity::{BadSignature, IdentityKey, IdentityKeyError, IdentitySecret};
 use unhidra_e2ee::reset::{ResetReason, sign_reset};
-use unhidra_e2ee::suite::Suite;
 
-use crate::pair::{NONCE, NodeError, Pair, handshake, state};
+use crate::pair::{NONCE, NodeError, Pair, handshake, state, suites};
 
 /// Computed by e2ee/oracle/hostile_vectors.py from the curve alone.
 #[derive(Deserialize)]
@@ -56,9 +55,8 @@ const RATCHET_KEY: usize = 1;
 /// Where keys stand in a bundle.
 const BUNDLE_SPK: usize = 66;
 const BUNDLE_OPK: usize = 102;
-/// Where the ephemeral key and the inner Message stand in a HandshakeInit of suite 1.
+/// Where the ephemeral key stands in a HandshakeInit; the inner Message follows the head.
 const EPHEMERAL: usize = 34;
-const INNER: usize = 78;
 
 const TRIED: OpenError = OpenError::HostileKey { tried: true };
 const UNTRIED: OpenError = OpenError::HostileKey { tried: false };
@@ -120,18 +118,22 @@ fn the_signed_prekey_is_nobodys_ratchet_key() {
     let down = pair.node_seals(b"hello");
     let forged = with_key(&down, RATCHET_KEY, spk);
     assert_eq!(pair.device_open(&forged).map(drop), Err(UNTRIED), "where a device receives");
-    let mut enrolled = Pair::enrolled(3);
-    enrolled.begin();
-    let sealed = enrolled.device_seals(b"x");
-    let forged = with_key(&sealed, INNER + RATCHET_KEY, *enrolled.spk.public());
-    assert_eq!(enrolled.node_opens(&forged), Err(NodeError::Respond(RespondError::Open(UNTRIED))), "the node's own");
+    for suite in suites() {
+        let mut enrolled = Pair::enrolled_with(suite, 3);
+        enrolled.begin();
+        let sealed = enrolled.device_seals(b"x");
+        let forged = with_key(&sealed, head_len(suite) + RATCHET_KEY, *enrolled.spk.public());
+        assert_eq!(enrolled.node_opens(&forged), Err(NodeError::Respond(RespondError::Open(UNTRIED))), "its own");
+    }
 }
 
 #[test]
 fn a_handshake_with_a_hostile_key_begins_nothing() {
     let Hostile { x25519, ed25519, .. } = hostile();
     // One node that knows no session, and one that holds one.
-    for mut pair in [Pair::enrolled(4), Pair::confirmed(4)] {
+    let pairs = suites().flat_map(|suite| [Pair::enrolled_with(suite, 4), Pair::confirmed_with(suite, 4)]);
+    for mut pair in pairs {
+        let inner = head_len(pair.suite);
         pair.begin();
         let sealed = pair.device_seals(b"x");
         let before = state(&pair.node);
@@ -144,11 +146,11 @@ fn a_handshake_with_a_hostile_key_begins_nothing() {
             refused(EPHEMERAL, key, RespondError::HostileKey);
             // All zero is what a session holds that has heard no key yet.
             let expected = if key == [0; 32] { UNTRIED } else { small_order(key) };
-            refused(INNER + RATCHET_KEY, key, RespondError::Open(expected));
+            refused(inner + RATCHET_KEY, key, RespondError::Open(expected));
         }
         for key in keys(&x25519.not_canonical) {
             refused(EPHEMERAL, key, RespondError::Open(UNKNOWN));
-            refused(INNER + RATCHET_KEY, key, RespondError::Open(UNKNOWN));
+            refused(inner + RATCHET_KEY, key, RespondError::Open(UNKNOWN));
         }
         let mut high: [u8; 32] = sealed[EPHEMERAL..EPHEMERAL + 32].try_into().unwrap();
         high[31] |= 0x80;
@@ -173,8 +175,13 @@ fn signed_bundle(pair: &Pair, at: usize, key: [u8; 32]) -> Vec<u8> {
 
 #[test]
 fn a_bundle_with_a_key_of_small_order_begins_nothing_though_the_node_signed_it() {
+    for suite in suites() {
+        hostile_bundles(Pair::confirmed_with(suite, 5));
+    }
+}
+
+fn hostile_bundles(mut pair: Pair) {
     let Hostile { x25519, ed25519, .. } = hostile();
-    let mut pair = Pair::confirmed(5);
     let node = pair.node_identity.public();
     let before = state(&pair.device);
     for key in keys(&x25519.low_order) {
@@ -183,7 +190,7 @@ fn a_bundle_with_a_key_of_small_order_begins_nothing_though_the_node_signed_it()
             let Ok(Envelope::PreKeyBundle(bundle)) = Envelope::parse(&bytes) else { panic!("no bundle") };
             let verified = bundle.verify(&pair.id, &node, &NONCE).unwrap();
             let (identity, id, now) = (&pair.device_identity, &pair.id, pair.now);
-            let begun = initiate(identity, id, Suite::X3dh, &verified, 0, now, &mut pair.rng).map(drop);
+            let begun = initiate(identity, id, pair.suite, &verified, 0, now, &mut pair.rng).map(drop);
             assert_eq!(begun, Err(InitiateError::HostileKey), "{key:02x?} at {at}");
         }
     }
@@ -252,9 +259,12 @@ fn a_reset_request_that_names_a_hostile_key_is_not_obeyed() {
 
 #[test]
 fn a_handshake_is_read_where_its_fields_stand() {
-    let mut pair = Pair::enrolled(7);
-    pair.begin();
-    let sealed = pair.device_seals(b"x");
-    assert_eq!(handshake(&sealed).ephemeral(), &sealed[EPHEMERAL..EPHEMERAL + 32]);
-    assert_eq!(handshake(&sealed).message().ratchet_key(), &sealed[INNER + RATCHET_KEY..INNER + RATCHET_KEY + 32]);
+    for suite in suites() {
+        let mut pair = Pair::enrolled_with(suite, 7);
+        pair.begin();
+        let sealed = pair.device_seals(b"x");
+        assert_eq!(handshake(&sealed).ephemeral(), &sealed[EPHEMERAL..EPHEMERAL + 32]);
+        let key = head_len(suite) + RATCHET_KEY;
+        assert_eq!(handshake(&sealed).message().ratchet_key(), &sealed[key..key + 32]);
+    }
 }
