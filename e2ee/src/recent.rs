@@ -82,7 +82,9 @@ impl Recent {
     /// message was, under the same ratchet key and number.
     pub fn check(&self, message: &Message<'_>) -> Result<(), OpenError> {
         let new = MessageTag::of(message);
-        match self.tags().find(|old| old.key == new.key && old.number == new.number) {
+        // In whatever order: one ratchet key and number is remembered once at most.
+        let mut remembered = self.tags.iter().take(self.len);
+        match remembered.find(|old| old.number == new.number && old.key == new.key) {
             None => Ok(()),
             Some(old) if old.tag == new.tag => Err(OpenError::Duplicate),
             Some(_) => Err(OpenError::RolledBack { number: new.number }),
