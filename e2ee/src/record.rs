@@ -100,6 +100,9 @@ pub enum StateError {
         /// The flags found.
         found: u8,
     },
+    /// A field holds something although no flag calls it present.
+    #[error("a state record with something in a field that its flags call absent")]
+    NotAbsent,
     /// The bytes end early.
     #[error("a state record that ends early")]
     Short,
@@ -218,9 +221,17 @@ fn put_chain(writer: &mut Writer<'_>, chain: Option<&Chain>) {
     }
 }
 
-fn chain(reader: &mut Reader<'_>, present: bool) -> Result<Option<Chain>, Short> {
-    let chain = Chain { key: ChainKey(*reader.take()?), next: reader.u32()? };
+fn chain(reader: &mut Reader<'_>, present: bool) -> Result<Option<Chain>, StateError> {
+    let mut field = Reader::new(field::<36>(reader, present)?);
+    let chain = Chain { key: ChainKey(*field.take()?), next: field.u32()? };
     Ok(present.then_some(chain))
+}
+
+/// A field, which is all zero where it is absent: a state has one record, and a record that was
+/// damaged there is seen.
+fn field<'a, const N: usize>(reader: &mut Reader<'a>, present: bool) -> Result<&'a [u8; N], StateError> {
+    let field: &[u8; N] = reader.take()?;
+    if present || field.iter().all(|byte| *byte == 0) { Ok(field) } else { Err(StateError::NotAbsent) }
 }
 
 fn decode_whole<R: Role>(whole: &[u8]) -> Result<Session<R>, StateError> {
@@ -248,8 +259,9 @@ fn decode_whole<R: Role>(whole: &[u8]) -> Result<Session<R>, StateError> {
     let own = KeyPair::from_bytes(reader.take()?);
     let peer = *reader.take()?;
     let receiving = chain(&mut reader, set(FLAG_RECEIVING))?;
-    let (id, count) = (*reader.take()?, NonZeroU32::new(reader.u32()?));
-    let old = count.filter(|_| set(FLAG_OLD)).map(|count| OldChain { id, count });
+    let mut old = Reader::new(field::<12>(&mut reader, set(FLAG_OLD))?);
+    let (id, count) = (*old.take()?, NonZeroU32::new(old.u32()?));
+    let old = count.map(|count| OldChain { id, count });
     if old.is_some() != set(FLAG_OLD) {
         return Err(StateError::Flags { found: flags });
     }

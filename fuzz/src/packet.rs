@@ -1,7 +1,12 @@
 //! What an MQTT client sends: a stream is cut into frames, and each is read in both versions.
 
 use bytes::{Bytes, BytesMut};
-use unhidra_broker::packet::{Frame, Packet, Version, split_frame};
+
+use codec::{Frame, Packet, Version, split_frame};
+
+#[path = "../../broker/src/packet/mod.rs"]
+#[allow(unreachable_pub, dead_code, unused_imports, reason = "the broker's own codec; it is checked there")]
+mod codec;
 
 /// As the node's own bound: one that is longer is refused by its header.
 const PACKET_BYTES_MAX: usize = 262_144;

@@ -171,6 +171,23 @@ fn what_is_no_record_says_why() {
 }
 
 #[test]
+fn a_field_that_is_absent_holds_nothing() {
+    // It has sent and not received.
+    let pair = Pair::begun(6);
+    let whole = encode(pair.device.present().unwrap());
+    let decode = |bytes: &[u8]| Session::<DeviceRole>::decode(bytes, None, None).map(drop);
+    assert_eq!(decode(&whole), Ok(()));
+    for at in 160..208 {
+        let mut bytes = whole.clone();
+        bytes[at] = 1;
+        assert_eq!(decode(&bytes), Err(StateError::NotAbsent), "{at}");
+    }
+    let mut bytes = whole;
+    bytes[3] &= !0x01;
+    assert_eq!(decode(&bytes), Err(StateError::NotAbsent), "the sending chain");
+}
+
+#[test]
 fn what_is_no_chain_record_says_why() {
     let mut pair = Pair::confirmed(5);
     let up = pair.device_seals(b"");

@@ -1,0 +1,17 @@
+//! What has been opened: deterministic CBOR and its padding.
+
+use unhidra_e2ee::plaintext::Plaintext;
+
+/// What is read is written again, shorter or as long, and reads as the same.
+pub(crate) fn run(padded: &[u8]) {
+    let Ok(plaintext) = Plaintext::decode(padded) else { return };
+    let mut out = vec![0; plaintext.padded_len()];
+    // What is unknown is left out, so it is never longer.
+    assert_eq!(plaintext.encode_padded(&mut out), Ok(out.len()));
+    assert!(out.len() <= padded.len());
+    assert_eq!(Plaintext::decode(&out), Ok(plaintext));
+    // What was written is the one way to write it.
+    let mut again = vec![0; out.len()];
+    assert_eq!(plaintext.encode_padded(&mut again), Ok(out.len()));
+    assert_eq!(again, out);
+}
