@@ -1,5 +1,6 @@
 //! A device and a node that have spoken, the same in every run, and messages on their way.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -9,7 +10,7 @@ use unhidra_core::time::UnixTime;
 use unhidra_e2ee::envelope::{Envelope, HandshakeInit, Message as Inner};
 use unhidra_e2ee::handshake::{Enrolled, RespondError, respond};
 use unhidra_e2ee::identity::IdentitySecret;
-use unhidra_e2ee::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
+use unhidra_e2ee::prekey::{KemSeed, OneTimePrekeySecret, SignedPrekeySecret};
 use unhidra_e2ee::recent::{MessageTag, Recent};
 use unhidra_e2ee::reset::{ResetReason, sign_reset};
 use unhidra_e2ee::role::{DeviceRole, Role};
@@ -17,10 +18,13 @@ use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::Sessions;
 use unhidra_e2ee::suite::Suite;
 
-use crate::pair::{Node, Pair, encode, state};
+use crate::pair::{NOON, Node, Pair, encode, state};
 
 /// Past it a device that owes a DH step takes it.
 const STEP_AFTER: Duration = Duration::from_secs(601);
+
+/// When the last of the messages was sealed.
+pub(crate) const LATER: UnixTime = NOON.saturating_add(STEP_AFTER);
 
 const SEED: u64 = 7;
 
@@ -40,27 +44,37 @@ pub(crate) struct Message {
 
 /// Both sides after the first message, and what they have sent since.
 pub(crate) struct Fixed {
+    pub(crate) suite: Suite,
     pub(crate) id: DeviceId,
     pub(crate) device_identity: IdentitySecret,
     pub(crate) node_identity: IdentitySecret,
     pub(crate) reset: Vec<u8>,
     pub(crate) messages: Vec<Message>,
-    pub(crate) now: UnixTime,
     pub(crate) spk: SignedPrekeySecret,
     pub(crate) opk: OneTimePrekeySecret,
     /// The HandshakeInit of the first message, which the node has opened.
     pub(crate) first_sealed: Vec<u8>,
-    bundle: Vec<u8>,
+    pub(crate) bundle: Vec<u8>,
     node: Vec<u8>,
     device: Vec<u8>,
     first: MessageTag,
 }
 
 impl Fixed {
-    pub(crate) fn new() -> Self {
+    /// The pair of a suite.
+    pub(crate) fn of(suite: Suite) -> &'static Self {
+        static PAIRS: LazyLock<[Fixed; 2]> = LazyLock::new(|| Suite::ALL.map(Fixed::new));
+        let [first, second] = &*PAIRS;
+        match suite {
+            Suite::X3dh => first,
+            Suite::Pqxdh => second,
+        }
+    }
+
+    fn new(suite: Suite) -> Self {
+        let Pair { spk, opk, .. } = Pair::enrolled_with(suite, SEED);
+        let mut pair = Pair::enrolled_with(suite, SEED);
         // The first is opened; the head goes with those behind it all the same.
-        let Pair { spk, opk, .. } = Pair::enrolled(SEED);
-        let mut pair = Pair::enrolled(SEED);
         let bundle = pair.bundle().to_vec();
         pair.begin();
         let first_sealed = pair.device_seals(b"first");
@@ -90,14 +104,14 @@ impl Fixed {
         }
         let present = pair.device.present().expect("a session");
         let reset = sign_reset(&pair.node_identity, &pair.id, ResetReason::UnknownKey, present.ratchet_key()).to_vec();
-        let Pair { id, device_identity, node_identity, now, .. } = pair;
+        let Pair { id, device_identity, node_identity, .. } = pair;
         Self {
+            suite,
             id,
             device_identity,
             node_identity,
             reset,
             messages,
-            now,
             spk,
             opk,
             first_sealed,
@@ -108,9 +122,13 @@ impl Fixed {
         }
     }
 
-    /// Whether the node signed these bytes as a bundle.
-    pub(crate) fn is_a_bundle(&self, bytes: &[u8]) -> bool {
-        bytes == self.bundle
+    /// The one-time prekey under another id.
+    pub(crate) fn opk_as(&self, id: u32) -> OneTimePrekeySecret {
+        let opk = OneTimePrekeySecret::from_bytes(id, self.opk.secret());
+        match self.opk.kem_seed() {
+            Some(seed) => opk.with_kem(KemSeed::from_bytes(seed.as_bytes())),
+            None => opk,
+        }
     }
 
     /// What a node without a session makes of a handshake.
@@ -121,10 +139,10 @@ impl Fixed {
         opk: &OneTimePrekeySecret,
     ) -> Result<Vec<u8>, RespondError> {
         let identity = self.device_identity.public();
-        let enrolled = Enrolled { device: &self.id, identity: &identity, suite: Suite::X3dh };
+        let enrolled = Enrolled { device: &self.id, identity: &identity, suite: self.suite };
         let mut out = vec![0; init.message().ciphertext().len()];
         let (_, opened): (Session<Node>, _) =
-            respond(&self.node_identity, enrolled, spk, opk, init, &mut out, self.now, &mut rng())?;
+            respond(&self.node_identity, enrolled, spk, opk, init, &mut out, LATER, &mut rng())?;
         Ok(opened.plaintext().to_vec())
     }
 

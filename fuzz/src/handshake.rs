@@ -1,8 +1,8 @@
 //! What begins a session on the node.
 //!
 //! ```text
-//! 0   bytes                            a HandshakeInit as it comes
-//! 1   changes(78) plaintext            one whose head was changed before it was sealed, by a device
+//! 0   bytes                            a HandshakeInit as it comes, of either suite
+//! 1   changes(78) plaintext            one of suite 1 whose head was changed before it was sealed, by a device
 //!                                      that knows all keys and computes SAD over the changed head
 //! ```
 //!
@@ -13,9 +13,11 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 use unhidra_e2ee::envelope::Envelope;
+use unhidra_e2ee::prekey::OneTimePrekeySecret;
 use unhidra_e2ee::role::StockRole;
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::stock::initiator_key;
+use unhidra_e2ee::suite::Suite;
 
 use crate::fixed::{Fixed, rng};
 use crate::pair::durable;
@@ -26,8 +28,6 @@ const EPHEMERAL: std::ops::Range<usize> = 34..66;
 const COUNTER: std::ops::Range<usize> = 74..78;
 const EPHEMERAL_SECRET: [u8; 32] = [0x42; 32];
 const PLAINTEXT_LEN_MAX: usize = 4096;
-
-static FIXED: LazyLock<Fixed> = LazyLock::new(Fixed::new);
 
 pub(crate) fn run(data: &[u8]) {
     match data {
@@ -45,21 +45,26 @@ pub(crate) fn run(data: &[u8]) {
 /// Nobody but the device makes one that opens, and those the device made are known.
 fn as_it_comes(bytes: &[u8]) {
     let Ok(Envelope::HandshakeInit(init)) = Envelope::parse(bytes) else { return };
-    if let Ok(plaintext) = FIXED.respond(&init, &FIXED.spk, &FIXED.opk) {
-        let sent = FIXED.messages.iter().map(|message| (&message.sealed[..], &message.plaintext[..]));
-        let mut sent = sent.chain([(&FIXED.first_sealed[..], &b"first"[..])]);
-        assert!(sent.any(|sent| sent == (bytes, &plaintext[..])), "a spoilt handshake began a session");
+    for suite in Suite::ALL {
+        let fixed = Fixed::of(suite);
+        if let Ok(plaintext) = fixed.respond(&init, &fixed.spk, &fixed.opk) {
+            assert_eq!(init.suite(), suite, "a handshake of another suite began a session");
+            let sent = fixed.messages.iter().map(|message| (&message.sealed[..], &message.plaintext[..]));
+            let mut sent = sent.chain([(&fixed.first_sealed[..], &b"first"[..])]);
+            assert!(sent.any(|sent| sent == (bytes, &plaintext[..])), "a spoilt handshake began a session");
+        }
     }
 }
 
 /// The counter is the device's to choose; whatever else of the head was changed is refused.
 fn resealed(changes: &[u8; HEAD], plaintext: &[u8]) {
-    let public = FIXED.node_identity.public();
-    let (spk, opk) = (FIXED.spk.public(), FIXED.opk.public());
-    let key = initiator_key(&FIXED.device_identity, &EPHEMERAL_SECRET, &public, spk, opk).expect("honest keys");
-    let mut head = head();
+    let fixed = Fixed::of(Suite::X3dh);
+    let public = fixed.node_identity.public();
+    let (spk, opk) = (fixed.spk.public(), fixed.opk.public());
+    let key = initiator_key(&fixed.device_identity, &EPHEMERAL_SECRET, &public, spk, opk).expect("honest keys");
+    let mut head = head(fixed);
     head.iter_mut().zip(changes).for_each(|(byte, change)| *byte ^= change);
-    let id = FIXED.id.as_bytes();
+    let id = fixed.id.as_bytes();
     let sad = Sha256::new()
         .chain_update(b"unhidra/sad/v1")
         .chain_update([u8::try_from(id.len()).expect("at most 64")])
@@ -77,7 +82,7 @@ fn resealed(changes: &[u8; HEAD], plaintext: &[u8]) {
     let opened = match Envelope::parse(&bytes) {
         Ok(Envelope::HandshakeInit(init)) => {
             assert_eq!(init.counter().to_be_bytes(), head[COUNTER]);
-            FIXED.respond(&init, &FIXED.spk, &FIXED.opk).ok()
+            fixed.respond(&init, &fixed.spk, &fixed.opk).ok()
         }
         _ => None,
     };
@@ -89,16 +94,15 @@ fn resealed(changes: &[u8; HEAD], plaintext: &[u8]) {
 }
 
 /// The head of an honest handshake with a fixed EK.
-fn head() -> [u8; HEAD] {
-    let Ok(Envelope::HandshakeInit(init)) = Envelope::parse(&FIXED.first_sealed) else { panic!("no handshake") };
-    let mut head: [u8; HEAD] = init.head().as_ref().try_into().expect("suite 1");
+fn head(fixed: &Fixed) -> [u8; HEAD] {
+    let Ok(Envelope::HandshakeInit(init)) = Envelope::parse(&fixed.first_sealed) else { panic!("no handshake") };
+    let mut head: [u8; HEAD] = init.head().try_into().expect("suite 1");
     head[EPHEMERAL].copy_from_slice(ephemeral());
     head
 }
 
 /// The public half of the fixed EK, as a prekey's: both are X25519.
 fn ephemeral() -> &'static [u8; 32] {
-    use unhidra_e2ee::prekey::OneTimePrekeySecret;
     static PUBLIC: LazyLock<[u8; 32]> =
         LazyLock::new(|| *OneTimePrekeySecret::from_bytes(1, &EPHEMERAL_SECRET).public());
     &PUBLIC

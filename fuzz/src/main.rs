@@ -19,14 +19,15 @@ mod packet;
 mod pair;
 mod plaintext;
 mod script;
+mod seeds;
 mod state;
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
-/// Every target by its name, as `fuzz/run` lists them.
-const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// Every target by its name, as `fuzz/run` lists them; and what writes their seeds.
+const TARGETS: [(&str, fn(&[u8])); 10] = [
     ("packet", packet::run),
     ("frame", frame::run),
     ("envelope", envelope::run),
@@ -36,6 +37,7 @@ const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("plaintext", plaintext::run),
     ("state", state::run),
     ("script", script::run),
+    ("seeds", seeds::run),
 ];
 
 /// What is run over every input.

@@ -1,28 +1,27 @@
 //! Messages of a fixed pair, each as it is or spoilt, in any order.
 //!
-//! Four bytes a step: which message, where it is spoilt (two bytes), and with what; 0 leaves it as
+//! The first byte is the suite, bit 0: 1 is suite 2. Then four bytes a step: which message, where it is spoilt (two bytes), and with what; 0 leaves it as
 //! it is, and 1 cuts it off there. A spoilt message opens nowhere and changes nothing, and so a
 //! whole one opens after it: once.
 
-use std::sync::LazyLock;
-
 use unhidra_e2ee::envelope::Envelope;
+use unhidra_e2ee::suite::Suite;
 
-use crate::fixed::{self, Fixed, Side};
+use crate::fixed::{Fixed, LATER, Side, open};
 
 /// Steps that are played; each may cost two DH steps.
 const STEPS_MAX: usize = 24;
 
-static FIXED: LazyLock<Fixed> = LazyLock::new(Fixed::new);
-
-pub(crate) fn run(script: &[u8]) {
-    let mut node = FIXED.node();
-    let mut device = FIXED.device();
-    let mut opened = vec![false; FIXED.messages.len()];
+pub(crate) fn run(data: &[u8]) {
+    let [suite, script @ ..] = data else { return };
+    let fixed = Fixed::of(Suite::ALL[usize::from(suite & 1)]);
+    let mut node = fixed.node();
+    let mut device = fixed.device();
+    let mut opened = vec![false; fixed.messages.len()];
     for step in script.as_chunks::<4>().0.iter().take(STEPS_MAX) {
         let [which, high, low, spoil] = *step;
-        let which = usize::from(which) % FIXED.messages.len();
-        let message = &FIXED.messages[which];
+        let which = usize::from(which) % fixed.messages.len();
+        let message = &fixed.messages[which];
         let at = usize::from(u16::from_be_bytes([high, low])) % message.sealed.len();
         let mut bytes = message.sealed.clone();
         match spoil {
@@ -37,8 +36,8 @@ pub(crate) fn run(script: &[u8]) {
         };
         let inner_is_whole = bytes.get(inner_at..) == message.sealed.get(inner_at..);
         let result = match message.to {
-            Side::Node => fixed::open(&mut node, &bytes, FIXED.now),
-            Side::Device => fixed::open(&mut device, &bytes, FIXED.now),
+            Side::Node => open(&mut node, &bytes, LATER),
+            Side::Device => open(&mut device, &bytes, LATER),
         };
         match result {
             Some(plaintext) => {

@@ -1,5 +1,6 @@
-//! A script of what can happen between a device and its node, three bytes a step: what, to which
-//! message, and a detail. PROTOCOL.md sections 7 to 9 say what must hold, whatever the script:
+//! A script of what can happen between a device and its node. Two bytes say who they are (a seed; in
+//! bits 0 and 1 of the second how long a lease is, in bit 2 the suite), then three bytes a step:
+//! what, to which message, and a detail. PROTOCOL.md sections 7 to 9 say what must hold, whatever the script:
 //!
 //! - no ratchet key and number is ever sealed twice, and a failed open changes nothing (the two
 //!   sides of the tests, `pair`, assert both);
@@ -16,14 +17,15 @@ use unhidra_e2ee::delta::StateDelta;
 use unhidra_e2ee::envelope::Envelope;
 use unhidra_e2ee::error::{ChainKind, OpenError, SealError};
 use unhidra_e2ee::handshake::RespondError;
-use unhidra_e2ee::prekey::{OneTimePrekeySecret, SignedPrekeySecret};
+use unhidra_e2ee::prekey::{KemSeed, OneTimePrekeySecret, SignedPrekeySecret};
 use unhidra_e2ee::recent::{MessageTag, Recent};
 use unhidra_e2ee::reset::{ResetReason, sign_reset};
 use unhidra_e2ee::role::Role;
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::{Sessions, Slot};
+use unhidra_e2ee::suite::Suite;
 
-use crate::pair::{NodeError, Pair, Written, message};
+use crate::pair::{NodeError, Pair, Written, message, one_time};
 
 /// Steps that are played; each costs two DH steps at most.
 const STEPS_MAX: usize = 96;
@@ -39,8 +41,9 @@ const QUIET_ROUNDS: usize = 12;
 const RESET_INTERVAL: Duration = Duration::from_secs(3601);
 
 pub(crate) fn run(script: &[u8]) {
-    let [seed, lease, steps @ ..] = script else { return };
-    let mut world = World::new(u64::from(*seed), [1, 4, 32, 255][usize::from(*lease) % 4]);
+    let [seed, settings, steps @ ..] = script else { return };
+    let suite = Suite::ALL[usize::from(settings >> 2 & 1)];
+    let mut world = World::new(suite, u64::from(*seed), [1, 4, 32, 255][usize::from(settings & 3)]);
     for [what, which, detail] in steps.as_chunks().0.iter().take(STEPS_MAX) {
         world.step(*what, usize::from(*which), *detail);
     }
@@ -94,8 +97,8 @@ fn pick(queue: &[Sealed], which: usize) -> Option<usize> {
 }
 
 impl World {
-    fn new(seed: u64, lease_len: u8) -> Self {
-        let mut pair = Pair::enrolled(seed);
+    fn new(suite: Suite, seed: u64, lease_len: u8) -> Self {
+        let mut pair = Pair::enrolled_with(suite, seed);
         pair.lease_len = lease_len;
         pair.begin();
         let calm_until = pair.now.saturating_add(KEPT_FOR);
@@ -271,7 +274,7 @@ impl World {
         let Some(at) = pick(&self.up, which) else { return };
         let bytes = self.up[at].bytes.clone();
         let (disk, counter) = (self.pair.node_disk.clone(), self.pair.last_counter);
-        let opk = OneTimePrekeySecret::from_bytes(self.pair.opk.id(), self.pair.opk.secret());
+        let opk = self.opk_again();
         let recent: Vec<_> = self.pair.node.recent().tags().collect();
         let first = self.pair.node_opens(&bytes);
         self.pair.node_disk = disk;
@@ -286,6 +289,16 @@ impl World {
             assert_eq!(again, Ok(plaintext), "what was not committed did not open again");
             assert!(self.opened_up.insert(self.up[at].number), "opened twice");
             self.restored &= counter == self.pair.last_counter;
+        }
+    }
+
+    /// The one-time prekey that waits, to be put back.
+    fn opk_again(&self) -> OneTimePrekeySecret {
+        let opk = &self.pair.opk;
+        let again = OneTimePrekeySecret::from_bytes(opk.id(), opk.secret());
+        match opk.kem_seed() {
+            Some(seed) => again.with_kem(KemSeed::from_bytes(seed.as_bytes())),
+            None => again,
         }
     }
 
@@ -356,7 +369,7 @@ impl World {
         self.next_prekey += 1;
         self.pair.spk = SignedPrekeySecret::generate(self.next_prekey, &mut self.pair.rng);
         self.next_prekey += 1;
-        self.pair.opk = OneTimePrekeySecret::generate(self.next_prekey, &mut self.pair.rng);
+        self.pair.opk = one_time(self.pair.suite, self.next_prekey, &mut self.pair.rng);
         self.next_prekey += 1000;
         self.pair.node_disk = backup.disk;
         self.pair.last_counter = backup.last_counter;

@@ -7,16 +7,13 @@
 //! Bit 0 of the first byte is the role, 0 the device's. A length of 0 is no record.
 
 use std::num::NonZeroU8;
-use std::sync::LazyLock;
 
 use unhidra_e2ee::role::{DeviceRole, Role};
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::Sessions;
 
-use crate::fixed::{self, Fixed, rng};
+use crate::fixed::{Fixed, LATER, open, rng};
 use crate::pair::{Node, durable, encode};
-
-static FIXED: LazyLock<Fixed> = LazyLock::new(Fixed::new);
 
 pub(crate) fn run(data: &[u8]) {
     let [role, receive_len, send_len, rest @ ..] = data else { return };
@@ -55,25 +52,26 @@ fn read<R: Role>(records: &Records<'_>) -> Option<Session<R>> {
 
 /// Whatever the record says, a message that meets it stops nothing.
 fn use_it<R: Role>(session: Session<R>) -> Sessions<R> {
+    let fixed = Fixed::of(session.suite());
     let mut sessions = Sessions::new(Some(session), None, Default::default());
-    for message in &FIXED.messages {
-        fixed::open(&mut sessions, &message.sealed, FIXED.now);
+    for message in &fixed.messages {
+        open(&mut sessions, &message.sealed, LATER);
     }
-    let _ = (sessions.keys_expire_at(), sessions.expire_keys(FIXED.now).count());
+    let _ = (sessions.keys_expire_at(), sessions.expire_keys(LATER).count());
     sessions
 }
 
 fn device(records: &Records<'_>) {
     let Some(session) = read::<DeviceRole>(records) else { return };
     let mut sessions = use_it(session);
-    let _ = (sessions.may_restart(FIXED.now), sessions.restart_due(FIXED.now));
+    let _ = (sessions.may_restart(LATER), sessions.restart_due(LATER));
     let Some(session) = sessions.present_mut() else { return };
     let next = session.next_number();
-    let Ok((_, lease)) = session.lease(NonZeroU8::MAX, FIXED.now, &mut rng()) else { return };
+    let Ok((_, lease)) = session.lease(NonZeroU8::MAX, LATER, &mut rng()) else { return };
     let at_end = encode(session);
     let lease = lease.grant(durable());
     let mut out = vec![0; session.sealed_len(5)];
-    if session.seal_within(&lease, b"first", &mut out, FIXED.now).is_ok() {
+    if session.seal_within(&lease, b"first", &mut out, LATER).is_ok() {
         // A step begins again at 0; else the number is the one that was next.
         assert!([1, next.wrapping_add(1)].contains(&session.next_number()));
         assert_eq!(encode(session), at_end, "what is written stands at the lease's end");

@@ -162,13 +162,6 @@ impl Gateway {
     }
 }
 
-/// Whether a text is a message a client may send. The way in for `fuzz/`; nothing else has a use for
-/// the bare parser.
-#[must_use]
-pub fn is_client_frame(text: &str) -> bool {
-    frame::Request::parse(text).is_ok()
-}
-
 /// Runs a task for as long as the gateway lives.
 fn spawn(tasks: &Tasks, task: impl Future<Output = ()> + Send + 'static) {
     let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
