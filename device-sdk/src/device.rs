@@ -82,7 +82,7 @@ pub struct Device<S, R, const SLOTS: usize, const BODY: usize, const WINDOW: usi
     prekeys: Prekeys,
     /// The node asked for a new session: nothing is sealed in the present one.
     must_begin: bool,
-    /// The node's messages are beyond reach: a new session is due when one may begin.
+    /// The two do not reach one another any more: a new session is due when one may begin.
     should_begin: bool,
     commands: Deque<Waiting<BODY>, RECEIVE_MAX>,
     /// The command the application was shown last.
@@ -377,7 +377,8 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) {
         self.stats.refused += u64::from(reason.is_failure());
         self.prekeys.acknowledged(publication, reason, now);
-        self.outbox.acknowledged(publication, reason, now);
+        // What the node does not open twice it will not open the third time.
+        self.should_begin |= self.outbox.acknowledged(publication, reason, now);
     }
 
     /// Does what follows from a message of the node.

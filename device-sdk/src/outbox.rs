@@ -93,6 +93,8 @@ pub(crate) struct Entry<const BODY: usize> {
     pub(crate) device_time: Option<UnixTime>,
     pub(crate) qos: Qos,
     state: State,
+    /// The session it was sealed in when it last did not open at the node.
+    unopened_in: Option<u32>,
     order: u64,
 }
 
@@ -143,8 +145,8 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         let body = Vec::from_slice(body).map_err(|_| QueueError::BodyTooLong { len: body.len(), max: BODY })?;
         let dropped = self.make_room(content)?;
         let free = self.slots.iter_mut().find(|slot| slot.is_none()).ok_or(QueueError::Full)?;
-        *free =
-            Some(Entry { id, content, name, body, device_time, qos, state: State::Waiting, order: self.next_order });
+        let (state, order) = (State::Waiting, self.next_order);
+        *free = Some(Entry { id, content, name, body, device_time, qos, state, unopened_in: None, order });
         self.next_order += 1;
         Ok(dropped)
     }
@@ -206,8 +208,10 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         }
     }
 
-    /// PUBACK. A success ends the message; after a refusal it waits to be sealed anew.
-    pub(crate) fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) {
+    /// PUBACK. A success ends the message; after a refusal it waits to be sealed anew. Whether it
+    /// did not open at the node, nor did it before when it was sealed in the same session.
+    pub(crate) fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) -> bool {
+        let mut again = false;
         for entry in self.slots.iter_mut().flatten() {
             match entry.state {
                 State::Sent { publication: sent, session } if sent == publication => {
@@ -216,10 +220,14 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
                     } else {
                         State::Done
                     };
+                    if reason == ReasonCode::IMPLEMENTATION_SPECIFIC {
+                        again |= entry.unopened_in.replace(session) == Some(session);
+                    }
                 }
                 _ => {}
             }
         }
+        again
     }
 
     /// The message cannot be sent as things are, and waits like one that was refused.
@@ -380,6 +388,19 @@ mod tests {
         assert_eq!(outbox.poll_timeout(), Some(NOW.saturating_add(REFUSED_WAIT)));
         outbox.handle_timeout(NOW.saturating_add(REFUSED_WAIT));
         assert_eq!((next(&outbox, 1), outbox.poll_timeout()), (Some(1), None));
+    }
+
+    #[test]
+    fn a_message_that_does_not_open_twice_in_one_session_is_told_from_one_that_is_late() {
+        let mut outbox = filled(WhenFull::RefuseNew);
+        let mut refused = |nth, session, reason| {
+            outbox.sent(ReadingId(1), publication(nth), session);
+            outbox.acknowledged(publication(nth), reason, NOW)
+        };
+        assert!(!refused(1, 1, REFUSED));
+        assert!(!refused(2, 2, REFUSED), "in another session");
+        assert!(!refused(3, 2, ReasonCode::PACKET_TOO_LARGE), "for another reason");
+        assert!(refused(4, 2, REFUSED));
     }
 
     #[test]

@@ -99,6 +99,14 @@ impl OpenError {
         matches!(self, Self::TooFar { jump, chain: ChainKind::Known, .. } if jump <= LONG_TRY_MAX)
     }
 
+    /// Whether a device should begin a session because a message of the node failed so, once
+    /// [`Sessions::may_restart`](crate::sessions::Sessions::may_restart) says it may: the node is
+    /// out of its reach, or speaks in a session that it does not have.
+    #[must_use]
+    pub const fn restart_due(self) -> bool {
+        matches!(self, Self::TooFar { .. } | Self::UnknownKey { .. })
+    }
+
     /// Whether the failure cost a DH step: 10 a minute a device, then such messages are dropped
     /// unread. [`Sessions::needs_dh_step`](crate::sessions::Sessions::needs_dh_step) tells before.
     #[must_use]

@@ -261,7 +261,8 @@ impl Sessions<DeviceRole> {
     }
 
     /// Whether a device may begin a session of its own accord: once an hour, and not while the head
-    /// of the present one is unconfirmed. Asked when [`OpenError::TooFar`] was met.
+    /// of the present one is unconfirmed. Asked when a message of the
+    /// node failed in a way that [`OpenError::restart_due`] names, and when the node refused one twice.
     #[must_use]
     pub fn may_restart(&self, now: UnixTime) -> bool {
         self.present.as_ref().is_none_or(|present| {

@@ -41,7 +41,7 @@ pub(super) enum Took<E> {
     NewSession { delivery: Option<Delivery>, counter: u32 },
     /// The node asks for a session.
     Reset { delivery: Option<Delivery> },
-    /// It is beyond the device's jump.
+    /// It is beyond the device's jump, or of a session the device does not have.
     OutOfReach { delivery: Option<Delivery> },
     /// The storage failed: it is not answered.
     Storage(E),
@@ -126,7 +126,7 @@ impl<S: Storage, R: CryptoRng, const BODY: usize> Inbox<'_, S, R, BODY> {
             Err(OpenFault::Open(error)) => {
                 self.stats.not_opened += 1;
                 match error {
-                    OpenError::TooFar { .. } => Took::OutOfReach { delivery },
+                    error if error.restart_due() => Took::OutOfReach { delivery },
                     _ => Took::Answered { delivery, reason: ReasonCode::IMPLEMENTATION_SPECIFIC },
                 }
             }

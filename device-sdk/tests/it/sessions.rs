@@ -166,6 +166,23 @@ fn a_refused_reading_is_sealed_anew_in_this_session_after_ten_minutes() {
 }
 
 #[test]
+fn a_reading_that_is_refused_twice_brings_a_new_session_after_an_hour() {
+    let mut world = settled();
+    world.node.refuse_next = 1;
+    let reading = world.publish(1, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    world.node.refuse_next = 1;
+    world.sleep(Duration::from_secs(600));
+    world.settle();
+    assert!(!world.acknowledged().contains(&reading));
+    assert_eq!(world.node.handshakes, 1);
+    world.sleep(Duration::from_secs(3000));
+    world.settle();
+    assert_eq!(world.node.handshakes, 2);
+    assert!(world.acknowledged().contains(&reading));
+}
+
+#[test]
 fn qos_0_is_sealed_too_and_forgotten() {
     let mut world = settled();
     world.publish(1, Qos::AtMostOnce).expect("there is room");

@@ -385,3 +385,15 @@ fn a_chain_has_an_end_and_nothing_wraps() {
     assert!(matches!(pair.node_open(&last), Err(OpenError::TooFar { number: u32::MAX, .. })));
     drop((receive, send));
 }
+
+#[test]
+fn a_device_begins_anew_where_the_node_is_out_of_its_reach_or_in_another_session() {
+    let far = |chain| OpenError::TooFar { number: 200, jump: 200, max: 128, chain };
+    for error in [far(ChainKind::Known), far(ChainKind::New), OpenError::UnknownKey { tried: true }] {
+        assert!(error.restart_due(), "{error}");
+    }
+    let number = 7;
+    let late = [OpenError::Duplicate, OpenError::TooOld { number }, OpenError::RolledBack { number }];
+    let forged = [OpenError::BadTag { number }, OpenError::HostileKey { tried: true }];
+    assert!(!late.into_iter().chain(forged).any(OpenError::restart_due));
+}

@@ -18,7 +18,7 @@ use unhidra_e2ee::suite::Suite;
 
 use crate::flash::{Cut, Flash, Half, More, PowerCut, encode};
 use crate::ledger::Why;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Settled};
 use crate::rule::Rule;
 use crate::said::Said;
 use crate::wire::{DownRow, UpPacket, bundle_nonce, inner_message};
@@ -198,12 +198,14 @@ impl Device {
     pub(crate) fn acknowledged(&mut self, publication: u64, accepted: bool, env: &mut Env) -> Result<(), Broken> {
         let seal_anew = env.keeps(Rule::SealRefusedAnew);
         match self.ram.outbox.acknowledged(publication, accepted, env.now, seal_anew) {
-            Some(Said::Reading(id)) => {
+            Settled::Done(Said::Reading(id)) => {
                 env.tally.add("acknowledged", 1);
-                env.ledger.forgets(id)
+                return env.ledger.forgets(id);
             }
-            _ => Ok(()),
+            Settled::RefusedAgain => self.ram.should_begin |= env.keeps(Rule::RestartWhenRefused),
+            Settled::Done(_) | Settled::Waits => {}
         }
+        Ok(())
     }
 
     /// What it sends now that it has a connection.
@@ -391,7 +393,7 @@ impl Device {
                     return Ok(true);
                 }
                 env.tally.add("not-opened", 1);
-                self.ram.should_begin |= matches!(error, OpenError::TooFar { .. });
+                self.ram.should_begin |= error.restart_due();
                 return Ok(false);
             }
         };

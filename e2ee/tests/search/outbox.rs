@@ -19,6 +19,18 @@ enum State {
 struct Entry {
     said: Said,
     state: State,
+    /// The session the node refused it in last.
+    refused_in: Option<u32>,
+}
+
+/// What an acknowledgement brings about.
+pub(crate) enum Settled {
+    /// The node has it.
+    Done(Said),
+    /// It is sealed anew later, or there was nothing.
+    Waits,
+    /// The node refused it again, in the session it was sealed anew in.
+    RefusedAgain,
 }
 
 /// A publish that waits for its acknowledgement: the same bytes are sent again on a new
@@ -43,7 +55,7 @@ impl Outbox {
     pub(crate) fn push(&mut self, said: Said) -> bool {
         let room = self.entries.len() < WAITING_MAX;
         if room {
-            self.entries.push(Entry { said, state: State::Waiting });
+            self.entries.push(Entry { said, state: State::Waiting, refused_in: None });
         }
         room
     }
@@ -94,24 +106,28 @@ impl Outbox {
         self.entries[at].state = State::Sent { publication, session };
     }
 
-    /// PUBACK. What the device may forget, if it may.
-    pub(crate) fn acknowledged(&mut self, publication: u64, accepted: bool, now: u64, seal_anew: bool) -> Option<Said> {
+    /// PUBACK.
+    pub(crate) fn acknowledged(&mut self, publication: u64, accepted: bool, now: u64, seal_anew: bool) -> Settled {
         self.window.retain(|packet| packet.publication != publication);
         let of = |state: State| match state {
             State::Sent { publication: sent, session } if sent == publication => Some(session),
             _ => None,
         };
-        let at = self.entries.iter().position(|entry| of(entry.state).is_some())?;
+        let Some(at) = self.entries.iter().position(|entry| of(entry.state).is_some()) else { return Settled::Waits };
         if accepted {
-            return Some(self.entries.remove(at).said);
+            return Settled::Done(self.entries.remove(at).said);
         }
-        if seal_anew {
-            let session = of(self.entries[at].state).unwrap_or_default();
-            self.entries[at].state = State::Refused { at: now, session };
-        } else {
+        if !seal_anew {
             self.entries.remove(at);
+            return Settled::Waits;
         }
-        None
+        let entry = &mut self.entries[at];
+        let session = of(entry.state).unwrap_or_default();
+        entry.state = State::Refused { at: now, session };
+        match entry.refused_in.replace(session) {
+            Some(before) if before == session => Settled::RefusedAgain,
+            _ => Settled::Waits,
+        }
     }
 
     /// What was refused long enough ago waits again.

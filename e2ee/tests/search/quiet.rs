@@ -53,17 +53,19 @@ impl World {
         }
         self.env.ledger.clock_jumped();
         self.disconnect();
-        let before = self.packets();
+        let (before, acknowledged) = (self.packets(), self.env.tally.of("acknowledged"));
         let mut minutes = 0;
         loop {
             if minutes % READS_EVERY == 0 {
                 self.reads(1)?;
             }
-            if minutes % COMMANDS_EVERY == 0 {
+            // A command may heal what readings alone do not: it waits for them.
+            if minutes % COMMANDS_EVERY == 0 && self.env.tally.of("acknowledged") > acknowledged {
                 self.commands(60)?;
             }
             self.settle_and_flow()?;
-            if self.is_in_order() && works_at_once(self)? && self.is_in_order() {
+            let heard = self.env.tally.of("acknowledged") > acknowledged;
+            if heard && self.is_in_order() && works_at_once(self)? && self.is_in_order() {
                 break;
             }
             if minutes > MINUTES_MAX {

@@ -37,6 +37,8 @@ rules! {
     LongTryOnce = "long-try-once-in-10-minutes",
     /// 7: the device begins a session when a message of the node is beyond its jump.
     RestartWhenFar = "device-restarts-when-out-of-reach",
+    /// 7: and when the node refuses a message again that was sealed anew in the same session.
+    RestartWhenRefused = "device-restarts-when-refused-again",
     /// 7: the device begins a session when its chain is long.
     RestartWhenLong = "device-restarts-when-its-chain-is-long",
     /// 7: failed DH steps, 10 a minute.
