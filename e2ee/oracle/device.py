@@ -11,8 +11,8 @@
   {"op": "reset", "request"}                                                   -> {"obeyed"}
   {"op": "reboot"}                                                             -> {}
 
-Every answer has "state", a hash of all that the device keeps, and "error" where it refused. Byte
-strings among the fields are marked: {"hex": ".."}.
+Every answer has "state", a hash of all that the device keeps, "error" where it refused, and "restart"
+where it is to begin a session of its own accord. Byte strings among the fields are marked: {"hex": ".."}.
 """
 import hashlib, json, secrets, sys
 from unhidra import *
@@ -24,7 +24,7 @@ draw = secrets.token_bytes
 class Device:
     def __init__(self, device_id, suite, node):
         self.identity, self.id, self.suite, self.node = Identity(draw(32)), device_id, suite, node
-        self.sessions, self.lease, self.nonce = Sessions(), None, None
+        self.sessions, self.lease, self.nonce, self.restart = Sessions(), None, None, False
 
     def ask(self):
         self.nonce = draw(16)
@@ -48,7 +48,14 @@ class Device:
         return session.seal(plaintext(fields))
 
     def hear(self, envelope, now_ms):
-        return read_plaintext(self.sessions.open(Message(envelope), now_ms, draw))
+        try:
+            return read_plaintext(self.sessions.open(Message(envelope), now_ms, draw))
+        except Refused as refused:
+            # Section 7: at most once an hour, and not while a head is unconfirmed.
+            present = self.sessions.present
+            may = not present.head and now_ms - present.began_ms >= 3_600_000
+            self.restart = may and refused.args[0] in ("UnknownKey", "TooFar")
+            raise
 
     def reset(self, request):
         _, key = read_reset(request, self.id, self.node)
@@ -99,11 +106,12 @@ def main():
             device = Device(q["device_id"].encode(), q["suite"], bytes.fromhex(q["node"]))
             said = dict(identity=device.identity.public.hex())
         else:
+            device.restart = False
             try:
                 said = answer(device, q)
             except Refused as refused:
                 said = dict(error=refused.args[0])
-        print(json.dumps(said | dict(state=device.state())), flush=True)
+        print(json.dumps(said | dict(state=device.state(), restart=device.restart)), flush=True)
 
 
 main()

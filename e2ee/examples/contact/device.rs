@@ -14,6 +14,8 @@ pub(crate) struct Device {
     answers: BufReader<ChildStdout>,
     /// A hash of all it keeps, as of its last answer.
     pub(crate) state: String,
+    /// Whether its last answer said that it is to begin a session of its own accord.
+    pub(crate) restart: bool,
 }
 
 /// What it made of something: an answer, or the name of a refusal.
@@ -30,7 +32,7 @@ impl Device {
             .map_err(|e| format!("{program}: {e}"))?;
         let asks = process.stdin.take().ok_or("no stdin")?;
         let answers = BufReader::new(process.stdout.take().ok_or("no stdout")?);
-        Ok(Self { process, asks, answers, state: String::new() })
+        Ok(Self { process, asks, answers, state: String::new(), restart: false })
     }
 
     /// Asks; the outer error ends the schedule.
@@ -42,6 +44,7 @@ impl Device {
         self.answers.read_line(&mut line).map_err(io)?;
         let answer: Value = serde_json::from_str(&line).map_err(|e| format!("the device answered {line:?}: {e}"))?;
         self.state = text(&answer, "state")?;
+        self.restart = answer.get("restart") == Some(&Value::Bool(true));
         Ok(match answer.get("error").and_then(Value::as_str) {
             Some(error) => Err(error.into()),
             None => Ok(answer),

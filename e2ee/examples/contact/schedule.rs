@@ -44,6 +44,7 @@ pub(crate) struct Played {
     reboots: usize,
     resets: usize,
     late_resets: usize,
+    restarts: usize,
     bad_bundles: usize,
 }
 
@@ -52,7 +53,7 @@ impl fmt::Display for Played {
         write!(
             f,
             "up {} opened, {} refused; down {} opened, {} refused; {} sessions, {} reboots, {} resets obeyed, \
-             {} not, {} bundles refused",
+             {} not, {} begun of its own accord, {} bundles refused",
             self.up.opened.len(),
             self.up.refused,
             self.down.opened.len(),
@@ -61,6 +62,7 @@ impl fmt::Display for Played {
             self.reboots,
             self.resets,
             self.late_resets,
+            self.restarts,
             self.bad_bundles
         )
     }
@@ -288,9 +290,18 @@ impl Schedule {
                     return Err(format!("the device did not open {}: {error}", arriving.number));
                 }
                 self.played.down.refused += 1;
-                Ok(())
+                self.restarts()
             }
         }
+    }
+
+    /// The device begins a session of its own accord, where its last answer said so.
+    fn restarts(&mut self) -> Result<(), String> {
+        if !self.device.restart {
+            return Ok(());
+        }
+        self.played.restarts += 1;
+        self.begins()
     }
 
     fn damages_up(&mut self) -> Result<(), String> {
@@ -321,7 +332,7 @@ impl Schedule {
             Err(_) if self.device.state != before => Err("a damaged message changed the device".into()),
             Err(_) => {
                 self.played.down.refused += 1;
-                Ok(())
+                self.restarts()
             }
         }
     }
