@@ -10,8 +10,8 @@ pub(crate) fn run(padded: &[u8]) {
     assert_eq!(plaintext.encode_padded(&mut out), Ok(out.len()));
     assert!(out.len() <= padded.len());
     assert_eq!(Plaintext::decode(&out), Ok(plaintext));
-    // What was written is the one way to write it.
-    let mut again = vec![0; out.len()];
-    assert_eq!(plaintext.encode_padded(&mut again), Ok(out.len()));
-    assert_eq!(again, out);
+    // With as many keys none was left out, and there is one way to write what is known.
+    if padded.first() == out.first() {
+        assert_eq!(padded, out, "one plaintext has two encodings");
+    }
 }
