@@ -96,8 +96,8 @@ struct Ram {
     must_begin: bool,
     should_begin: bool,
     question: Question,
-    /// Why the present session was begun, until that is durable.
-    begun: Option<Why>,
+    /// Why and when the present session was begun, until that is durable.
+    begun: Option<(Why, u64)>,
 }
 
 /// All bytes that opening could change.
@@ -317,9 +317,9 @@ impl Device {
             false => unhidra_core::durable::DurableSource::new_for_storage().durable(),
         };
         self.ram.lease = Some(pending.grant(durable));
-        if let Some(why) = self.ram.begun.take() {
+        if let Some((why, at)) = self.ram.begun.take() {
             env.tally.add("begun", 1);
-            env.ledger.begins(why, env.now)?;
+            env.ledger.begins(why, at)?;
         }
         Ok(true)
     }
@@ -369,7 +369,7 @@ impl Device {
         }
         self.ram.sessions.begin(session, None);
         self.ram.lease = None;
-        self.ram.begun = Some(why);
+        self.ram.begun = Some((why, env.now));
         (self.ram.must_begin, self.ram.should_begin) = (false, false);
         let counter = self.counter();
         if self.ram.outbox.next(counter).is_none() {
