@@ -159,6 +159,7 @@ impl Peer {
         rng: &mut impl CryptoRng,
     ) -> Answer {
         self.end_old_identity(common);
+        self.sessions.clock_is(now.unix);
         match Envelope::parse(bytes) {
             Ok(Envelope::Message(message)) => self.open_message(&message, received_at, link, common, now, rng),
             Ok(Envelope::HandshakeInit(init)) => self.open_handshake(&init, received_at, link, common, now, rng),
@@ -268,6 +269,7 @@ impl Peer {
         common: &mut Common,
         now: Now,
     ) {
+        self.record.clock_is(now.unix);
         if !self.record.may_reset(now.unix) {
             return;
         }

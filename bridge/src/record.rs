@@ -130,8 +130,13 @@ impl PeerRecord {
         })
     }
 
-    /// Whether a ResetRequest may be sent now. A clock that was set back counts as an hour gone
-    /// only once it has caught up: the request comes late, never twice.
+    /// What the calendar is. Of a clock that was set back the hour counts from here on: the request
+    /// comes late, never twice, and does not wait for the clock to catch up.
+    pub(crate) fn clock_is(&mut self, now: UnixTime) {
+        self.reset_at = self.reset_at.map(|at| at.min(now));
+    }
+
+    /// Whether a ResetRequest may be sent now.
     #[must_use]
     pub(crate) fn may_reset(&self, now: UnixTime) -> bool {
         self.reset_at.is_none_or(|at| now.saturating_since(at) >= RESET_INTERVAL)
@@ -186,5 +191,10 @@ mod tests {
         assert!(!record.may_reset(at.saturating_add(RESET_INTERVAL - Duration::from_millis(1))));
         assert!(record.may_reset(at.saturating_add(RESET_INTERVAL)));
         assert!(!record.may_reset(UnixTime::EPOCH), "a clock set back");
+        let mut set_back = record;
+        let back = UnixTime::from_s(500);
+        set_back.clock_is(back);
+        assert!(!set_back.may_reset(back.saturating_add(RESET_INTERVAL - Duration::from_millis(1))));
+        assert!(set_back.may_reset(back.saturating_add(RESET_INTERVAL)), "an hour later, whatever it was before");
     }
 }

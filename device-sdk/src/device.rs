@@ -335,6 +335,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                     return Ok(());
                 }
                 Ok(Some(Incoming::Message { topic, payload, delivery })) => {
+                    let may_begin = self.secure.sessions().may_restart(self.clock.unix_or_uptime(now));
                     let mut inbox = Inbox {
                         secure: &mut self.secure,
                         topics: &self.topics,
@@ -344,7 +345,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                         out: &mut self.plaintext,
                         stats: &mut self.stats,
                         commands: &mut self.commands,
-                        wants_session: self.must_begin || self.should_begin,
+                        wants_session: self.must_begin || (self.should_begin && may_begin),
                     };
                     inbox.take(topic, payload, delivery, now)
                 }
@@ -451,6 +452,9 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     }
 
     fn expire(&mut self, now: Timestamp) -> Result<(), Fault<S::Error>> {
+        if let Some(unix) = self.clock.unix(now) {
+            self.secure.clock_is(unix);
+        }
         let unix = self.clock.unix_or_uptime(now);
         self.secure.expire(unix).map_err(|error| {
             self.stopped = true;

@@ -251,6 +251,11 @@ impl<S: Storage> Secure<S> {
         }
     }
 
+    /// What the calendar is, where it is known.
+    pub(crate) fn clock_is(&mut self, now: UnixTime) {
+        self.sessions.clock_is(now);
+    }
+
     /// Forgets the previous session once its day is over, in storage too.
     pub(crate) fn expire(&mut self, now: UnixTime) -> Result<(), S::Error> {
         if !self.sessions.expire(now) {

@@ -207,6 +207,12 @@ impl<R: Role> Session<R> {
         Ok((opened, delta))
     }
 
+    /// What began later than now, by a clock that was set back, begins now.
+    pub(crate) fn clock_is(&mut self, now: UnixTime) {
+        self.began_at = self.began_at.min(now);
+        self.chain_since = self.chain_since.min(now);
+    }
+
     /// Forgets skipped keys whose day is over. Whether there were any: then the whole must be
     /// written.
     pub(crate) fn expire_keys(&mut self, now: UnixTime) -> bool {

@@ -103,6 +103,16 @@ impl<R: Role> Sessions<R> {
         }
     }
 
+    /// Says what the calendar is now; called where it is known, and not with an uptime in its place.
+    ///
+    /// What began later, by a clock that has been set back since, begins now: then the hours and
+    /// days that are counted from there end, and none ends early.
+    pub fn clock_is(&mut self, now: UnixTime) {
+        for session in self.present.iter_mut().chain(&mut self.previous) {
+            session.clock_is(now);
+        }
+    }
+
     /// Forgets the previous session where its 24 hours are over. Whether it did: then it must be
     /// deleted where it was written.
     pub fn expire(&mut self, now: UnixTime) -> bool {

@@ -258,6 +258,26 @@ fn a_device_restarts_by_itself_once_an_hour_and_confirmed() {
 }
 
 #[test]
+fn of_a_clock_that_was_set_back_the_hour_counts_from_then() {
+    let mut pair = Pair::confirmed(21);
+    pair.later(1000 * HOUR);
+    pair.begin();
+    let up = pair.device_seals(b"by a clock that is wrong");
+    pair.node_opens(&up).unwrap();
+    let hello = pair.node_seals(b"hello");
+    pair.device_opens(&hello).unwrap();
+
+    pair.now = crate::pair::NOON;
+    assert!(!pair.device.may_restart(pair.now));
+    pair.device.clock_is(pair.now);
+    pair.later(HOUR - Duration::from_millis(1));
+    pair.device.clock_is(pair.now);
+    assert!(!pair.device.may_restart(pair.now), "never early");
+    pair.later(Duration::from_millis(1));
+    assert!(pair.device.may_restart(pair.now));
+}
+
+#[test]
 fn a_device_restarts_when_its_chain_is_long() {
     let mut pair = Pair::confirmed(13);
     pair.lease_len = 255;

@@ -210,6 +210,11 @@ impl Device {
 
     /// What it sends now that it has a connection.
     pub(crate) fn poll(&mut self, env: &mut Env) -> Result<Vec<UpPacket>, Halt> {
+        if let Some(known) = self.unix(env.now)
+            && env.keeps(Rule::ClockSetBack)
+        {
+            self.ram.sessions.clock_is(UnixTime::from_ms(known));
+        }
         let unix = self.unix_or_uptime(env.now);
         if self.ram.sessions.expire(unix) {
             drop(self.flash.delete(self.ram.present.other(), &mut self.cut)?);

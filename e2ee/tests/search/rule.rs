@@ -41,6 +41,8 @@ rules! {
     RestartWhenRefused = "device-restarts-when-refused-again",
     /// 7: the device begins a session when its chain is long.
     RestartWhenLong = "device-restarts-when-its-chain-is-long",
+    /// 7: of a clock that was set back, the hour counts from then.
+    ClockSetBack = "clock-set-back-ends-its-hours",
     /// 7: failed DH steps, 10 a minute.
     StepBudget = "ten-failed-steps-a-minute",
     /// 7: an unknown ratchet key or session is answered with a ResetRequest.
