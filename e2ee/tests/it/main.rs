@@ -11,6 +11,7 @@ mod fingerprints;
 mod handshakes;
 mod hostile;
 mod leases;
+mod opened;
 mod oracle;
 mod plaintexts;
 mod random;
