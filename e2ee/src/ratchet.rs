@@ -169,8 +169,8 @@ impl<R: Role> Ratchet<R> {
     }
 
     fn decrypt(&self, key: &MessageKey, message: &Message<'_>, out: &mut [u8]) -> bool {
-        out.copy_from_slice(message.ciphertext());
-        aead::decrypt(key, &aead::associated_data(&self.sad, message.header()), out, message.tag())
+        let ad = aead::associated_data(&self.sad, message.header());
+        aead::decrypt(key, &ad, message.ciphertext(), out, message.tag()).is_some()
     }
 
     fn open_kept(
@@ -305,12 +305,8 @@ impl<R: Role> Ratchet<R> {
         let header = header(self.own.public(), self.previous_chain_len, chain.next);
         let (front, rest) = out.split_first_chunk_mut::<HEADER_LEN>().ok_or(wrong_len)?;
         let (text, tag) = rest.split_last_chunk_mut().ok_or(wrong_len)?;
-        if text.len() != plaintext.len() {
-            return Err(wrong_len);
-        }
+        *tag = aead::encrypt(&key, &aead::associated_data(&self.sad, &header), plaintext, text).ok_or(wrong_len)?;
         *front = header;
-        text.copy_from_slice(plaintext);
-        *tag = aead::encrypt(&key, &aead::associated_data(&self.sad, &header), text).ok_or(wrong_len)?;
         self.sending = Some(after);
         Ok(())
     }

