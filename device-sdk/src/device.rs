@@ -357,6 +357,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                     if let Link::Up { subscribed, .. } = &mut self.link {
                         *subscribed = true;
                     }
+                    self.speak_up(now);
                     continue;
                 }
                 Ok(Some(Incoming::Acknowledged { publication, reason })) => {
@@ -421,6 +422,15 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         if self.outbox.next(self.secure.session_counter()).is_none() {
             // A full outbox has something to say, so this does not fail where it matters.
             let _ = self.queue(Content::Greeting, "session", b"", Qos::AtLeastOnce, now);
+        }
+    }
+
+    /// A device that is here and has nothing to say says that. The node may have lost its session
+    /// or been put back from a backup, or may have as much unanswered as may be: it can say nothing
+    /// before it has heard the device, and a device that only listens would wait for ever.
+    fn speak_up(&mut self, now: Timestamp) {
+        if self.secure.sessions().present().is_some() && self.outbox.len() == 0 {
+            self.say_something(now);
         }
     }
 

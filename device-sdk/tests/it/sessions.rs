@@ -49,6 +49,36 @@ fn a_device_with_nothing_to_say_can_be_sent_commands() {
 }
 
 #[test]
+fn a_device_with_nothing_to_say_says_so_at_each_connection() {
+    let mut world = settled();
+    let greetings = |world: &World| world.node.said.iter().filter(|said| matches!(said, Said::Event(_))).count();
+    assert_eq!(greetings(&world), 0, "the reading that began the session said enough");
+    for round in 1..=3 {
+        world.disconnect();
+        world.settle();
+        assert_eq!(greetings(&world), round);
+    }
+    world.disconnect();
+    world.publish(1, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    assert_eq!((greetings(&world), world.node.handshakes), (3, 1), "a reading says enough");
+}
+
+/// A node seals 64 messages and no more before it hears the device: commands that are lost with
+/// their connections must not silence it for ever.
+#[test]
+fn a_device_that_only_listens_is_reached_after_any_number_of_lost_commands() {
+    let mut world = settled();
+    let lost = (0..100).take_while(|id| world.node.command(CommandId::new([*id; 16]), "do", b"", None).is_some());
+    assert_eq!(lost.count(), 63, "and the hello before them");
+    world.disconnect();
+    world.settle();
+    assert!(world.command(99, b""));
+    world.settle();
+    assert_eq!(world.acted_on()[&CommandId::new([99; 16])], 1);
+}
+
+#[test]
 fn readings_of_an_outage_wait_as_plaintext_and_arrive_in_order() {
     let mut world = settled();
     world.disconnect();
