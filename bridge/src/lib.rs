@@ -36,7 +36,7 @@ pub use commands::Outcome;
 pub use config::Config;
 pub use draft::{CommandRefused, Connection, Draft, Effect, Payload, Publish, Ticket};
 pub use metrics::Metrics;
-pub use peer::{Loaded, RestoreError};
+pub use peer::{Loaded, RestoreError, holds_old_keys};
 pub use prekeys::{SignedPrekeys, SignedPrekeysError};
 pub use record::PeerRecordError;
 pub use restored::put_back;

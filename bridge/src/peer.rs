@@ -18,9 +18,9 @@ use unhidra_e2ee::identity::{IdentityKey, IdentityKeyError};
 use unhidra_e2ee::plaintext::{Kind, Plaintext};
 use unhidra_e2ee::prekey::OneTimePrekeySecret;
 use unhidra_e2ee::recent::{MessageTag, Recent};
-use unhidra_e2ee::record::StateError;
+use unhidra_e2ee::record::{STATE_LEN, StateError};
 use unhidra_e2ee::reset::{ResetReason, sign_reset};
-use unhidra_e2ee::role::{ALIVE_INTERVAL, PREVIOUS_KEPT};
+use unhidra_e2ee::role::{ALIVE_INTERVAL, NodeRole, PREVIOUS_KEPT};
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::Slot;
 use unhidra_store::{Op, PrekeyKind, PrekeyRecord, Stored, StoredSession};
@@ -57,6 +57,19 @@ pub struct Loaded {
     pub commands: Vec<Command>,
     /// The reading ids of its newest rows, oldest first.
     pub reading_ids: Vec<u64>,
+}
+
+/// Whether these records hold message keys for late arrivals past their day: those of a device that
+/// is away, and that [`Bridge::handle_look`](crate::Bridge::handle_look) is to be told of.
+#[must_use]
+pub fn holds_old_keys(stored: &Stored, now: UnixTime) -> bool {
+    let holds = |stored: &StoredSession| {
+        // Most keep none, and reading a session costs a multiplication on the curve.
+        stored.whole.len() > STATE_LEN + 2
+            && Session::<NodeRole<Shelf>>::decode(&stored.whole, None, None)
+                .is_ok_and(|session| session.keys_expire_at().is_some_and(|at| at <= now))
+    };
+    stored.present.iter().chain(&stored.previous).any(holds)
 }
 
 /// Why a device's records cannot be used.

@@ -247,6 +247,11 @@ impl Bridge {
         }
     }
 
+    /// Reads a device's records although nothing came from it, so that what is over in them ends.
+    pub fn handle_look(&mut self, device: DeviceId) {
+        self.want(device);
+    }
+
     /// Whether nothing of a device is on its way to the store.
     #[must_use]
     pub fn is_settled(&self, device: &DeviceId) -> bool {

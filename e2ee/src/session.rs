@@ -219,8 +219,9 @@ impl<R: Role> Session<R> {
         self.ratchet.skipped.expire(R::SKIPPED_AGE_MAX, now)
     }
 
-    /// When [`expire_keys`](Self::expire_keys) has something to forget.
-    pub(crate) fn keys_expire_at(&self) -> Option<UnixTime> {
+    /// When a message key that is kept for a late arrival is past its day; `None` while none waits.
+    #[must_use]
+    pub fn keys_expire_at(&self) -> Option<UnixTime> {
         self.ratchet.skipped.expires_at(R::SKIPPED_AGE_MAX)
     }
 

@@ -26,6 +26,7 @@ use unhidra_store::{CommitError, ReadError, Store};
 use crate::commit::commit;
 use crate::config::Config;
 use crate::control::{Addresses, Asked, ControlError, Live, SendAsked, TokenAsked};
+use crate::expiry;
 use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
@@ -242,11 +243,14 @@ impl App {
             };
             doors.spawn(room.serve(listener, until));
         }
-        let keeper = tokio::spawn(async move { prekeys.keep(&pump).await });
+        let mut keepers = JoinSet::new();
+        let (store, clock, looked_at) = (rooms.store.clone(), rooms.clock.clone(), pump.clone());
+        keepers.spawn(async move { expiry::keep(&*store, &*clock, &looked_at).await });
+        keepers.spawn(async move { prekeys.keep(&pump).await });
 
         shutdown.await;
 
-        keeper.abort();
+        keepers.abort_all();
         close_gateway.send_replace(true);
         rooms.broker.drain(grace).await;
         stop_shards.send_replace(true);

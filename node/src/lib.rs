@@ -9,6 +9,7 @@ pub mod clock;
 mod commit;
 pub mod config;
 pub mod control;
+mod expiry;
 pub mod folder;
 mod http;
 pub mod keys;

@@ -41,6 +41,8 @@ pub(crate) enum Event {
     Command(Command, oneshot::Sender<Result<Command, CommandRefused>>),
     /// By the registry: a device was enrolled anew, tagged or revoked.
     Changed(DeviceId),
+    /// By the keeper of old keys: something in a device's records is over.
+    Look(DeviceId),
     /// By the keeper of prekeys: use these from now on.
     Prekeys(Arc<SignedPrekeys>),
 }
@@ -188,6 +190,11 @@ impl Pump {
         self.tell(device, Event::Changed(*device)).await;
     }
 
+    /// Something in a device's records is over, and the device may be away.
+    pub(crate) async fn look(&self, device: &DeviceId) {
+        self.tell(device, Event::Look(*device)).await;
+    }
+
     /// New signed prekeys are durable.
     pub(crate) async fn use_prekeys(&self, prekeys: &Arc<SignedPrekeys>) {
         for inbox in &self.inboxes {
@@ -228,7 +235,7 @@ impl Inlet for Pump {
             if let Err(back) = inbox.offer(run) {
                 let back = back.into_iter().filter_map(|event| match event {
                     Event::Broker(event) => Some(event),
-                    Event::Command(..) | Event::Changed(_) | Event::Prekeys(_) => None,
+                    Event::Command(..) | Event::Changed(_) | Event::Look(_) | Event::Prekeys(_) => None,
                 });
                 return Err(back.chain(events).collect());
             }

@@ -1,6 +1,7 @@
 //! The bounds of e2ee/PROTOCOL.md sections 7 and 9 that the bridge keeps, at their edges.
 
 use bytes::Bytes;
+use unhidra_bridge::holds_old_keys;
 use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
 
 use crate::device::{Device, Heard};
@@ -148,6 +149,25 @@ fn the_keys_of_a_silent_device_leave_the_disk_after_a_day() {
     assert_eq!(whole_len(&world), with_keys - 3 * 48);
     assert_eq!(world.message(&late), REFUSED);
     assert_eq!(world.bridge.take_stats().too_old, 1);
+}
+
+#[test]
+fn the_keys_of_a_device_that_is_away_leave_the_disk_once_it_is_looked_at() {
+    let (mut world, mut device) = World::greeted();
+    assert!(!holds_old_keys(&world.kept.stored, world.now.unix));
+    let gap = after_a_gap(&world, &mut device, 3);
+    assert_eq!(world.message(&gap), Answer::Accepted);
+    let with_keys = world.kept.stored.present.as_ref().expect("a session").whole.len();
+    world.restart_without_the_device();
+    world.pass(DAY_MS);
+    assert!(!holds_old_keys(&world.kept.stored, world.now.unix));
+    world.pass(1000);
+    assert!(holds_old_keys(&world.kept.stored, world.now.unix));
+    world.bridge.handle_look(world.enrolled.id);
+    world.settle();
+    world.pass(1);
+    assert_eq!(world.kept.stored.present.as_ref().expect("a session").whole.len(), with_keys - 2 * 48);
+    assert!(!holds_old_keys(&world.kept.stored, world.now.unix));
 }
 
 #[test]

@@ -123,6 +123,12 @@ impl World {
         self.connect();
     }
 
+    /// The node's process ends, and another begins on what was kept; the device stays away.
+    pub(crate) fn restart_without_the_device(&mut self) {
+        self.bridge = Bridge::new(config(), self.identity.clone(), self.signed.clone());
+        self.settle();
+    }
+
     /// The node's process ends, a copy of what was kept is put back, and another process begins on
     /// it, after what it does first.
     pub(crate) fn put_back(&mut self, copy: Kept) {

@@ -157,6 +157,7 @@ impl<R: CryptoRng> Shard<R> {
                     self.bridge.handle_command(command, now, &mut self.rng);
                 }
                 Event::Changed(device) => self.changed.push(device),
+                Event::Look(device) => self.bridge.handle_look(device),
                 Event::Prekeys(prekeys) => self.bridge.set_signed_prekeys(prekeys),
             }
         }
