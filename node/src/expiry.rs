@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(60 * 60);
 const PAGE: usize = 256;
 
 /// Looks at all devices, again and again.
-pub(crate) async fn keep(store: &dyn Store, clock: &dyn Clock, pump: &Pump) {
+pub(crate) async fn keep(store: &dyn Store, clock: &(dyn Clock + Send + Sync), pump: &Pump) {
     loop {
         if let Err(error) = look(store, clock, pump).await {
             tracing::warn!(%error, "old message keys could not be looked for; tried again in an hour");
@@ -27,7 +27,7 @@ pub(crate) async fn keep(store: &dyn Store, clock: &dyn Clock, pump: &Pump) {
     }
 }
 
-async fn look(store: &dyn Store, clock: &dyn Clock, pump: &Pump) -> Result<(), ReadError> {
+async fn look(store: &dyn Store, clock: &(dyn Clock + Send + Sync), pump: &Pump) -> Result<(), ReadError> {
     let mut after = None;
     loop {
         let page = store.devices(after.as_ref(), PAGE).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use unhidra_bridge::Outcome;
+use unhidra_bridge::{Outcome, Stats};
 use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
 use unhidra_core::device::Device as Enrolled;
 
@@ -178,4 +178,85 @@ fn ten_failed_agreements_a_minute_then_such_messages_are_not_read() {
     world.pass(60_000);
     assert_eq!(world.message(&forged), REFUSED);
     assert_eq!(world.bridge.take_stats().unknown, 1);
+}
+
+/// What is wrong with a message decides what is counted, and whether a new session is asked for.
+#[test]
+fn each_bad_message_is_counted_by_its_own_name() {
+    type Bytes = Vec<u8>;
+    type Counter = fn(&Stats) -> u64;
+    /// How to make one of the device's messages bad: first, one that was taken; second, one that was not;
+    /// third, the device's first handshake.
+    type Make = fn(&[u8], &[u8], &[u8]) -> Bytes;
+    let cases: [(&str, Make, Counter, bool); 12] = [
+        ("nothing", |_, _, _| Vec::new(), |s| s.malformed, false),
+        ("another version", |_, new, _| [&[0x71], &new[1..]].concat(), |s| s.malformed, false),
+        ("truncated", |_, new, _| new[..56].to_vec(), |s| s.malformed, false),
+        ("over-long", |_, new, _| [new, &[0; 65_536]].concat(), |s| s.malformed, false),
+        ("what a node sends", |_, _, _| [&[4, 1][..], &[7; 96]].concat(), |s| s.malformed, false),
+        ("replayed", |taken, _, _| taken.to_vec(), |s| s.duplicates, false),
+        ("cut off at its end", |_, new, _| new[..new.len() - 1].to_vec(), |s| s.forged, false),
+        ("forged", |_, new, _| [&new[..41], &[0; 80]].concat(), |s| s.forged, false),
+        ("the same number again", |taken, _, _| [&taken[..41], &[0; 80]].concat(), |s| s.rolled_back, true),
+        ("of a key nobody knows", |_, new, _| [&new[..1], &[9; 32], &new[33..]].concat(), |s| s.unknown, true),
+        (
+            "of another suite",
+            |_, _, init| [&[2, 2], &init[2..78], &[0; 1088], &[1], &[9; 32], &init[111..]].concat(),
+            |s| s.refused_handshakes,
+            false,
+        ),
+        (
+            "an old handshake",
+            |_, _, init| [&init[..78], &[1], &[9; 32], &init[111..]].concat(),
+            |s| s.refused_handshakes,
+            true,
+        ),
+    ];
+    for (what, make, counter, asks) in cases {
+        let (mut world, mut device) = World::new();
+        let bundle = world.bundle();
+        device.begin(&bundle, world.now.unix);
+        let init = device.reading(b"first", world.now.unix);
+        assert_eq!(world.message(&init), Answer::Accepted);
+        let hello = world.take_message();
+        assert_eq!(device.hear(&hello, world.now.unix), Heard::hello());
+        let bundle = world.bundle();
+        device.begin(&bundle, world.now.unix);
+        let second = device.reading(b"second", world.now.unix);
+        assert_eq!(world.message(&second), Answer::Accepted);
+        let hello = world.take_message();
+        assert_eq!(device.hear(&hello, world.now.unix), Heard::hello());
+        let taken = device.reading(b"taken", world.now.unix);
+        assert_eq!(world.message(&taken), Answer::Accepted);
+        let new = device.reading(b"new", world.now.unix);
+        world.bridge.take_stats();
+
+        let bad = make(&taken, &new, &init);
+        let kept = world.kept.stored.present.clone();
+        let answer = world.message(&bad);
+        assert_eq!(answer, if what == "replayed" { Answer::Accepted } else { REFUSED }, "{what}");
+        let stats = world.bridge.take_stats();
+        assert_eq!(counter(&stats), 1, "{what}: {stats:?}");
+        assert_eq!((stats.resets, stats.opened), (u64::from(asks), 0), "{what}");
+        assert_eq!(world.kept.stored.present, kept, "{what}: no state has moved");
+        assert_eq!(world.message(&new), Answer::Accepted, "{what}");
+    }
+}
+
+#[test]
+fn what_another_device_sent_opens_nothing_here() {
+    let (mut world, _) = World::greeted();
+    // What only a broker in between can bring about: no device publishes on another's row.
+    let (mut elsewhere, _) = World::new();
+    let mut other = Device::new("pump-7", elsewhere.node_key(), rand::SeedableRng::seed_from_u64(99));
+    let bundle = elsewhere.bundle();
+    other.begin(&bundle, world.now.unix);
+    let init = other.reading(b"x", world.now.unix);
+    world.bridge.take_stats();
+    assert_eq!(world.message(&init), REFUSED);
+    let stats = world.bridge.take_stats();
+    assert_eq!((stats.refused_handshakes, stats.resets), (1, 0), "its handshake is of another identity");
+    assert_eq!(world.message(&init[78..]), REFUSED);
+    let stats = world.bridge.take_stats();
+    assert_eq!((stats.unknown, stats.resets), (1, 1), "its message is under a key nobody knows");
 }
