@@ -22,14 +22,14 @@ use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_e2ee::envelope::{HEAD_LEN_MAX, MESSAGE_OVERHEAD};
 use unhidra_e2ee::fingerprint::Fingerprint;
-use unhidra_e2ee::plaintext::{Kind, Plaintext, Status};
+use unhidra_e2ee::plaintext::Status;
 
 use crate::backoff::{Backoff, BackoffOptions};
 use crate::client::{
     Client, ClientOptions, Delivery, Ended, Incoming, Publication, PublishError, Qos, RECEIVE_MAX, ReasonCode,
 };
 use crate::clock::WallClock;
-use crate::outbox::{Content, Entry, NAME_LEN_MAX, Outbox, Outcome, QueueError, ReadingId, WhenFull};
+use crate::outbox::{Content, NAME_LEN_MAX, Outbox, Outcome, QueueError, ReadingId, WhenFull};
 use crate::secure::{Identity, LoadError, SealFault, Secure};
 use crate::storage::Storage;
 use crate::topics::{Prefix, Row, TOPIC_LEN_MAX, Topics};
@@ -494,7 +494,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             let session = self.secure.session_counter();
             let Some(entry) = self.outbox.next(session) else { break };
             let (id, qos) = (entry.id, entry.qos);
-            let padded = plaintext_of(entry).encode_padded(&mut self.plaintext);
+            let padded = entry.plaintext().encode_padded(&mut self.plaintext);
             let plaintext = padded.ok().and_then(|len| self.plaintext.get(..len)).unwrap_or_default();
             let Some(sealed_len) = self.secure.sealed_len(plaintext.len()) else { break };
             if plaintext.is_empty() || sealed_len > payload_len_max {
@@ -589,23 +589,5 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             self.news.pop_front();
         }
         let _ = self.news.push_back(news);
-    }
-}
-
-/// What an entry says, as a plaintext.
-fn plaintext_of<const BODY: usize>(entry: &Entry<BODY>) -> Plaintext<'_> {
-    let (kind, command_id, status) = match entry.content {
-        Content::Reading => (Kind::Reading, None, None),
-        Content::Event | Content::Greeting => (Kind::Event, None, None),
-        Content::Receipt { command, status } => (Kind::Receipt, Some(command), Some(status)),
-    };
-    Plaintext {
-        name: (!entry.name.is_empty()).then_some(entry.name.as_str()),
-        device_time: entry.device_time,
-        body: Some(&entry.body),
-        command_id,
-        status,
-        reading_id: (kind == Kind::Reading).then_some(entry.id.0),
-        ..Plaintext::new(kind)
     }
 }

@@ -14,7 +14,7 @@ use heapless::{String, Vec};
 use thiserror::Error;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
-use unhidra_e2ee::plaintext::Status;
+use unhidra_e2ee::plaintext::{Kind, Plaintext, Status};
 
 use crate::client::{Publication, Qos, RECEIVE_MAX, ReasonCode};
 
@@ -272,6 +272,24 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
 }
 
 impl<const BODY: usize> Entry<BODY> {
+    /// What it says.
+    pub(crate) fn plaintext(&self) -> Plaintext<'_> {
+        let (kind, command_id, status) = match self.content {
+            Content::Reading => (Kind::Reading, None, None),
+            Content::Event | Content::Greeting => (Kind::Event, None, None),
+            Content::Receipt { command, status } => (Kind::Receipt, Some(command), Some(status)),
+        };
+        Plaintext {
+            name: (!self.name.is_empty()).then_some(self.name.as_str()),
+            device_time: self.device_time,
+            body: Some(&self.body),
+            command_id,
+            status,
+            reading_id: (kind == Kind::Reading).then_some(self.id.0),
+            ..Plaintext::new(kind)
+        }
+    }
+
     const fn is_reading(&self) -> bool {
         self.content.is_the_applications()
     }
