@@ -29,6 +29,7 @@ pub fn all(log: impl Fn(&dyn Display) + Copy) {
         write(session, log);
         look(session);
     }
+    sessions.clock_is(now());
     used(sessions.expire(now()));
     sessions.expire_keys(now()).for_each(used);
     used((sessions.keys_expire_at(), sessions.may_restart(now()), sessions.restart_due(now())));

@@ -39,6 +39,7 @@ pub fn all() {
         seal(session);
     }
     sessions.set_restored();
+    sessions.clock_is(now());
     used(sessions.expire(now()));
     sessions.expire_keys(now()).for_each(used);
     used(sessions.keys_expire_at());
