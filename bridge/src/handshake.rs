@@ -178,6 +178,7 @@ impl Peer {
                 common.stats.sessions += 1;
                 // Nothing has been sealed in this session: what was, was in the one before it.
                 self.sealed_at = None;
+                self.reset_owed = None;
                 self.commands.release();
                 self.owe_hello(now);
                 Answer::Accepted

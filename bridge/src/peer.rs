@@ -106,6 +106,9 @@ pub(crate) struct Peer {
     reading_ids: ReadingIds,
     /// A handshake opened and the device has not been answered in its session yet.
     hello_due: bool,
+    /// A ResetRequest that was due within the hour of the last one, and the ratchet key it names:
+    /// a device that only listens may say nothing more that would ask for it.
+    pub(crate) reset_owed: Option<(ResetReason, [u8; 32])>,
     /// When a message was sealed in the present session.
     pub(crate) sealed_at: Option<Timestamp>,
     /// Records of another identity key are to be ended with the first write.
@@ -150,6 +153,7 @@ impl Peer {
             version: stored.version,
             reading_ids: ReadingIds::restore(reading_ids),
             hello_due: false,
+            reset_owed: None,
             sealed_at: None,
             ends_old_identity: !is_same,
             device,
@@ -272,7 +276,8 @@ impl Peer {
         common.draft.push_row(unhidra_store::MessageTag { key: tag.key, number: tag.number, tag: tag.tag }, said);
     }
 
-    /// Asks the device for a new session, unless it was asked within the hour or does not listen.
+    /// Asks the device for a new session, unless it was asked within the hour or does not listen:
+    /// then it is asked when the hour is over, or it listens.
     /// The hour is committed before the request leaves.
     pub(crate) fn ask_for_reset(
         &mut self,
@@ -283,11 +288,13 @@ impl Peer {
         now: Now,
     ) {
         self.record.clock_is(now.unix);
+        self.reset_owed = Some((reason, *ratchet_key));
         if !self.record.may_reset(now.unix) {
             return;
         }
         let reason = if self.record.restored { ResetReason::Restored } else { reason };
         let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
+        self.reset_owed = None;
         self.record.reset_at = Some(now.unix);
         self.write_record(common);
         let request = sign_reset(&common.identity, &self.device.id, reason, ratchet_key);
@@ -333,6 +340,9 @@ impl Peer {
     /// command says as much.
     pub(crate) fn send_due(&mut self, link: Option<&Link>, common: &mut Common, now: Now, _rng: &mut impl CryptoRng) {
         let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
+        if let Some((reason, ratchet_key)) = self.reset_owed {
+            self.ask_for_reset(reason, &ratchet_key, link, common, now);
+        }
         if self.sessions.present().is_none() {
             return;
         }
@@ -443,7 +453,9 @@ impl Peer {
             }
             _ => None,
         };
-        let ends = [self.commands.next_expiry(), previous_ends, self.sessions.keys_expire_at()];
+        let listens = link.is_some_and(|link| link.target(DownlinkRow::Commands).is_some());
+        let reset = self.reset_owed.filter(|_| listens).and_then(|_| self.record.may_reset_at());
+        let ends = [self.commands.next_expiry(), previous_ends, self.sessions.keys_expire_at(), reset];
         let ends = ends.into_iter().flatten().min();
         let ends = ends.map(|at| now.timer.saturating_add(at.saturating_since(now.unix)));
         ends.into_iter().chain(self.alive_due_at(link, now)).min()

@@ -136,6 +136,11 @@ impl PeerRecord {
         self.reset_at = self.reset_at.map(|at| at.min(now));
     }
 
+    /// When the hour of the last ResetRequest is over; `None` where none was sent.
+    pub(crate) fn may_reset_at(&self) -> Option<UnixTime> {
+        self.reset_at.map(|at| at.saturating_add(RESET_INTERVAL))
+    }
+
     /// Whether a ResetRequest may be sent now.
     #[must_use]
     pub(crate) fn may_reset(&self, now: UnixTime) -> bool {

@@ -51,6 +51,26 @@ fn a_restored_node_seals_nothing_until_the_device_has_begun_anew() {
 }
 
 #[test]
+fn a_device_that_says_nothing_more_is_asked_again_when_the_hour_is_over() {
+    let (mut world, mut device) = World::greeted();
+    let copy = world.kept.clone();
+    world.put_back(copy);
+    for body in [b"first", b"again"] {
+        let reading = device.reading(body, world.now.unix);
+        assert_eq!(world.message(&reading), Answer::Accepted);
+    }
+    let _lost = world.take_message();
+    assert!(world.published.is_empty(), "one an hour");
+    world.pass(3_599_999);
+    assert!(world.published.is_empty());
+    world.pass(1);
+    let reset = world.take_message();
+    assert_eq!((reason(&reset), device.hear(&reset, world.now.unix)), (3, Heard::Reset(true)));
+    world.pass(3_600_000);
+    assert!(world.published.is_empty(), "once for each message that was not answered");
+}
+
+#[test]
 fn a_device_that_moved_on_is_asked_for_a_new_session() {
     let (mut world, mut device) = World::greeted();
     let copy = world.kept.clone();

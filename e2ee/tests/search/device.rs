@@ -191,6 +191,9 @@ impl Device {
             again.reverse();
         }
         env.tally.add("repeated", again.len());
+        if env.keeps(Rule::SpeaksUp) && self.ram.sessions.present().is_some() && self.ram.outbox.is_quiet() {
+            self.ram.outbox.push(Said::Greeting);
+        }
         again
     }
 

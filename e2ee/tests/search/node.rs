@@ -99,6 +99,8 @@ struct Ram {
     hello_due: bool,
     sealed_at: Option<u64>,
     failures: (u64, u32),
+    /// A ResetRequest that waits for the hour, and the message it answers.
+    reset_owed: Option<(ResetReason, [u8; 32])>,
     tried_at: Option<u64>,
     alive_at: Option<u64>,
 }
@@ -125,6 +127,7 @@ fn read(store: &Store, restored_receives: bool) -> Ram {
         hello_due: false,
         sealed_at: None,
         failures: (0, 0),
+        reset_owed: None,
         tried_at: None,
         alive_at: None,
     }
@@ -385,15 +388,28 @@ impl Node {
         draft: &mut Draft,
         env: &mut Env,
     ) {
+        self.ram.reset_owed = Some((reason, *message.ratchet_key())).filter(|_| env.keeps(Rule::ResetOwed));
+        self.asks_for_reset(reason, message.ratchet_key(), linked, draft, env);
+    }
+
+    fn asks_for_reset(
+        &mut self,
+        reason: ResetReason,
+        ratchet_key: &[u8; 32],
+        linked: bool,
+        draft: &mut Draft,
+        env: &mut Env,
+    ) {
         let recently = self.ram.peer.reset_at.is_some_and(|at| env.now.saturating_sub(at) < HOUR);
         if (recently && env.keeps(Rule::ResetOnce)) || !linked {
             return;
         }
+        self.ram.reset_owed = None;
         self.ram.peer.reset_at = Some(env.now);
         if env.keeps(Rule::ResetHourCommitted) {
             draft.writes.push(Write::Peer(self.ram.peer));
         }
-        let bytes = sign_reset(&self.identity, &self.id, reason, message.ratchet_key()).to_vec();
+        let bytes = sign_reset(&self.identity, &self.id, reason, ratchet_key).to_vec();
         env.tally.add("resets", 1);
         draft.effects.push(Effect::Plain { row: DownRow::Commands, bytes, reset_at: Some(env.now) });
     }
@@ -489,7 +505,7 @@ impl Node {
                 }
                 self.add_row(tag, *inner.ratchet_key(), said, draft, env);
                 draft.begins = Some(bytes.to_vec());
-                self.ram.sealed_at = None;
+                (self.ram.sealed_at, self.ram.reset_owed) = (None, None);
                 self.ram.commands.release();
                 self.owe_hello(env);
                 Ok(true)
@@ -515,6 +531,9 @@ impl Node {
     fn send_due(&mut self, linked: bool, draft: &mut Draft, env: &mut Env) -> Result<(), Broken> {
         if env.keeps(Rule::NodeExpires) {
             draft.writes.extend(self.ram.commands.expire(env.now));
+        }
+        if let Some((reason, ratchet_key)) = self.ram.reset_owed {
+            self.asks_for_reset(reason, &ratchet_key, linked, draft, env);
         }
         if !linked || self.ram.sessions.present().is_none() {
             return Ok(());

@@ -51,6 +51,8 @@ rules! {
     AnswersUnknownPrekeys = "unknown-prekeys-are-answered",
     /// 7: one ResetRequest an hour.
     ResetOnce = "one-reset-an-hour",
+    /// 7: one that was due within the hour is sent when it is over.
+    ResetOwed = "reset-is-owed-over-the-hour",
     /// 7: the hour is committed before the request leaves.
     ResetHourCommitted = "reset-hour-is-committed-first",
     /// 8: a lease is written before its numbers are used.
@@ -111,6 +113,8 @@ rules! {
     NewIdentityCounter = "new-identity-counts-from-nought",
     /// 9: a new IK ends all sessions.
     NewIdentityEnds = "new-identity-ends-all-sessions",
+    /// 9: a device that has connected and has nothing to send says so.
+    SpeaksUp = "device-speaks-up-when-it-connects",
     /// 9: the device sends what is in flight before its HandshakeInit.
     InFlightFirst = "in-flight-goes-first",
     /// 9: `alive`.

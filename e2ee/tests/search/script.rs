@@ -17,6 +17,8 @@ pub(crate) struct Setup {
     pub(crate) lease: u8,
     /// Whether it has a clock that runs through power cuts.
     pub(crate) clock: bool,
+    /// Whether it takes no readings of its own at the end, and waits for commands alone.
+    pub(crate) listens: bool,
     /// With which key agreement it was enrolled.
     pub(crate) suite: Suite,
     /// The last handshake counter of its identity key.
@@ -25,7 +27,7 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { lease: 32, clock: true, suite: Suite::X3dh, counter: 0 }
+        Self { lease: 32, clock: true, listens: false, suite: Suite::X3dh, counter: 0 }
     }
 }
 
@@ -39,9 +41,10 @@ pub(crate) struct Script {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { lease, clock, suite, counter } = self.setup;
-        let (clock, suite) = (u8::from(clock), suite.as_byte());
-        write!(f, "seed {} lease {lease} clock {clock} suite {suite} counter {counter}", self.seed)?;
+        let Setup { lease, clock, listens, suite, counter } = self.setup;
+        let (clock, listens, suite) = (u8::from(clock), u8::from(listens), suite.as_byte());
+        write!(f, "seed {} lease {lease} clock {clock} listens {listens} suite {suite}", self.seed)?;
+        write!(f, " counter {counter}")?;
         self.ops.iter().try_for_each(|op| write!(f, "; {op}"))
     }
 }
@@ -70,6 +73,7 @@ impl Script {
                 "suite" => self.setup.suite = built(value.parse().ok()?).ok()?,
                 "counter" => self.setup.counter = value.parse().ok()?,
                 "clock" => self.setup.clock = value == "1",
+                "listens" => self.setup.listens = value == "1",
                 _ => return None,
             }
         }
@@ -119,7 +123,7 @@ impl Script {
         let mut rng = StdRng::seed_from_u64(seed);
         let lease = [1, 4, 32, 32, 255][rng.random_range(0..5)];
         let suite = if rng.random_bool(0.3) && is_built(Suite::Pqxdh) { Suite::Pqxdh } else { Suite::X3dh };
-        let setup = Setup { lease, clock: rng.random_bool(0.6), suite, counter: 0 };
+        let setup = Setup { lease, clock: rng.random_bool(0.6), listens: rng.random_bool(0.2), suite, counter: 0 };
         let chosen: Vec<usize> = (0..KINDS.len()).filter(|_| rng.random_bool(0.6)).collect();
         let total: u32 = chosen.iter().map(|kind| KINDS[*kind].0).sum();
         let mut ops = Vec::new();

@@ -91,6 +91,7 @@ pub(crate) struct World {
     pub(crate) device: Device,
     pub(crate) node: Node,
     pub(crate) wire: Wire,
+    pub(crate) setup: Setup,
     flashes: Vec<Flash>,
     backups: Vec<Store>,
 }
@@ -111,6 +112,7 @@ impl World {
             device,
             node: Node::new(id, node, setup.suite, store),
             wire: Wire { connected: true, ..Wire::default() },
+            setup,
             flashes: vec![Flash::default()],
             backups: Vec::new(),
         }
