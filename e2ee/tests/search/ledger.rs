@@ -53,6 +53,7 @@ pub(crate) struct Ledger {
     resets: u32,
     obeyed: u32,
     began_at: Option<u64>,
+    clock_jumped_at: u64,
 }
 
 fn name(message: &Message<'_>) -> KeyName {
@@ -196,6 +197,8 @@ impl Ledger {
                     false => Err(Broken(format!("{} sessions for {} ResetRequests", self.obeyed, self.resets))),
                 }
             }
+            // By another clock.
+            Why::Itself if now < self.clock_jumped_at => Ok(()),
             Why::Itself => match self.began_at.replace(now) {
                 // A device that has its time from the node has it in seconds.
                 Some(at) if now.saturating_sub(at) < HOUR - 2000 => {
@@ -207,7 +210,8 @@ impl Ledger {
     }
 
     /// The device's clock jumped: its hours are not ours.
-    pub(crate) fn clock_jumped(&mut self) {
+    pub(crate) fn clock_jumped(&mut self, now: u64) {
         self.began_at = None;
+        self.clock_jumped_at = now;
     }
 }

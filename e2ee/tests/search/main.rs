@@ -42,7 +42,7 @@ use script::{Directed, Script, directed};
 use world::Broken;
 
 /// How many random scripts run where nobody says.
-const SCRIPTS: u64 = 1500;
+const SCRIPTS: u64 = 3000;
 
 /// The source of the crate, and what takes its rules out of it.
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");

@@ -52,7 +52,7 @@ impl World {
         if let Calendar::Clock(off) = &mut self.device.calendar {
             *off = 0;
         }
-        self.env.ledger.clock_jumped();
+        self.env.ledger.clock_jumped(self.env.now);
         self.disconnect();
         let (before, acknowledged) = (self.packets(), self.env.tally.of("acknowledged"));
         let mut minutes = 0;

@@ -327,7 +327,7 @@ impl World {
     fn clock_jumps(&mut self, minutes: i16) {
         if let Calendar::Clock(off) = &mut self.device.calendar {
             *off += i64::from(minutes) * MINUTE.cast_signed();
-            self.env.ledger.clock_jumped();
+            self.env.ledger.clock_jumped(self.env.now);
         }
     }
 
