@@ -13,10 +13,9 @@ use unhidra_core::time::UnixTime;
 use unhidra_e2ee::envelope::{HandshakeInit, PrekeyRequest};
 use unhidra_e2ee::error::OpenError;
 use unhidra_e2ee::handshake::{Enrolled, RespondError, respond};
-use unhidra_e2ee::prekey::{BundleParts, KemSeed, OneTimePrekeySecret};
+use unhidra_e2ee::prekey::{BundleParts, OneTimePrekeySecret};
 use unhidra_e2ee::reset::ResetReason;
 use unhidra_e2ee::sessions::{Handshake, Slot};
-use unhidra_e2ee::suite::Suite;
 use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
 
 use crate::draft::{Effect, Payload, Publish};
@@ -80,11 +79,7 @@ impl Peer {
     fn make_one_time(&mut self, common: &mut Common, now: Now, rng: &mut impl CryptoRng) -> bool {
         let id = self.record.next_one_time_id;
         let Some(next) = id.checked_add(1) else { return false };
-        let secret = OneTimePrekeySecret::generate(id, rng);
-        let secret = match self.device.suite {
-            Suite::X3dh => secret,
-            Suite::Pqxdh => secret.with_kem(KemSeed::generate(rng)),
-        };
+        let Some(secret) = OneTimePrekeySecret::generate_for(self.device.suite, id, rng) else { return false };
         let kind = PrekeyKind::OneTime(self.device.id);
         self.record.next_one_time_id = next;
         self.write_record(common);

@@ -53,6 +53,11 @@ impl KemSeed {
         &self.0
     }
 
+    /// Makes a new one, as a build without suite 2 cannot.
+    pub(crate) fn draw(rng: &mut impl CryptoRng) -> Option<Self> {
+        Some(Self::generate(rng))
+    }
+
     fn pair(&self) -> DecapsulationKey {
         DecapsulationKey::from_seed(self.0.into())
     }

@@ -21,6 +21,10 @@ pub(crate) struct KemCiphertext<'a>(Infallible, PhantomData<&'a ()>);
 pub(crate) struct KemSecret(Infallible);
 
 impl KemSeed {
+    pub(crate) fn draw(_: &mut impl CryptoRng) -> Option<Self> {
+        None
+    }
+
     pub(crate) const fn public(&self) -> [u8; KEM_KEY_LEN] {
         match self.0 {}
     }

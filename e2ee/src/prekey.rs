@@ -52,6 +52,17 @@ impl OneTimePrekeySecret {
         Self { id, pair: KeyPair::generate(rng), kem: None }
     }
 
+    /// Makes a new one of a suite under an id that was never given before. `None` where this build
+    /// leaves the suite out.
+    #[must_use]
+    pub fn generate_for(suite: Suite, id: u32, rng: &mut impl CryptoRng) -> Option<Self> {
+        let prekey = Self::generate(id, rng);
+        match suite {
+            Suite::X3dh => Some(prekey),
+            Suite::Pqxdh => Some(Self { kem: Some(KemSeed::draw(rng)?), ..prekey }),
+        }
+    }
+
     /// The prekey of a stored secret, of suite 1.
     #[must_use]
     pub fn from_bytes(id: u32, secret: &[u8; 32]) -> Self {

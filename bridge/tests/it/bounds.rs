@@ -238,7 +238,7 @@ fn the_last_one_time_prekey_serves_and_then_there_is_none() {
     let init = device.reading(b"last", world.now.unix);
     assert_eq!(world.message(&init), Answer::Accepted);
     world.published.clear();
-    let none = world.deliver(UplinkRow::PrekeysGet, &Device::asks());
+    let none = world.deliver(UplinkRow::PrekeysGet, &Device::asks(device.suite));
     assert_eq!(none, Answer::Refused(Refusal::QuotaExceeded));
     let on = device.reading(b"on", world.now.unix);
     assert_eq!(world.message(&on), Answer::Accepted, "the session goes on");

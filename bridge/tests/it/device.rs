@@ -18,6 +18,7 @@ use unhidra_e2ee::suite::Suite;
 
 pub(crate) struct Device {
     pub(crate) id: DeviceId,
+    pub(crate) suite: Suite,
     pub(crate) identity: IdentitySecret,
     node: IdentityKey,
     pub(crate) sessions: Sessions<DeviceRole>,
@@ -51,6 +52,7 @@ impl Device {
     pub(crate) fn new(id: &str, node: IdentityKey, mut rng: StdRng) -> Self {
         Self {
             id: DeviceId::parse(id).expect("valid"),
+            suite: Suite::X3dh,
             identity: IdentitySecret::generate(&mut rng),
             node,
             sessions: Sessions::default(),
@@ -61,8 +63,8 @@ impl Device {
         }
     }
 
-    pub(crate) fn asks() -> Vec<u8> {
-        PrekeyRequest { suite: Suite::X3dh, nonce: NONCE }.encode().to_vec()
+    pub(crate) fn asks(suite: Suite) -> Vec<u8> {
+        PrekeyRequest { suite, nonce: NONCE }.encode().to_vec()
     }
 
     /// Begins a session with a bundle.
@@ -73,7 +75,7 @@ impl Device {
     pub(crate) fn try_begin(&mut self, bundle: &[u8], now: UnixTime) -> Result<(), InitiateError> {
         let Ok(Envelope::PreKeyBundle(bundle)) = Envelope::parse(bundle) else { panic!("a bundle") };
         let bundle = bundle.verify(&self.id, &self.node, &NONCE).expect("signed for this device");
-        let session = initiate(&self.identity, &self.id, Suite::X3dh, &bundle, self.counter, now, &mut self.rng)?;
+        let session = initiate(&self.identity, &self.id, self.suite, &bundle, self.counter, now, &mut self.rng)?;
         self.counter = session.counter();
         self.sessions.begin(session, None);
         self.lease = None;

@@ -66,20 +66,26 @@ pub(crate) fn config() -> Config {
 }
 
 impl World {
-    /// A node and a device that was enrolled, listens, and has never spoken.
+    /// A node and a device that was enrolled with suite 1, listens, and has never spoken.
     pub(crate) fn new() -> (Self, Device) {
+        Self::of(Suite::X3dh)
+    }
+
+    /// A node and a device that was enrolled, listens, and has never spoken.
+    pub(crate) fn of(suite: Suite) -> (Self, Device) {
         let mut rng = StdRng::seed_from_u64(7);
         let identity = Arc::new(IdentitySecret::generate(&mut rng));
         let now = Now { timer: Timestamp::from_ms(1000), unix: UnixTime::from_s(1_800_000_000) };
         let (signed, _) = SignedPrekeys::rotate(None, now.unix, &mut rng).expect("ids");
-        let device = Device::new("pump-7", identity.public(), StdRng::seed_from_u64(8));
+        let mut device = Device::new("pump-7", identity.public(), StdRng::seed_from_u64(8));
+        device.suite = suite;
         let enrolled = Arc::new(Enrolled {
             id: device.id,
             number: DeviceNumber::new(1),
             identity_key: *device.identity.public().as_bytes(),
             certificate: Fingerprint([0; 32]),
             certificate_expires: UnixTime::from_s(2_000_000_000),
-            suite: Suite::X3dh,
+            suite,
             tags: Default::default(),
             class: String::new(),
             enrolled_at: now.unix,
@@ -213,7 +219,7 @@ impl World {
 
     /// The bundle the device asked for.
     pub(crate) fn bundle(&mut self) -> Bytes {
-        assert_eq!(self.deliver(UplinkRow::PrekeysGet, &Device::asks()), Answer::Accepted);
+        assert_eq!(self.deliver(UplinkRow::PrekeysGet, &Device::asks(self.enrolled.suite)), Answer::Accepted);
         let (row, _, bundle) = self.published.remove(0);
         assert_eq!(row, DownlinkRow::Prekeys);
         bundle

@@ -8,3 +8,4 @@ mod device;
 mod failures;
 mod ledger;
 mod restored;
+mod suites;

@@ -37,14 +37,7 @@ pub(crate) fn suites() -> impl Iterator<Item = Suite> {
 
 /// A one-time prekey of a suite.
 pub(crate) fn one_time(suite: Suite, id: u32, rng: &mut StdRng) -> OneTimePrekeySecret {
-    let prekey = OneTimePrekeySecret::generate(id, rng);
-    match suite {
-        Suite::X3dh => prekey,
-        #[cfg(feature = "pqxdh")]
-        Suite::Pqxdh => prekey.with_kem(unhidra_e2ee::prekey::KemSeed::generate(rng)),
-        #[cfg(not(feature = "pqxdh"))]
-        Suite::Pqxdh => panic!("suite 2 is left out"),
-    }
+    OneTimePrekeySecret::generate_for(suite, id, rng).unwrap()
 }
 
 /// A session's records as they lie.
