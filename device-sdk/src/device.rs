@@ -20,7 +20,7 @@ use heapless::{Deque, String, Vec};
 use rand_core::CryptoRng;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
-use unhidra_e2ee::envelope::{HEAD_LEN_MAX, MESSAGE_OVERHEAD};
+use unhidra_e2ee::envelope::{BUNDLE_LEN_MAX, HEAD_LEN_MAX, MESSAGE_OVERHEAD};
 use unhidra_e2ee::fingerprint::Fingerprint;
 use unhidra_e2ee::plaintext::Status;
 
@@ -100,12 +100,13 @@ pub struct Device<S, R, const SLOTS: usize, const BODY: usize, const WINDOW: usi
 /// newest say how things are.
 const NEWS_MAX: usize = 8;
 
-/// The bytes of the largest packet of a device whose bodies have at most `body` bytes.
+/// The bytes of the largest packet of a device whose bodies have at most `body` bytes, either way.
 #[must_use]
 pub const fn packet_len(body: usize) -> usize {
     // Fixed header, topic, packet identifier, no properties.
     const PUBLISH_OVERHEAD: usize = 5 + 2 + TOPIC_LEN_MAX + 2 + 1;
-    PUBLISH_OVERHEAD + HEAD_LEN_MAX + MESSAGE_OVERHEAD + padded_len(body + MAP_OVERHEAD)
+    let message = HEAD_LEN_MAX + MESSAGE_OVERHEAD + padded_len(body + MAP_OVERHEAD);
+    PUBLISH_OVERHEAD + if message > BUNDLE_LEN_MAX { message } else { BUNDLE_LEN_MAX }
 }
 
 /// What the map around a body can add: kind, name, device time, lengths, command id, status,

@@ -25,7 +25,7 @@ use unhidra_e2ee::record::StateError;
 use unhidra_e2ee::role::DeviceRole;
 use unhidra_e2ee::session::Session;
 use unhidra_e2ee::sessions::{Sessions, Slot};
-use unhidra_e2ee::suite::Suite;
+use unhidra_e2ee::suite::{Suite, is_built};
 use zeroize::Zeroizing;
 
 mod commands;
@@ -67,6 +67,9 @@ pub enum LoadError<E> {
     /// A session's record is damaged, or of another version.
     #[error("a session in storage: {0}")]
     Session(StateError),
+    /// The device was enrolled with a suite that this build leaves out.
+    #[error("the device was enrolled with {0}, which this build leaves out: it needs the feature pqxdh")]
+    SuiteNotBuilt(Suite),
     /// A record of what was seen last is damaged.
     #[error("the record {0:?} in storage is damaged")]
     Damaged(Record),
@@ -117,6 +120,9 @@ pub(crate) struct Secure<S> {
 impl<S: Storage> Secure<S> {
     /// Reads back what survived.
     pub(crate) fn load(identity: Identity, lease_len: NonZeroU8, medium: S) -> Result<Self, LoadError<S::Error>> {
+        if !is_built(identity.suite) {
+            return Err(LoadError::SuiteNotBuilt(identity.suite));
+        }
         let mut vault = Vault::new(medium);
         let (a, b) = (load_session(&mut vault, Half::A)?, load_session(&mut vault, Half::B)?);
         let counter = |session: &Option<Session<DeviceRole>>| session.as_ref().map_or(0, Session::counter);

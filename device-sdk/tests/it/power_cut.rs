@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use unhidra_core::ids::CommandId;
+use unhidra_device_sdk::Suite;
 use unhidra_device_sdk::client::Qos;
 
-use crate::double::{Cut, Said, World};
+use crate::double::{Cut, Said, World, suites};
 
 /// Everything that writes: a handshake, leases, commands in and out of order, a DH step, a session
 /// that the node lost, a restart. `after` runs after each step of it.
@@ -80,23 +81,29 @@ fn assert_sound(world: &mut World) {
 
 #[test]
 fn without_a_cut_everything_arrives() {
-    let mut world = World::new(3);
-    live(&mut world, &mut |_| ());
-    assert_eq!(world.acted_on().len(), 5);
-    assert_eq!(world.node.handshakes, 2);
-    assert_sound(&mut world);
+    for suite in suites() {
+        let mut world = World::of(suite, 3);
+        live(&mut world, &mut |_| ());
+        assert_eq!(world.acted_on().len(), 5);
+        assert_eq!(world.node.handshakes, 2);
+        assert_sound(&mut world);
+    }
 }
 
 #[test]
 fn power_may_fail_at_every_write_and_between_its_records() {
-    let mut whole = World::new(3);
+    suites().for_each(fails_at_every_write);
+}
+
+fn fails_at_every_write(suite: Suite) {
+    let mut whole = World::of(suite, 3);
     live(&mut whole, &mut |_| ());
     let writes = whole.flash.writes();
     assert!(writes.len() > 25 && writes.contains(&3), "{writes:?}");
     let mut cuts = 0;
     for (write, records) in writes.iter().enumerate() {
         for records in 0..=*records {
-            let mut world = World::new(3);
+            let mut world = World::of(suite, 3);
             world.cut_at(Cut { write, records });
             live(&mut world, &mut |_| ());
             assert_sound(&mut world);

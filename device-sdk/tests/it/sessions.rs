@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use unhidra_core::ids::CommandId;
 use unhidra_device_sdk::client::{Ended, Qos, ReasonCode};
+use unhidra_device_sdk::{LoadError, Suite};
 
-use crate::double::{BODY_MAX, Said, Told, World};
+use crate::double::{BODY_MAX, Said, Told, World, suites};
 
 /// A world whose device has a session that the node has confirmed.
 fn settled() -> World {
@@ -29,12 +30,14 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
 
 #[test]
 fn a_first_reading_begins_a_session_and_is_acknowledged() {
-    let mut world = World::new(1);
-    let reading = world.publish(0, Qos::AtLeastOnce).expect("there is room");
-    world.settle();
-    assert_eq!(world.told, [Told::Connected, Told::NewSession(1), Told::Acknowledged(reading)]);
-    assert_eq!((readings(&world), world.node.handshakes), (numbers(0..1), 1));
-    assert_eq!(world.device().waiting(), 0);
+    for suite in suites() {
+        let mut world = World::of(suite, 1);
+        let reading = world.publish(0, Qos::AtLeastOnce).expect("there is room");
+        world.settle();
+        assert_eq!(world.told, [Told::Connected, Told::NewSession(1), Told::Acknowledged(reading)], "{suite}");
+        assert_eq!((readings(&world), world.node.handshakes), (numbers(0..1), 1));
+        assert_eq!(world.device().waiting(), 0);
+    }
 }
 
 #[test]
@@ -125,17 +128,19 @@ fn a_broker_that_forgot_the_connection_gets_the_same_bytes_as_new() {
 
 #[test]
 fn the_head_is_repeated_until_the_node_answers() {
-    let mut world = World::new(1);
-    world.node.says_hello = false;
-    for n in 0..3 {
-        world.publish(n, Qos::AtLeastOnce).expect("there is room");
+    for suite in suites() {
+        let mut world = World::of(suite, 1);
+        world.node.says_hello = false;
+        for n in 0..3 {
+            world.publish(n, Qos::AtLeastOnce).expect("there is room");
+            world.settle();
+        }
+        assert_eq!((readings(&world), world.node.handshakes), (numbers(0..3), 1));
+        world.power_cut();
+        world.publish(3, Qos::AtLeastOnce).expect("there is room");
         world.settle();
+        assert_eq!((readings(&world), world.node.handshakes), (numbers(0..4), 1), "the head is part of the state");
     }
-    assert_eq!((readings(&world), world.node.handshakes), (numbers(0..3), 1));
-    world.power_cut();
-    world.publish(3, Qos::AtLeastOnce).expect("there is room");
-    world.settle();
-    assert_eq!((readings(&world), world.node.handshakes), (numbers(0..4), 1), "the head is part of the state");
 }
 
 #[test]
@@ -147,6 +152,16 @@ fn a_restart_goes_on_in_the_same_session() {
         world.settle();
     }
     assert_eq!((readings(&world), world.node.handshakes), (numbers(0..4), 1));
+}
+
+#[test]
+fn a_device_of_a_suite_that_its_build_leaves_out_does_not_start() {
+    let world = World::new(1);
+    for suite in Suite::ALL {
+        let is_built = suites().any(|built| built == suite);
+        let expected = if is_built { Ok(()) } else { Err(LoadError::SuiteNotBuilt(suite)) };
+        assert_eq!(world.open(suite).map(drop), expected);
+    }
 }
 
 #[test]

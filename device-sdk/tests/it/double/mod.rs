@@ -8,4 +8,4 @@ mod world;
 
 pub(crate) use flash::Cut;
 pub(crate) use node::Said;
-pub(crate) use world::{BODY_MAX, Told, World};
+pub(crate) use world::{BODY_MAX, Told, World, suites};

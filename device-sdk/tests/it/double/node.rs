@@ -26,6 +26,11 @@ pub(crate) enum Said {
     Receipt { command: CommandId, status: Status, body: Vec<u8> },
 }
 
+/// A one-time prekey of a suite.
+fn one_time(suite: Suite, id: u32, rng: &mut StdRng) -> OneTimePrekeySecret {
+    OneTimePrekeySecret::generate_for(suite, id, rng).expect("the suite is built")
+}
+
 /// PUBACK's reason code, and what goes to the device's `commands`.
 pub(crate) struct Answer {
     pub(crate) reason: u8,
@@ -36,6 +41,7 @@ pub(crate) struct Node {
     identity: IdentitySecret,
     device: DeviceId,
     device_identity: IdentityKey,
+    suite: Suite,
     spk: SignedPrekeySecret,
     opk: OneTimePrekeySecret,
     last_counter: u32,
@@ -54,14 +60,15 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(seed: u64, device: DeviceId, device_identity: IdentityKey) -> Self {
+    pub(crate) fn new(seed: u64, suite: Suite, device: DeviceId, device_identity: IdentityKey) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         Self {
             identity: IdentitySecret::generate(&mut rng),
             device,
             device_identity,
+            suite,
             spk: SignedPrekeySecret::generate(1, &mut rng),
-            opk: OneTimePrekeySecret::generate(1, &mut rng),
+            opk: one_time(suite, 1, &mut rng),
             last_counter: 0,
             sessions: Sessions::default(),
             rng,
@@ -93,7 +100,7 @@ impl Node {
             spk: &self.spk,
             opk: &self.opk,
         };
-        parts.sign(&self.identity).expect("of suite 1").as_bytes().to_vec()
+        parts.sign(&self.identity).expect("it asks for its own suite").as_bytes().to_vec()
     }
 
     pub(crate) fn message(&mut self, envelope: &[u8], now: UnixTime) -> Answer {
@@ -113,7 +120,7 @@ impl Node {
     }
 
     fn respond(&mut self, init: &HandshakeInit<'_>, now: UnixTime) -> Answer {
-        let enrolled = Enrolled { device: &self.device, identity: &self.device_identity, suite: Suite::X3dh };
+        let enrolled = Enrolled { device: &self.device, identity: &self.device_identity, suite: self.suite };
         let mut out = vec![0; 4096];
         let (identity, rng) = (&self.identity, &mut self.rng);
         match respond(identity, enrolled, &self.spk, &self.opk, init, &mut out, now, rng) {
@@ -123,7 +130,7 @@ impl Node {
                 self.last_counter = init.counter();
                 self.handshakes += 1;
                 let opk_id = self.opk.id() + 1;
-                self.opk = OneTimePrekeySecret::generate(opk_id, &mut self.rng);
+                self.opk = one_time(self.suite, opk_id, &mut self.rng);
                 self.heard(&plaintext);
                 self.accept(self.says_hello)
             }

@@ -13,10 +13,11 @@ use unhidra_device_sdk::client::{Ended, Qos, ReasonCode};
 use unhidra_device_sdk::device::{CommandTicket, Device, Event, Settings, packet_len};
 use unhidra_device_sdk::outbox::{ReadingId, WhenFull};
 use unhidra_device_sdk::topics::Prefix;
-use unhidra_device_sdk::{Identity, IdentitySecret, Status, Suite};
+use unhidra_device_sdk::{Identity, IdentitySecret, LoadError, Status, Suite};
+use unhidra_e2ee::suite::is_built;
 
 use super::broker::{Broker, FromDevice};
-use super::flash::{Cut, Flash};
+use super::flash::{Cut, Flash, PowerLost};
 use super::node::Node;
 use super::wire::Wire;
 
@@ -45,8 +46,14 @@ pub(crate) enum Told {
     Command { id: CommandId, name: String, body: Vec<u8> },
 }
 
+/// The suites this build has.
+pub(crate) fn suites() -> impl Iterator<Item = Suite> {
+    Suite::ALL.into_iter().filter(|&suite| is_built(suite))
+}
+
 pub(crate) struct World {
     seed: u64,
+    suite: Suite,
     boots: u64,
     now: Timestamp,
     device: Option<Small>,
@@ -74,11 +81,17 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// One whose device is of suite 1.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(Suite::X3dh, seed)
+    }
+
+    pub(crate) fn of(suite: Suite, seed: u64) -> Self {
         let device = DeviceId::parse(DEVICE).expect("a device id");
-        let node = Node::new(seed + 1, device, identity_secret(seed).public());
+        let node = Node::new(seed + 1, suite, device, identity_secret(seed).public());
         Self {
             seed,
+            suite,
             boots: 0,
             now: Timestamp::from_ms(1000),
             device: None,
@@ -114,6 +127,15 @@ impl World {
     fn boot(&mut self) {
         self.boots += 1;
         self.flash.power_on();
+        let mut device = self.open(self.suite).expect("the state is whole");
+        if self.has_clock {
+            device.set_time(self.unix(), self.now);
+        }
+        self.device = Some(device);
+    }
+
+    /// The device as it starts, enrolled with a suite.
+    pub(crate) fn open(&self, suite: Suite) -> Result<Small, LoadError<PowerLost>> {
         let settings = Settings {
             prefix: Prefix::parse("unhidra").expect("a prefix"),
             keep_alive_s: 60,
@@ -131,15 +153,10 @@ impl World {
             device: DeviceId::parse(DEVICE).expect("a device id"),
             secret: identity_secret(self.seed),
             node: self.node.identity_key(),
-            suite: Suite::X3dh,
+            suite,
         };
         let rng = StdRng::seed_from_u64(self.seed.wrapping_mul(1000) + self.boots);
-        let mut device =
-            Device::open(settings, identity, self.flash.clone(), rng, self.now).expect("the state is whole");
-        if self.has_clock {
-            device.set_time(self.unix(), self.now);
-        }
-        self.device = Some(device);
+        Device::open(settings, identity, self.flash.clone(), rng, self.now)
     }
 
     /// Power fails: what is in RAM is gone.

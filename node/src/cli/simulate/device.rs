@@ -107,6 +107,7 @@ impl SimulatedDevice {
             cause: match error {
                 LoadError::Storage(error) => error.to_string(),
                 LoadError::Session(error) => error.to_string(),
+                LoadError::SuiteNotBuilt(suite) => format!("this build leaves out {suite}"),
                 LoadError::Damaged(record) => format!("the record {record:?} is damaged"),
             },
         })?);
