@@ -170,12 +170,21 @@ impl World {
         stored.recent.iter().map(|tag| tag.key).collect()
     }
 
-    /// Enrols a device and switches it on.
+    /// Enrols a device of suite 1 and switches it on.
     ///
     /// # Panics
     ///
     /// Where the node is down, or the name is taken.
     pub async fn provision(&mut self, name: &str) -> SimDevice {
+        self.provision_of(Suite::X3dh, name).await
+    }
+
+    /// Enrols a device of a suite and switches it on.
+    ///
+    /// # Panics
+    ///
+    /// Where the node is down, or the name is taken.
+    pub async fn provision_of(&mut self, suite: Suite, name: &str) -> SimDevice {
         let id = DeviceId::parse(name).expect("a device id");
         let secret = unhidra_device_sdk::IdentitySecret::generate(&mut self.rng);
         let mut fingerprint = [0; 32];
@@ -185,7 +194,7 @@ impl World {
             identity_key: *secret.public().as_bytes(),
             certificate: Fingerprint(fingerprint),
             certificate_expires: UnixTime::from_s(4_000_000_000),
-            suite: Suite::X3dh,
+            suite,
             tags: std::collections::BTreeSet::new(),
             class: String::new(),
         };
@@ -193,7 +202,7 @@ impl World {
         node.registry.enroll(enrolment, Replace::No).await.expect("enrolled");
         let node_key = IdentitySecret::from_seed(&self.identity).public();
         SimDevice::switch_on(Birth {
-            identity: Identity { device: id, secret, node: node_key, suite: unhidra_device_sdk::Suite::X3dh },
+            identity: Identity { device: id, secret, node: node_key, suite },
             certificate: PeerCertificate {
                 device: id,
                 trust_domain: TRUST_DOMAIN.to_owned(),

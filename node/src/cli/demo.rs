@@ -15,6 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 use unhidra_core::ids::DeviceId;
+use unhidra_core::suite::Suite;
 
 use super::client::NodeUrl;
 use super::console::{reachable, url};
@@ -50,6 +51,10 @@ pub struct Demo {
     /// Readings a second, of each device.
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     pub rate: f64,
+    /// The key agreement of the devices it enrols: x3dh (1) or pqxdh (2). Those of an earlier run
+    /// keep theirs.
+    #[arg(long, value_name = "SUITE", default_value_t = Suite::X3dh)]
+    pub suite: Suite,
     /// Ends after so many seconds, and compares what was published, stored and received. Without,
     /// it runs until it is interrupted.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
@@ -103,7 +108,7 @@ async fn with_node(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     let control = node.control();
-    let folders = devices(args.devices, &*control, layout, rng).await?;
+    let folders = devices(args.devices, args.suite, &*control, layout, rng).await?;
     let console = control.mint(TokenAsked { may_command: true, lifetime_s: None, once: true }).await?;
     let started = Started {
         ready: Ready::new(node.addresses()),
@@ -185,6 +190,7 @@ async fn with_node(
 /// The devices' folders: those of an earlier run, and new ones for the rest.
 async fn devices(
     count: u16,
+    suite: Suite,
     control: &dyn Control,
     layout: &Layout,
     rng: &mut StdRng,
@@ -204,7 +210,7 @@ async fn devices(
                 // Half of a device: the other half was never written, or was taken away.
                 fs::remove_dir_all(&path).map_err(|source| CliError::File { path: path.clone(), source })?;
             }
-            let args = Enroll { device: id, out: path.clone(), tags: Vec::new(), replace: known };
+            let args = Enroll { device: id, out: path.clone(), tags: Vec::new(), suite, replace: known };
             enroll(&args, control, rng).await?;
         }
         folders.push((id, path));

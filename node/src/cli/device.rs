@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use clap::Subcommand;
 use unhidra_core::device::Tag;
 use unhidra_core::ids::DeviceId;
+use unhidra_core::suite::Suite;
 
 use super::output::{Output, instant};
 use super::{CliError, fingerprint};
@@ -73,6 +74,7 @@ async fn list(wanted: &BTreeSet<Tag>, control: &dyn Control, out: &mut Output<'_
                     device.id.to_string(),
                     standing(device).to_owned(),
                     here(device).to_owned(),
+                    suite(device),
                     instant(device.enrolled_at),
                     instant(device.certificate_expires),
                     tags(device),
@@ -90,7 +92,9 @@ async fn list(wanted: &BTreeSet<Tag>, control: &dyn Control, out: &mut Output<'_
             out.line("no device is enrolled here; `unhidra enroll DEVICE_ID --out DIR` enrols one")
         }
         (false, true) => out.line("no device carries these tags"),
-        (false, false) => out.table(["DEVICE", "STANDING", "HERE", "ENROLLED", "CERTIFICATE ENDS", "TAGS"], &rows),
+        (false, false) => {
+            out.table(["DEVICE", "STANDING", "HERE", "SUITE", "ENROLLED", "CERTIFICATE ENDS", "TAGS"], &rows)
+        }
     }
 }
 
@@ -111,7 +115,7 @@ fn show(device: &DeviceRecord, out: &mut Output<'_>) -> Result<(), CliError> {
         ("here", here(device).to_owned()),
         ("tags", tags),
         ("class", class.to_owned()),
-        ("suite", device.suite.to_string()),
+        ("suite", suite(device)),
         ("identity key", device.identity_key.to_string()),
         ("certificate", device.certificate.to_string()),
         ("certificate ends", instant(device.certificate_expires)),
@@ -136,6 +140,11 @@ fn revoked(revoked: &Revoked, out: &mut Output<'_>) -> Result<(), CliError> {
 
 fn standing(device: &DeviceRecord) -> &'static str {
     if device.revoked_at.is_some() { "revoked" } else { "enrolled" }
+}
+
+/// By its name; a number alone is of a node that is newer.
+fn suite(device: &DeviceRecord) -> String {
+    Suite::from_byte(device.suite).map_or_else(|| device.suite.to_string(), |suite| suite.to_string())
 }
 
 fn here(device: &DeviceRecord) -> &'static str {

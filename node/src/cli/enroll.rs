@@ -44,6 +44,10 @@ pub struct Enroll {
     /// A tag it carries; may be given more than once.
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<Tag>,
+    /// Its key agreement, which its firmware must have: x3dh (1), or pqxdh (2), which stays secret
+    /// even from a quantum computer and takes 40 KB of stack.
+    #[arg(long, value_name = "SUITE", default_value_t = Suite::X3dh)]
+    pub suite: Suite,
     /// Gives a device that is enrolled already a new certificate and a new key. What it had ends.
     #[arg(long)]
     pub replace: bool,
@@ -87,7 +91,7 @@ pub(super) async fn enroll(
         id: args.device,
         csr_pem: key.request(&args.device).map_err(unmade)?,
         identity_key: KeyHex(*identity.public().as_bytes()),
-        suite: Suite::X3dh.as_byte(),
+        suite: args.suite.as_byte(),
         tags: args.tags.iter().cloned().collect::<BTreeSet<_>>(),
         replace: args.replace,
     };

@@ -9,6 +9,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 use unhidra_core::ids::CommandId;
 use unhidra_core::message::{ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::suite::Suite;
 use unhidra_core::time::Clock;
 use unhidra_store::{MessageTag, Op, Store};
 
@@ -143,15 +144,15 @@ async fn devices_are_listed_in_a_table_or_one_a_line() {
     );
     let table = printed(&control, "device list").await.unwrap();
     let lines: Vec<_> = table.lines().collect();
-    assert!(lines[0].starts_with("DEVICE  STANDING  HERE     ENROLLED"), "{table}");
-    assert!(lines[1].starts_with("b       enrolled  unknown  2027-01-15T08:00:00.000Z"), "{table}");
+    assert!(lines[0].starts_with("DEVICE  STANDING  HERE     SUITE  ENROLLED"), "{table}");
+    assert!(lines[1].starts_with("b       enrolled  unknown  x3dh   2027-01-15T08:00:00.000Z"), "{table}");
     assert!(lines[2].starts_with("pump-7  enrolled") && lines[2].ends_with("pressure site=north"), "{table}");
     let tagged = printed(&control, "device list --json --tag pressure --tag site=north").await.unwrap();
     let tagged: Vec<serde_json::Value> = tagged.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((tagged.len(), &tagged[0]["id"]), (1, &"pump-7".into()));
     assert_eq!(printed(&control, "device list --tag nowhere").await.unwrap(), "no device carries these tags\n");
     let shown = printed(&control, "device show pump-7").await.unwrap();
-    assert!(shown.contains("standing          enrolled\n") && shown.contains("suite             1\n"), "{shown}");
+    assert!(shown.contains("standing          enrolled\n") && shown.contains("suite             x3dh\n"), "{shown}");
 }
 
 #[tokio::test]
@@ -302,6 +303,34 @@ async fn enroll_writes_what_a_device_needs_and_keeps_its_secrets_to_itself() {
 }
 
 #[tokio::test]
+async fn enroll_takes_a_suite_by_its_name_or_its_number() {
+    let ground = Ground::new();
+    let control = ground.control(None).await;
+    for (name, asked, byte, shown) in [
+        ("a", "", 1, "x3dh"),
+        ("b", "--suite x3dh", 1, "x3dh"),
+        ("c", "--suite pqxdh", 2, "pqxdh"),
+        ("d", "--suite 2", 2, "pqxdh"),
+    ] {
+        let out = ground.folder.path().join(name);
+        printed(&control, &format!("enroll {name} --out {} {asked}", out.display())).await.unwrap();
+        let device: toml::Table = std::fs::read_to_string(out.join("device.toml")).unwrap().parse().unwrap();
+        assert_eq!(device["suite"].as_integer(), Some(byte), "{asked}");
+        assert_eq!(control.device(id(name)).await.unwrap().suite, u8::try_from(byte).unwrap());
+        assert!(
+            printed(&control, &format!("device show {name}"))
+                .await
+                .unwrap()
+                .contains(&format!("suite             {shown}\n"))
+        );
+    }
+    let table = printed(&control, "device list").await.unwrap();
+    assert_eq!((table.matches("x3dh").count(), table.matches("pqxdh").count()), (2, 2), "{table}");
+    let wrong = parse("enroll e --out e --suite 3").unwrap_err().to_string();
+    assert!(wrong.contains("no suite; there are x3dh (1) and pqxdh (2)"), "{wrong}");
+}
+
+#[tokio::test]
 async fn enroll_overwrites_nothing_and_leaves_nothing_half_done() {
     let ground = Ground::new();
     let control = ground.control(None).await;
@@ -334,7 +363,7 @@ async fn enroll_overwrites_nothing_and_leaves_nothing_half_done() {
 
 #[test]
 fn a_seed_is_never_printed() {
-    let enroll = Enroll { device: id("a"), out: "d".into(), tags: Vec::new(), replace: false };
+    let enroll = Enroll { device: id("a"), out: "d".into(), tags: Vec::new(), suite: Suite::X3dh, replace: false };
     let identity = unhidra_bridge::IdentitySecret::from_seed(&[0xab; 32]);
     assert!(!format!("{enroll:?} {identity:?}").contains("abab"));
 }

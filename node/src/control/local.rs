@@ -93,7 +93,7 @@ impl LocalControl {
     }
 
     async fn signed(&self, asked: EnrollAsked) -> Result<Enrolled, ControlError> {
-        let suite = suite_built(asked.suite)?;
+        let suite = suite_of(asked.suite)?;
         let invalid = |error: unhidra_certs::RequestError| ControlError::Invalid(format!("the request: {error}"));
         let key = IdentityKey::from_bytes(&asked.identity_key.0);
         key.map_err(|_| ControlError::Invalid("the identity key is no Ed25519 public key".to_owned()))?;
@@ -279,10 +279,7 @@ impl Control for LocalControl {
     }
 }
 
-fn suite_built(byte: u8) -> Result<Suite, ControlError> {
-    match Suite::from_byte(byte) {
-        Some(Suite::X3dh) => Ok(Suite::X3dh),
-        Some(Suite::Pqxdh) => Err(ControlError::Invalid("suite 2 is not built yet; suite 1 is".to_owned())),
-        None => Err(ControlError::Invalid(format!("suite {byte}; there is suite 1"))),
-    }
+fn suite_of(byte: u8) -> Result<Suite, ControlError> {
+    let unknown = || ControlError::Invalid(format!("suite {byte}; there are 1 (x3dh) and 2 (pqxdh)"));
+    Suite::from_byte(byte).ok_or_else(unknown)
 }

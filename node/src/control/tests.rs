@@ -184,8 +184,8 @@ async fn an_enrolment_at_fault_is_refused_and_enrols_nobody() {
     let good = enroll_asked("pump-7");
     for (asked, cause) in [
         (EnrollAsked { csr_pem: "hello".to_owned(), ..good.clone() }, "the request"),
-        (EnrollAsked { suite: 2, ..good.clone() }, "suite 2 is not built yet"),
-        (EnrollAsked { suite: 9, ..good.clone() }, "there is suite 1"),
+        (EnrollAsked { suite: 0, ..good.clone() }, "suite 0; there are 1 (x3dh) and 2 (pqxdh)"),
+        (EnrollAsked { suite: 9, ..good.clone() }, "suite 9; there are 1 (x3dh) and 2 (pqxdh)"),
         // Not a point of the curve.
         (EnrollAsked { identity_key: KeyHex([2; 32]), ..good.clone() }, "no Ed25519 public key"),
     ] {

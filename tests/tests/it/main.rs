@@ -7,6 +7,7 @@ mod downlink;
 mod reconnect;
 mod restored;
 mod sessions;
+mod suites;
 mod tidy;
 mod uplink;
 

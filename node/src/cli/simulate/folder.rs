@@ -47,13 +47,15 @@ impl DeviceFolder {
         let bad = |cause: String| SimulateError::Folder { path: toml_path.clone(), cause };
         let text = fs::read_to_string(&toml_path).map_err(|error| bad(error.to_string()))?;
         let toml: DeviceToml = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
+        let suite = Suite::from_byte(toml.suite)
+            .ok_or_else(|| bad(format!("suite {}; there are 1 (x3dh) and 2 (pqxdh)", toml.suite)))?;
         let node = unhex(&toml.node_identity_key)
             .ok_or_else(|| bad("node_identity_key is not 64 hexadecimal digits".to_owned()))?;
         let identity = Identity {
             device: DeviceId::parse(&toml.id).map_err(|error| bad(error.to_string()))?,
             secret: identity_secret(&path.join("identity.key"))?,
             node: IdentityKey::from_bytes(&node).map_err(|error| bad(format!("node_identity_key: {error}")))?,
-            suite: Suite::from_byte(toml.suite).ok_or_else(|| bad(format!("suite {}; 1 is built", toml.suite)))?,
+            suite,
         };
         let prefix = Prefix::parse(&toml.prefix).map_err(|error| bad(error.to_string()))?;
         Ok(Self { identity, prefix, server: toml.server, tls: Arc::new(tls(path)?), path: path.to_owned() })
@@ -128,6 +130,8 @@ mod tests {
             let text = format!("id = {id:?}\nsuite = {suite}\nnode_identity_key = {node:?}\nprefix = \"unhidra\"\n");
             fs::write(folder.path().join("device.toml"), text).unwrap();
         };
+        write(3, "d7", &key);
+        assert!(read().contains("suite 3; there are 1"), "{}", read());
         write(1, "d 7", &key);
         fs::write(folder.path().join("identity.key"), "abc\n").unwrap();
         assert!(read().contains("a device id"), "{}", read());
