@@ -426,11 +426,12 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         }
     }
 
-    /// A device that is here and has nothing to say says that. The node may have lost its session
+    /// A device that is here and has nothing new to say says that. The node may have lost its session
     /// or been put back from a backup, or may have as much unanswered as may be: it can say nothing
     /// before it has heard the device, and a device that only listens would wait for ever.
     fn speak_up(&mut self, now: Timestamp) {
-        if self.secure.sessions().present().is_some() && self.outbox.len() == 0 {
+        // What is sent again is no answer: the node has opened it before.
+        if self.secure.sessions().present().is_some() {
             self.say_something(now);
         }
     }

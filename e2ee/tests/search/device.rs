@@ -191,7 +191,8 @@ impl Device {
             again.reverse();
         }
         env.tally.add("repeated", again.len());
-        if env.keeps(Rule::SpeaksUp) && self.ram.sessions.present().is_some() && self.ram.outbox.is_quiet() {
+        let nothing_new = self.ram.outbox.next(self.counter()).is_none();
+        if env.keeps(Rule::SpeaksUp) && self.ram.sessions.present().is_some() && nothing_new {
             self.ram.outbox.push(Said::Greeting);
         }
         again
