@@ -20,8 +20,6 @@ mod board {
     use unhidra_e2ee::handshake::{Enrolled, initiate, respond};
     use unhidra_e2ee::identity::IdentitySecret;
     use unhidra_e2ee::plaintext::{Kind, Plaintext};
-    #[cfg(feature = "pqxdh")]
-    use unhidra_e2ee::prekey::KemSeed;
     use unhidra_e2ee::prekey::{BundleParts, OneTimePrekeySecret, SignedBundle, SignedPrekeySecret};
     use unhidra_e2ee::reset::{ResetReason, sign_reset};
     use unhidra_e2ee::role::{DeviceRole, NodeRole};
@@ -128,7 +126,7 @@ mod board {
                 device_identity: IdentitySecret::generate(&mut rng),
                 node_identity: IdentitySecret::generate(&mut rng),
                 spk: SignedPrekeySecret::generate(1, &mut rng),
-                opk: one_time_prekey(suite, &mut rng),
+                opk: OneTimePrekeySecret::generate_for(suite, 1, &mut rng).ok_or("a suite that is not built")?,
                 device: Sessions::default(),
                 node: Sessions::default(),
                 storage: DurableSource::new_for_storage(),
@@ -185,20 +183,6 @@ mod board {
         fn device_session(&mut self) -> Result<&mut Session<DeviceRole>, Failed> {
             self.device.present_mut().ok_or("no session on the device")
         }
-    }
-
-    #[cfg(feature = "pqxdh")]
-    fn one_time_prekey(suite: Suite, rng: &mut FixedRng) -> OneTimePrekeySecret {
-        let opk = OneTimePrekeySecret::generate(1, rng);
-        match suite {
-            Suite::X3dh => opk,
-            Suite::Pqxdh => opk.with_kem(KemSeed::generate(rng)),
-        }
-    }
-
-    #[cfg(not(feature = "pqxdh"))]
-    fn one_time_prekey(_: Suite, rng: &mut FixedRng) -> OneTimePrekeySecret {
-        OneTimePrekeySecret::generate(1, rng)
     }
 
     fn message(bytes: &[u8]) -> Result<Message<'_>, Failed> {

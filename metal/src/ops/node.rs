@@ -26,6 +26,7 @@ pub fn all() {
     let rng = &mut FixedRng::new(any(0));
     let spk = SignedPrekeySecret::generate(any(1), rng);
     let opk = OneTimePrekeySecret::generate(any(1), rng);
+    used(OneTimePrekeySecret::generate_for(any(Suite::X3dh), any(1), rng).is_some());
     used((spk.id(), *spk.public(), *spk.secret(), opk.id(), *opk.public(), *opk.secret()));
     let spk = SignedPrekeySecret::from_bytes(any(1), chunk());
     let opk = with_kem(OneTimePrekeySecret::from_bytes(any(1), chunk()));
