@@ -203,16 +203,12 @@ impl<R: Role> Ratchet<R> {
         }
         // A long way is gone once: from where the keys that will be kept begin, not from the chain's
         // next message, they are derived again.
-        let kept = kept_max::<R>();
-        let near = (jump > kept).then(|| chain.over(number.saturating_sub(kept)));
-        let near = near.as_ref().unwrap_or(chain);
+        let near = before::<R>(chain, number);
         let (key, after) = near.reach(number).ok_or(too_far)?;
         if !self.decrypt(&key, message, out) {
             return Err(OpenError::BadTag { number });
         }
-        if jump > 0 {
-            keep_until::<R>(&mut self.skipped, &key_id(&self.peer), near, number, now);
-        }
+        keep_until::<R>(&mut self.skipped, &key_id(&self.peer), near, number, now);
         self.receiving = Some(after);
         Ok(if jump > 0 { Change::More } else { Change::Next })
     }
@@ -248,7 +244,7 @@ impl<R: Role> Ratchet<R> {
         };
 
         self.close_receiving(message.previous_chain_len(), now);
-        keep_until::<R>(&mut self.skipped, &key_id(key), &first, number, now);
+        keep_until::<R>(&mut self.skipped, &key_id(key), before::<R>(&first, number), number, now);
         self.root = root;
         self.peer = *key;
         self.receiving = Some(after);
@@ -264,7 +260,7 @@ impl<R: Role> Ratchet<R> {
         let Some(chain) = self.receiving.take() else { return };
         let id = key_id(&self.peer);
         if len.saturating_sub(chain.next) <= R::JUMP_MAX {
-            keep_until::<R>(&mut self.skipped, &id, &chain, len, now);
+            keep_until::<R>(&mut self.skipped, &id, before::<R>(&chain, len), len, now);
         }
         self.old = NonZeroU32::new(chain.next.max(len)).map(|count| OldChain { id, count });
     }
@@ -318,15 +314,14 @@ fn sending_step(root: &RootKey, peer: &PublicBytes, rng: &mut impl CryptoRng) ->
     Some(SendingStep { root, own, chain: Chain::new(first) })
 }
 
-/// How many skipped keys are kept, as a number of messages.
-fn kept_max<R: Role>() -> u32 {
-    u32::try_from(R::SKIPPED_MAX).unwrap_or(u32::MAX)
+/// The chain where the keys begin that are kept of the messages before `end`: at its next message,
+/// or later if there are more than are kept in all.
+fn before<R: Role>(chain: &Chain, end: u32) -> Chain {
+    chain.over(end.saturating_sub(u32::try_from(R::SKIPPED_MAX).unwrap_or(u32::MAX)))
 }
 
-/// Keeps the keys of the messages from the chain's next one up to `end`, the newest if there are
-/// more than are kept in all.
-fn keep_until<R: Role>(skipped: &mut Kept<R::Skipped>, id: &KeyId, chain: &Chain, end: u32, now: UnixTime) {
-    let mut at = chain.over(end.saturating_sub(kept_max::<R>()));
+/// Keeps the keys of the messages from the chain's next one up to `end`.
+fn keep_until<R: Role>(skipped: &mut Kept<R::Skipped>, id: &KeyId, mut at: Chain, end: u32, now: UnixTime) {
     while at.next < end {
         let number = at.next;
         let Some((key, after)) = at.reach(number) else { return };

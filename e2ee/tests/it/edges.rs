@@ -157,6 +157,29 @@ fn two_receiving_chains_are_remembered_and_no_third() {
 }
 
 #[test]
+fn a_chain_is_known_while_it_is_one_of_the_two_or_a_key_of_it_is_kept() {
+    for lost in [false, true] {
+        let mut pair = Pair::confirmed(14);
+        pair.lease_len = 1;
+        let mut sealed = Vec::new();
+        for round in 0..3 {
+            if lost && round == 0 {
+                pair.device_seals(b"lost");
+            }
+            let up = pair.device_seals(b"up");
+            pair.node_opens(&up).unwrap();
+            sealed.push(up);
+            let down = pair.node_seals(b"down");
+            pair.device_opens(&down).unwrap();
+            pair.later(std::time::Duration::from_secs(600));
+        }
+        let session = pair.node.present().unwrap();
+        let known: Vec<bool> = sealed.iter().map(|up| session.knows(message(up).ratchet_key())).collect();
+        assert_eq!(known, [lost, true, true]);
+    }
+}
+
+#[test]
 fn a_device_remembers_the_last_32_it_opened() {
     let mut pair = Pair::confirmed(12);
     let mut sealed = Vec::new();
