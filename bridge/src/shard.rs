@@ -264,11 +264,11 @@ impl Bridge {
 
     /// Moves the time on: ends what is over.
     pub fn handle_timeout(&mut self, now: Now, rng: &mut impl CryptoRng) {
-        while let Some((at, device)) = self.timers.first().copied() {
-            if at > now.timer {
-                return;
-            }
-            self.timers.pop_first();
+        // As many as are due now, and no more: a timer that were due again at once would hold up the
+        // shard for ever.
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now.timer).count();
+        for _ in 0..due {
+            let Some((_, device)) = self.timers.pop_first() else { return };
             if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
                 peer.timer = None;
                 peer.expire(&mut self.common, now);
