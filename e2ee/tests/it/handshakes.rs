@@ -60,7 +60,10 @@ fn the_first_message_to_arrive_need_not_be_the_first_sealed() {
 #[test]
 fn a_bundle_is_taken_for_its_request_device_and_node_alone() {
     for suite in suites() {
-        bundle_is_taken(&Pair::enrolled_with(suite, 3));
+        let mut pair = Pair::enrolled_with(suite, 3);
+        bundle_is_taken(&pair);
+        pair.id = DeviceId::parse(&"x".repeat(64)).unwrap();
+        bundle_is_taken(&pair);
     }
 }
 
