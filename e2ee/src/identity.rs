@@ -29,8 +29,9 @@ impl Label {
     }
 }
 
-/// The longest text that is signed: the bundle's label, the device id with its length, the bundle.
-const SIGNED_LEN_MAX: usize = 17 + 1 + 64 + BUNDLE_LEN_MAX;
+/// The longest text that is signed: the bundle's label, the device id with its length, the bundle
+/// without its signature, which has as many bytes as the longest id.
+const SIGNED_LEN_MAX: usize = 17 + 1 + BUNDLE_LEN_MAX;
 
 /// The secret half of an identity. Not `Clone`, wiped on drop, prints as `[secret]`.
 pub struct IdentitySecret(SigningKey);
