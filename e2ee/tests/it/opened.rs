@@ -35,3 +35,11 @@ fn neither_plaintext_nor_what_waits_to_leave_is_printed() {
     let printed = format!("{:?}", pair.device.present().unwrap());
     assert!(printed.starts_with("Session { counter: 1, ") && printed.ends_with(".. }"), "{printed}");
 }
+
+#[test]
+fn an_identity_prints_its_public_half_alone() {
+    let pair = Pair::confirmed(3);
+    let public = pair.node_identity.public();
+    assert_eq!(format!("{:?}", pair.node_identity), "[secret]");
+    assert_eq!(format!("{public:?}"), format!("IdentityKey({})", hex::encode(public.as_bytes())));
+}
