@@ -11,7 +11,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use unhidra_broker::{
-    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Identity, Inlet, TcpListener,
+    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Identity, Inlet, Introduction,
+    TcpListener,
 };
 use unhidra_core::delivery::Answer;
 use unhidra_core::ids::DeviceId;
@@ -70,11 +71,12 @@ impl Inlet for Sink {
 struct Anybody;
 
 impl Admission for Anybody {
-    fn admit(&self, identity: &Identity) -> Result<Admitted, Denied> {
-        match identity {
+    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+        let answer = match introduction.identity {
             Identity::Device(certificate) => Ok(Admitted::Device(certificate.device)),
-            Identity::Anonymous => Ok(Admitted::Plain),
-        }
+            Identity::Anonymous => Ok(Admitted::Client(None)),
+        };
+        Box::pin(async { answer })
     }
 }
 

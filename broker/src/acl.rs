@@ -47,8 +47,8 @@ impl Acl {
     /// Whether `who` may publish so.
     pub(crate) fn publish(&self, who: &Admitted, topic: TopicName<'_>, qos: QoS, retain: bool) -> PublishRight {
         match who {
-            Admitted::Plain if self.is_open(topic.as_str()) => PublishRight::Route,
-            Admitted::Plain => PublishRight::Denied,
+            Admitted::Client(_) if self.is_open(topic.as_str()) => PublishRight::Route,
+            Admitted::Client(_) => PublishRight::Denied,
             Admitted::Device(_) if retain => PublishRight::Denied,
             Admitted::Device(device) => match (self.row(device, topic.as_str()), qos) {
                 (Some("messages"), QoS::AtMostOnce | QoS::AtLeastOnce) => PublishRight::Deliver(UplinkRow::Messages),
@@ -61,7 +61,7 @@ impl Acl {
     /// Whether `who` may leave a Will there. A device may nowhere.
     pub(crate) fn will(&self, who: &Admitted, topic: TopicName<'_>) -> bool {
         match who {
-            Admitted::Plain => self.is_open(topic.as_str()),
+            Admitted::Client(_) => self.is_open(topic.as_str()),
             Admitted::Device(_) => false,
         }
     }
@@ -69,8 +69,8 @@ impl Acl {
     /// Whether `who` may subscribe so. A device names its rows exactly.
     pub(crate) fn subscribe(&self, who: &Admitted, filter: TopicFilter<'_>) -> SubscribeRight {
         match who {
-            Admitted::Plain if self.is_open(filter.as_str()) => SubscribeRight::Route,
-            Admitted::Plain => SubscribeRight::Denied,
+            Admitted::Client(_) if self.is_open(filter.as_str()) => SubscribeRight::Route,
+            Admitted::Client(_) => SubscribeRight::Denied,
             Admitted::Device(device) => match self.row(device, filter.as_str()) {
                 Some("commands") => SubscribeRight::Listen(DownlinkRow::Commands),
                 Some("prekeys") => SubscribeRight::Listen(DownlinkRow::Prekeys),
@@ -165,7 +165,7 @@ mod tests {
     fn a_device_leaves_no_will() {
         let own = TopicName::parse("unhidra/devices/pump-7/messages").expect("a topic");
         let open = TopicName::parse("weather").expect("a topic");
-        assert!(!acl().will(&pump(), own) && !acl().will(&pump(), open) && acl().will(&Admitted::Plain, open));
+        assert!(!acl().will(&pump(), own) && !acl().will(&pump(), open) && acl().will(&Admitted::Client(None), open));
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
             ("unhidra/devices/pump-7/commands", PublishRight::Denied),
             ("$SYS/x", PublishRight::Denied),
         ] {
-            assert_eq!(publish(&Admitted::Plain, topic, QoS::AtLeastOnce, false), right, "{topic}");
+            assert_eq!(publish(&Admitted::Client(None), topic, QoS::AtLeastOnce, false), right, "{topic}");
         }
         for (filter, right) in [
             ("#", SubscribeRight::Route),
@@ -187,7 +187,7 @@ mod tests {
             ("unhidra/+/x", SubscribeRight::Denied),
             ("$SYS/#", SubscribeRight::Denied),
         ] {
-            assert_eq!(subscribe(&Admitted::Plain, filter), right, "{filter}");
+            assert_eq!(subscribe(&Admitted::Client(None), filter), right, "{filter}");
         }
     }
 }

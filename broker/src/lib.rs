@@ -11,41 +11,39 @@ mod metrics;
 mod net;
 pub mod packet;
 mod router;
+mod routing;
 mod session;
+mod sessions;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
 use tracing::{info, warn};
 use unhidra_core::delivery::DownlinkRow;
-use unhidra_core::ids::{ClientId, ClientIdError, DeviceId};
+use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Clock;
-use unhidra_core::topic::{TopicFilter, TopicName};
 
-use crate::packet::{Property, ReasonCode, RetainHandling, Will};
+use crate::packet::ReasonCode;
 use acl::Acl;
-use metrics::{DropCause, Metrics};
+use metrics::Metrics;
 use net::connection::Connection;
 use net::live::Live;
 use net::mailbox::{Downlink, Mailbox, Order};
-use router::message::{Incoming, Message, Queued};
-use router::queue::{Pushed, Queue};
-use router::retained::{Kept, Retained};
-use router::{Router, SubscriberId, Subscription};
-use session::table::{Claim, Due, SessionKey, Stored, Table, will_due};
-use session::{Remains, Resumable, Rules};
+use router::Router;
+use router::retained::Retained;
+use session::Rules;
+use session::table::Table;
 
 pub use config::{Config, Limits, Listen, ListenError, Prefix, PrefixError, TcpConfig, TlsConfig};
 pub use doors::{
-    Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Identity, Inlet, Listener,
-    NotPublished, Outcome, PeerCertificate, Stream, Ticket,
+    Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Identity, Inlet, Introduction,
+    Listener, NotPublished, Outcome, PeerCertificate, Stream, Ticket, UserName,
 };
 pub use net::{CertificateError, TcpListener, TlsListener};
 
@@ -75,13 +73,6 @@ pub struct Broker {
     live: Live,
     draining: watch::Sender<bool>,
     next_subscriber: AtomicU64,
-}
-
-/// A session a connection has been given.
-pub(crate) struct Claimed {
-    pub(crate) resumed: Option<Resumable>,
-    pub(crate) subscriber: SubscriberId,
-    pub(crate) queue: Arc<Queue>,
 }
 
 impl Broker {
@@ -189,30 +180,6 @@ impl Broker {
         });
     }
 
-    /// Publishes Wills and ends sessions whose time has come. Completes when it has done so, to be
-    /// called again.
-    async fn keep_sessions(&self) {
-        let stored = self.sessions_due.notified();
-        let due_at = self.sessions().poll_timeout();
-        match due_at {
-            None => stored.await,
-            Some(at) => {
-                let wait = at.saturating_since(self.doors.clock.now());
-                tokio::select! {
-                    () = sleep(wait) => {}
-                    () = stored => return,
-                }
-            }
-        }
-        let due = self.sessions().handle_timeout(self.doors.clock.now());
-        for due in due {
-            match due {
-                Due::Will(will) => self.publish_will(&will),
-                Due::Ended(stored) => self.end_session(*stored),
-            }
-        }
-    }
-
     // What connections call.
 
     pub(crate) const fn rules(&self) -> &Arc<Rules> {
@@ -258,168 +225,6 @@ impl Broker {
         }
     }
 
-    pub(crate) fn assign_client_id(&self, connection: ConnectionId) -> Result<ClientId, ClientIdError> {
-        ClientId::parse(&format!("auto-{:016x}-{}", self.doors.seed, connection.0))
-    }
-
-    /// Gives a connection its session, once no other carries it. `None` where there are too many.
-    pub(crate) async fn claim(&self, key: &SessionKey, mailbox: &Arc<Mailbox>, clean_start: bool) -> Option<Claimed> {
-        loop {
-            let claim = self.sessions().claim(key, mailbox, clean_start);
-            match claim {
-                Claim::Live(other) => {
-                    other.order(Order::Close(ReasonCode::SessionTakenOver));
-                    other.ended().await;
-                }
-                Claim::Resumed(stored) => {
-                    let Stored { resumable, subscriber, queue, .. } = *stored;
-                    return Some(Claimed { resumed: Some(resumable), subscriber, queue });
-                }
-                Claim::New { ended } => {
-                    if let Some(stored) = ended {
-                        self.end_session(*stored);
-                    }
-                    let limits = self.limits();
-                    let subscriber = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
-                    let queue = Arc::new(Queue::new(limits.queue_messages_max, limits.queue_bytes_max));
-                    self.count_sessions();
-                    return Some(Claimed { resumed: None, subscriber, queue });
-                }
-                Claim::Full => return None,
-            }
-        }
-    }
-
-    /// A connection has ended: its session is stored or ends, and its Will is published or waits.
-    pub(crate) fn release(
-        &self,
-        key: &SessionKey,
-        subscriber: SubscriberId,
-        queue: Arc<Queue>,
-        remains: Remains,
-        forget: bool,
-        with_will: bool,
-    ) {
-        let now = self.doors.clock.now();
-        let Remains { resumable, expiry_s, will, .. } = remains;
-        let expiry_s = if forget { 0 } else { expiry_s };
-        let will = will.filter(|_| with_will);
-        let delay_s = will.as_ref().and_then(|will| will.properties.find(will_delay_s)).unwrap_or(0);
-        let will = match (will, will_due(now, delay_s, expiry_s)) {
-            (Some(will), None) => {
-                self.publish_will(&will);
-                None
-            }
-            (Some(will), Some(at)) => Some((at, will)),
-            (None, _) => None,
-        };
-        let expires_at = now.saturating_add(Duration::from_secs(u64::from(expiry_s)));
-        let stored = Stored { resumable, subscriber, queue, expires_at, will };
-        if expiry_s == 0 {
-            self.sessions().release(key, None);
-            self.end_session(stored);
-        } else {
-            self.sessions().release(key, Some(Box::new(stored)));
-            self.sessions_due.notify_waiters();
-        }
-    }
-
-    pub(crate) fn subscribe(
-        &self,
-        filter: &str,
-        subscriber: SubscriberId,
-        queue: &Arc<Queue>,
-        subscription: Subscription,
-        is_new: bool,
-        full: &mut Vec<(Arc<Queue>, Queued)>,
-    ) {
-        let Ok(filter) = TopicFilter::parse(filter) else { return };
-        let subscriptions = {
-            let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-            router.subscribe(filter, subscriber, queue.clone(), subscription);
-            router.len()
-        };
-        self.metrics.subscriptions.set(gauge(subscriptions));
-        let wanted = match subscription.options.retain_handling {
-            RetainHandling::Send => true,
-            RetainHandling::SendIfNew => is_new,
-            RetainHandling::DoNotSend => false,
-        };
-        if !wanted {
-            return;
-        }
-        let retained = self.retained().matches(filter, self.doors.clock.now());
-        for message in retained {
-            let qos = message.qos().min(subscription.options.qos);
-            let identifiers = subscription.identifier.into_iter().collect();
-            self.push(queue, Queued { message, qos, retain: true, identifiers }, full);
-        }
-    }
-
-    pub(crate) fn unsubscribe(&self, filter: &str, subscriber: SubscriberId) {
-        let Ok(filter) = TopicFilter::parse(filter) else { return };
-        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-        router.unsubscribe(filter, subscriber);
-        self.metrics.subscriptions.set(gauge(router.len()));
-    }
-
-    /// Routes a message to whom it matters, and says to how many. Those without room are added to
-    /// `full`.
-    pub(crate) fn route(
-        &self,
-        incoming: Incoming<'_>,
-        from: Option<SubscriberId>,
-        full: &mut Vec<(Arc<Queue>, Queued)>,
-    ) -> usize {
-        let Ok(topic) = TopicName::parse(incoming.topic.as_str()) else { return 0 };
-        self.metrics.routed.inc();
-        let now = self.doors.clock.now();
-        let make = || Arc::new(Message::new(incoming, now));
-        let retained = incoming.retain.then(make);
-        if let Some(message) = &retained {
-            let (kept, count) = {
-                let mut store = self.retained();
-                (store.put(message), store.len())
-            };
-            self.metrics.retained.set(gauge(count));
-            if kept == Kept::NoRoom {
-                self.metrics.drop_message(DropCause::NotRetained);
-            }
-        }
-        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        router.route(topic, from, || retained.unwrap_or_else(make), |queue, queued| self.push(queue, queued, full))
-    }
-
-    fn push(&self, queue: &Arc<Queue>, queued: Queued, full: &mut Vec<(Arc<Queue>, Queued)>) {
-        match queue.push(queued) {
-            Pushed::Taken => {}
-            Pushed::Dropped => self.metrics.drop_message(DropCause::Away),
-            Pushed::Full(queued) => full.push((queue.clone(), queued)),
-        }
-    }
-
-    fn publish_will(&self, will: &Will) {
-        let mut full = Vec::new();
-        self.route(will.into(), None, &mut full);
-        // Nobody is there to wait for a subscriber without room.
-        full.iter().for_each(|_| self.metrics.drop_message(DropCause::Slow));
-    }
-
-    fn end_session(&self, stored: Stored) {
-        for filter in stored.resumable.subscriptions.keys() {
-            self.unsubscribe(filter, stored.subscriber);
-        }
-        if let Some((_, will)) = stored.will {
-            self.publish_will(&will);
-        }
-        self.count_sessions();
-    }
-
-    fn count_sessions(&self) {
-        let count = self.sessions().len();
-        self.metrics.sessions.set(gauge(count));
-    }
-
     fn sessions(&self) -> MutexGuard<'_, Table> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -437,11 +242,4 @@ impl fmt::Debug for Broker {
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn will_delay_s(property: &Property) -> Option<u32> {
-    match property {
-        Property::WillDelayInterval(s) => Some(*s),
-        _ => None,
-    }
 }

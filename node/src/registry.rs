@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use unhidra_broker::{Admission, Admitted, Denied, Identity};
+use unhidra_broker::{Admission, Admitted, BoxFuture, Denied, Identity, Introduction};
 use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{DeviceId, DeviceNumber};
 use unhidra_core::suite::Suite;
@@ -266,17 +266,9 @@ impl Registry {
         })
     }
 
-    async fn change(&self, change: Change) -> Result<Changed, RegistryError> {
-        let (answer, changed) = oneshot::channel();
-        self.changes.send(Request { change, answer }).await.map_err(|_| RegistryError::Closed)?;
-        changed.await.unwrap_or(Err(RegistryError::Closed))
-    }
-}
-
-impl Admission for Registry {
-    fn admit(&self, identity: &Identity) -> Result<Admitted, Denied> {
+    fn decide(&self, identity: &Identity) -> Result<Admitted, Denied> {
         let peer = match identity {
-            Identity::Anonymous if self.shared.rules.anonymous => return Ok(Admitted::Plain),
+            Identity::Anonymous if self.shared.rules.anonymous => return Ok(Admitted::Client(None)),
             Identity::Anonymous => return Err(Denied::AnonymousForbidden),
             Identity::Device(peer) => peer,
         };
@@ -289,6 +281,19 @@ impl Admission for Registry {
             Standing::Enrolled if device.certificate != peer.fingerprint => Err(Denied::OtherCertificate),
             Standing::Enrolled => Ok(Admitted::Device(device.id)),
         }
+    }
+
+    async fn change(&self, change: Change) -> Result<Changed, RegistryError> {
+        let (answer, changed) = oneshot::channel();
+        self.changes.send(Request { change, answer }).await.map_err(|_| RegistryError::Closed)?;
+        changed.await.unwrap_or(Err(RegistryError::Closed))
+    }
+}
+
+impl Admission for Registry {
+    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+        let answer = self.decide(introduction.identity);
+        Box::pin(async { answer })
     }
 }
 

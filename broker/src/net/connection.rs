@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::{debug, info};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Delivery};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::message::Sealed;
@@ -22,8 +22,8 @@ use super::hold::Hold;
 use super::mailbox::{Mailbox, Order};
 use super::wire::{Read, Wire};
 use crate::Broker;
-use crate::doors::{Accepted, Admitted, BrokerEvent, Identity, Outcome};
-use crate::metrics::{ConnectOutcome, DropCause};
+use crate::doors::{Accepted, Admitted, BrokerEvent, Identity};
+use crate::metrics::DropCause;
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
 use crate::router::SubscriberId;
 use crate::router::message::{Filling, Queued};
@@ -33,21 +33,21 @@ use crate::session::{Event, Request, Session, Transmit};
 
 /// One connection.
 pub(crate) struct Connection {
-    broker: Arc<Broker>,
-    mailbox: Arc<Mailbox>,
-    identity: Identity,
-    peer: String,
-    wire: Wire,
-    session: Session,
-    client: Client,
+    pub(super) broker: Arc<Broker>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) identity: Identity,
+    pub(super) peer: String,
+    pub(super) wire: Wire,
+    pub(super) session: Session,
+    pub(super) client: Client,
     /// What goes inward with the next offer.
-    inward: Vec<BrokerEvent>,
-    hold: Hold,
-    course: Course,
+    pub(super) inward: Vec<BrokerEvent>,
+    pub(super) hold: Hold,
+    pub(super) course: Course,
 }
 
 /// Who is on the other side.
-enum Client {
+pub(super) enum Client {
     /// Nobody has come in yet.
     Unknown,
     /// Somebody has, with a session.
@@ -56,7 +56,7 @@ enum Client {
 
 /// Where the connection is going.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Course {
+pub(super) enum Course {
     /// On.
     Serving,
     /// To its end, once all is answered.
@@ -279,7 +279,7 @@ impl Connection {
     }
 
     /// Encodes what goes out, behind what already does.
-    fn transmit(&mut self, now: Timestamp) {
+    pub(super) fn transmit(&mut self, now: Timestamp) {
         let (version, len_max) = (self.session.version(), self.session.client_packet_max());
         while let Some(transmit) = self.session.poll_transmit() {
             match transmit {
@@ -344,7 +344,7 @@ impl Connection {
     }
 
     /// Does what the session asks for, up to a CONNECT, which takes a decision.
-    fn take_events(&mut self) -> Option<Request> {
+    pub(super) fn take_events(&mut self) -> Option<Request> {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::Connect(request) => return Some(request),
@@ -408,137 +408,14 @@ impl Connection {
         self.hold_for(full);
     }
 
-    fn device(&self) -> Option<DeviceId> {
+    pub(super) fn device(&self) -> Option<DeviceId> {
         match &self.client {
             Client::Admitted { who: Admitted::Device(device), .. } => Some(*device),
-            Client::Admitted { who: Admitted::Plain, .. } | Client::Unknown => None,
+            Client::Admitted { who: Admitted::Client(_), .. } | Client::Unknown => None,
         }
-    }
-
-    async fn decide(&mut self, request: Request) {
-        if let Identity::Device(certificate) = &self.identity {
-            // Before the registry is asked, so that a revocation between finds the connection.
-            self.broker.register_device(&certificate.device, &self.mailbox);
-        }
-        let admitted = match self.broker.admission().admit(&self.identity) {
-            Ok(admitted) => admitted,
-            Err(denied) => {
-                warn!(peer = %self.peer, device = self.identity.device().map(tracing::field::display), ?denied, "client refused");
-                return self.refuse(ReasonCode::NotAuthorized);
-            }
-        };
-        if let Err(reason) = self.session.may_come_in(&admitted) {
-            info!(peer = %self.peer, ?reason, "client refused: its will is not for it");
-            return self.refuse(reason);
-        }
-        if let Admitted::Device(device) = &admitted {
-            self.broker.crowd_out(device, self.mailbox.id());
-        }
-        let (client_id, assigned) = match request.client_id {
-            Some(id) => (id, false),
-            None => match self.broker.assign_client_id(self.mailbox.id()) {
-                Ok(id) => (id, true),
-                Err(_) => return self.refuse(ReasonCode::ClientIdentifierNotValid),
-            },
-        };
-        let key = SessionKey::new(&admitted, client_id);
-        let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start);
-        let claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
-            Ok(Some(claimed)) => claimed,
-            Ok(None) => return self.refuse(ReasonCode::QuotaExceeded),
-            // The connection before it still has something for the node, which has no room.
-            Err(_) => return self.refuse(ReasonCode::ServerBusy),
-        };
-        let outcome = if claimed.resumed.is_some() { ConnectOutcome::Resumed } else { ConnectOutcome::New };
-        self.broker.metrics().connect(outcome);
-        debug!(peer = %self.peer, who = ?admitted, client_id = %key.client_id(), "client connected");
-        if let Admitted::Device(device) = admitted {
-            self.inward.push(BrokerEvent::Connected { device, connection: self.mailbox.id() });
-        }
-        let assigned = assigned.then(|| key.client_id().clone());
-        self.session.admit(admitted, claimed.resumed, assigned.as_ref(), self.broker.clock().now());
-        claimed.queue.attach(self.mailbox.clone());
-        let (subscriber, queue) = (claimed.subscriber, claimed.queue);
-        self.client = Client::Admitted { who: admitted, key, subscriber, queue };
-        // What arrived while we decided is read now, and mail found the box already.
-        self.mailbox.wake();
-    }
-
-    fn refuse(&mut self, reason: ReasonCode) {
-        self.broker.metrics().connect(ConnectOutcome::Refused);
-        self.session.refuse(reason);
     }
 
     fn hold_for(&mut self, full: Vec<(Arc<Queue>, Queued)>) {
         self.hold.keep_for_subscribers(full, self.broker.clock().now());
-    }
-
-    // The end.
-
-    async fn finish(mut self) {
-        let now = self.broker.clock().now();
-        self.transmit(now);
-        if self.wire.is_abandoned() {
-            self.wire.abandon();
-        }
-        // What the peer takes at once it has before anybody is waited for: a DISCONNECT, mostly.
-        poll_fn(|cx| {
-            let _ = self.wire.poll_write(cx, now);
-            Poll::Ready(())
-        })
-        .await;
-        let unsent = self.mailbox.close();
-        self.take_events();
-        let device = self.device();
-        let Self { broker, mailbox, session, client, inward, hold, course, mut wire, identity, .. } = self;
-        let mut inward = hold.into_inward(inward);
-        if let Client::Admitted { queue, .. } = &client {
-            queue.detach();
-        }
-        let remains = session.finish();
-        if let Some(device) = device {
-            let in_flight = remains.iter().flat_map(|remains| remains.lost.iter().copied());
-            let unsent = unsent.into_iter().map(|downlink| downlink.ticket);
-            let outcome = Outcome::Lost;
-            let lost = in_flight.chain(unsent).map(|ticket| BrokerEvent::Published { device, ticket, outcome });
-            inward.extend(lost);
-            inward.push(BrokerEvent::Disconnected { device, connection: mailbox.id() });
-        }
-        offer_all(&broker, inward).await;
-        if let (Client::Admitted { key, subscriber, queue, .. }, Some(remains)) = (client, remains) {
-            let with_will = !matches!(course, Course::Draining { .. });
-            broker.release(&key, subscriber, queue, remains, course == Course::Revoked, with_will);
-        }
-        if let Identity::Device(certificate) = &identity {
-            broker.unregister_device(&certificate.device, mailbox.id());
-        }
-        mailbox.end();
-        if wire.is_abandoned() {
-            return;
-        }
-        let limits = broker.limits();
-        let flush = poll_fn(|cx| match wire.poll_write(cx, now) {
-            Poll::Ready(Ok(_)) if wire.has_output() => Poll::Pending,
-            Poll::Ready(Ok(_)) => wire.poll_shutdown(cx),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        });
-        if let Ok(Ok(())) = timeout(limits.slow_client(), flush).await {
-            // A close with unread input would be a reset, and take the DISCONNECT with it.
-            let _ = timeout(limits.linger(), poll_fn(|cx| wire.poll_discard(cx))).await;
-        }
-    }
-}
-
-/// Hands over events that must not be lost, however long it takes.
-async fn offer_all(broker: &Broker, mut events: Vec<BrokerEvent>) {
-    while let Some(device) = events.first().map(|event| *event.device()) {
-        match broker.inlet().offer(events) {
-            Ok(()) => return,
-            Err(back) => {
-                events = back;
-                broker.inlet().room(&device).await;
-            }
-        }
     }
 }

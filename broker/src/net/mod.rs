@@ -2,6 +2,8 @@
 
 mod certificate;
 pub(crate) mod connection;
+mod decide;
+mod farewell;
 mod hold;
 pub(crate) mod live;
 pub(crate) mod mailbox;

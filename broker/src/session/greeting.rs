@@ -28,7 +28,8 @@ pub(super) fn check(connect: &Connect) -> Result<Request, SessionError> {
         Err(ClientIdError::Empty) if connect.version == Version::V5 || connect.clean_start => None,
         Err(error) => return Err(SessionError::ClientId(error)),
     };
-    Ok(Request { client_id, clean_start: connect.clean_start })
+    let (user_name, password) = (connect.user_name.clone(), connect.password.clone());
+    Ok(Request { client_id, clean_start: connect.clean_start, user_name, password })
 }
 
 /// Checks the Will of a known client.

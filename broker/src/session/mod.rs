@@ -19,6 +19,7 @@ pub(crate) mod table;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use unhidra_core::delivery::{AckToken, Answer, DownlinkRow, UplinkRow};
 use unhidra_core::ids::ClientId;
 use unhidra_core::time::Timestamp;
@@ -91,6 +92,8 @@ pub(crate) struct Request {
     /// `None` where the client leaves the choice to us.
     pub(crate) client_id: Option<ClientId>,
     pub(crate) clean_start: bool,
+    pub(crate) user_name: Option<Text>,
+    pub(crate) password: Option<Bytes>,
 }
 
 /// What a session is made of while no connection carries it.
@@ -275,7 +278,7 @@ impl Session {
     }
 
     /// A message of the node. Its outcome comes as [`Event::Published`].
-    pub(crate) fn send(&mut self, row: DownlinkRow, payload: bytes::Bytes, ticket: Ticket) {
+    pub(crate) fn send(&mut self, row: DownlinkRow, payload: Bytes, ticket: Ticket) {
         match &mut self.phase {
             Phase::Open(open) => open.send(row, payload, ticket, &self.rules, &mut self.transmit, &mut self.events),
             Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => {

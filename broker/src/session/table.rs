@@ -9,24 +9,33 @@ use unhidra_core::ids::{ClientId, DeviceId};
 use unhidra_core::time::Timestamp;
 
 use super::Resumable;
-use crate::doors::Admitted;
+use crate::doors::{Admitted, UserName};
 use crate::net::mailbox::Mailbox;
 use crate::packet::Will;
 use crate::router::SubscriberId;
 use crate::router::queue::Queue;
 
+/// Whose session it is.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Owner {
+    Device(DeviceId),
+    User(UserName),
+    Anybody,
+}
+
 /// Whose session, and which: nobody takes over a session of another identity.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct SessionKey {
-    owner: Option<DeviceId>,
+    owner: Owner,
     client_id: ClientId,
 }
 
 impl SessionKey {
     pub(crate) fn new(who: &Admitted, client_id: ClientId) -> Self {
         let owner = match who {
-            Admitted::Device(device) => Some(*device),
-            Admitted::Plain => None,
+            Admitted::Device(device) => Owner::Device(*device),
+            Admitted::Client(Some(user)) => Owner::User(user.clone()),
+            Admitted::Client(None) => Owner::Anybody,
         };
         Self { owner, client_id }
     }
@@ -134,7 +143,7 @@ impl Table {
     /// Takes away what is stored of a device.
     pub(crate) fn discard(&mut self, device: &DeviceId) -> Vec<Stored> {
         let owned = |(key, entry): (&SessionKey, &Entry)| match entry {
-            Entry::Stored(_) if key.owner.as_ref() == Some(device) => Some(key.clone()),
+            Entry::Stored(_) if key.owner == Owner::Device(*device) => Some(key.clone()),
             Entry::Stored(_) | Entry::Live(_) => None,
         };
         let keys: Vec<SessionKey> = self.entries.iter().filter_map(owned).collect();
@@ -220,14 +229,14 @@ mod tests {
         let (a, b) = (key(&device("a"), "x"), key(&device("b"), "x"));
         assert!(matches!(table.claim(&a, &mailbox(1), false), Claim::New { ended: None }));
         assert!(matches!(table.claim(&b, &mailbox(2), false), Claim::New { ended: None }));
-        assert!(matches!(table.claim(&key(&Admitted::Plain, "x"), &mailbox(3), false), Claim::New { .. }));
+        assert!(matches!(table.claim(&key(&Admitted::Client(None), "x"), &mailbox(3), false), Claim::New { .. }));
         assert!(matches!(table.claim(&a, &mailbox(4), false), Claim::Live(live) if live.id() == ConnectionId(1)));
     }
 
     #[test]
     fn a_stored_session_is_resumed_or_thrown_away() {
         let mut table = Table::new(10);
-        let a = key(&Admitted::Plain, "a");
+        let a = key(&Admitted::Client(None), "a");
         table.release(&a, Some(stored(10, None)));
         assert!(matches!(table.claim(&a, &mailbox(1), false), Claim::Resumed(_)));
         table.release(&a, Some(stored(10, None)));
@@ -239,7 +248,7 @@ mod tests {
     #[test]
     fn a_will_is_due_before_its_session_ends() {
         let mut table = Table::new(10);
-        table.release(&key(&Admitted::Plain, "a"), Some(stored(10, Some(4))));
+        table.release(&key(&Admitted::Client(None), "a"), Some(stored(10, Some(4))));
         assert_eq!(table.poll_timeout(), Some(Timestamp::from_ms(4000)));
         assert!(table.handle_timeout(Timestamp::from_ms(3999)).is_empty());
         assert!(matches!(table.handle_timeout(Timestamp::from_ms(4000))[..], [Due::Will(_)]));
@@ -250,15 +259,15 @@ mod tests {
     #[test]
     fn a_full_table_gives_up_what_expires_first_and_never_a_live_one() {
         let mut table = Table::new(2);
-        table.release(&key(&Admitted::Plain, "late"), Some(stored(20, None)));
-        table.release(&key(&Admitted::Plain, "soon"), Some(stored(10, None)));
-        let claim = table.claim(&key(&Admitted::Plain, "new"), &mailbox(1), false);
+        table.release(&key(&Admitted::Client(None), "late"), Some(stored(20, None)));
+        table.release(&key(&Admitted::Client(None), "soon"), Some(stored(10, None)));
+        let claim = table.claim(&key(&Admitted::Client(None), "new"), &mailbox(1), false);
         assert!(matches!(claim, Claim::New { ended: Some(s) } if s.expires_at == Timestamp::from_ms(10_000)));
         assert!(matches!(
-            table.claim(&key(&Admitted::Plain, "more"), &mailbox(2), false),
+            table.claim(&key(&Admitted::Client(None), "more"), &mailbox(2), false),
             Claim::New { ended: Some(_) }
         ));
-        assert!(matches!(table.claim(&key(&Admitted::Plain, "most"), &mailbox(3), false), Claim::Full));
+        assert!(matches!(table.claim(&key(&Admitted::Client(None), "most"), &mailbox(3), false), Claim::Full));
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn a_connection_begins_with_connect() {
 
 #[test]
 fn second_connect_is_a_protocol_error() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     let error = handle(&mut session, Packet::Connect(Box::new(connect(Version::V5)))).expect_err("a second one");
     session.close(error.reason_code());
     assert_eq!(sent(&mut session), [Packet::Disconnect(Disconnect::new(ReasonCode::ProtocolError))]);
@@ -138,7 +138,7 @@ fn a_silent_stream_is_closed() {
 
 #[test]
 fn a_client_that_falls_silent_is_told_why() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     session.handle_packet(Packet::PingReq, Timestamp::from_ms(2_000)).expect("a ping");
     assert_eq!(sent(&mut session), [Packet::PingResp]);
     assert_eq!(session.handle_timeout(Timestamp::from_ms(16_999)), None);
@@ -151,7 +151,7 @@ fn what_a_client_takes_for_granted_and_is_not_so_stands_in_connack() {
     let mut asked = connect(Version::V5);
     asked.keep_alive_s = u16::MAX;
     asked.properties.push(Property::SessionExpiryInterval(u32::MAX));
-    let (session, ack) = open_with(asked, Admitted::Plain, None);
+    let (session, ack) = open_with(asked, Admitted::Client(None), None);
     let limits = &session.rules.limits;
     for announced in [
         Property::ReceiveMaximum(3),
@@ -162,7 +162,7 @@ fn what_a_client_takes_for_granted_and_is_not_so_stands_in_connack() {
     ] {
         assert!(ack.properties.iter().any(|property| *property == announced), "{announced:?} in {ack:?}");
     }
-    let (_, ack) = open_with(connect(Version::V3_1_1), Admitted::Plain, None);
+    let (_, ack) = open_with(connect(Version::V3_1_1), Admitted::Client(None), None);
     assert!(ack.properties.is_empty());
 }
 
@@ -335,7 +335,7 @@ fn a_publish_that_breaks_a_rule_ends_with_its_code() {
         (packet("a", false, zero, Some(Property::SubscriptionIdentifier(1))), ReasonCode::ProtocolError),
         (packet("a", false, zero, Some(Property::ResponseTopic(Text::from("b/#")))), ReasonCode::ProtocolError),
     ] {
-        let mut session = open(Version::V5, Admitted::Plain);
+        let mut session = open(Version::V5, Admitted::Client(None));
         let error = handle(&mut session, packet.clone()).expect_err("against a rule");
         assert_eq!(error.reason_code(), reason, "{packet:?}");
     }
@@ -343,7 +343,7 @@ fn a_publish_that_breaks_a_rule_ends_with_its_code() {
 
 #[test]
 fn a_subscription_is_granted_up_to_qos_1() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     let wanted = [
         ("a", QoS::AtMostOnce),
         ("b/#", QoS::AtLeastOnce),
@@ -372,7 +372,7 @@ fn a_subscription_is_granted_up_to_qos_1() {
 
 #[test]
 fn a_second_subscription_with_a_filter_is_not_new_and_too_many_are_refused() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     let is_new = |session: &mut Session| match &events(session)[..] {
         [Event::Subscribe { is_new, .. }] => *is_new,
         other => panic!("{other:?}"),
@@ -393,7 +393,7 @@ fn a_second_subscription_with_a_filter_is_not_new_and_too_many_are_refused() {
 
 #[test]
 fn unsubscribe_says_what_was_there() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     handle(&mut session, subscribe(&[("a", QoS::AtMostOnce)])).expect("answered");
     sent(&mut session);
     let (properties, filters) = (Properties::default(), vec![Text::from("a"), Text::from("b")]);
@@ -488,14 +488,14 @@ fn queued(qos: QoS) -> Queued {
 
 #[test]
 fn what_was_not_acknowledged_is_sent_again_under_its_identifier() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     (0..4).for_each(|_| session.deliver(queued(QoS::AtLeastOnce), Timestamp::ZERO));
     assert!(!session.can_deliver(), "four are in flight");
     handle(&mut session, puback(id(2), ReasonCode::Success)).expect("taken");
     assert!(session.can_deliver());
     session.lose();
     let remains = session.finish().expect("a client that was in");
-    let (mut session, _) = open_with(connect(Version::V5), Admitted::Plain, Some(remains.resumable));
+    let (mut session, _) = open_with(connect(Version::V5), Admitted::Client(None), Some(remains.resumable));
     let again: Vec<(u16, bool)> = std::iter::from_fn(|| session.poll_transmit())
         .map(|transmit| match transmit {
             Transmit::Routed { packet_id: Some(packet_id), dup, .. } => (packet_id.get(), dup),
@@ -514,7 +514,8 @@ fn a_will_goes_with_a_clean_end_and_stays_otherwise() {
     for (reason, is_left) in
         [(Some(ReasonCode::Success), false), (Some(ReasonCode::DisconnectWithWill), true), (None, true)]
     {
-        let (mut session, _) = open_with(Connect { will: will(), ..connect(Version::V5) }, Admitted::Plain, None);
+        let (mut session, _) =
+            open_with(Connect { will: will(), ..connect(Version::V5) }, Admitted::Client(None), None);
         match reason {
             Some(reason) => handle(&mut session, Packet::Disconnect(Disconnect::new(reason))).expect("an end"),
             None => session.lose(),
@@ -528,7 +529,7 @@ fn session_expiry_is_what_was_agreed() {
     let expiry_s = |version, clean_start, asked: Option<u32>, at_the_end: Option<u32>| {
         let mut asked_for = Connect { clean_start, ..connect(version) };
         asked.into_iter().for_each(|s| asked_for.properties.push(Property::SessionExpiryInterval(s)));
-        let (mut session, _) = open_with(asked_for, Admitted::Plain, None);
+        let (mut session, _) = open_with(asked_for, Admitted::Client(None), None);
         let properties = at_the_end.map(Property::SessionExpiryInterval).into_iter().collect();
         let end = Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties });
         handle(&mut session, end).map(|()| session.finish().map(|remains| remains.expiry_s))
@@ -545,7 +546,7 @@ fn session_expiry_is_what_was_agreed() {
 
 #[test]
 fn an_answer_to_a_step_of_qos_2_is_given_and_others_are_not_ours() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     let step = |reason| Acknowledgement { packet_id: id(9), reason, properties: Properties::default() };
     handle(&mut session, Packet::PubRel(step(ReasonCode::Success))).expect("answered");
     assert_eq!(sent(&mut session), [Packet::PubComp(step(ReasonCode::PacketIdentifierNotFound))]);
@@ -556,7 +557,7 @@ fn an_answer_to_a_step_of_qos_2_is_given_and_others_are_not_ours() {
 
 #[test]
 fn retain_handling_passes_through() {
-    let mut session = open(Version::V5, Admitted::Plain);
+    let mut session = open(Version::V5, Admitted::Client(None));
     let options = SubscriptionOptions {
         retain_handling: RetainHandling::DoNotSend,
         ..SubscriptionOptions::with_qos(QoS::AtMostOnce)

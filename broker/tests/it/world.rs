@@ -125,14 +125,15 @@ struct Register {
 }
 
 impl Admission for Register {
-    fn admit(&self, identity: &Identity) -> Result<Admitted, Denied> {
-        match identity {
-            Identity::Anonymous => Ok(Admitted::Plain),
+    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+        let answer = match introduction.identity {
+            Identity::Anonymous => Ok(Admitted::Client(None)),
             Identity::Device(certificate) if self.revoked.lock().expect("no panic").contains(&certificate.device) => {
                 Err(Denied::Revoked)
             }
             Identity::Device(certificate) => Ok(Admitted::Device(certificate.device)),
-        }
+        };
+        Box::pin(async { answer })
     }
 }
 

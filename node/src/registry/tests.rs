@@ -81,7 +81,7 @@ async fn who_comes_in_is_enrolled_with_this_certificate_and_not_revoked() {
         (Identity::Device(other_domain), Err(Denied::OtherTrustDomain)),
         (Identity::Anonymous, Err(Denied::AnonymousForbidden)),
     ] {
-        assert_eq!(registry.admit(&identity), answer, "{identity:?}");
+        assert_eq!(registry.decide(&identity), answer, "{identity:?}");
     }
 }
 
@@ -90,8 +90,8 @@ async fn a_client_without_a_certificate_comes_in_where_the_rules_say_so() {
     let ground = Ground::new();
     let rules = Rules { trust_domain: TRUST_DOMAIN.to_owned(), anonymous: true };
     let registry = Registry::load(ground.store.clone(), ground.clock.clone(), rules).await.unwrap();
-    assert_eq!(registry.admit(&Identity::Anonymous), Ok(Admitted::Plain));
-    assert_eq!(registry.admit(&Identity::Device(peer("nobody"))), Err(Denied::NotEnrolled));
+    assert_eq!(registry.decide(&Identity::Anonymous), Ok(Admitted::Client(None)));
+    assert_eq!(registry.decide(&Identity::Device(peer("nobody"))), Err(Denied::NotEnrolled));
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn a_name_that_is_taken_is_refused_unless_it_is_replaced() {
     assert!(!registry.get(&id("pump-7")).unwrap().is_enrolled());
     let device = registry.enroll(other, Replace::Yes).await.unwrap();
     assert!(device.is_enrolled() && device.certificate == Fingerprint([9; 32]));
-    assert_eq!(registry.admit(&Identity::Device(peer("pump-7"))), Err(Denied::OtherCertificate));
+    assert_eq!(registry.decide(&Identity::Device(peer("pump-7"))), Err(Denied::OtherCertificate));
 }
 
 #[tokio::test]

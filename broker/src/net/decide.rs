@@ -1,0 +1,73 @@
+//! Whether a client may come in, and with which session.
+
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::connection::{Client, Connection};
+use crate::doors::{Admitted, BrokerEvent, Identity, Introduction};
+use crate::metrics::ConnectOutcome;
+use crate::packet::{ReasonCode, Text};
+use crate::session::Request;
+use crate::session::table::SessionKey;
+
+impl Connection {
+    pub(super) async fn decide(&mut self, request: Request) {
+        if let Identity::Device(certificate) = &self.identity {
+            // Before the registry is asked, so that a revocation between finds the connection.
+            self.broker.register_device(&certificate.device, &self.mailbox);
+        }
+        let introduction = Introduction {
+            identity: &self.identity,
+            user_name: request.user_name.as_ref().map(Text::as_str),
+            password: request.password.as_deref(),
+        };
+        let admitted = match self.broker.admission().admit(introduction).await {
+            Ok(admitted) => admitted,
+            Err(denied) => {
+                warn!(peer = %self.peer, device = self.identity.device().map(tracing::field::display), ?denied, "client refused");
+                return self.refuse(ReasonCode::NotAuthorized);
+            }
+        };
+        if let Err(reason) = self.session.may_come_in(&admitted) {
+            info!(peer = %self.peer, ?reason, "client refused: its will is not for it");
+            return self.refuse(reason);
+        }
+        if let Admitted::Device(device) = &admitted {
+            self.broker.crowd_out(device, self.mailbox.id());
+        }
+        let (client_id, assigned) = match request.client_id {
+            Some(id) => (id, false),
+            None => match self.broker.assign_client_id(self.mailbox.id()) {
+                Ok(id) => (id, true),
+                Err(_) => return self.refuse(ReasonCode::ClientIdentifierNotValid),
+            },
+        };
+        let key = SessionKey::new(&admitted, client_id);
+        let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start);
+        let claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => return self.refuse(ReasonCode::QuotaExceeded),
+            // The connection before it still has something for the node, which has no room.
+            Err(_) => return self.refuse(ReasonCode::ServerBusy),
+        };
+        let outcome = if claimed.resumed.is_some() { ConnectOutcome::Resumed } else { ConnectOutcome::New };
+        self.broker.metrics().connect(outcome);
+        debug!(peer = %self.peer, who = ?admitted, client_id = %key.client_id(), "client connected");
+        if let Admitted::Device(device) = &admitted {
+            let device = *device;
+            self.inward.push(BrokerEvent::Connected { device, connection: self.mailbox.id() });
+        }
+        let assigned = assigned.then(|| key.client_id().clone());
+        self.session.admit(admitted.clone(), claimed.resumed, assigned.as_ref(), self.broker.clock().now());
+        claimed.queue.attach(self.mailbox.clone());
+        let (subscriber, queue) = (claimed.subscriber, claimed.queue);
+        self.client = Client::Admitted { who: admitted, key, subscriber, queue };
+        // What arrived while we decided is read now, and mail found the box already.
+        self.mailbox.wake();
+    }
+
+    fn refuse(&mut self, reason: ReasonCode) {
+        self.broker.metrics().connect(ConnectOutcome::Refused);
+        self.session.refuse(reason);
+    }
+}

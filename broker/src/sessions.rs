@@ -1,0 +1,138 @@
+//! Whose session is whose: claimed by a connection, released, kept until its end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use unhidra_core::ids::{ClientId, ClientIdError};
+
+use crate::doors::ConnectionId;
+use crate::net::mailbox::{Mailbox, Order};
+use crate::packet::{Property, ReasonCode};
+use crate::router::SubscriberId;
+use crate::router::queue::Queue;
+use crate::session::table::{Claim, Due, SessionKey, Stored, will_due};
+use crate::session::{Remains, Resumable};
+use crate::{Broker, gauge};
+
+/// A session a connection has been given.
+pub(crate) struct Claimed {
+    pub(crate) resumed: Option<Resumable>,
+    pub(crate) subscriber: SubscriberId,
+    pub(crate) queue: Arc<Queue>,
+}
+
+impl Broker {
+    /// Publishes Wills and ends sessions whose time has come. Completes when it has done so, to be
+    /// called again.
+    pub(crate) async fn keep_sessions(&self) {
+        let stored = self.sessions_due.notified();
+        let due_at = self.sessions().poll_timeout();
+        match due_at {
+            None => stored.await,
+            Some(at) => {
+                let wait = at.saturating_since(self.doors.clock.now());
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = stored => return,
+                }
+            }
+        }
+        let due = self.sessions().handle_timeout(self.doors.clock.now());
+        for due in due {
+            match due {
+                Due::Will(will) => self.publish_will(&will),
+                Due::Ended(stored) => self.end_session(*stored),
+            }
+        }
+    }
+
+    pub(crate) fn assign_client_id(&self, connection: ConnectionId) -> Result<ClientId, ClientIdError> {
+        ClientId::parse(&format!("auto-{:016x}-{}", self.doors.seed, connection.0))
+    }
+
+    /// Gives a connection its session, once no other carries it. `None` where there are too many.
+    pub(crate) async fn claim(&self, key: &SessionKey, mailbox: &Arc<Mailbox>, clean_start: bool) -> Option<Claimed> {
+        loop {
+            let claim = self.sessions().claim(key, mailbox, clean_start);
+            match claim {
+                Claim::Live(other) => {
+                    other.order(Order::Close(ReasonCode::SessionTakenOver));
+                    other.ended().await;
+                }
+                Claim::Resumed(stored) => {
+                    let Stored { resumable, subscriber, queue, .. } = *stored;
+                    return Some(Claimed { resumed: Some(resumable), subscriber, queue });
+                }
+                Claim::New { ended } => {
+                    if let Some(stored) = ended {
+                        self.end_session(*stored);
+                    }
+                    let limits = self.limits();
+                    let subscriber = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
+                    let queue = Arc::new(Queue::new(limits.queue_messages_max, limits.queue_bytes_max));
+                    self.count_sessions();
+                    return Some(Claimed { resumed: None, subscriber, queue });
+                }
+                Claim::Full => return None,
+            }
+        }
+    }
+
+    /// A connection has ended: its session is stored or ends, and its Will is published or waits.
+    pub(crate) fn release(
+        &self,
+        key: &SessionKey,
+        subscriber: SubscriberId,
+        queue: Arc<Queue>,
+        remains: Remains,
+        forget: bool,
+        with_will: bool,
+    ) {
+        let now = self.doors.clock.now();
+        let Remains { resumable, expiry_s, will, .. } = remains;
+        let expiry_s = if forget { 0 } else { expiry_s };
+        let will = will.filter(|_| with_will);
+        let delay_s = will.as_ref().and_then(|will| will.properties.find(will_delay_s)).unwrap_or(0);
+        let will = match (will, will_due(now, delay_s, expiry_s)) {
+            (Some(will), None) => {
+                self.publish_will(&will);
+                None
+            }
+            (Some(will), Some(at)) => Some((at, will)),
+            (None, _) => None,
+        };
+        let expires_at = now.saturating_add(Duration::from_secs(u64::from(expiry_s)));
+        let stored = Stored { resumable, subscriber, queue, expires_at, will };
+        if expiry_s == 0 {
+            self.sessions().release(key, None);
+            self.end_session(stored);
+        } else {
+            self.sessions().release(key, Some(Box::new(stored)));
+            self.sessions_due.notify_waiters();
+        }
+    }
+
+    pub(crate) fn end_session(&self, stored: Stored) {
+        for filter in stored.resumable.subscriptions.keys() {
+            self.unsubscribe(filter, stored.subscriber);
+        }
+        if let Some((_, will)) = stored.will {
+            self.publish_will(&will);
+        }
+        self.count_sessions();
+    }
+
+    fn count_sessions(&self) {
+        let count = self.sessions().len();
+        self.metrics.sessions.set(gauge(count));
+    }
+}
+
+fn will_delay_s(property: &Property) -> Option<u32> {
+    match property {
+        Property::WillDelayInterval(s) => Some(*s),
+        _ => None,
+    }
+}
