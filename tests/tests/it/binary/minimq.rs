@@ -6,7 +6,9 @@ use embedded_io_async::{ErrorType, Read, Write};
 use minimq::{Buffers, ConfigBuilder, Publication, QoS, Session, SubscriptionOptions, TopicFilter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use unhidra_tests::process::{FREE_PORTS, Place, soon};
+use unhidra_tests::process::{Place, soon};
+
+use super::plain::plain_node;
 
 /// A TCP stream, as embedded code knows streams.
 struct Wire(TcpStream);
@@ -34,9 +36,7 @@ impl Write for Wire {
 #[tokio::test]
 async fn minimq_hears_what_it_says_at_qos_1() {
     let place = Place::new();
-    let plain = "--set broker.tcp.listen=127.0.0.1:0 --set broker.tcp.anonymous=true";
-    let node = place.node(&format!("run {FREE_PORTS} {plain}")).await;
-    let address = node.ready["mqtt_plain"].as_str().expect("it listens");
+    let (node, address) = plain_node(&place).await;
     let wire = Wire(TcpStream::connect(address).await.expect("a connection"));
 
     let (receive, transmit) = (&mut [0; 512], &mut [0; 1024]);

@@ -1,17 +1,18 @@
 //! The plain listener under another MQTT 5 client that others wrote: rumqttc.
 
+use std::net::SocketAddr;
+
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::Packet;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, PublishOptions};
-use serde_json::Value;
-use unhidra_tests::process::{FREE_PORTS, Node, Place, soon};
+use unhidra_tests::process::{Place, soon};
+
+use super::plain::plain_node;
 
 const MESSAGES: usize = 200;
 
-fn client(node: &Node, id: &str) -> (AsyncClient, EventLoop) {
-    let address = node.ready["mqtt_plain"].as_str().and_then(|text| text.rsplit_once(':')).expect("it listens");
-    let port: u16 = address.1.parse().expect("a port");
-    let mut options = MqttOptions::new(id, (address.0.to_owned(), port));
+fn client(address: SocketAddr, id: &str) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(id, (address.ip().to_string(), address.port()));
     options.set_keep_alive(5);
     AsyncClient::builder(options).capacity(MESSAGES).build()
 }
@@ -36,15 +37,13 @@ async fn until<T>(what: &str, events: &mut EventLoop, mut found: impl FnMut(Pack
 #[tokio::test]
 async fn rumqttc_gets_every_message_once_and_in_order_and_the_retained_one_later() {
     let place = Place::new();
-    let plain = "--set broker.tcp.listen=127.0.0.1:0 --set broker.tcp.anonymous=true";
-    let node = place.node(&format!("run {FREE_PORTS} {plain}")).await;
-    assert_ne!(node.ready["mqtt_plain"], Value::Null);
+    let (node, address) = plain_node(&place).await;
 
-    let (reader, mut heard) = client(&node, "reader");
+    let (reader, mut heard) = client(address, "reader");
     reader.subscribe("lab/+/temperature", QoS::AtLeastOnce).await.expect("queued");
     until("SUBACK", &mut heard, |packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
 
-    let (writer, mut answers) = client(&node, "writer");
+    let (writer, mut answers) = client(address, "writer");
     for n in 0..MESSAGES {
         let options = PublishOptions::at_least_once();
         writer.publish("lab/bench/temperature", n.to_string(), options).await.expect("queued");
@@ -67,7 +66,7 @@ async fn rumqttc_gets_every_message_once_and_in_order_and_the_retained_one_later
     let retained = PublishOptions::at_least_once().retained();
     writer.publish("lab/bench/humidity", "35", retained).await.expect("queued");
     until("the PUBACK", &mut answers, |packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
-    let (late, mut heard) = client(&node, "late");
+    let (late, mut heard) = client(address, "late");
     late.subscribe("lab/#", QoS::AtLeastOnce).await.expect("queued");
     let retained = until("the retained message", &mut heard, |packet| match packet {
         Packet::Publish(publish) => Some((publish.retain, publish.payload)),
