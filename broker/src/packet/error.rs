@@ -19,6 +19,9 @@ pub enum DecodeError {
     /// A Variable Byte Integer of more than four bytes [MQTT-1.5.5-1].
     #[error("a variable byte integer of more than four bytes")]
     Varint,
+    /// A Variable Byte Integer in more bytes than it needs [MQTT-1.5.5-1]; 3.1.1 allows it.
+    #[error("a variable byte integer in more bytes than it needs")]
+    PaddedVarint,
     /// Type 0 is reserved (section 2.1.2).
     #[error("packet type {found} is reserved")]
     UnknownType {
@@ -74,9 +77,15 @@ pub enum DecodeError {
     /// SUBSCRIBE or UNSUBSCRIBE without a Topic Filter [MQTT-3.8.3-2].
     #[error("no topic filter")]
     NoFilters,
-    /// Subscription Options with reserved bits or values [MQTT-3.8.3-5].
+    /// Subscription Options with reserved bits [MQTT-3.8.3-5].
     #[error("the subscription options {found:#010b}")]
     SubscriptionOptions {
+        /// The options found.
+        found: u8,
+    },
+    /// Subscription Options with QoS 3 or Retain Handling 3 (section 3.8.3.1).
+    #[error("the subscription options {found:#010b}: neither QoS nor retain handling can be 3")]
+    SubscriptionOptionValue {
         /// The options found.
         found: u8,
     },
@@ -132,12 +141,15 @@ impl DecodeError {
             Self::TooLarge { .. } => ReasonCode::PacketTooLarge,
             Self::ProtocolName | Self::ProtocolLevel { .. } => ReasonCode::UnsupportedProtocolVersion,
             Self::TopicAliasZero => ReasonCode::TopicAliasInvalid,
-            Self::NoFilters | Self::RepeatedProperty { .. } | Self::PropertyValue { .. } | Self::AuthInV3 => {
-                ReasonCode::ProtocolError
-            }
+            Self::NoFilters
+            | Self::SubscriptionOptionValue { .. }
+            | Self::RepeatedProperty { .. }
+            | Self::PropertyValue { .. }
+            | Self::AuthInV3 => ReasonCode::ProtocolError,
             Self::Truncated
             | Self::TrailingBytes { .. }
             | Self::Varint
+            | Self::PaddedVarint
             | Self::UnknownType { .. }
             | Self::ReservedFlags { .. }
             | Self::NotUtf8

@@ -30,6 +30,8 @@ pub(super) enum Kind {
 pub struct Frame {
     pub(super) kind: Kind,
     pub(super) flags: u8,
+    /// Whether its Remaining Length takes more bytes than it needs.
+    pub(super) is_padded: bool,
     pub(super) body: Bytes,
 }
 
@@ -54,7 +56,7 @@ pub fn split_frame(stream: &mut BytesMut, len_max: usize) -> Result<Option<Frame
     }
     stream.advance(header_len);
     let body = stream.split_to(size - header_len).freeze();
-    Ok(Some(Frame { kind, flags: first & 0x0F, body }))
+    Ok(Some(Frame { kind, flags: first & 0x0F, is_padded: varint::is_padded(body_len, digits), body }))
 }
 
 /// Whether a stream may begin with this byte: with CONNECT and nothing else [MQTT-3.1.0-1].

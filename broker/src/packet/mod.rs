@@ -173,8 +173,17 @@ impl Packet {
     pub fn decode(frame: Frame, version: Version) -> Result<Self, DecodeError> {
         let flags = frame.flags()?;
         let mut body = Reader::new(frame.body);
+        let is_allowed =
+            |version| if frame.is_padded && version == Version::V5 { Err(DecodeError::PaddedVarint) } else { Ok(()) };
+        if frame.kind != Kind::Connect {
+            is_allowed(version)?;
+        }
         let packet = match frame.kind {
-            Kind::Connect => Self::Connect(Box::new(Connect::decode(&mut body)?)),
+            Kind::Connect => {
+                let connect = Connect::decode(&mut body)?;
+                is_allowed(connect.version)?;
+                Self::Connect(Box::new(connect))
+            }
             Kind::ConnAck => Self::ConnAck(ConnAck::decode(&mut body, version)?),
             Kind::Publish => return Publish::decode(flags, body, version).map(Self::Publish),
             Kind::PubAck => Self::PubAck(Acknowledgement::decode(&mut body, version)?),

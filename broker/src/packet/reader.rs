@@ -41,6 +41,9 @@ impl Reader {
 
     pub(super) fn varint(&mut self) -> Result<u32, DecodeError> {
         let (value, len) = varint::read(&self.rest)?.ok_or(DecodeError::Truncated)?;
+        if varint::is_padded(value, len) {
+            return Err(DecodeError::PaddedVarint);
+        }
         self.rest.advance(len);
         Ok(value)
     }

@@ -66,13 +66,13 @@ impl SubscriptionOptions {
     }
 
     fn from_byte(byte: u8, version: Version) -> Result<Self, DecodeError> {
-        let wrong = DecodeError::SubscriptionOptions { found: byte };
+        let wrong = DecodeError::SubscriptionOptionValue { found: byte };
         let reserved = match version {
             Version::V3_1_1 => 0b1111_1100,
             Version::V5 => 0b1100_0000,
         };
         if byte & reserved != 0 {
-            return Err(wrong);
+            return Err(DecodeError::SubscriptionOptions { found: byte });
         }
         let retain_handling = match byte >> 4 & 0b11 {
             0 => RetainHandling::Send,

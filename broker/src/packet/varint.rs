@@ -4,6 +4,11 @@ use bytes::{BufMut, BytesMut};
 
 use super::error::DecodeError;
 
+/// Whether so many bytes are more than the value needs, which 5.0 forbids [MQTT-1.5.5-1].
+pub(super) fn is_padded(value: u32, len: usize) -> bool {
+    len > to_bytes(value).1
+}
+
 /// The value at the front and the bytes it takes, or `None` where it is not whole yet.
 ///
 /// # Errors
