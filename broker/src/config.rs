@@ -74,10 +74,10 @@ pub struct Limits {
     pub topic_bytes_max: usize,
     /// The most levels a topic or filter may have.
     pub topic_levels_max: usize,
-    /// Unanswered QoS 1 messages of one client: announced as Receive Maximum, over which 5.0 is
+    /// Unanswered QoS 1 and 2 messages of one client: announced as Receive Maximum, over which 5.0 is
     /// ended with 0x93; in 3.1.1 no more is read until one is answered.
     pub receive_max: u16,
-    /// Unacknowledged QoS 1 messages to one client; what is over waits in its queue.
+    /// Unacknowledged QoS 1 and 2 messages to one client; what is over waits in its queue.
     pub in_flight_max: u16,
     /// Subscriptions of one session. What is over is refused with 0x97.
     pub subscriptions_per_session: usize,

@@ -89,7 +89,7 @@ impl Broker {
             live: Live::new(limits.connections_max),
             draining: watch::Sender::new(false),
             next_subscriber: AtomicU64::new(0),
-            rules: Arc::new(Rules { acl: Acl::new(config.prefix.as_str()), limits }),
+            rules: Arc::new(Rules { acl: Acl::new(config.prefix.as_str()), limits, stores_sessions: false }),
             doors,
         })
     }

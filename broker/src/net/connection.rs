@@ -380,6 +380,8 @@ impl Connection {
                     self.broker.metrics().answer_seconds.observe(took.as_secs_f64());
                     self.broker.metrics().answers.get_or_create(&reason.into()).inc();
                 }
+                // Told where sessions are stored alone.
+                Event::Keep { number, .. } => self.session.kept(number),
             }
         }
         None

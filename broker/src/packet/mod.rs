@@ -109,6 +109,13 @@ impl PacketId {
         }
     }
 
+    /// How many identifiers on the other one is.
+    pub(crate) const fn distance_to(self, other: Self) -> u16 {
+        let (from, to) = (self.get(), other.get());
+        // A lap has 65 535 identifiers: 0 is none.
+        if to >= from { to - from } else { to.wrapping_sub(from).wrapping_sub(1) }
+    }
+
     /// The identifier of a number, if it is not 0.
     #[must_use]
     pub fn new(number: u16) -> Option<Self> {

@@ -15,9 +15,12 @@ pub(crate) enum SessionError {
     /// CONNECT comes once [MQTT-3.1.0-2].
     #[error("a second CONNECT")]
     SecondConnect,
-    /// A packet only a server sends, or one of QoS 2 that answers nothing of ours.
+    /// A packet only a server sends, or AUTH without a method [MQTT-4.12.0-6].
     #[error("a client does not send {packet} here")]
     Unexpected { packet: &'static str },
+    /// A step of an exchange that is not the next one (section 4.3).
+    #[error("{packet} for a message that does not wait for it")]
+    OutOfPlace { packet: &'static str },
     /// Enhanced authentication is not offered (section 4.12).
     #[error("enhanced authentication is not offered")]
     AuthenticationMethod,
@@ -27,9 +30,6 @@ pub(crate) enum SessionError {
     /// The client identifier is none, or is empty where it may not be.
     #[error("client identifier: {0}")]
     ClientId(ClientIdError),
-    /// QoS 2 is not served [MQTT-3.2.2-11].
-    #[error("QoS 2; QoS 0 and 1 are served")]
-    QosNotSupported,
     /// The Topic Name is none [MQTT-3.3.2-2].
     #[error("topic name: {0}")]
     TopicName(TopicError),
@@ -69,6 +69,7 @@ impl SessionError {
             Self::NotConnect { .. }
             | Self::SecondConnect
             | Self::Unexpected { .. }
+            | Self::OutOfPlace { .. }
             | Self::AuthenticationData
             | Self::NoTopic
             | Self::ResponseTopic(_)
@@ -77,7 +78,6 @@ impl SessionError {
             | Self::SessionExpiryRaised => ReasonCode::ProtocolError,
             Self::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::ClientId(_) => ReasonCode::ClientIdentifierNotValid,
-            Self::QosNotSupported => ReasonCode::QosNotSupported,
             Self::TopicName(_) | Self::TopicTooLarge { .. } => ReasonCode::TopicNameInvalid,
             Self::TopicAlias => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximum => ReasonCode::ReceiveMaximumExceeded,

@@ -5,7 +5,7 @@ use unhidra_core::topic::TopicName;
 
 use super::{Request, Rules, SessionError};
 use crate::doors::Admitted;
-use crate::packet::{Connect, Property, QoS, ReasonCode, Version};
+use crate::packet::{Connect, Property, ReasonCode, Version};
 
 /// Checks what holds for whomever it is.
 pub(super) fn check(connect: &Connect) -> Result<Request, SessionError> {
@@ -17,9 +17,6 @@ pub(super) fn check(connect: &Connect) -> Result<Request, SessionError> {
         return Err(SessionError::AuthenticationData);
     }
     if let Some(will) = &connect.will {
-        if will.qos == QoS::ExactlyOnce {
-            return Err(SessionError::QosNotSupported);
-        }
         TopicName::parse(will.topic.as_str()).map_err(SessionError::TopicName)?;
     }
     let client_id = match ClientId::parse(connect.client_id.as_str()) {

@@ -11,10 +11,17 @@
 
 mod error;
 mod greeting;
-mod inflight;
+mod inbound;
 mod keep_alive;
+mod keeping;
 mod open;
+mod outbound;
+mod receive;
+mod send;
+mod state;
+mod subscribe;
 pub(crate) mod table;
+mod terms;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,19 +34,20 @@ use unhidra_core::time::Timestamp;
 use crate::acl::Acl;
 use crate::config::Limits;
 use crate::doors::{Admitted, Outcome, Ticket};
-use crate::packet::{
-    ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Publish, ReasonCode, Text, Version, Will,
-};
+use crate::packet::{ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Publish, ReasonCode, Text, Version};
 use crate::router::Subscription;
 use crate::router::message::Queued;
 pub(crate) use error::SessionError;
 use open::Open;
+pub(crate) use state::{Change, Remains, Resumable, Rows, Subscriptions};
 
 /// What holds for every session.
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) acl: Acl,
     pub(crate) limits: Limits,
+    /// Whether [`Event::Keep`] is told for sessions that outlive their connection.
+    pub(crate) stores_sessions: bool,
 }
 
 /// One connection's protocol.
@@ -47,8 +55,20 @@ pub(crate) struct Rules {
 pub(crate) struct Session {
     rules: Arc<Rules>,
     phase: Phase,
+    out: Out,
+}
+
+/// What the shell is to send and to do.
+#[derive(Debug, Default)]
+struct Out {
     transmit: VecDeque<Transmit>,
     events: VecDeque<Event>,
+}
+
+impl Out {
+    fn packet(&mut self, packet: Packet) {
+        self.transmit.push_back(Transmit::Packet(packet));
+    }
 }
 
 #[derive(Debug)]
@@ -82,8 +102,14 @@ pub(crate) enum Event {
     Unlisten(DownlinkRow),
     /// Tell who published it.
     Published { ticket: Ticket, outcome: Outcome },
-    /// A QoS 1 message was answered that had come then.
+    /// A QoS 1 or 2 message was answered that had come then.
     Answered { received_at: Timestamp, reason: ReasonCode },
+    /// Store this step, in order, and say so by [`Session::kept`].
+    Keep {
+        number: u64,
+        #[allow(dead_code, reason = "read by whoever stores sessions, where one does")]
+        change: Change,
+    },
 }
 
 /// What CONNECT asks for, as far as the shell decides it.
@@ -94,27 +120,6 @@ pub(crate) struct Request {
     pub(crate) clean_start: bool,
     pub(crate) user_name: Option<Text>,
     pub(crate) password: Option<Bytes>,
-}
-
-/// What a session is made of while no connection carries it.
-#[derive(Debug, Default)]
-pub(crate) struct Resumable {
-    pub(crate) subscriptions: open::Subscriptions,
-    pub(crate) rows: open::Rows,
-    /// What had been sent and was not acknowledged, in order.
-    pub(crate) in_flight: Vec<(PacketId, Queued)>,
-}
-
-/// What is left when a connection has ended.
-#[derive(Debug)]
-pub(crate) struct Remains {
-    pub(crate) resumable: Resumable,
-    /// How long the session outlives the connection.
-    pub(crate) expiry_s: u32,
-    /// What is published now or after its delay, unless the session is taken up again.
-    pub(crate) will: Option<Will>,
-    /// What the node had published and was not acknowledged.
-    pub(crate) lost: Vec<Ticket>,
 }
 
 /// What goes out.
@@ -130,7 +135,7 @@ impl Session {
     /// A stream was accepted.
     pub(crate) fn new(rules: Arc<Rules>, now: Timestamp) -> Self {
         let deadline = now.saturating_add(rules.limits.connect_timeout());
-        Self { rules, phase: Phase::Greeting { deadline }, transmit: VecDeque::new(), events: VecDeque::new() }
+        Self { rules, phase: Phase::Greeting { deadline }, out: Out::default() }
     }
 
     /// What the client speaks; 3.1.1 until it has said so.
@@ -182,7 +187,7 @@ impl Session {
             (Phase::Greeting { .. }, Packet::Connect(connect)) => {
                 let request = greeting::check(&connect);
                 self.phase = Phase::Deciding(connect);
-                self.events.push_back(Event::Connect(request?));
+                self.out.events.push_back(Event::Connect(request?));
                 Ok(())
             }
             (Phase::Greeting { .. }, packet) => Err(SessionError::NotConnect { packet: packet.name() }),
@@ -191,9 +196,7 @@ impl Session {
                 self.end();
                 Ok(())
             }
-            (Phase::Open(open), packet) => {
-                open.handle_packet(packet, &self.rules, now, &mut self.transmit, &mut self.events)
-            }
+            (Phase::Open(open), packet) => open.handle_packet(packet, &self.rules, now, &mut self.out),
             // The shell hands nothing over while it decides, nor after the end.
             (Phase::Deciding(_) | Phase::Ended { .. }, _) => Ok(()),
         }
@@ -223,8 +226,7 @@ impl Session {
         let version = self.version();
         match std::mem::replace(&mut self.phase, Phase::Ended { was: None, version }) {
             Phase::Deciding(connect) => {
-                let (transmit, events) = (&mut self.transmit, &mut self.events);
-                let open = Open::new(*connect, who, resumed, assigned, &self.rules, now, transmit, events);
+                let open = Open::new(*connect, who, resumed, assigned, &self.rules, now, &mut self.out);
                 self.phase = Phase::Open(Box::new(open));
             }
             other => self.phase = other,
@@ -234,7 +236,7 @@ impl Session {
     /// The client is not let in.
     pub(crate) fn refuse(&mut self, reason: ReasonCode) {
         let ack = ConnAck { session_present: false, reason, properties: Properties::default() };
-        self.transmit.push_back(Transmit::Packet(Packet::ConnAck(ack)));
+        self.out.packet(Packet::ConnAck(ack));
         self.end();
     }
 
@@ -245,7 +247,7 @@ impl Session {
             (Phase::Greeting { .. }, _) if reason != ReasonCode::UnsupportedProtocolVersion => self.end(),
             (Phase::Greeting { .. } | Phase::Deciding(_), _) => self.refuse(reason),
             (Phase::Open(_), Version::V5) => {
-                self.transmit.push_back(Transmit::Packet(Packet::Disconnect(Disconnect::new(reason))));
+                self.out.packet(Packet::Disconnect(Disconnect::new(reason)));
                 self.end();
             }
             (Phase::Open(_), Version::V3_1_1) => self.end(),
@@ -261,18 +263,18 @@ impl Session {
     /// A message of a subscription. Ask [`Session::can_deliver`] before.
     pub(crate) fn deliver(&mut self, queued: Queued, now: Timestamp) {
         if let Phase::Open(open) = &mut self.phase {
-            open.deliver(queued, now, &mut self.transmit);
+            open.deliver(queued, now, &mut self.out);
         }
     }
 
     /// A message was not written after all: it counts as acknowledged.
     pub(crate) fn not_sent(&mut self, packet_id: Option<PacketId>) {
         if let (Phase::Open(open), Some(packet_id)) = (&mut self.phase, packet_id) {
-            open.not_sent(packet_id);
+            open.not_sent(packet_id, &mut self.out);
         }
     }
 
-    /// Whether the client takes one more message of QoS 1.
+    /// Whether the client takes one more message of QoS 1 or 2.
     pub(crate) fn can_deliver(&self) -> bool {
         matches!(&self.phase, Phase::Open(open) if open.can_deliver())
     }
@@ -280,9 +282,9 @@ impl Session {
     /// A message of the node. Its outcome comes as [`Event::Published`].
     pub(crate) fn send(&mut self, row: DownlinkRow, payload: Bytes, ticket: Ticket) {
         match &mut self.phase {
-            Phase::Open(open) => open.send(row, payload, ticket, &self.rules, &mut self.transmit, &mut self.events),
+            Phase::Open(open) => open.send(row, payload, ticket, &self.rules, &mut self.out),
             Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => {
-                self.events.push_back(Event::Published { ticket, outcome: Outcome::Lost });
+                self.out.events.push_back(Event::Published { ticket, outcome: Outcome::Lost });
             }
         }
     }
@@ -294,12 +296,19 @@ impl Session {
 
     /// What became of a routed message.
     pub(crate) fn routed(&mut self, token: AckToken, reason: ReasonCode) {
-        self.reply(token, inflight::Reply::Code(reason));
+        self.reply(token, inbound::Reply::Code(reason));
     }
 
-    fn reply(&mut self, token: AckToken, reply: inflight::Reply) {
+    fn reply(&mut self, token: AckToken, reply: inbound::Reply) {
         if let Phase::Open(open) = &mut self.phase {
-            open.answer(token, reply, &mut self.transmit, &mut self.events);
+            open.answer(token, reply, &mut self.out);
+        }
+    }
+
+    /// Every step up to [`Event::Keep`]'s number is stored: what waited for it goes on.
+    pub(crate) fn kept(&mut self, number: u64) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.kept(number, &mut self.out);
         }
     }
 
@@ -352,12 +361,12 @@ impl Session {
 
     /// What goes out next.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmit.pop_front()
+        self.out.transmit.pop_front()
     }
 
     /// What the shell does next.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.events.pop_front()
     }
 
     /// Takes apart what the connection leaves. `None` where nobody had come in.

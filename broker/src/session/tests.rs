@@ -1,19 +1,25 @@
 use super::*;
 use crate::packet::{
     Acknowledgement, Assurance, Property, QoS, RetainHandling, Subscribe, SubscribeFilter, SubscriptionOptions,
-    Unsubscribe,
+    Unsubscribe, Will,
 };
 use crate::router::message::{Incoming, Message};
 use bytes::Bytes;
 use unhidra_core::delivery::Refusal;
 use unhidra_core::ids::DeviceId;
 
+mod exactly_once;
+
 const MESSAGES: &str = "unhidra/devices/pump-7/messages";
 const COMMANDS: &str = "unhidra/devices/pump-7/commands";
 
 fn rules() -> Arc<Rules> {
     let limits = crate::config::tests::limits();
-    Arc::new(Rules { acl: Acl::new("unhidra"), limits: Limits { receive_max: 3, in_flight_max: 4, ..limits } })
+    Arc::new(Rules {
+        acl: Acl::new("unhidra"),
+        limits: Limits { receive_max: 3, in_flight_max: 4, ..limits },
+        stores_sessions: false,
+    })
 }
 
 fn pump() -> Admitted {
@@ -155,13 +161,14 @@ fn what_a_client_takes_for_granted_and_is_not_so_stands_in_connack() {
     let limits = &session.rules.limits;
     for announced in [
         Property::ReceiveMaximum(3),
-        Property::MaximumQos(true),
         Property::SharedSubscriptionAvailable(false),
         Property::ServerKeepAlive(limits.keep_alive_max_s),
         Property::SessionExpiryInterval(limits.session_expiry_max_s),
     ] {
         assert!(ack.properties.iter().any(|property| *property == announced), "{announced:?} in {ack:?}");
     }
+    let is_maximum_qos = |property: &Property| matches!(property, Property::MaximumQos(_));
+    assert!(!ack.properties.iter().any(is_maximum_qos), "QoS 2 is what a client takes for granted");
     let (_, ack) = open_with(connect(Version::V3_1_1), Admitted::Client(None), None);
     assert!(ack.properties.is_empty());
 }
@@ -321,7 +328,6 @@ fn a_publish_that_breaks_a_rule_ends_with_its_code() {
         Packet::Publish(Publish { assurance, retain, topic: text(topic), properties, payload: Bytes::new() })
     };
     let zero = Assurance::AtMostOnce;
-    let two = Assurance::ExactlyOnce { packet_id: id(1), dup: false };
     let long = "a".repeat(2_000);
     let deep = "/".repeat(100);
     for (packet, reason) in [
@@ -330,7 +336,6 @@ fn a_publish_that_breaks_a_rule_ends_with_its_code() {
         (packet(&long, false, zero, None), ReasonCode::TopicNameInvalid),
         (packet(&deep, false, zero, None), ReasonCode::TopicNameInvalid),
         (packet("", false, zero, None), ReasonCode::ProtocolError),
-        (packet("a", false, two, None), ReasonCode::QosNotSupported),
         (packet("a", false, zero, Some(Property::TopicAlias(1))), ReasonCode::TopicAliasInvalid),
         (packet("a", false, zero, Some(Property::SubscriptionIdentifier(1))), ReasonCode::ProtocolError),
         (packet("a", false, zero, Some(Property::ResponseTopic(Text::from("b/#")))), ReasonCode::ProtocolError),
@@ -342,7 +347,7 @@ fn a_publish_that_breaks_a_rule_ends_with_its_code() {
 }
 
 #[test]
-fn a_subscription_is_granted_up_to_qos_1() {
+fn a_subscription_is_granted_as_it_was_asked_for() {
     let mut session = open(Version::V5, Admitted::Client(None));
     let wanted = [
         ("a", QoS::AtMostOnce),
@@ -359,7 +364,7 @@ fn a_subscription_is_granted_up_to_qos_1() {
             [
                 ReasonCode::Success,
                 ReasonCode::GrantedQos1,
-                ReasonCode::GrantedQos1,
+                ReasonCode::GrantedQos2,
                 ReasonCode::TopicFilterInvalid,
                 ReasonCode::NotAuthorized,
                 ReasonCode::SharedSubscriptionsNotSupported,
@@ -542,17 +547,6 @@ fn session_expiry_is_what_was_agreed() {
     assert_eq!(expiry_s(Version::V5, true, Some(u32::MAX), None), Ok(Some(max)));
     assert_eq!(expiry_s(Version::V5, true, Some(7), Some(0)), Ok(Some(0)));
     assert_eq!(expiry_s(Version::V5, true, None, Some(7)), Err(SessionError::SessionExpiryRaised));
-}
-
-#[test]
-fn an_answer_to_a_step_of_qos_2_is_given_and_others_are_not_ours() {
-    let mut session = open(Version::V5, Admitted::Client(None));
-    let step = |reason| Acknowledgement { packet_id: id(9), reason, properties: Properties::default() };
-    handle(&mut session, Packet::PubRel(step(ReasonCode::Success))).expect("answered");
-    assert_eq!(sent(&mut session), [Packet::PubComp(step(ReasonCode::PacketIdentifierNotFound))]);
-    for packet in [Packet::PubRec(step(ReasonCode::Success)), Packet::PingResp] {
-        assert!(matches!(handle(&mut session, packet), Err(SessionError::Unexpected { .. })));
-    }
 }
 
 #[test]

@@ -88,19 +88,6 @@ async fn a_second_connect_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn qos_2_is_refused_as_announced() {
-    for version in [Version::V3_1_1, Version::V5] {
-        let world = World::new();
-        let mut client = world.plain("c", version).await;
-        let assurance = Assurance::ExactlyOnce { packet_id: packet_id(1), dup: false };
-        client.send(Packet::Publish(Publish { assurance, ..publish("a", "x", None) })).await;
-        client.ended(ReasonCode::QosNotSupported).await;
-        let mut client = world.plain("d", version).await;
-        assert_eq!(client.subscribe("a", QoS::ExactlyOnce).await, ReasonCode::GrantedQos1);
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn more_unanswered_messages_than_announced_end_5_and_wait_in_3_1_1() {
     const MESSAGES: &str = "unhidra/devices/pump-7/messages";
     let mut world = World::new();

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod device;
+mod exactly_once;
 mod plain;
 mod tls;
 mod world;

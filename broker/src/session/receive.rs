@@ -1,0 +1,125 @@
+//! What an admitted client publishes, and how it is answered.
+
+use unhidra_core::delivery::AckToken;
+use unhidra_core::time::Timestamp;
+use unhidra_core::topic::TopicName;
+
+use super::inbound::{Arrival, Level, Release, Reply};
+use super::keeping::After;
+use super::open::{Open, answer};
+use super::{Change, Event, Out, Rules, SessionError};
+use crate::acl::PublishRight;
+use crate::packet::{Assurance, Packet, PacketId, Properties, Property, Publish, ReasonCode, Version};
+
+impl Open {
+    pub(super) fn publish(
+        &mut self,
+        publish: Publish,
+        rules: &Rules,
+        now: Timestamp,
+        out: &mut Out,
+    ) -> Result<(), SessionError> {
+        check_properties(&publish.properties)?;
+        if publish.topic.is_empty() && self.version == Version::V5 {
+            return Err(SessionError::NoTopic);
+        }
+        let topic = TopicName::parse(publish.topic.as_str()).map_err(SessionError::TopicName)?;
+        let (bytes, levels) = (topic.as_str().len(), topic.levels().count());
+        if bytes > rules.limits.topic_bytes_max || levels > rules.limits.topic_levels_max {
+            return Err(SessionError::TopicTooLarge { bytes, levels });
+        }
+        let qos = publish.assurance.qos();
+        let right = rules.acl.publish(&self.who, topic, qos, publish.retain);
+        let exchange = match publish.assurance {
+            Assurance::AtMostOnce if right == PublishRight::Denied => return Err(SessionError::NotAuthorized),
+            Assurance::AtMostOnce => None,
+            Assurance::AtLeastOnce { packet_id, dup } => Some((packet_id, Level::AtLeastOnce, dup)),
+            Assurance::ExactlyOnce { packet_id, dup } => Some((packet_id, Level::ExactlyOnce, dup)),
+        };
+        let token = match exchange {
+            None => None,
+            Some((packet_id, level, dup)) => {
+                match self.inbound.receive(packet_id, level, dup, usize::from(rules.limits.receive_max), now) {
+                    Arrival::New(token) => Some(token),
+                    Arrival::Repeat => {
+                        self.answer_in_order(out);
+                        return Ok(());
+                    }
+                    Arrival::IdentifierInUse => return Err(SessionError::PacketIdentifierInUse),
+                    Arrival::TooMany => return Err(SessionError::ReceiveMaximum),
+                }
+            }
+        };
+        match (right, token) {
+            (PublishRight::Denied, Some(token)) => self.answer(token, Reply::Code(ReasonCode::NotAuthorized), out),
+            (PublishRight::Denied, None) => {}
+            (PublishRight::Deliver(row), token) => out.events.push_back(Event::Deliver { row, publish, token }),
+            (PublishRight::Route, token) => {
+                if let (Some(token), Some((packet_id, Level::ExactlyOnce, _))) = (token, exchange) {
+                    self.inbound.must_keep(token);
+                    self.keep(|| Change::Received(packet_id), Some(After::Answer(token)), out);
+                }
+                out.events.push_back(Event::Route { publish, token });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, token: AckToken, reply: Reply, out: &mut Out) {
+        self.inbound.answer(token, reply);
+        if reply == Reply::Retry {
+            self.owed_close.get_or_insert(ReasonCode::ServerBusy);
+        }
+        self.answer_in_order(out);
+    }
+
+    pub(super) fn answer_in_order(&mut self, out: &mut Out) {
+        // Once a close is owed no later answer leaves: the message before it has none.
+        while self.owed_close.is_none() {
+            let Some(answered) = self.inbound.pop() else { return };
+            let Reply::Code(reason) = answered.reply else { return };
+            out.events.push_back(Event::Answered { received_at: answered.received_at, reason });
+            if self.version == Version::V3_1_1 && reason.is_error() {
+                self.owed_close = Some(reason);
+                return;
+            }
+            let packet = match answered.level {
+                Level::AtLeastOnce => Packet::PubAck,
+                Level::ExactlyOnce => Packet::PubRec,
+            };
+            out.transmit.push_back(answer(packet, answered.packet_id, reason));
+        }
+    }
+
+    /// PUBREL has come: the client will not send the message again (section 4.3.3).
+    pub(super) fn released(&mut self, packet_id: PacketId, out: &mut Out) -> Result<(), SessionError> {
+        let complete = |reason| After::Transmit(answer(Packet::PubComp, packet_id, reason));
+        match self.inbound.release(packet_id) {
+            Release::Done => {
+                self.keep(|| Change::Released(packet_id), Some(complete(ReasonCode::Success)), out);
+                Ok(())
+            }
+            // Behind a PUBCOMP that was lost, or of a session this node does not have.
+            Release::Unknown => {
+                out.transmit.push_back(answer(Packet::PubComp, packet_id, ReasonCode::PacketIdentifierNotFound));
+                Ok(())
+            }
+            Release::TooEarly => Err(SessionError::OutOfPlace { packet: "PUBREL" }),
+        }
+    }
+}
+
+/// What a client may not say in PUBLISH.
+fn check_properties(properties: &Properties) -> Result<(), SessionError> {
+    for property in properties.iter() {
+        match property {
+            Property::TopicAlias(_) => return Err(SessionError::TopicAlias),
+            Property::SubscriptionIdentifier(_) => return Err(SessionError::SubscriptionIdentifier),
+            Property::ResponseTopic(topic) => {
+                TopicName::parse(topic.as_str()).map_err(SessionError::ResponseTopic)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! What an admitted client subscribes to.
+
+use unhidra_core::topic::TopicFilter;
+
+use super::open::Open;
+use super::{Event, Out, Rules};
+use crate::acl::SubscribeRight;
+use crate::packet::{
+    Packet, Properties, Property, QoS, ReasonCode, SubAck, Subscribe, SubscribeFilter, Text, UnsubAck, Unsubscribe,
+    Version,
+};
+use crate::router::Subscription;
+
+impl Open {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, rules: &Rules, out: &mut Out) {
+        let identifier = subscribe.properties.find(|property| match property {
+            Property::SubscriptionIdentifier(id) => Some(*id),
+            _ => None,
+        });
+        // SUBACK leaves before what is retained, which the events bring.
+        let reasons =
+            subscribe.filters.into_iter().map(|filter| self.subscribe_one(filter, identifier, rules, out)).collect();
+        let (packet_id, properties) = (subscribe.packet_id, Properties::default());
+        out.packet(Packet::SubAck(SubAck { packet_id, properties, reasons }));
+    }
+
+    fn subscribe_one(
+        &mut self,
+        wanted: SubscribeFilter,
+        identifier: Option<u32>,
+        rules: &Rules,
+        out: &mut Out,
+    ) -> ReasonCode {
+        let text = wanted.filter.as_str();
+        let Ok(filter) = TopicFilter::parse(text) else { return ReasonCode::TopicFilterInvalid };
+        if text.len() > rules.limits.topic_bytes_max || filter.levels().count() > rules.limits.topic_levels_max {
+            return ReasonCode::TopicFilterInvalid;
+        }
+        if self.version == Version::V5 && text.starts_with("$share/") {
+            return ReasonCode::SharedSubscriptionsNotSupported;
+        }
+        let granted = match rules.acl.subscribe(&self.who, filter) {
+            SubscribeRight::Denied => return ReasonCode::NotAuthorized,
+            SubscribeRight::Listen(row) => {
+                // The rows have QoS 1 and below (e2ee/PROTOCOL.md section 2).
+                let qos = wanted.options.qos.min(QoS::AtLeastOnce);
+                self.rows.insert(row, qos);
+                out.events.push_back(Event::Listen(row));
+                qos
+            }
+            SubscribeRight::Route => {
+                let is_new = !self.subscriptions.contains_key(text);
+                if is_new && self.subscriptions.len() >= rules.limits.subscriptions_per_session {
+                    return ReasonCode::QuotaExceeded;
+                }
+                let subscription = Subscription { options: wanted.options, identifier };
+                self.subscriptions.insert(text.into(), subscription);
+                out.events.push_back(Event::Subscribe { filter: wanted.filter, subscription, is_new });
+                wanted.options.qos
+            }
+        };
+        match granted {
+            QoS::AtMostOnce => ReasonCode::Success,
+            QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+            QoS::ExactlyOnce => ReasonCode::GrantedQos2,
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe, rules: &Rules, out: &mut Out) {
+        let reasons = unsubscribe.filters.into_iter().map(|filter| self.unsubscribe_one(filter, rules, out)).collect();
+        let (packet_id, properties) = (unsubscribe.packet_id, Properties::default());
+        out.packet(Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }));
+        self.send_waiting(rules, out);
+    }
+
+    fn unsubscribe_one(&mut self, text: Text, rules: &Rules, out: &mut Out) -> ReasonCode {
+        let Ok(filter) = TopicFilter::parse(text.as_str()) else { return ReasonCode::TopicFilterInvalid };
+        match rules.acl.subscribe(&self.who, filter) {
+            SubscribeRight::Listen(row) if self.rows.remove(&row).is_some() => {
+                out.events.push_back(Event::Unlisten(row));
+            }
+            SubscribeRight::Route if self.subscriptions.remove(text.as_str()).is_some() => {
+                out.events.push_back(Event::Unsubscribe { filter: text });
+            }
+            SubscribeRight::Listen(_) | SubscribeRight::Route | SubscribeRight::Denied => {
+                return ReasonCode::NoSubscriptionExisted;
+            }
+        }
+        ReasonCode::Success
+    }
+}
