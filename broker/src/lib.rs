@@ -5,6 +5,7 @@
 //! everything else is routed between clients.
 
 mod acl;
+mod clients;
 mod config;
 mod doors;
 mod metrics;
@@ -40,10 +41,11 @@ use router::retained::Retained;
 use session::Rules;
 use session::table::Table;
 
+pub use clients::{ClientRecord, ClientStanding, ClientsPage, SessionName};
 pub use config::{Config, Limits, Listen, ListenError, Prefix, PrefixError, TcpConfig, TlsConfig};
 pub use doors::{
     Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Identity, Inlet, Introduction,
-    Listener, NotPublished, Outcome, PeerCertificate, Stream, Ticket, UserName,
+    Listener, NotPublished, Outcome, Owner, PeerCertificate, Stream, Ticket, UserName,
 };
 pub use net::{CertificateError, TcpListener, TlsListener};
 

@@ -2,6 +2,7 @@
 
 mod admission;
 mod inlet;
+mod owner;
 mod stream;
 
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::pin::Pin;
 
 pub use admission::{Admission, Admitted, Denied, Introduction, UserName};
 pub use inlet::{BrokerEvent, Inlet};
+pub use owner::Owner;
 pub use stream::{Accepted, Identity, Listener, PeerCertificate, Stream};
 
 /// A future without a name, so that the traits can be trait objects.

@@ -110,6 +110,9 @@ impl Connection {
             self.deliver_waiting(now);
             self.hold.offer(&mut self.inward, &broker);
             self.wire.rest();
+            if let Some(facts) = mailbox.facts() {
+                facts.note(self.session.holdings());
+            }
             if self.session.is_ended() {
                 return;
             }

@@ -1,12 +1,16 @@
 //! Whether a client may come in, and with which session.
 
+use std::sync::Arc;
+
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::connection::{Client, Connection};
+use super::facts::Facts;
 use crate::doors::{Admitted, BrokerEvent, Identity, Introduction};
 use crate::metrics::ConnectOutcome;
 use crate::packet::{ReasonCode, Text};
+use crate::router::queue::Queue;
 use crate::session::Request;
 use crate::session::table::SessionKey;
 
@@ -60,10 +64,24 @@ impl Connection {
         let assigned = assigned.then(|| key.client_id().clone());
         self.session.admit(admitted.clone(), claimed.resumed, assigned.as_ref(), self.broker.clock().now());
         claimed.queue.attach(self.mailbox.clone());
+        self.introduce(&claimed.queue);
         let (subscriber, queue) = (claimed.subscriber, claimed.queue);
         self.client = Client::Admitted { who: admitted, key, subscriber, queue };
         // What arrived while we decided is read now, and mail found the box already.
         self.mailbox.wake();
+    }
+
+    /// Tells others who is here now.
+    fn introduce(&self, queue: &Arc<Queue>) {
+        let (peer, listener) = (self.peer.as_str().into(), self.listener());
+        let (session, since) = (&self.session, self.broker.clock().unix_now());
+        let facts = Facts::new(peer, listener, session.version(), since, session.keep_alive_s(), queue.clone());
+        facts.note(session.holdings());
+        self.mailbox.introduce(facts);
+    }
+
+    fn listener(&self) -> &'static str {
+        if self.identity.device().is_some() { "tls" } else { "tcp" }
     }
 
     fn refuse(&mut self, reason: ReasonCode) {

@@ -1,7 +1,7 @@
 //! What others have for one connection: answers, messages of the node, orders.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -9,6 +9,7 @@ use tokio::sync::futures::Notified;
 use unhidra_core::delivery::{AckToken, Acknowledge, Answer, DownlinkRow};
 use unhidra_core::time::Timestamp;
 
+use super::facts::Facts;
 use crate::doors::{ConnectionId, NotPublished, Ticket};
 use crate::packet::ReasonCode;
 
@@ -19,6 +20,8 @@ pub(crate) struct Mailbox {
     inner: Mutex<Inner>,
     arrived: Notify,
     ended: Notify,
+    /// Once the client is in.
+    facts: OnceLock<Box<Facts>>,
     downlinks_max: usize,
 }
 
@@ -73,11 +76,29 @@ pub(crate) struct Mail {
 
 impl Mailbox {
     pub(crate) fn new(id: ConnectionId, downlinks_max: usize) -> Self {
-        Self { id, inner: Mutex::default(), arrived: Notify::new(), ended: Notify::new(), downlinks_max }
+        Self {
+            id,
+            inner: Mutex::default(),
+            arrived: Notify::new(),
+            ended: Notify::new(),
+            facts: OnceLock::new(),
+            downlinks_max,
+        }
     }
 
     pub(crate) const fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    /// The client is in.
+    pub(crate) fn introduce(&self, facts: Facts) {
+        // A connection is let in once.
+        let _ = self.facts.set(Box::new(facts));
+    }
+
+    /// What others may know of the connection, once its client is in.
+    pub(crate) fn facts(&self) -> Option<&Facts> {
+        self.facts.get().map(Box::as_ref)
     }
 
     /// Leaves a message of the node.

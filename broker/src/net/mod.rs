@@ -3,8 +3,10 @@
 mod certificate;
 pub(crate) mod connection;
 mod decide;
+pub(crate) mod facts;
 mod farewell;
 mod hold;
+mod kick;
 pub(crate) mod live;
 pub(crate) mod mailbox;
 mod tcp;

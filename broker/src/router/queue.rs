@@ -74,6 +74,12 @@ impl Queue {
         Some(queued)
     }
 
+    /// How many messages wait, and how many bytes of memory they take.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.waiting.len(), inner.bytes)
+    }
+
     /// A connection empties the queue from now on.
     pub(crate) fn attach(&self, reader: Arc<Mailbox>) {
         self.lock().reader = Some(reader);

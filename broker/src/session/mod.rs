@@ -34,6 +34,7 @@ use unhidra_core::time::Timestamp;
 use crate::acl::Acl;
 use crate::config::Limits;
 use crate::doors::{Admitted, Outcome, Ticket};
+use crate::net::facts::Holdings;
 use crate::packet::{ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Publish, ReasonCode, Text, Version};
 use crate::router::Subscription;
 use crate::router::message::Queued;
@@ -154,6 +155,22 @@ impl Session {
             Phase::Open(open) => open.packet_max(),
             Phase::Ended { was: Some(open), .. } => open.packet_max(),
             Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { was: None, .. } => usize::MAX,
+        }
+    }
+
+    /// What it holds of its client's.
+    pub(crate) fn holdings(&self) -> Holdings {
+        match &self.phase {
+            Phase::Open(open) => open.holdings(),
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => Holdings::default(),
+        }
+    }
+
+    /// The Keep Alive that holds, in s; 0 is none.
+    pub(crate) fn keep_alive_s(&self) -> u16 {
+        match &self.phase {
+            Phase::Open(open) => open.keep_alive_s,
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => 0,
         }
     }
 

@@ -15,6 +15,7 @@ use super::terms::{Terms, session_expiry_s};
 use super::{Change, Event, Out, Remains, Resumable, Rows, Rules, SessionError, Subscriptions, Transmit};
 use crate::config::Limits;
 use crate::doors::{Admitted, Ticket};
+use crate::net::facts::Holdings;
 use crate::packet::{
     Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode, Version, Will,
 };
@@ -26,6 +27,7 @@ pub(super) struct Open {
     pub(super) version: Version,
     pub(super) packet_max: usize,
     pub(super) keep_alive: KeepAlive,
+    pub(super) keep_alive_s: u16,
     pub(super) will: Option<Will>,
     pub(super) expiry_s: u32,
     pub(super) inbound: Inbound,
@@ -67,6 +69,7 @@ impl Open {
             version: connect.version,
             packet_max: terms.packet_max,
             keep_alive: KeepAlive::new(terms.keep_alive_s, now),
+            keep_alive_s: terms.keep_alive_s,
             will: connect.will,
             expiry_s: terms.expiry_s,
             inbound: Inbound::resume(received),
@@ -86,6 +89,10 @@ impl Open {
 
     pub(super) const fn version(&self) -> Version {
         self.version
+    }
+
+    pub(super) fn holdings(&self) -> Holdings {
+        Holdings { subscriptions: self.subscriptions.len() + self.rows.len(), in_flight: self.outbound.len() }
     }
 
     pub(super) const fn packet_max(&self) -> usize {

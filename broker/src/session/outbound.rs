@@ -66,6 +66,11 @@ impl Outbound {
         self.again.is_empty() && self.has_quota()
     }
 
+    /// How many exchanges are not complete.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.releasing.len() + self.again.len()
+    }
+
     /// Where PUBREL has left and PUBCOMP has not come, in order.
     pub(super) fn releasing(&self) -> impl Iterator<Item = PacketId> {
         self.releasing.iter().copied()

@@ -1,6 +1,8 @@
 //! All sessions, by identity and Client Identifier: those a connection carries and those that wait
 //! for one. No I/O, no clock.
 
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +11,13 @@ use unhidra_core::ids::{ClientId, DeviceId};
 use unhidra_core::time::Timestamp;
 
 use super::Resumable;
-use crate::doors::{Admitted, UserName};
+use crate::doors::{Admitted, Owner};
 use crate::net::mailbox::Mailbox;
 use crate::packet::Will;
 use crate::router::SubscriberId;
 use crate::router::queue::Queue;
 
-/// Whose session it is.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Owner {
-    Device(DeviceId),
-    User(UserName),
-    Anybody,
-}
+pub(crate) use look::Seen;
 
 /// Whose session, and which: nobody takes over a session of another identity.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -32,12 +28,7 @@ pub(crate) struct SessionKey {
 
 impl SessionKey {
     pub(crate) fn new(who: &Admitted, client_id: ClientId) -> Self {
-        let owner = match who {
-            Admitted::Device(device) => Owner::Device(*device),
-            Admitted::Client(Some(user)) => Owner::User(user.clone()),
-            Admitted::Client(None) => Owner::Anybody,
-        };
-        Self { owner, client_id }
+        Self { owner: Owner::from(who), client_id }
     }
 
     pub(crate) fn client_id(&self) -> &ClientId {

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "a test fails where its ground does")]
 
 mod bad_input;
+mod clients;
 mod device;
 mod exactly_once;
 mod plain;

@@ -1,0 +1,64 @@
+//! A look at the sessions, a page at a time, so that whoever looks holds up nobody.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use unhidra_core::ids::ClientId;
+use unhidra_core::time::Timestamp;
+
+use super::{Entry, SessionKey, Stored, Table};
+use crate::doors::Owner;
+use crate::net::mailbox::Mailbox;
+use crate::router::queue::Queue;
+
+/// A session, as it was found.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// A connection carries it.
+    Live(Arc<Mailbox>),
+    /// It waits for one.
+    Stored { queue: Arc<Queue>, subscriptions: usize, in_flight: usize, expires_at: Timestamp },
+}
+
+impl SessionKey {
+    pub(crate) const fn owned(owner: Owner, client_id: ClientId) -> Self {
+        Self { owner, client_id }
+    }
+
+    pub(crate) const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+}
+
+impl Table {
+    /// At most `max` sessions behind one, in the order of their owners and identifiers.
+    pub(crate) fn page(&self, after: Option<&SessionKey>, max: usize) -> Vec<(SessionKey, Seen)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.entries.range::<SessionKey, _>((from, Bound::Unbounded)).take(max);
+        found.map(|(key, entry)| (key.clone(), entry.seen())).collect()
+    }
+
+    /// One session.
+    pub(crate) fn get(&self, key: &SessionKey) -> Option<Seen> {
+        self.entries.get(key).map(Entry::seen)
+    }
+
+    /// Takes away a stored session. One that a connection carries stays.
+    pub(crate) fn forget(&mut self, key: &SessionKey) -> Option<Box<Stored>> {
+        self.take_stored(key)
+    }
+}
+
+impl Entry {
+    fn seen(&self) -> Seen {
+        match self {
+            Self::Live(mailbox) => Seen::Live(mailbox.clone()),
+            Self::Stored(stored) => Seen::Stored {
+                queue: stored.queue.clone(),
+                subscriptions: stored.resumable.subscriptions.len() + stored.resumable.rows.len(),
+                in_flight: stored.resumable.in_flight.len() + stored.resumable.releasing.len(),
+                expires_at: stored.expires_at,
+            },
+        }
+    }
+}
