@@ -82,10 +82,18 @@ pub struct Limits {
     /// Subscriptions of one session. What is over is refused with 0x97.
     pub subscriptions_per_session: usize,
     /// Messages in one session's queue. A full queue makes publishers wait while its client is
-    /// connected, at most `slow_client_s`; of a client that is away the newest is dropped.
+    /// connected, at most `queue_patience_ms`; then, and of a client that is away, `queue_policy`
+    /// says which is dropped.
     pub queue_messages_max: usize,
     /// Bytes in one session's queue, like `queue_messages_max`.
     pub queue_bytes_max: usize,
+    /// What becomes of a message that finds a full queue.
+    pub queue_policy: QueuePolicy,
+    /// How long publishers wait for a full queue whose client takes nothing. Once: it is slow from
+    /// then on, until the queue has been emptied to half.
+    pub queue_patience_ms: u64,
+    /// Whether messages of QoS 0 wait for a client that is away.
+    pub queue_qos0: bool,
     /// Retained messages. What is over is delivered and not retained.
     pub retained_messages_max: usize,
     /// Bytes of retained messages, like `retained_messages_max`.
@@ -95,8 +103,8 @@ pub struct Limits {
     /// Bytes that wait to be written to one client. At the bound nothing of it is read, and its
     /// queue waits.
     pub output_bytes_max: usize,
-    /// How long a client may take nothing that waits to be written to it, and how long its full
-    /// queue may hold up publishers. Then its connection is closed.
+    /// How long a client may take nothing that waits to be written to it. Then its connection is
+    /// closed.
     pub slow_client_s: u64,
     /// How long a closed connection waits for its peer to close too, so that the peer can read
     /// the DISCONNECT.
@@ -115,6 +123,19 @@ impl Limits {
     pub(crate) const fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms)
     }
+}
+
+/// Which message goes where a queue is full.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum QueuePolicy {
+    /// The oldest in the queue.
+    Oldest,
+    /// The one that found it full.
+    Newest,
+    /// The one that found it full, and the connection of its client with 0x97; of a client that is
+    /// away, the message alone.
+    Disconnect,
 }
 
 /// Where a listener listens.
@@ -219,6 +240,9 @@ pub(crate) mod tests {
             subscriptions_per_session: 16,
             queue_messages_max: 100,
             queue_bytes_max: 100_000,
+            queue_policy: QueuePolicy::Newest,
+            queue_patience_ms: 100,
+            queue_qos0: false,
             retained_messages_max: 100,
             retained_bytes_max: 100_000,
             downlinks_max: 8,

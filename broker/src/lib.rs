@@ -37,12 +37,13 @@ use net::connection::Connection;
 use net::live::Live;
 use net::mailbox::{Downlink, Mailbox, Order};
 use router::Router;
+use router::queue::Terms;
 use router::retained::Retained;
 use session::Rules;
 use session::table::Table;
 
 pub use clients::{ClientRecord, ClientStanding, ClientsPage, SessionName};
-pub use config::{Config, Limits, Listen, ListenError, Prefix, PrefixError, TcpConfig, TlsConfig};
+pub use config::{Config, Limits, Listen, ListenError, Prefix, PrefixError, QueuePolicy, TcpConfig, TlsConfig};
 pub use doors::{
     Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Identity, Inlet, Introduction,
     Listener, NotPublished, Outcome, Owner, PeerCertificate, Stream, Ticket, UserName,
@@ -68,6 +69,7 @@ pub struct Broker {
     rules: Arc<Rules>,
     metrics: Metrics,
     router: RwLock<Router>,
+    queue_terms: Arc<Terms>,
     retained: Mutex<Retained>,
     sessions: Mutex<Table>,
     /// A session was stored, whose Will or end may come before all others.
@@ -85,6 +87,7 @@ impl Broker {
         Arc::new(Self {
             metrics: Metrics::register(registry),
             router: RwLock::default(),
+            queue_terms: Arc::new(Terms::of(&limits)),
             retained: Mutex::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             sessions: Mutex::new(Table::new(limits.sessions_max)),
             sessions_due: Notify::new(),

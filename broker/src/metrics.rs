@@ -67,10 +67,14 @@ pub(crate) struct DropLabels {
 /// Why a message did not reach a subscriber, or was not retained.
 #[derive(Clone, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
 pub(crate) enum DropCause {
-    /// Its client is away, and it is of QoS 0 or the queue is full.
+    /// Its client is away, and it is of QoS 0.
     Away,
-    /// Its client took nothing for too long.
+    /// Its client is away, and the queue is full.
+    Full,
+    /// Its client did not keep up, and the queue is full.
     Slow,
+    /// A newer one took its place in a full queue.
+    Evicted,
     /// It is larger than its client takes.
     TooLarge,
     /// There is no room for one more retained message.

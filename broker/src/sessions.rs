@@ -9,8 +9,9 @@ use unhidra_core::ids::{ClientId, ClientIdError};
 
 use crate::doors::ConnectionId;
 use crate::net::mailbox::{Mailbox, Order};
-use crate::packet::{Property, ReasonCode};
+use crate::packet::{Property, QoS, ReasonCode};
 use crate::router::SubscriberId;
+use crate::router::message::Queued;
 use crate::router::queue::Queue;
 use crate::session::table::{Claim, Due, SessionKey, Stored, will_due};
 use crate::session::{Remains, Resumable};
@@ -69,9 +70,8 @@ impl Broker {
                     if let Some(stored) = ended {
                         self.end_session(*stored);
                     }
-                    let limits = self.limits();
                     let subscriber = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
-                    let queue = Arc::new(Queue::new(limits.queue_messages_max, limits.queue_bytes_max));
+                    let queue = Arc::new(Queue::new(key.clone(), self.queue_terms.clone()));
                     self.count_sessions();
                     return Some(Claimed { resumed: None, subscriber, queue });
                 }
@@ -109,8 +109,11 @@ impl Broker {
             self.sessions().release(key, None);
             self.end_session(stored);
         } else {
+            let may_go = |queued: &Queued| queued.group.as_ref().is_some_and(|g| g.has_taker_besides(subscriber));
+            let may_go_to_others = stored.queue.take_if(may_go);
             self.sessions().release(key, Some(Box::new(stored)));
             self.sessions_due.notify_waiters();
+            self.pass_on(may_go_to_others);
         }
     }
 
@@ -118,6 +121,10 @@ impl Broker {
         for filter in stored.resumable.subscriptions.keys() {
             self.unsubscribe(filter, stored.subscriber);
         }
+        let unsent = stored.queue.take_if(|queued| queued.group.is_some());
+        // A message of QoS 2 that has been sent may go to nobody else [MQTT-4.8.2-5].
+        let sent = stored.resumable.in_flight.into_iter().map(|(_, queued)| queued);
+        self.pass_on(sent.filter(|queued| queued.qos == QoS::AtLeastOnce).chain(unsent));
         if let Some((_, will)) = stored.will {
             self.publish_will(&will);
         }

@@ -26,8 +26,9 @@ use crate::doors::{Accepted, Admitted, BrokerEvent, Identity};
 use crate::metrics::DropCause;
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
 use crate::router::SubscriberId;
-use crate::router::message::{Filling, Queued};
+use crate::router::message::Filling;
 use crate::router::queue::Queue;
+use crate::routing::Sender;
 use crate::session::table::SessionKey;
 use crate::session::{Event, Request, Session, Transmit};
 
@@ -106,6 +107,7 @@ impl Connection {
             let now = broker.clock().now();
             self.take_mail();
             self.check_time(now);
+            self.hold.retry_subscribers(&mailbox, &broker, now);
             self.take_input(now).await;
             self.deliver_waiting(now);
             self.hold.offer(&mut self.inward, &broker);
@@ -196,9 +198,6 @@ impl Connection {
             info!(peer = %self.peer, "closing: the client takes nothing that is written to it");
             self.lost("the peer is too slow");
         }
-        for reader in self.hold.give_up(now, slow, &self.broker) {
-            reader.order(Order::Close(ReasonCode::QuotaExceeded));
-        }
         if let Course::Draining { until } = self.course
             && (until <= now || self.session.unanswered() == 0)
         {
@@ -221,7 +220,7 @@ impl Connection {
     fn deadline(&self) -> Option<Timestamp> {
         let slow = self.broker.limits().slow_client();
         let stalled = self.wire.stalled_since().map(|since| since.saturating_add(slow));
-        let held = self.hold.deadline(slow);
+        let held = self.hold.deadline();
         let drained = match self.course {
             Course::Draining { until } => Some(until),
             Course::Serving | Course::Revoked => None,
@@ -274,10 +273,16 @@ impl Connection {
         self.transmit(now);
         let Client::Admitted { queue, .. } = &self.client else { return };
         let queue = queue.clone();
-        while self.session.can_deliver() && self.wire.output.len() < self.broker.limits().output_bytes_max {
-            let Some(queued) = queue.pop() else { return };
-            self.session.deliver(queued, now);
-            self.transmit(now);
+        while let Some(deliverable) = self.session.deliverable() {
+            let room = self.broker.limits().output_bytes_max.saturating_sub(self.wire.output.len());
+            let taken = queue.take(deliverable, room);
+            if taken.is_empty() {
+                return;
+            }
+            for queued in taken {
+                self.session.deliver(queued, now);
+                self.transmit(now);
+            }
         }
     }
 
@@ -355,9 +360,10 @@ impl Connection {
                 Event::Route { publish, token } => self.route(&publish, token),
                 Event::Subscribe { filter, subscription, is_new } => {
                     if let Client::Admitted { subscriber, queue, .. } = &self.client {
-                        let mut full = Vec::new();
-                        self.broker.subscribe(filter.as_str(), *subscriber, queue, subscription, is_new, &mut full);
-                        self.hold_for(full);
+                        let (mut held, sender) =
+                            (Vec::new(), Sender { subscriber: *subscriber, mailbox: &self.mailbox });
+                        self.broker.subscribe(filter.as_str(), sender, queue, subscription, is_new, &mut held);
+                        self.hold.keep_for_subscribers(held);
                     }
                 }
                 Event::Unsubscribe { filter } => {
@@ -404,13 +410,14 @@ impl Connection {
 
     fn route(&mut self, publish: &Publish, token: Option<AckToken>) {
         let Client::Admitted { subscriber, .. } = &self.client else { return };
-        let mut full = Vec::new();
-        let found = self.broker.route(publish.into(), Some(*subscriber), &mut full);
+        let mut held = Vec::new();
+        let sender = Sender { subscriber: *subscriber, mailbox: &self.mailbox };
+        let found = self.broker.route(publish.into(), Some(sender), &mut held);
         if let Some(token) = token {
             let reason = if found == 0 { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
             self.session.routed(token, reason);
         }
-        self.hold_for(full);
+        self.hold.keep_for_subscribers(held);
     }
 
     pub(super) fn device(&self) -> Option<DeviceId> {
@@ -418,9 +425,5 @@ impl Connection {
             Client::Admitted { who: Admitted::Device(device), .. } => Some(*device),
             Client::Admitted { who: Admitted::Client(_), .. } | Client::Unknown => None,
         }
-    }
-
-    fn hold_for(&mut self, full: Vec<(Arc<Queue>, Queued)>) {
-        self.hold.keep_for_subscribers(full, self.broker.clock().now());
     }
 }

@@ -22,6 +22,7 @@ impl Connection {
             Poll::Ready(())
         })
         .await;
+        self.settle_subscribers().await;
         let unsent = self.mailbox.close();
         self.take_events();
         let device = self.device();
@@ -61,6 +62,24 @@ impl Connection {
         if let Ok(Ok(())) = timeout(limits.slow_client(), flush).await {
             // A close with unread input would be a reset, and take the DISCONNECT with it.
             let _ = timeout(limits.linger(), poll_fn(|cx| wire.poll_discard(cx))).await;
+        }
+    }
+}
+
+impl Connection {
+    /// What was acknowledged and waits for a subscriber's room must not be lost with the publisher:
+    /// ends when it is taken, or when the subscriber is found to be slow.
+    async fn settle_subscribers(&mut self) {
+        let limits = self.broker.limits();
+        // Longer than any queue is waited for, unless our own scheduling fails.
+        let give_up = self.broker.clock().now().saturating_add(limits.slow_client());
+        loop {
+            let now = self.broker.clock().now();
+            if self.hold.retry_subscribers(&self.mailbox, &self.broker, now) || now >= give_up {
+                return;
+            }
+            let Some(retry_at) = self.hold.deadline() else { return };
+            let _ = timeout(retry_at.min(give_up).saturating_since(now), self.mailbox.arrived()).await;
         }
     }
 }

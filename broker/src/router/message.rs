@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use unhidra_core::time::Timestamp;
 
+use super::shared::Group;
 use crate::packet::{PacketId, Properties, Property, Publish, QoS, Text, Version, Will};
 
 /// A message in memory of its own: it does not hold on to the read it came in.
@@ -46,7 +47,9 @@ pub(crate) struct Queued {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     /// The identifiers of the subscriptions it comes by (section 3.3.2.3.8).
-    pub(crate) identifiers: Vec<u32>,
+    pub(crate) identifiers: Box<[u32]>,
+    /// The group it is shared in, whose other members have it if this one never will.
+    pub(crate) group: Option<Arc<Group>>,
 }
 
 /// What is filled in as a message is written.
@@ -103,7 +106,11 @@ impl Message {
 
     /// Whether its payload is empty, which clears a retained message [MQTT-3.3.1-6].
     pub(crate) fn is_empty(&self) -> bool {
-        self.payload.is_empty()
+        self.payload_len() == 0
+    }
+
+    pub(crate) const fn payload_len(&self) -> usize {
+        self.payload.len()
     }
 
     /// What it takes in memory, nearly.
@@ -260,7 +267,13 @@ mod tests {
     #[test]
     fn one_frame_serves_all_of_a_version_and_a_qos() {
         let message = message(Properties::default());
-        let queued = Queued { message: message.clone(), qos: QoS::AtLeastOnce, retain: false, identifiers: vec![] };
+        let queued = Queued {
+            message: message.clone(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            identifiers: Box::default(),
+            group: None,
+        };
         for version in [Version::V3_1_1, Version::V5] {
             for id in [7, 8] {
                 let publish = written(&queued, Filling { dup: id == 8, ..filling(version, Some(id), 1000) });
@@ -277,7 +290,13 @@ mod tests {
         let pair = |value| Property::UserProperty(Text::from("k"), Text::from(value));
         let given = [pair("1"), Property::MessageExpiryInterval(10), pair("2"), Property::TopicAlias(3)];
         let message = message(given.into_iter().collect());
-        let queued = Queued { message: message.clone(), qos: QoS::AtMostOnce, retain: true, identifiers: vec![5, 9] };
+        let queued = Queued {
+            message: message.clone(),
+            qos: QoS::AtMostOnce,
+            retain: true,
+            identifiers: [5, 9].into(),
+            group: None,
+        };
         let publish = written(&queued, filling(Version::V5, None, 4000));
         let expected = [
             Property::MessageExpiryInterval(7),
@@ -297,7 +316,8 @@ mod tests {
             message: message(Properties::default()),
             qos: QoS::AtMostOnce,
             retain: false,
-            identifiers: vec![],
+            identifiers: Box::default(),
+            group: None,
         };
         let mut out = BytesMut::new();
         assert!(!queued.encode(filling(Version::V3_1_1, None, 0), 11, &mut out) && out.is_empty());

@@ -3,15 +3,17 @@
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod retained;
+pub(crate) mod shared;
 mod trie;
 
 use std::sync::Arc;
 
-use unhidra_core::topic::{TopicFilter, TopicName};
+use unhidra_core::topic::TopicName;
 
 use crate::packet::{QoS, SubscriptionOptions};
 use message::{Message, Queued};
 use queue::Queue;
+use shared::{Group, Interest};
 use trie::Trie;
 
 /// One session in the router's eyes, never given twice in a process.
@@ -35,33 +37,59 @@ struct Served {
 /// The subscriptions of all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Router {
-    trie: Trie<SubscriberId, Served>,
+    own: Trie<SubscriberId, Served>,
+    /// By ShareName.
+    shared: Trie<Box<str>, Arc<Group>>,
+    shared_members: usize,
 }
 
 impl Router {
     /// Adds a subscription, in place of the session's own with the same filter.
     pub(crate) fn subscribe(
         &mut self,
-        filter: TopicFilter<'_>,
+        interest: Interest<'_>,
         subscriber: SubscriberId,
         queue: Arc<Queue>,
         subscription: Subscription,
     ) {
-        self.trie.insert(filter, subscriber, Served { queue, subscription });
+        let Interest { share_name, filter } = interest;
+        let Some(name) = share_name else {
+            self.own.insert(filter, subscriber, Served { queue, subscription });
+            return;
+        };
+        let group = match self.shared.get(filter, name) {
+            Some(group) => group.clone(),
+            None => {
+                let group = Arc::new(Group::default());
+                self.shared.insert(filter, name.into(), group.clone());
+                group
+            }
+        };
+        self.shared_members += usize::from(group.join(subscriber, queue, subscription));
     }
 
     /// Takes one away.
-    pub(crate) fn unsubscribe(&mut self, filter: TopicFilter<'_>, subscriber: SubscriberId) {
-        self.trie.remove(filter, subscriber);
+    pub(crate) fn unsubscribe(&mut self, interest: Interest<'_>, subscriber: SubscriberId) {
+        let Interest { share_name, filter } = interest;
+        let Some(name) = share_name else {
+            self.own.remove(filter, &subscriber);
+            return;
+        };
+        let Some(group) = self.shared.get(filter, name) else { return };
+        self.shared_members -= usize::from(group.leave(subscriber));
+        if group.is_empty() {
+            self.shared.remove(filter, name);
+        }
     }
 
     /// How many there are.
     pub(crate) const fn len(&self) -> usize {
-        self.trie.len()
+        self.own.len() + self.shared_members
     }
 
-    /// Hands a message to every session that subscribed to its topic, once, by `give`, and says
-    /// to how many. `message` is only made if there is one.
+    /// Hands a message to every session that subscribed to its topic, once, and to one of each
+    /// group that shares it, by `give`, and says to how many. `message` is only made if there is
+    /// one.
     ///
     /// Where several filters of a session match, it gets the highest QoS among them and all their
     /// identifiers (section 3.3.4).
@@ -73,17 +101,24 @@ impl Router {
         mut give: impl FnMut(&Arc<Queue>, Queued),
     ) -> usize {
         let mut found = Vec::new();
-        self.trie.matches(topic, &mut found);
-        found.retain(|(subscriber, served)| !(served.subscription.options.no_local && Some(*subscriber) == from));
-        if found.is_empty() {
+        self.own.matches(topic, &mut |subscriber, served| {
+            if !(served.subscription.options.no_local && Some(*subscriber) == from) {
+                found.push((*subscriber, served));
+            }
+        });
+        let mut groups = Vec::new();
+        if self.shared_members > 0 {
+            self.shared.matches(topic, &mut |_, group| groups.push(group));
+        }
+        if found.is_empty() && groups.is_empty() {
             return 0;
         }
         found.sort_by_key(|(subscriber, _)| *subscriber);
         let message = message();
         let mut count = 0;
-        for group in found.chunk_by(|a, b| a.0 == b.0) {
-            let Some((_, first)) = group.first() else { continue };
-            let served = || group.iter().map(|(_, served)| served.subscription);
+        for same in found.chunk_by(|a, b| a.0 == b.0) {
+            let Some((_, first)) = same.first() else { continue };
+            let served = || same.iter().map(|(_, served)| served.subscription);
             let granted = served().map(|s| s.options.qos).max().unwrap_or(QoS::AtMostOnce);
             let as_published = served().any(|s| s.options.retain_as_published);
             give(
@@ -93,9 +128,16 @@ impl Router {
                     retain: as_published && message.retain(),
                     identifiers: served().filter_map(|s| s.identifier).collect(),
                     message: message.clone(),
+                    group: None,
                 },
             );
             count += 1;
+        }
+        for group in groups {
+            if let Some((queue, queued)) = group.choose(&message) {
+                give(&queue, queued);
+                count += 1;
+            }
         }
         count
     }

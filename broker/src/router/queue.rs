@@ -1,77 +1,188 @@
 //! What waits for one subscriber: written by publishers, emptied by its connection.
+//!
+//! ```text
+//! keeping up --full, and the connection sleeps on its peer--> overdue since then
+//!     ^                                                           |
+//!     +--emptied to half-- slow <--still full after `patience`----+
+//! ```
+//!
+//! Publishers wait for room while it is the connection's turn to run (our scheduling) and while it
+//! is overdue; of a slow one the policy says at once which message is dropped. So a client that
+//! takes nothing holds up those who publish to it once, for `patience` at most.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use tracing::info;
+use unhidra_core::time::Timestamp;
 
 use super::message::Queued;
-use crate::net::mailbox::Mailbox;
-use crate::packet::QoS;
+use crate::config::{Limits, QueuePolicy};
+use crate::metrics::DropCause;
+use crate::net::mailbox::{Mailbox, Order};
+use crate::packet::{QoS, ReasonCode};
+use crate::session::table::SessionKey;
 
 /// A session's queue. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct Queue {
+    whose: SessionKey,
+    terms: Arc<Terms>,
     inner: Mutex<Inner>,
-    room: Arc<Notify>,
-    messages_max: usize,
-    bytes_max: usize,
+}
+
+/// What holds for every queue.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) policy: QueuePolicy,
+    /// Whether messages of QoS 0 wait for a client that is away.
+    pub(crate) keeps_qos0: bool,
+    /// How long publishers wait for a queue that stays full.
+    pub(crate) patience: Duration,
+}
+
+impl Terms {
+    pub(crate) const fn of(limits: &Limits) -> Self {
+        Self {
+            messages_max: limits.queue_messages_max,
+            bytes_max: limits.queue_bytes_max,
+            policy: limits.queue_policy,
+            keeps_qos0: limits.queue_qos0,
+            patience: Duration::from_millis(limits.queue_patience_ms),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     waiting: VecDeque<Queued>,
     bytes: usize,
+    pace: Pace,
     /// Whose connection empties it, if there is one.
     reader: Option<Arc<Mailbox>>,
+    /// Whether the reader left messages here because its peer takes no more.
+    is_blocked: bool,
+    /// Connections that wait for room. Each is here once; they are woken and forgotten at half.
+    writers: Vec<Arc<Mailbox>>,
+}
+
+/// How a reader keeps up.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Pace {
+    #[default]
+    KeepsUp,
+    /// Full since then, and it was not for us to go on.
+    Overdue(Timestamp),
+    /// Full for too long.
+    Slow,
 }
 
 /// What became of a message.
 #[derive(Debug)]
 pub(crate) enum Pushed {
-    /// It waits.
-    Taken,
-    /// Nobody is there, and it is of QoS 0 or there is no room: it is gone.
-    Dropped,
-    /// There is no room and somebody is there: offer it again once [`Queue::room`] says so.
-    Full(Queued),
+    /// It waits. So many older ones are gone for it.
+    Taken { evicted: usize },
+    /// It is gone.
+    Dropped(DropCause),
+    /// There is no room, and there may soon be: offer it again when the sender's mailbox is woken,
+    /// at the latest then.
+    Full(Queued, Timestamp),
+}
+
+/// How welcome one more message is: the first is the best.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Welcome {
+    /// Somebody is there and keeps up.
+    Ready,
+    /// Somebody is there, and the queue is full.
+    Full,
+    /// Nobody is there, and there is room.
+    Away,
+    /// It would be dropped, or another for it.
+    Lost,
 }
 
 impl Queue {
-    pub(crate) fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self { inner: Mutex::default(), room: Arc::default(), messages_max, bytes_max }
+    pub(crate) fn new(whose: SessionKey, terms: Arc<Terms>) -> Self {
+        Self { whose, terms, inner: Mutex::default() }
     }
 
-    /// Adds a message, or says why not.
-    pub(crate) fn push(&self, queued: Queued) -> Pushed {
+    /// Adds a message, or says why not. `sender` is woken when there is room again; without one
+    /// nothing is [`Pushed::Full`].
+    pub(crate) fn push(&self, queued: Queued, sender: Option<&Arc<Mailbox>>, now: Timestamp) -> Pushed {
         let mut inner = self.lock();
+        if inner.reader.is_none() && queued.qos == QoS::AtMostOnce && !self.terms.keeps_qos0 {
+            return Pushed::Dropped(DropCause::Away);
+        }
         let size = queued.message.size();
-        // One message always fits, however large.
-        let full = inner.waiting.len() >= self.messages_max
-            || (inner.bytes.saturating_add(size) > self.bytes_max && !inner.waiting.is_empty());
-        match (&inner.reader, full) {
-            (Some(_), true) => return Pushed::Full(queued),
-            (None, true) => return Pushed::Dropped,
-            (None, false) if queued.qos == QoS::AtMostOnce => return Pushed::Dropped,
-            (Some(reader), false) if inner.waiting.is_empty() => reader.wake(),
-            (Some(_) | None, false) => {}
+        if !inner.is_full(size, &self.terms) {
+            inner.add(queued, size);
+            return Pushed::Taken { evicted: 0 };
         }
-        inner.bytes += size;
-        inner.waiting.push_back(queued);
-        Pushed::Taken
+        let before = inner.pace;
+        let may_wait = inner.may_wait(&self.terms, now);
+        if inner.pace == Pace::Slow && before != Pace::Slow {
+            info!(client_id = %self.whose.client_id(), "the client is too slow: its queue is full, and nobody waits for it");
+        }
+        if let (Some(retry_at), Some(sender)) = (may_wait, sender) {
+            if !inner.writers.iter().any(|known| Arc::ptr_eq(known, sender)) {
+                inner.writers.push(sender.clone());
+            }
+            return Pushed::Full(queued, retry_at);
+        }
+        let cause = if inner.reader.is_some() { DropCause::Slow } else { DropCause::Full };
+        match (self.terms.policy, &inner.reader) {
+            (QueuePolicy::Oldest, _) => {
+                let evicted = inner.make_room(size, &self.terms);
+                inner.add(queued, size);
+                return Pushed::Taken { evicted };
+            }
+            (QueuePolicy::Disconnect, Some(reader)) => reader.order(Order::Close(ReasonCode::QuotaExceeded)),
+            (QueuePolicy::Disconnect, None) | (QueuePolicy::Newest, _) => {}
+        }
+        Pushed::Dropped(cause)
     }
 
-    /// Takes the oldest message.
-    pub(crate) fn pop(&self) -> Option<Queued> {
-        let mut inner = self.lock();
-        let was_full = inner.waiting.len() >= self.messages_max || inner.bytes.saturating_mul(2) > self.bytes_max;
-        let queued = inner.waiting.pop_front()?;
-        inner.bytes -= queued.message.size();
-        drop(inner);
-        if was_full {
-            self.room.notify_waiters();
+    /// How welcome a message of this QoS is.
+    pub(crate) fn welcome(&self, qos: QoS) -> Welcome {
+        let inner = self.lock();
+        let is_full = inner.is_full(0, &self.terms);
+        match (&inner.reader, is_full, inner.pace) {
+            (Some(_), false, Pace::KeepsUp | Pace::Overdue(_)) => Welcome::Ready,
+            (Some(_), true, Pace::KeepsUp | Pace::Overdue(_)) => Welcome::Full,
+            (None, false, _) if qos != QoS::AtMostOnce || self.terms.keeps_qos0 => Welcome::Away,
+            (Some(_), _, Pace::Slow) | (None, _, _) => Welcome::Lost,
         }
-        Some(queued)
+    }
+
+    /// Takes the oldest messages: at most `max` of a QoS above 0, and none behind one that takes
+    /// the bytes to `bytes_max`.
+    pub(crate) fn take(&self, mut max: usize, bytes_max: usize) -> VecDeque<Queued> {
+        let mut inner = self.lock();
+        let mut bytes = 0_usize;
+        let fits = |queued: &&Queued| {
+            let needs = usize::from(queued.qos != QoS::AtMostOnce);
+            let may = bytes < bytes_max && needs <= max;
+            max = max.saturating_sub(needs);
+            bytes = bytes.saturating_add(queued.message.size());
+            may
+        };
+        let count = inner.waiting.iter().take_while(fits).count();
+        let taken = if count == inner.waiting.len() {
+            mem::take(&mut inner.waiting)
+        } else {
+            inner.waiting.drain(..count).collect()
+        };
+        inner.bytes -= taken.iter().map(|queued| queued.message.size()).sum::<usize>();
+        inner.is_blocked = !inner.waiting.is_empty();
+        let writers = inner.drained(&self.terms);
+        drop(inner);
+        writers.iter().for_each(|writer| writer.wake());
+        taken
     }
 
     /// How many messages wait, and how many bytes of memory they take.
@@ -82,27 +193,40 @@ impl Queue {
 
     /// A connection empties the queue from now on.
     pub(crate) fn attach(&self, reader: Arc<Mailbox>) {
-        self.lock().reader = Some(reader);
+        let mut inner = self.lock();
+        inner.reader = Some(reader);
+        inner.is_blocked = false;
     }
 
     /// Nobody empties it any more. Publishers that wait for room find out.
     pub(crate) fn detach(&self) {
         let mut inner = self.lock();
         inner.reader = None;
-        inner.waiting.retain(|queued| queued.qos != QoS::AtMostOnce);
-        inner.bytes = inner.waiting.iter().map(|queued| queued.message.size()).sum();
+        inner.is_blocked = false;
+        inner.pace = Pace::KeepsUp;
+        if !self.terms.keeps_qos0 {
+            inner.waiting.retain(|queued| queued.qos != QoS::AtMostOnce);
+        }
+        inner.recount();
+        let writers = mem::take(&mut inner.writers);
         drop(inner);
-        self.room.notify_waiters();
+        writers.iter().for_each(|writer| writer.wake());
     }
 
-    /// Whose connection empties it.
-    pub(crate) fn reader(&self) -> Option<Arc<Mailbox>> {
-        self.lock().reader.clone()
-    }
-
-    /// Notified whenever something was taken from a queue near its bound.
-    pub(crate) const fn room(&self) -> &Arc<Notify> {
-        &self.room
+    /// Takes out what somebody else may have, in order.
+    pub(crate) fn take_if(&self, mut may: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+        let mut inner = self.lock();
+        let (taken, left): (Vec<_>, VecDeque<_>) = {
+            let mut taken = Vec::new();
+            let mut left = VecDeque::new();
+            for queued in mem::take(&mut inner.waiting) {
+                if may(&queued) { taken.push(queued) } else { left.push_back(queued) }
+            }
+            (taken, left)
+        };
+        inner.waiting = left;
+        inner.recount();
+        taken
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -110,60 +234,68 @@ impl Queue {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::doors::ConnectionId;
-    use crate::packet::{Properties, Text};
-    use crate::router::message::{Incoming, Message};
-    use bytes::Bytes;
-    use tokio::time::timeout;
-    use unhidra_core::time::Timestamp;
-
-    fn message(qos: QoS, payload_len: usize) -> Queued {
-        let (topic, properties) = (&Text::from("t"), &Properties::default());
-        let payload = &Bytes::from(vec![0; payload_len]);
-        let message = Message::new(Incoming { topic, payload, qos, retain: false, properties }, Timestamp::ZERO);
-        Queued { message: Arc::new(message), qos, retain: false, identifiers: vec![] }
+impl Inner {
+    /// Whether a message of so many bytes has no room. One always fits, however large.
+    fn is_full(&self, size: usize, terms: &Terms) -> bool {
+        self.waiting.len() >= terms.messages_max
+            || (self.bytes.saturating_add(size) > terms.bytes_max && !self.waiting.is_empty())
     }
 
-    fn reader() -> Arc<Mailbox> {
-        Arc::new(Mailbox::new(ConnectionId(1), 1))
+    fn add(&mut self, queued: Queued, size: usize) {
+        if self.waiting.is_empty()
+            && let Some(reader) = &self.reader
+        {
+            reader.wake();
+        }
+        self.bytes += size;
+        self.waiting.push_back(queued);
     }
 
-    #[test]
-    fn a_full_queue_gives_back_while_its_client_is_there_and_drops_the_newest_while_not() {
-        let queue = Queue::new(2, 1_000_000);
-        queue.attach(reader());
-        assert!(matches!(queue.push(message(QoS::AtMostOnce, 1)), Pushed::Taken));
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Full(_)));
-        queue.detach();
-        assert!(matches!(queue.push(message(QoS::AtMostOnce, 1)), Pushed::Dropped), "QoS 0 waits for nobody");
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken), "what was of QoS 0 is gone");
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Dropped));
-        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 2);
+    fn make_room(&mut self, size: usize, terms: &Terms) -> usize {
+        let mut evicted = 0;
+        while self.is_full(size, terms)
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.bytes -= oldest.message.size();
+            evicted += 1;
+        }
+        evicted
     }
 
-    #[test]
-    fn bytes_are_bounded_and_one_message_always_fits() {
-        let queue = Queue::new(100, 5_000);
-        queue.attach(reader());
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 10_000)), Pushed::Taken));
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Full(_)));
-        assert!(queue.pop().is_some());
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
+    /// Until when a publisher may wait for room, if it may.
+    fn may_wait(&mut self, terms: &Terms, now: Timestamp) -> Option<Timestamp> {
+        self.reader.as_ref()?;
+        match self.pace {
+            Pace::Slow => None,
+            Pace::KeepsUp if self.is_blocked => {
+                self.pace = Pace::Overdue(now);
+                Some(now.saturating_add(terms.patience))
+            }
+            // It has been woken, and is to run: that is no fault of its peer.
+            Pace::KeepsUp => Some(now.saturating_add(terms.patience)),
+            Pace::Overdue(since) if since.saturating_add(terms.patience) > now => {
+                Some(since.saturating_add(terms.patience))
+            }
+            Pace::Overdue(_) => {
+                self.pace = Pace::Slow;
+                None
+            }
+        }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_is_woken_by_the_first_message_and_a_writer_by_room() {
-        let (queue, reader) = (Queue::new(1, 1_000_000), reader());
-        queue.attach(reader.clone());
-        assert!(matches!(queue.push(message(QoS::AtLeastOnce, 1)), Pushed::Taken));
-        let patience = std::time::Duration::from_secs(1);
-        timeout(patience, reader.arrived()).await.expect("woken");
-        let room = queue.room().clone().notified_owned();
-        assert!(queue.pop().is_some());
-        timeout(patience, room).await.expect("room");
+    /// What was taken may end an episode: then those who wait are to be woken.
+    fn drained(&mut self, terms: &Terms) -> Vec<Arc<Mailbox>> {
+        if self.waiting.len() > terms.messages_max / 2 || self.bytes > terms.bytes_max / 2 {
+            return Vec::new();
+        }
+        self.pace = Pace::KeepsUp;
+        mem::take(&mut self.writers)
+    }
+
+    fn recount(&mut self) {
+        self.bytes = self.waiting.iter().map(|queued| queued.message.size()).sum();
     }
 }
+
+#[cfg(test)]
+mod tests;

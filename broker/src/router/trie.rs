@@ -4,6 +4,7 @@
 //! of the filters that end in it or in a `#` right below it. A look-up walks at most two branches
 //! a level, whatever the number of filters. Depth is bounded by `topic_levels_max`.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 
 use unhidra_core::topic::{TopicFilter, TopicName};
@@ -37,7 +38,7 @@ impl<K, V> Default for Node<K, V> {
     }
 }
 
-impl<K: Ord + Copy, V> Trie<K, V> {
+impl<K: Ord, V> Trie<K, V> {
     /// How many values there are.
     pub(crate) const fn len(&self) -> usize {
         self.len
@@ -64,23 +65,42 @@ impl<K: Ord + Copy, V> Trie<K, V> {
     }
 
     /// Takes a value away, and with it the nodes nobody needs any more.
-    pub(crate) fn remove(&mut self, filter: TopicFilter<'_>, key: K) -> Option<V> {
+    pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, filter: TopicFilter<'_>, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         let removed = self.root.remove(&mut filter.levels(), key);
         self.len -= usize::from(removed.is_some());
         removed
     }
 
-    /// Adds every value whose filter stands for `name` to `found`.
-    pub(crate) fn matches<'t>(&'t self, name: TopicName<'_>, found: &mut Vec<(K, &'t V)>) {
+    /// The value under a filter and a key.
+    pub(crate) fn get<Q: Ord + ?Sized>(&self, filter: TopicFilter<'_>, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let mut node = &self.root;
+        for level in filter.levels() {
+            node = match level {
+                "#" => return node.below.get(key),
+                "+" => node.plus.as_ref()?,
+                _ => node.children.get(level)?,
+            };
+        }
+        node.here.get(key)
+    }
+
+    /// Shows every value whose filter stands for `name`. Allocates nothing.
+    pub(crate) fn matches<'t>(&'t self, name: TopicName<'_>, see: &mut impl FnMut(&'t K, &'t V)) {
         let name_text = name.as_str();
         if name.is_reserved() {
             // No wildcard of the first level matches it [MQTT-4.7.2-1].
             let (first, rest) = split_level(name_text);
             if let Some(child) = self.root.children.get(first) {
-                child.matches(rest, found);
+                child.matches(rest, see);
             }
         } else {
-            self.root.matches(Some(name_text), found);
+            self.root.matches(Some(name_text), see);
         }
     }
 }
@@ -92,27 +112,29 @@ fn split_level(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-impl<K: Ord + Copy, V> Node<K, V> {
-    fn matches<'t>(&'t self, rest: Option<&str>, found: &mut Vec<(K, &'t V)>) {
+impl<K: Ord, V> Node<K, V> {
+    fn matches<'t>(&'t self, rest: Option<&str>, see: &mut impl FnMut(&'t K, &'t V)) {
         // `#` stands for the level before it too (section 4.7.1.2).
-        found.extend(self.below.iter().map(|(key, value)| (*key, value)));
+        self.below.iter().for_each(|(key, value)| see(key, value));
         let Some(rest) = rest else {
-            found.extend(self.here.iter().map(|(key, value)| (*key, value)));
-            return;
+            return self.here.iter().for_each(|(key, value)| see(key, value));
         };
         let (level, rest) = split_level(rest);
         if let Some(child) = self.children.get(level) {
-            child.matches(rest, found);
+            child.matches(rest, see);
         }
         if let Some(child) = &self.plus {
-            child.matches(rest, found);
+            child.matches(rest, see);
         }
     }
 
-    fn remove(&mut self, levels: &mut dyn Iterator<Item = &str>, key: K) -> Option<V> {
+    fn remove<Q: Ord + ?Sized>(&mut self, levels: &mut dyn Iterator<Item = &str>, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         match levels.next() {
-            None => self.here.remove(&key),
-            Some("#") => self.below.remove(&key),
+            None => self.here.remove(key),
+            Some("#") => self.below.remove(key),
             Some("+") => {
                 let child = self.plus.as_mut()?;
                 let removed = child.remove(levels, key);
@@ -147,9 +169,8 @@ mod tests {
     }
 
     fn keys(trie: &Trie<u32, ()>, name: &str) -> Vec<u32> {
-        let mut found = Vec::new();
-        trie.matches(TopicName::parse(name).expect("a name"), &mut found);
-        let mut keys: Vec<u32> = found.into_iter().map(|(key, ())| key).collect();
+        let mut keys = Vec::new();
+        trie.matches(TopicName::parse(name).expect("a name"), &mut |key, ()| keys.push(*key));
         keys.sort_unstable();
         keys
     }
@@ -173,8 +194,8 @@ mod tests {
         let filters = ["a/b/c", "a/+/c", "a/#", "+", "#"];
         filters.iter().for_each(|text| assert!(trie.insert(filter(text), 1, ()).is_none()));
         assert!(trie.insert(filter("#"), 1, ()).is_some() && trie.len() == 5);
-        assert!(trie.remove(filter("a/b"), 1).is_none());
-        filters.iter().for_each(|text| assert!(trie.remove(filter(text), 1).is_some(), "{text}"));
+        assert!(trie.remove(filter("a/b"), &1).is_none());
+        filters.iter().for_each(|text| assert!(trie.remove(filter(text), &1).is_some(), "{text}"));
         assert!(trie.root.is_bare() && trie.len() == 0);
     }
 

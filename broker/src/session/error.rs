@@ -57,6 +57,9 @@ pub(crate) enum SessionError {
     /// A QoS 0 message where the client may not publish.
     #[error("a message where the client may not publish")]
     NotAuthorized,
+    /// No Local on a shared subscription [MQTT-3.8.3-4].
+    #[error("No Local on a shared subscription")]
+    NoLocalOfShared,
     /// A Session Expiry Interval in DISCONNECT after 0 in CONNECT [MQTT-3.14.2-2].
     #[error("a session expiry interval in DISCONNECT after none in CONNECT")]
     SessionExpiryRaised,
@@ -75,6 +78,7 @@ impl SessionError {
             | Self::ResponseTopic(_)
             | Self::SubscriptionIdentifier
             | Self::PacketIdentifierInUse
+            | Self::NoLocalOfShared
             | Self::SessionExpiryRaised => ReasonCode::ProtocolError,
             Self::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::ClientId(_) => ReasonCode::ClientIdentifierNotValid,

@@ -277,7 +277,7 @@ impl Session {
         self.end();
     }
 
-    /// A message of a subscription. Ask [`Session::can_deliver`] before.
+    /// A message of a subscription. Ask [`Session::deliverable`] before.
     pub(crate) fn deliver(&mut self, queued: Queued, now: Timestamp) {
         if let Phase::Open(open) = &mut self.phase {
             open.deliver(queued, now, &mut self.out);
@@ -291,9 +291,12 @@ impl Session {
         }
     }
 
-    /// Whether the client takes one more message of QoS 1 or 2.
-    pub(crate) fn can_deliver(&self) -> bool {
-        matches!(&self.phase, Phase::Open(open) if open.can_deliver())
+    /// How many messages of QoS 1 or 2 the client takes now. `None` where it takes nothing.
+    pub(crate) fn deliverable(&self) -> Option<usize> {
+        match &self.phase {
+            Phase::Open(open) => Some(open.deliverable()),
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => None,
+        }
     }
 
     /// A message of the node. Its outcome comes as [`Event::Published`].

@@ -133,7 +133,7 @@ impl Open {
             Packet::PubRec(ack) => self.received(&ack, rules, out)?,
             Packet::PubRel(release) => self.released(release.packet_id, out)?,
             Packet::PubComp(ack) => self.completed(ack.packet_id, rules, out)?,
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe, rules, out),
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe, rules, out)?,
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe, rules, out),
             Packet::PingReq => out.packet(Packet::PingResp),
             Packet::Connect(_) => return Err(SessionError::SecondConnect),

@@ -63,7 +63,12 @@ impl Outbound {
     /// Whether a new message may leave: the client takes one more [MQTT-3.3.4-9], and those it
     /// had have left again.
     pub(super) fn has_room(&self) -> bool {
-        self.again.is_empty() && self.has_quota()
+        self.room() > 0
+    }
+
+    /// How many new messages may leave.
+    pub(super) fn room(&self) -> usize {
+        if self.again.is_empty() { self.quota() } else { 0 }
     }
 
     /// How many exchanges are not complete.
@@ -78,7 +83,7 @@ impl Outbound {
 
     /// The next message of an earlier connection, if the client takes one more.
     pub(super) fn send_again(&mut self) -> Option<(PacketId, Queued)> {
-        if !self.has_quota() {
+        if self.quota() == 0 {
             return None;
         }
         let (packet_id, queued) = self.again.pop_front()?;
@@ -144,8 +149,8 @@ impl Outbound {
         (self.waiting.into_iter().chain(again), self.releasing.into(), self.next)
     }
 
-    fn has_quota(&self) -> bool {
-        self.waiting.len() + self.releasing.len() < self.max
+    fn quota(&self) -> usize {
+        self.max.saturating_sub(self.waiting.len() + self.releasing.len())
     }
 
     fn find(&self, packet_id: PacketId) -> Option<(usize, QoS)> {
@@ -201,7 +206,7 @@ mod tests {
         let (topic, payload, properties) = (&Text::from("t"), &Bytes::new(), &Properties::default());
         let incoming = Incoming { topic, payload, qos, retain: false, properties };
         let message = Arc::new(Message::new(incoming, Timestamp::ZERO));
-        Queued { message, qos, retain: false, identifiers: vec![] }
+        Queued { message, qos, retain: false, identifiers: Box::default(), group: None }
     }
 
     fn routed(qos: QoS) -> Carried {

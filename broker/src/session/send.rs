@@ -13,8 +13,8 @@ use crate::packet::{Acknowledgement, Assurance, Packet, PacketId, Properties, Pu
 use crate::router::message::Queued;
 
 impl Open {
-    pub(super) fn can_deliver(&self) -> bool {
-        self.outbound.has_room()
+    pub(super) fn deliverable(&self) -> usize {
+        self.outbound.room()
     }
 
     pub(super) fn deliver(&mut self, queued: Queued, now: Timestamp, out: &mut Out) {

@@ -1,18 +1,20 @@
 //! What an admitted client subscribes to.
 
-use unhidra_core::topic::TopicFilter;
-
 use super::open::Open;
-use super::{Event, Out, Rules};
+use super::{Event, Out, Rules, SessionError};
 use crate::acl::SubscribeRight;
 use crate::packet::{
     Packet, Properties, Property, QoS, ReasonCode, SubAck, Subscribe, SubscribeFilter, Text, UnsubAck, Unsubscribe,
-    Version,
 };
 use crate::router::Subscription;
+use crate::router::shared::Interest;
 
 impl Open {
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe, rules: &Rules, out: &mut Out) {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, rules: &Rules, out: &mut Out) -> Result<(), SessionError> {
+        let is_shared = |filter: &SubscribeFilter| filter.filter.as_str().starts_with("$share/");
+        if subscribe.filters.iter().any(|filter| filter.options.no_local && is_shared(filter)) {
+            return Err(SessionError::NoLocalOfShared);
+        }
         let identifier = subscribe.properties.find(|property| match property {
             Property::SubscriptionIdentifier(id) => Some(*id),
             _ => None,
@@ -22,6 +24,7 @@ impl Open {
             subscribe.filters.into_iter().map(|filter| self.subscribe_one(filter, identifier, rules, out)).collect();
         let (packet_id, properties) = (subscribe.packet_id, Properties::default());
         out.packet(Packet::SubAck(SubAck { packet_id, properties, reasons }));
+        Ok(())
     }
 
     fn subscribe_one(
@@ -32,15 +35,14 @@ impl Open {
         out: &mut Out,
     ) -> ReasonCode {
         let text = wanted.filter.as_str();
-        let Ok(filter) = TopicFilter::parse(text) else { return ReasonCode::TopicFilterInvalid };
+        let Ok(Interest { share_name, filter }) = Interest::parse(text) else { return ReasonCode::TopicFilterInvalid };
         if text.len() > rules.limits.topic_bytes_max || filter.levels().count() > rules.limits.topic_levels_max {
             return ReasonCode::TopicFilterInvalid;
         }
-        if self.version == Version::V5 && text.starts_with("$share/") {
-            return ReasonCode::SharedSubscriptionsNotSupported;
-        }
         let granted = match rules.acl.subscribe(&self.who, filter) {
             SubscribeRight::Denied => return ReasonCode::NotAuthorized,
+            // A device shares its rows with nobody.
+            SubscribeRight::Listen(_) if share_name.is_some() => return ReasonCode::NotAuthorized,
             SubscribeRight::Listen(row) => {
                 // The rows have QoS 1 and below (e2ee/PROTOCOL.md section 2).
                 let qos = wanted.options.qos.min(QoS::AtLeastOnce);
@@ -74,9 +76,11 @@ impl Open {
     }
 
     fn unsubscribe_one(&mut self, text: Text, rules: &Rules, out: &mut Out) -> ReasonCode {
-        let Ok(filter) = TopicFilter::parse(text.as_str()) else { return ReasonCode::TopicFilterInvalid };
+        let Ok(Interest { share_name, filter }) = Interest::parse(text.as_str()) else {
+            return ReasonCode::TopicFilterInvalid;
+        };
         match rules.acl.subscribe(&self.who, filter) {
-            SubscribeRight::Listen(row) if self.rows.remove(&row).is_some() => {
+            SubscribeRight::Listen(row) if share_name.is_none() && self.rows.remove(&row).is_some() => {
                 out.events.push_back(Event::Unlisten(row));
             }
             SubscribeRight::Route if self.subscriptions.remove(text.as_str()).is_some() => {

@@ -187,8 +187,10 @@ pub(crate) fn will_due(now: Timestamp, delay_s: u32, expiry_s: u32) -> Option<Ti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::limits;
     use crate::doors::ConnectionId;
     use crate::packet::{Properties, QoS, Text};
+    use crate::router::queue::Terms;
 
     fn key(who: &Admitted, id: &str) -> SessionKey {
         SessionKey::new(who, ClientId::parse(id).expect("an id"))
@@ -208,7 +210,7 @@ mod tests {
         Box::new(Stored {
             resumable: Resumable::default(),
             subscriber: SubscriberId(1),
-            queue: Arc::new(Queue::new(1, 1)),
+            queue: Arc::new(Queue::new(key(&Admitted::Client(None), "c"), Arc::new(Terms::of(&limits())))),
             expires_at: Timestamp::from_ms(expires_s * 1000),
             will: will_s.map(|s| (Timestamp::from_ms(s * 1000), will)),
         })

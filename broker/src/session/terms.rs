@@ -44,13 +44,10 @@ impl Terms {
     /// What CONNACK says, as far as it differs from what the client takes for granted.
     pub(super) fn announced(&self, connect: &Connect, assigned: Option<&ClientId>, limits: &Limits) -> Properties {
         let packet_max = u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX);
-        let mut announced: Properties = [
-            Property::ReceiveMaximum(limits.receive_max),
-            Property::MaximumPacketSize(packet_max),
-            Property::SharedSubscriptionAvailable(false),
-        ]
-        .into_iter()
-        .collect();
+        let mut announced: Properties =
+            [Property::ReceiveMaximum(limits.receive_max), Property::MaximumPacketSize(packet_max)]
+                .into_iter()
+                .collect();
         if self.expiry_s != connect.properties.find(session_expiry_s).unwrap_or(0) {
             announced.push(Property::SessionExpiryInterval(self.expiry_s));
         }

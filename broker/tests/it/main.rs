@@ -8,5 +8,7 @@ mod clients;
 mod device;
 mod exactly_once;
 mod plain;
+mod shared;
+mod slow;
 mod tls;
 mod world;

@@ -136,6 +136,12 @@ async fn a_will_waits_for_its_delay_and_not_for_a_client_that_is_back() {
     watcher.ping().await;
 }
 
+fn config_with(queue_policy: QueuePolicy, queue_patience_ms: u64) -> Config {
+    let mut config = config();
+    (config.limits.queue_policy, config.limits.queue_patience_ms) = (queue_policy, queue_patience_ms);
+    config
+}
+
 fn stays(version: Version, client_id: &str) -> Connect {
     let properties = match version {
         Version::V3_1_1 => Properties::default(),
@@ -322,7 +328,7 @@ async fn a_subscriber_that_takes_nothing_is_closed_and_its_publishers_go_on() {
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_makes_room_in_time_is_not_closed_with_one_that_does_not() {
     for names in [["late", "never"], ["never", "late"]] {
-        let world = World::new();
+        let world = World::with(config_with(QueuePolicy::Disconnect, 6_000));
         let mut clients = Vec::new();
         for name in names {
             let mut client = world.plain(name, Version::V5).await;

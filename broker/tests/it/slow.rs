@@ -1,0 +1,85 @@
+//! Subscribers that do not keep up, and those who must not notice.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unhidra_broker::packet::*;
+use unhidra_broker::*;
+
+use crate::world::*;
+
+fn with_policy(policy: QueuePolicy) -> World {
+    let mut config = config();
+    config.limits.queue_policy = policy;
+    World::with(config)
+}
+
+/// A subscriber of `t` that never acknowledges: 16 messages are in flight and 8 wait.
+async fn stuck(world: &World) -> Client {
+    let mut client = world.plain("stuck", Version::V5).await;
+    client.subscribe("t", QoS::AtLeastOnce).await;
+    client
+}
+
+async fn publish_all(publisher: &mut Client, numbers: std::ops::Range<u16>) {
+    for number in numbers {
+        publisher.publish("t", &number.to_string(), Some(number + 1)).await;
+        publisher.acked().await;
+    }
+}
+
+async fn payloads(client: &mut Client, count: usize) -> Vec<String> {
+    let mut payloads = Vec::new();
+    for _ in 0..count {
+        let message = client.message().await;
+        payloads.push(String::from_utf8(message.payload.to_vec()).expect("a number"));
+        if let Assurance::AtLeastOnce { packet_id, .. } = message.assurance {
+            client.puback(packet_id, ReasonCode::Success).await;
+        }
+    }
+    payloads
+}
+
+fn numbers(range: std::ops::Range<u16>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_takes_nothing_holds_up_its_publishers_once_and_shortly() {
+    let world = with_policy(QueuePolicy::Newest);
+    let _stuck = stuck(&world).await;
+    let mut good = world.plain("good", Version::V5).await;
+    good.subscribe("t", QoS::AtMostOnce).await;
+    let mut publisher = world.plain("p", Version::V5).await;
+    let started = Instant::now();
+    publish_all(&mut publisher, 0..200).await;
+    publisher.ping().await;
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    assert_eq!(payloads(&mut good, 200).await, numbers(0..200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_slow_subscriber_the_policy_drops_the_newest_or_the_oldest() {
+    for (policy, waited) in [(QueuePolicy::Newest, 16..24), (QueuePolicy::Oldest, 192..200)] {
+        let world = with_policy(policy);
+        let mut stuck = stuck(&world).await;
+        let mut publisher = world.plain("p", Version::V5).await;
+        publish_all(&mut publisher, 0..200).await;
+        publisher.ping().await;
+        assert_eq!(payloads(&mut stuck, 24).await, [numbers(0..16), numbers(waited)].concat());
+        // Once it has caught up it is served as before.
+        publish_all(&mut publisher, 300..310).await;
+        assert_eq!(payloads(&mut stuck, 10).await, numbers(300..310));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_to_a_publisher_survives_it_while_a_subscriber_has_no_room() {
+    let world = with_policy(QueuePolicy::Newest);
+    let mut stuck = stuck(&world).await;
+    let mut publisher = world.plain("p", Version::V5).await;
+    // The last one finds no room, and is acknowledged all the same.
+    publish_all(&mut publisher, 0..25).await;
+    drop(publisher);
+    assert_eq!(payloads(&mut stuck, 25).await, numbers(0..25));
+}
