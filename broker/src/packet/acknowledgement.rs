@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use super::error::DecodeError;
 use super::property::{Place, Properties};
 use super::reader::Reader;
-use super::reason::ReasonCode;
+use super::reason::{ReasonCode, ReasonPlace};
 use super::{PacketId, Version};
 
 /// The answer to a PUBLISH, or a step of QoS 2.
@@ -24,11 +24,11 @@ pub struct Acknowledgement {
 }
 
 impl Acknowledgement {
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, DecodeError> {
+    pub(super) fn decode(reader: &mut Reader, version: Version, place: ReasonPlace) -> Result<Self, DecodeError> {
         let packet_id = reader.packet_id()?;
         let (reason, properties) = match version {
             Version::V5 if !reader.is_empty() => {
-                let reason = ReasonCode::from_byte(reader.u8()?)?;
+                let reason = ReasonCode::in_place(reader.u8()?, place)?;
                 let properties = if reader.is_empty() {
                     Properties::default()
                 } else {

@@ -10,7 +10,7 @@ use super::Version;
 use super::error::DecodeError;
 use super::property::{Place, Properties};
 use super::reader::Reader;
-use super::reason::ReasonCode;
+use super::reason::{ReasonCode, ReasonPlace};
 
 /// A step of enhanced authentication, which this node does not offer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,7 +29,7 @@ impl Auth {
         if reader.is_empty() {
             return Ok(Self { reason: ReasonCode::Success, properties: Properties::default() });
         }
-        let reason = ReasonCode::from_byte(reader.u8()?)?;
+        let reason = ReasonCode::in_place(reader.u8()?, ReasonPlace::Auth)?;
         Ok(Self { reason, properties: Properties::decode(reader, Place::Auth)? })
     }
 

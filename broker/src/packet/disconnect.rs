@@ -10,7 +10,7 @@ use super::Version;
 use super::error::DecodeError;
 use super::property::{Place, Properties};
 use super::reader::Reader;
-use super::reason::ReasonCode;
+use super::reason::{ReasonCode, ReasonPlace};
 
 /// Either side ends the connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,7 +32,7 @@ impl Disconnect {
         if version == Version::V3_1_1 || reader.is_empty() {
             return Ok(Self::new(ReasonCode::Success));
         }
-        let reason = ReasonCode::from_byte(reader.u8()?)?;
+        let reason = ReasonCode::in_place(reader.u8()?, ReasonPlace::Disconnect)?;
         let properties =
             if reader.is_empty() { Properties::default() } else { Properties::decode(reader, Place::Disconnect)? };
         Ok(Self { reason, properties })

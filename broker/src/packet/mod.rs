@@ -50,6 +50,7 @@ pub use unsubscribe::Unsubscribe;
 
 use fixed_header::Kind;
 use reader::Reader;
+use reason::ReasonPlace;
 use writer::with_length;
 
 /// The protocol version of a connection (section 3.1.2.2).
@@ -193,10 +194,10 @@ impl Packet {
             }
             Kind::ConnAck => Self::ConnAck(ConnAck::decode(&mut body, version)?),
             Kind::Publish => return Publish::decode(flags, body, version).map(Self::Publish),
-            Kind::PubAck => Self::PubAck(Acknowledgement::decode(&mut body, version)?),
-            Kind::PubRec => Self::PubRec(Acknowledgement::decode(&mut body, version)?),
-            Kind::PubRel => Self::PubRel(Acknowledgement::decode(&mut body, version)?),
-            Kind::PubComp => Self::PubComp(Acknowledgement::decode(&mut body, version)?),
+            Kind::PubAck => Self::PubAck(Acknowledgement::decode(&mut body, version, ReasonPlace::Receipt)?),
+            Kind::PubRec => Self::PubRec(Acknowledgement::decode(&mut body, version, ReasonPlace::Receipt)?),
+            Kind::PubRel => Self::PubRel(Acknowledgement::decode(&mut body, version, ReasonPlace::Release)?),
+            Kind::PubComp => Self::PubComp(Acknowledgement::decode(&mut body, version, ReasonPlace::Release)?),
             Kind::Subscribe => Self::Subscribe(Subscribe::decode(&mut body, version)?),
             Kind::SubAck => Self::SubAck(SubAck::decode(&mut body, version)?),
             Kind::Unsubscribe => Self::Unsubscribe(Unsubscribe::decode(&mut body, version)?),

@@ -94,6 +94,19 @@ pub enum ReasonCode {
     WildcardSubscriptionsNotSupported = 0xA2,
 }
 
+/// Packets that know the same reason codes (table 2-6).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ReasonPlace {
+    /// PUBACK and PUBREC [MQTT-3.4.2-1, MQTT-3.5.2-1].
+    Receipt,
+    /// PUBREL and PUBCOMP [MQTT-3.6.2-1, MQTT-3.7.2-1].
+    Release,
+    /// DISCONNECT, of either side [MQTT-3.14.2-1].
+    Disconnect,
+    /// AUTH [MQTT-3.15.2-1].
+    Auth,
+}
+
 impl ReasonCode {
     /// The byte on the wire.
     #[must_use]
@@ -159,6 +172,52 @@ impl ReasonCode {
             0xA2 => Self::WildcardSubscriptionsNotSupported,
             found => return Err(DecodeError::UnknownReason { found }),
         })
+    }
+
+    /// The code of a byte in a packet that may say it (table 2-6).
+    ///
+    /// # Errors
+    ///
+    /// The standard gives the byte no meaning, or none there.
+    pub(super) fn in_place(byte: u8, place: ReasonPlace) -> Result<Self, DecodeError> {
+        let reason = Self::from_byte(byte)?;
+        if reason.belongs_to(place) { Ok(reason) } else { Err(DecodeError::UnknownReason { found: byte }) }
+    }
+
+    const fn belongs_to(self, place: ReasonPlace) -> bool {
+        match place {
+            ReasonPlace::Receipt => matches!(
+                self,
+                Self::Success
+                    | Self::NoMatchingSubscribers
+                    | Self::UnspecifiedError
+                    | Self::ImplementationSpecificError
+                    | Self::NotAuthorized
+                    | Self::TopicNameInvalid
+                    | Self::PacketIdentifierInUse
+                    | Self::QuotaExceeded
+                    | Self::PayloadFormatInvalid
+            ),
+            ReasonPlace::Release => matches!(self, Self::Success | Self::PacketIdentifierNotFound),
+            ReasonPlace::Disconnect => !matches!(
+                self,
+                Self::GrantedQos1
+                    | Self::GrantedQos2
+                    | Self::NoMatchingSubscribers
+                    | Self::NoSubscriptionExisted
+                    | Self::ContinueAuthentication
+                    | Self::ReAuthenticate
+                    | Self::UnsupportedProtocolVersion
+                    | Self::ClientIdentifierNotValid
+                    | Self::BadUserNameOrPassword
+                    | Self::ServerUnavailable
+                    | Self::Banned
+                    | Self::BadAuthenticationMethod
+                    | Self::PacketIdentifierInUse
+                    | Self::PacketIdentifierNotFound
+            ),
+            ReasonPlace::Auth => matches!(self, Self::Success | Self::ContinueAuthentication | Self::ReAuthenticate),
+        }
     }
 
     /// The return code of a CONNACK (3.1.1, section 3.2.2.3).

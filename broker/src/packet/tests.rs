@@ -172,6 +172,11 @@ fn reason() -> impl Strategy<Value = ReasonCode> {
     any::<u8>().prop_filter_map("a known code", |byte| ReasonCode::from_byte(byte).ok())
 }
 
+fn reason_in(place: ReasonPlace) -> impl Strategy<Value = ReasonCode> {
+    let known: Vec<ReasonCode> = (0..=255).filter_map(|byte| ReasonCode::in_place(byte, place).ok()).collect();
+    proptest::sample::select(known)
+}
+
 fn pairs() -> BoxedStrategy<Vec<Property>> {
     vec((text(), text()).prop_map(|(name, value)| Property::UserProperty(name, value)), 0..3).boxed()
 }
@@ -269,9 +274,14 @@ fn publish(version: Version) -> BoxedStrategy<Packet> {
 
 fn acknowledgement(version: Version) -> BoxedStrategy<Packet> {
     let own = some_of(vec![text().prop_map(Property::ReasonString).boxed()]);
-    (packet_id(), reason(), own, 0..4)
-        .prop_map(move |(packet_id, reason, properties, which)| {
-            let reason = if version == Version::V5 { reason } else { ReasonCode::Success };
+    let reasons = (reason_in(ReasonPlace::Receipt), reason_in(ReasonPlace::Release));
+    (packet_id(), reasons, own, 0..4)
+        .prop_map(move |(packet_id, (receipt, release), properties, which)| {
+            let reason = match version {
+                Version::V3_1_1 => ReasonCode::Success,
+                Version::V5 if which < 2 => receipt,
+                Version::V5 => release,
+            };
             let ack = Acknowledgement { packet_id, reason, properties: only_v5(version, properties) };
             match which {
                 0 => Packet::PubAck(ack),
@@ -336,7 +346,7 @@ fn disconnect(version: Version) -> BoxedStrategy<Packet> {
         text().prop_map(Property::ReasonString).boxed(),
         text().prop_map(Property::ServerReference).boxed(),
     ]);
-    (reason(), own)
+    (reason_in(ReasonPlace::Disconnect), own)
         .prop_map(move |(reason, properties)| match version {
             Version::V5 => Packet::Disconnect(Disconnect { reason, properties }),
             Version::V3_1_1 => Packet::Disconnect(Disconnect::new(ReasonCode::Success)),
@@ -349,7 +359,8 @@ fn auth() -> BoxedStrategy<Packet> {
         text().prop_map(Property::AuthenticationMethod).boxed(),
         binary().prop_map(Property::AuthenticationData).boxed(),
     ]);
-    (reason(), own).prop_map(|(reason, properties)| Packet::Auth(Auth { reason, properties })).boxed()
+    let reason = reason_in(ReasonPlace::Auth);
+    (reason, own).prop_map(|(reason, properties)| Packet::Auth(Auth { reason, properties })).boxed()
 }
 
 fn packet(version: Version) -> impl Strategy<Value = Packet> {

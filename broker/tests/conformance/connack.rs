@@ -11,7 +11,7 @@ async fn connack_is_the_first_packet_and_comes_once() {
         // A message waits for the session.
         let (mut client, _) = world.join(staying(version, "c", 100)).await;
         client.subscribe("a", QoS::AtLeastOnce).await;
-        client.is_lost().await;
+        client.lost().await;
         let mut publisher = world.plain("p", version).await;
         publisher.tell(message("a", "x", QoS::AtLeastOnce, 1)).await;
         let mut client = world.stranger(version);
@@ -29,7 +29,7 @@ async fn the_bytes_of_connack_have_nothing_in_reserved_bits() {
         let mut client = world.stranger(Version::V3_1_1);
         client.write(&raw_connect(Version::V3_1_1, clean_start, b"\x00\x01c")).await;
         assert_eq!(client.bytes().await, [0x20, 2, 0, 0]);
-        client.is_lost().await;
+        client.lost().await;
     }
     // And with a session.
     let mut client = world.stranger(Version::V3_1_1);
@@ -48,7 +48,7 @@ async fn session_present_says_whether_a_session_is_taken_up() {
         let staying = || staying(version, "c", 100);
         let present = async |connect| {
             let (client, ack) = world.join(connect).await;
-            client.is_lost().await;
+            client.lost().await;
             assert_eq!(ack.reason, ReasonCode::Success);
             ack.session_present
         };
@@ -64,7 +64,7 @@ async fn session_present_says_whether_a_session_is_taken_up() {
 async fn a_session_that_has_expired_is_not_present() {
     let world = World::new();
     let (client, _) = world.join(staying(Version::V5, "c", 100)).await;
-    client.is_lost().await;
+    client.lost().await;
     tokio::time::sleep(Duration::from_secs(101)).await;
     let (_, ack) = world.join(staying(Version::V5, "c", 100)).await;
     assert!(!ack.session_present);

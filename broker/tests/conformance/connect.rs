@@ -122,7 +122,7 @@ async fn every_field_of_the_payload_is_read_in_its_order() {
         let payload = [b"\x00\x01c", will_properties, b"\x00\x01w\x00\x01x\x00\x01u\x00\x01p"].concat();
         client.write(&raw_connect(version, 0xC6, &payload)).await;
         assert!(matches!(client.packet().await, Packet::ConnAck(ack) if ack.reason == ReasonCode::Success));
-        client.is_lost().await;
+        client.lost().await;
         assert_eq!(watcher.message().await.payload, "x");
     }
 }

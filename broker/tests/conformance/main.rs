@@ -8,6 +8,7 @@
 mod bytes_and_flags;
 mod connack;
 mod connect;
+mod malformed;
 mod peer;
 mod publish;
 mod retained;

@@ -105,7 +105,7 @@ impl World {
 
 impl Client {
     /// The connection is cut, and the broker has noticed.
-    pub(crate) async fn is_lost(self) {
+    pub(crate) async fn lost(self) {
         drop(self);
         rest().await;
     }

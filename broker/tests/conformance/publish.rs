@@ -235,7 +235,7 @@ async fn a_message_is_worth_sending_as_long_as_it_says() {
     let world = World::new();
     let (mut subscriber, _) = world.join(staying(Version::V5, "s", 1_000)).await;
     subscriber.subscribe("a", QoS::AtLeastOnce).await;
-    subscriber.is_lost().await;
+    subscriber.lost().await;
     let mut publisher = world.plain("p", Version::V5).await;
     for (number, expiry_s) in [(1, 5), (2, 50), (3, 20)] {
         let properties = properties([Property::MessageExpiryInterval(expiry_s)]);

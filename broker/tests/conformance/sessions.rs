@@ -10,7 +10,7 @@ async fn a_clean_start_throws_the_session_away() {
         let world = World::new();
         let (mut client, _) = world.join(staying(version, "c", 100)).await;
         client.subscribe("a", QoS::AtLeastOnce).await;
-        client.is_lost().await;
+        client.lost().await;
         let mut publisher = world.plain("p", version).await;
         publisher.tell(message("a", "waits", QoS::AtLeastOnce, 1)).await;
         let (mut client, ack) = world.join(connect(version, "c")).await;
@@ -27,7 +27,7 @@ async fn a_session_is_taken_up_with_subscriptions_and_messages() {
         let (mut client, ack) = world.join(staying(version, "c", 100)).await;
         assert!(!ack.session_present);
         client.subscribe("a", QoS::AtLeastOnce).await;
-        client.is_lost().await;
+        client.lost().await;
         let mut publisher = world.plain("p", version).await;
         for number in 1..=3 {
             publisher.tell(message("a", &number.to_string(), QoS::AtLeastOnce, number)).await;
@@ -47,7 +47,7 @@ async fn without_session_expiry_a_session_ends_with_its_connection() {
     let world = World::new();
     let (mut client, _) = world.join(Connect { clean_start: false, ..connect(Version::V5, "c") }).await;
     client.subscribe("a", QoS::AtLeastOnce).await;
-    client.is_lost().await;
+    client.lost().await;
     let (mut client, ack) = world.join(staying(Version::V5, "c", 100)).await;
     assert!(!ack.session_present);
     client.publish("a", "x", None).await;
@@ -59,7 +59,7 @@ async fn a_session_is_gone_when_its_expiry_has_passed_and_not_before() {
     let world = World::new();
     for (away_s, present) in [(98, true), (102, false)] {
         let (client, _) = world.join(staying(Version::V5, "c", 100)).await;
-        client.is_lost().await;
+        client.lost().await;
         tokio::time::sleep(Duration::from_secs(away_s)).await;
         let (client, ack) = world.join(staying(Version::V5, "c", 100)).await;
         assert_eq!(ack.session_present, present, "after {away_s} s");
@@ -75,7 +75,7 @@ async fn session_expiry_counts_from_the_end_of_the_connection() {
     tokio::time::sleep(Duration::from_secs(1_000)).await;
     client.publish("a", "x", None).await;
     assert_eq!(client.message().await.payload, "x");
-    client.is_lost().await;
+    client.lost().await;
     assert!(world.join(staying(Version::V5, "c", 10)).await.1.session_present);
 }
 
@@ -112,7 +112,7 @@ async fn what_was_not_acknowledged_is_sent_again_under_its_identifier_and_in_ord
         }
         client.puback(sent.remove(2).0, ReasonCode::Success).await;
         client.ping().await;
-        client.is_lost().await;
+        client.lost().await;
         let (mut client, _) = world.join(staying(version, "c", 100)).await;
         for (id, payload) in sent {
             let heard = client.told().await;
@@ -132,7 +132,7 @@ async fn a_message_refused_by_its_receiver_is_not_sent_again() {
     let id = identity_of(&client.message().await).0;
     client.puback(id, ReasonCode::UnspecifiedError).await;
     client.ping().await;
-    client.is_lost().await;
+    client.lost().await;
     let (mut client, ack) = world.join(staying(Version::V5, "c", 100)).await;
     assert!(ack.session_present);
     client.ping().await;
@@ -144,7 +144,7 @@ async fn a_session_belongs_to_its_client_identifier() {
         let world = World::new();
         let (mut client, _) = world.join(staying(version, "c", 100)).await;
         client.subscribe("a", QoS::AtLeastOnce).await;
-        client.is_lost().await;
+        client.lost().await;
         assert!(!world.join(staying(version, "C", 100)).await.1.session_present);
         assert!(world.join(staying(version, "c", 100)).await.1.session_present);
     }
@@ -155,7 +155,7 @@ async fn a_session_goes_from_one_version_to_the_other() {
     let world = World::new();
     let (mut client, _) = world.join(staying(Version::V3_1_1, "c", 100)).await;
     client.subscribe("a", QoS::AtLeastOnce).await;
-    client.is_lost().await;
+    client.lost().await;
     let mut publisher = world.plain("p", Version::V5).await;
     publisher.tell(message("a", "x", QoS::AtLeastOnce, 1)).await;
     let (mut client, ack) = world.join(staying(Version::V5, "c", 100)).await;
@@ -170,7 +170,7 @@ async fn a_message_is_in_the_state_of_every_session_that_subscribed() {
         for name in ["c", "d"] {
             let (mut client, _) = world.join(staying(version, name, 100)).await;
             client.subscribe("a", QoS::AtLeastOnce).await;
-            client.is_lost().await;
+            client.lost().await;
         }
         world.plain("p", version).await.tell(message("a", "x", QoS::AtLeastOnce, 1)).await;
         for name in ["d", "c"] {

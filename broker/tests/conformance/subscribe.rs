@@ -237,7 +237,7 @@ async fn what_was_begun_before_unsubscribe_is_completed() {
         client.unsubscribe(1, &["a"]).await;
         publisher.tell(message("a", "late", QoS::AtLeastOnce, 2)).await;
         client.ping().await;
-        client.is_lost().await;
+        client.lost().await;
         let (mut client, _) = world.join(staying(version, "c", 100)).await;
         let again = client.told().await;
         assert_eq!((identity_of(&again), again.payload.as_ref()), ((begun, true), &b"begun"[..]));

@@ -27,7 +27,7 @@ async fn a_will_is_published_when_its_connection_is_lost() {
         let mut watcher = watcher(&world, version).await;
         let (client, _) = world.join(leaving(version, will("w", "gone"))).await;
         watcher.ping().await;
-        client.is_lost().await;
+        client.lost().await;
         let heard = watcher.message().await;
         assert!(heard.payload == "gone" && !heard.retain);
         watcher.ping().await;
@@ -74,12 +74,12 @@ async fn a_will_is_published_once() {
     let world = World::new();
     let mut watcher = watcher(&world, Version::V5).await;
     let (client, _) = world.join(Connect { will: Some(will("w", "gone")), ..staying(Version::V5, "c", 1_000) }).await;
-    client.is_lost().await;
+    client.lost().await;
     assert_eq!(watcher.message().await.payload, "gone");
     // The session goes on and ends without another.
     let (client, ack) = world.join(staying(Version::V5, "c", 1_000)).await;
     assert!(ack.session_present);
-    client.is_lost().await;
+    client.lost().await;
     tokio::time::sleep(Duration::from_secs(1_001)).await;
     watcher.ping().await;
 }
@@ -90,7 +90,7 @@ async fn without_a_will_nothing_is_published() {
         let world = World::new();
         let mut everything = world.plain("watcher", version).await;
         everything.subscribe("#", QoS::AtMostOnce).await;
-        world.plain("c", version).await.is_lost().await;
+        world.plain("c", version).await.lost().await;
         everything.ping().await;
     }
 }
@@ -101,7 +101,7 @@ async fn a_will_has_the_retain_it_was_given() {
         for retain in [true, false] {
             let world = World::new();
             let (client, _) = world.join(leaving(version, Will { retain, ..will("w", "gone") })).await;
-            client.is_lost().await;
+            client.lost().await;
             let mut later = watcher(&world, version).await;
             if retain {
                 let heard = later.message().await;
@@ -119,7 +119,7 @@ async fn a_will_has_the_qos_it_was_given() {
         let mut watcher = watcher(&world, version).await;
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
             let (client, _) = world.join(leaving(version, Will { qos, ..will("w", "gone") })).await;
-            client.is_lost().await;
+            client.lost().await;
             assert_eq!(watcher.told().await.assurance.qos(), qos);
         }
     }
@@ -132,7 +132,7 @@ async fn a_will_keeps_what_it_says_of_itself_in_order() {
     let list = [user("b", "1"), Property::ContentType(text("t")), user("a", "2"), user("b", "3")];
     let (client, _) =
         world.join(leaving(Version::V5, Will { properties: properties(list.clone()), ..will("w", "x") })).await;
-    client.is_lost().await;
+    client.lost().await;
     let heard = watcher.message().await.properties;
     let users = |property: &&Property| matches!(property, Property::UserProperty(..));
     assert!(heard.iter().filter(users).eq(list.iter().filter(users)), "{heard:?}");
@@ -144,7 +144,7 @@ async fn a_will_waits_for_its_delay() {
     let world = World::new();
     let mut watcher = watcher(&world, Version::V5).await;
     let (client, _) = world.join(delayed(30, 100)).await;
-    client.is_lost().await;
+    client.lost().await;
     tokio::time::sleep(Duration::from_secs(28)).await;
     watcher.ping().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -156,7 +156,7 @@ async fn a_will_is_not_published_when_its_session_is_taken_up_in_time() {
     let world = World::new();
     let mut watcher = watcher(&world, Version::V5).await;
     let (client, _) = world.join(delayed(30, 100)).await;
-    client.is_lost().await;
+    client.lost().await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let (client, ack) = world.join(staying(Version::V5, "c", 100)).await;
     assert!(ack.session_present);
@@ -171,14 +171,14 @@ async fn the_end_of_a_session_brings_its_will_forward() {
     let world = World::new();
     let mut watcher = watcher(&world, Version::V5).await;
     let (client, _) = world.join(delayed(300, 20)).await;
-    client.is_lost().await;
+    client.lost().await;
     tokio::time::sleep(Duration::from_secs(18)).await;
     watcher.ping().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(watcher.message().await.payload, "gone");
     // And so does a clean start.
     let (client, _) = world.join(delayed(300, 1_000)).await;
-    client.is_lost().await;
+    client.lost().await;
     world.plain("c", Version::V5).await;
     assert_eq!(watcher.message().await.payload, "gone");
 }
