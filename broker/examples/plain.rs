@@ -11,8 +11,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use unhidra_broker::{
-    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Identity, Inlet, Introduction,
-    TcpListener,
+    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Gate, Identity, Inlet, Introduction,
+    Layers, PortListener, Turns,
 };
 use unhidra_core::delivery::Answer;
 use unhidra_core::ids::DeviceId;
@@ -22,13 +22,24 @@ const CONFIG: &str = r#"
 prefix = "unhidra"
 [tls]
 listen = "off"
-handshakes_per_core = 2
-handshakes_max = 1024
-handshake_timeout_s = 10
+client_certificate = "required"
+anonymous = false
+users = false
+connections_max = 10000
 [tcp]
 listen = "127.0.0.1:1883"
 insecure = false
 anonymous = true
+users = true
+connections_max = 10000
+[gate]
+connections_per_address = 0
+connects_per_address_s = 0
+connects_s = 0
+addresses_max = 1000
+handshakes_per_core = 2
+handshakes_max = 1024
+handshake_timeout_s = 10
 [limits]
 connections_max = 10000
 connections_per_device = 4
@@ -100,9 +111,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address: SocketAddr = std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:1883").parse()?;
     let config: Config = toml::from_str(CONFIG)?;
     let clock = Arc::new(Running(Instant::now()));
-    let doors = Doors { inlet: Arc::new(Sink), admission: Arc::new(Anybody), clock, seed: 0 };
+    let gate = Gate::new(config.gate.clone(), clock.clone());
+    let layers = Layers::new("tcp", &config.tcp, None);
+    let listener = PortListener::bind(address, layers, &Turns::new(&gate, 1), &gate)?;
+    let doors = Doors { inlet: Arc::new(Sink), admission: Arc::new(Anybody), gate, clock, seed: 0 };
     let broker = Broker::new(config, doors, &mut Registry::default());
-    let listener = TcpListener::bind(address).await?;
     println!("listening on {}; ctrl-c drains", listener.local_addr()?);
     tokio::spawn(broker.clone().serve(Box::new(listener)));
     tokio::signal::ctrl_c().await?;

@@ -1,13 +1,17 @@
 //! The broker's part of the configuration. Every default stands in `node/default.toml`.
 
-use std::fmt;
-use std::net::SocketAddr;
+mod gate;
+mod listener;
+
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
+
+pub use gate::GateConfig;
+pub use listener::{ClientCertificate, Listen, ListenError, ListenerConfig};
 
 /// The table `[broker]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,38 +20,13 @@ pub struct Config {
     /// `{p}`, what the devices' topics begin with.
     pub prefix: Prefix,
     /// MQTT over TLS.
-    pub tls: TlsConfig,
+    pub tls: ListenerConfig,
     /// Plain MQTT.
-    pub tcp: TcpConfig,
+    pub tcp: ListenerConfig,
+    /// The bounds on strangers.
+    pub gate: GateConfig,
     /// The bounds.
     pub limits: Limits,
-}
-
-/// The table `[broker.tls]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// Where it listens, or `"off"`.
-    pub listen: Listen,
-    /// How many handshakes compute at once, for each core; the rest wait their turn.
-    pub handshakes_per_core: usize,
-    /// How many connections may be in their handshake. At the bound no more are accepted: they
-    /// wait in the kernel's queue.
-    pub handshakes_max: usize,
-    /// How long a handshake may take, from the accepted connection to its end.
-    pub handshake_timeout_s: u64,
-}
-
-/// The table `[broker.tcp]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TcpConfig {
-    /// Where it listens, or `"off"`.
-    pub listen: Listen,
-    /// Whether it may listen elsewhere than on loopback.
-    pub insecure: bool,
-    /// Whether clients without a certificate come in at all.
-    pub anonymous: bool,
 }
 
 /// The table `[broker.limits]`: what a peer can make grow, and how far.
@@ -138,48 +117,6 @@ pub enum QueuePolicy {
     Disconnect,
 }
 
-/// Where a listener listens.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Listen {
-    /// Nowhere.
-    Off,
-    /// At an address; port 0 lets the system choose.
-    At(SocketAddr),
-}
-
-/// A text that is no [`Listen`].
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("the address {found:?}; allowed are an IP address with a port, such as 127.0.0.1:8883 or [::1]:8883, and off")]
-pub struct ListenError {
-    /// The text found.
-    pub found: String,
-}
-
-impl FromStr for Listen {
-    type Err = ListenError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "off" => Ok(Self::Off),
-            _ => text.parse().map(Self::At).map_err(|_| ListenError { found: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::At(address) => fmt::Display::fmt(address, f),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
-}
-
 /// A topic prefix: one or more levels of `[A-Za-z0-9._-]`, at most 128 bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Prefix(String);
@@ -249,15 +186,6 @@ pub(crate) mod tests {
             output_bytes_max: 65_536,
             slow_client_s: 10,
             linger_ms: 1_000,
-        }
-    }
-
-    #[test]
-    fn a_listener_is_off_or_at_an_address() {
-        assert_eq!("off".parse(), Ok(Listen::Off));
-        assert_eq!("127.0.0.1:0".parse(), Ok(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0)))));
-        for bad in ["", "8883", "localhost:8883", "127.0.0.1"] {
-            assert!(bad.parse::<Listen>().is_err(), "{bad}");
         }
     }
 

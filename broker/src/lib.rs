@@ -8,6 +8,7 @@ mod acl;
 mod clients;
 mod config;
 mod doors;
+mod gate;
 mod metrics;
 mod net;
 pub mod packet;
@@ -25,13 +26,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::info;
 use unhidra_core::delivery::DownlinkRow;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Clock;
 
 use crate::packet::ReasonCode;
 use acl::Acl;
+use gate::Refusal;
 use metrics::Metrics;
 use net::connection::Connection;
 use net::live::Live;
@@ -43,12 +45,16 @@ use session::Rules;
 use session::table::Table;
 
 pub use clients::{ClientRecord, ClientStanding, ClientsPage, SessionName};
-pub use config::{Config, Limits, Listen, ListenError, Prefix, PrefixError, QueuePolicy, TcpConfig, TlsConfig};
-pub use doors::{
-    Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Identity, Inlet, Introduction,
-    Listener, NotPublished, Outcome, Owner, PeerCertificate, Stream, Ticket, UserName,
+pub use config::{
+    ClientCertificate, Config, GateConfig, Limits, Listen, ListenError, ListenerConfig, Prefix, PrefixError,
+    QueuePolicy,
 };
-pub use net::{CertificateError, TcpListener, TlsListener};
+pub use doors::{
+    Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Entrance, Identity, Inlet,
+    Introduction, Listener, NotPublished, Outcome, Owner, Peer, PeerCertificate, Stream, Ticket, UserName,
+};
+pub use gate::{Gate, Pass};
+pub use net::{CertificateError, Layers, PortListener, Revoked, Serial, TlsOffer, Turns};
 
 /// Everything that is not the broker's to decide.
 pub struct Doors {
@@ -56,6 +62,8 @@ pub struct Doors {
     pub inlet: Arc<dyn Inlet>,
     /// Who may connect.
     pub admission: Arc<dyn Admission>,
+    /// What strangers pass.
+    pub gate: Arc<Gate>,
     /// The time.
     pub clock: Arc<dyn Clock + Send + Sync>,
     /// A number of this process's life, random: it tells client identifiers given in this life
@@ -84,6 +92,7 @@ impl Broker {
     #[must_use]
     pub fn new(config: Config, doors: Doors, registry: &mut Registry) -> Arc<Self> {
         let limits = config.limits;
+        doors.gate.register(registry);
         Arc::new(Self {
             metrics: Metrics::register(registry),
             router: RwLock::default(),
@@ -173,7 +182,8 @@ impl Broker {
     fn accept(self: &Arc<Self>, accepted: Accepted) {
         let limits = self.limits();
         let Some(seat) = self.live.enter(|id| Mailbox::new(id, limits.downlinks_max)) else {
-            warn!(peer = %accepted.peer, max = limits.connections_max, "connection refused: there are too many");
+            let gate = &self.doors.gate;
+            gate.refuse(Refusal::ConnectionsFull, &accepted.peer, &format_args!("at most {}", limits.connections_max));
             return;
         };
         self.metrics.connections.inc();

@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unhidra_bridge::{Bridge, CommandRefused, IdentitySecret, SignedPrekeys, SignedPrekeysError};
-use unhidra_broker::Broker;
 use unhidra_broker::packet::ReasonCode;
+use unhidra_broker::{Broker, Gate};
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Command, MessageName};
@@ -48,6 +48,8 @@ pub struct Doors {
     pub cursor_key: [u8; 32],
     /// What the registry holds every connection to.
     pub rules: Rules,
+    /// What strangers pass before they come in.
+    pub gate: Arc<Gate>,
     /// Where devices and other MQTT clients come in.
     pub mqtt: Vec<Box<dyn unhidra_broker::Listener>>,
     /// Where clients come in; without, [`Gateway::serve_stream`] is the way.
@@ -101,7 +103,7 @@ impl App {
     ///
     /// [`BuildError`] where the store does not give what it must.
     pub async fn build(config: &Config, doors: Doors) -> Result<Self, BuildError> {
-        let Doors { clock, mut rng, store, identity, cursor_key, rules, mqtt, gateway, addresses } = doors;
+        let Doors { clock, mut rng, store, identity, cursor_key, rules, gate, mqtt, gateway, addresses } = doors;
         let mut metrics = MetricsRegistry::with_prefix("unhidra");
         restored::settle(&*store, clock.unix_now(), &mut rng).await?;
         let registry = Registry::load(store.clone(), clock.clone(), rules).await?;
@@ -147,6 +149,7 @@ impl App {
         let broker_doors = unhidra_broker::Doors {
             inlet: pump.clone(),
             admission: registry.clone(),
+            gate,
             clock: clock.clone(),
             seed: rng.next_u64(),
         };

@@ -22,8 +22,9 @@ mod tests;
 mod text;
 
 pub use asked::{
-    Addresses, CommandRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, Minted,
-    Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked, TokenAsked,
+    Addresses, CommandRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex,
+    ListenerAddress, Minted, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked,
+    TokenAsked,
 };
 pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;

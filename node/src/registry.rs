@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use unhidra_broker::{Admission, Admitted, BoxFuture, Denied, Identity, Introduction};
+use unhidra_broker::{Admission, Admitted, BoxFuture, Denied, Entrance, Identity, Introduction};
 use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{DeviceId, DeviceNumber};
 use unhidra_core::suite::Suite;
@@ -56,8 +56,6 @@ pub trait Hooks: Send + Sync + 'static {
 pub struct Rules {
     /// The trust domain of every certificate.
     pub trust_domain: String,
-    /// Whether a client without a certificate may come in, on the plain listener.
-    pub anonymous: bool,
 }
 
 /// A device as it is to be enrolled.
@@ -266,9 +264,9 @@ impl Registry {
         })
     }
 
-    fn decide(&self, identity: &Identity) -> Result<Admitted, Denied> {
+    fn decide(&self, identity: &Identity, entrance: &Entrance) -> Result<Admitted, Denied> {
         let peer = match identity {
-            Identity::Anonymous if self.shared.rules.anonymous => return Ok(Admitted::Client(None)),
+            Identity::Anonymous if entrance.anonymous => return Ok(Admitted::Client(None)),
             Identity::Anonymous => return Err(Denied::AnonymousForbidden),
             Identity::Device(peer) => peer,
         };
@@ -292,7 +290,7 @@ impl Registry {
 
 impl Admission for Registry {
     fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
-        let answer = self.decide(introduction.identity);
+        let answer = self.decide(introduction.identity, introduction.entrance);
         Box::pin(async { answer })
     }
 }

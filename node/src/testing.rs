@@ -68,7 +68,7 @@ impl Ground {
     }
 
     pub(crate) async fn registry(&self) -> Arc<Registry> {
-        let rules = Rules { trust_domain: TRUST_DOMAIN.to_owned(), anonymous: false };
+        let rules = Rules { trust_domain: TRUST_DOMAIN.to_owned() };
         Registry::load(self.store.clone(), self.clock.clone(), rules).await.unwrap()
     }
 

@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use thiserror::Error;
+use unhidra_broker::{ClientCertificate, TlsOffer};
 use unhidra_certs::{Certificate, IssueError, Pki};
 
 /// The most bytes of plaintext and record header. The tag, the content type and the header of
@@ -39,32 +41,46 @@ pub enum TlsError {
     Key(#[from] IssueError),
 }
 
-/// What the MQTT listener offers.
+/// What a listener of MQTT offers that asks for certificates so.
 ///
 /// # Errors
 ///
 /// [`TlsError`] where rustls refuses a certificate or the key.
-pub fn server_config(pki: &Pki) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn offer(pki: &Pki, client_certificate: ClientCertificate) -> Result<TlsOffer, TlsError> {
     let provider = Arc::new(provider());
+    let verifier = verifier(pki, client_certificate, &provider)?;
+    let chain = pki.identity.chain.iter().map(Certificate::der).cloned().collect();
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&version::TLS13])?;
+    let builder = match &verifier {
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, pki.identity.key.to_rustls()?)?;
+    config.max_fragment_size = Some(FRAGMENT_LEN_MAX);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(TlsOffer { config: Arc::new(config), verifier, revoked: Arc::default() })
+}
+
+fn verifier(
+    pki: &Pki,
+    client_certificate: ClientCertificate,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let mut roots = RootCertStore::empty();
     for root in &pki.roots {
         roots.add(root.der().clone())?;
     }
     // The authorities' names are left out of the request: a device has one certificate and needs
     // no hint, a stranger learns nothing, and the first flight stays within one record.
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .clear_root_hint_subjects()
-        .build()?;
-    let chain = pki.identity.chain.iter().map(Certificate::der).cloned().collect();
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, pki.identity.key.to_rustls()?)?;
-    config.max_fragment_size = Some(FRAGMENT_LEN_MAX);
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let builder = builder.clear_root_hint_subjects();
+    Ok(match client_certificate {
+        ClientCertificate::None => None,
+        ClientCertificate::Optional => Some(builder.allow_unauthenticated().build()?),
+        ClientCertificate::Required => Some(builder.build()?),
+    })
 }
 
 /// aws-lc, handed over by name: nothing here depends on which provider a process has installed.
@@ -160,7 +176,7 @@ mod tests {
         }
 
         fn dial(&self, config: &Arc<ClientConfig>) -> Link {
-            let server = ServerConnection::new(server_config(&self.pki).unwrap()).unwrap();
+            let server = ServerConnection::new(offer(&self.pki, ClientCertificate::Required).unwrap().config).unwrap();
             let name = ServerName::try_from("localhost").unwrap();
             Link { client: ClientConnection::new(Arc::clone(config), name).unwrap(), server, records: Vec::new() }
         }
@@ -330,6 +346,6 @@ mod tests {
     fn a_key_of_another_certificate_is_refused() {
         let mut world = world();
         world.pki.identity.key = KeyPair::generate().unwrap();
-        assert!(matches!(server_config(&world.pki), Err(TlsError::Rustls(_))));
+        assert!(matches!(offer(&world.pki, ClientCertificate::Required), Err(TlsError::Rustls(_))));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::DuplexStream;
 use tokio::sync::{broadcast, mpsc};
-use unhidra_broker::{Accepted, BoxFuture, Identity, Listener};
+use unhidra_broker::{Accepted, BoxFuture, Entrance, Identity, Listener};
 
 /// Bytes in flight in each direction.
 const PIPE: usize = 16 * 1024;
@@ -63,7 +63,9 @@ impl Network {
         let door = self.lock().clone()?;
         let (near, far) = tokio::io::duplex(PIPE);
         let cut = self.cut.subscribe();
-        door.send(Accepted { stream: Box::new(far), identity, peer: peer.to_owned() }).await.ok()?;
+        let entrance = Arc::new(Entrance { name: "simulated", anonymous: false, users: false });
+        let stream = Box::new(far);
+        door.send(Accepted { stream, identity, peer: peer.into(), entrance, pass: None }).await.ok()?;
         Some(Wire { stream: near, cut })
     }
 

@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use unhidra_bridge::IdentitySecret;
-use unhidra_broker::PeerCertificate;
+use unhidra_broker::{Gate, PeerCertificate};
 use unhidra_core::device::Fingerprint;
 use unhidra_core::ids::{DeviceId, Epoch, Offset, Partition};
 use unhidra_core::message::UplinkKind;
@@ -102,12 +102,13 @@ impl World {
     pub async fn start_node(&mut self) {
         let clock = Arc::new(self.clock);
         let doors = Doors {
-            clock,
+            clock: clock.clone(),
             rng: StdRng::from_rng(&mut self.rng),
             store: self.store.clone(),
             identity: IdentitySecret::from_seed(&self.identity),
             cursor_key: [7; 32],
-            rules: Rules { trust_domain: TRUST_DOMAIN.to_owned(), anonymous: false },
+            rules: Rules { trust_domain: TRUST_DOMAIN.to_owned() },
+            gate: Gate::new(self.config.broker.gate.clone(), clock.clone()),
             mqtt: vec![Box::new(self.network.open())],
             gateway: None,
             addresses: Addresses::default(),
@@ -207,6 +208,8 @@ impl World {
                 device: id,
                 trust_domain: TRUST_DOMAIN.to_owned(),
                 fingerprint: Fingerprint(fingerprint),
+                not_after: UnixTime::from_s(u64::from(u32::MAX)),
+                serials: Box::default(),
             },
             rng: StdRng::from_rng(&mut self.rng),
             network: self.network.clone(),

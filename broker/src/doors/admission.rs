@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use unhidra_core::ids::DeviceId;
 
-use super::{BoxFuture, Identity};
+use super::{BoxFuture, Entrance, Identity};
 
 /// Who may connect.
 pub trait Admission: Send + Sync + 'static {
@@ -23,6 +23,8 @@ pub trait Admission: Send + Sync + 'static {
 pub struct Introduction<'a> {
     /// What its listener knows.
     pub identity: &'a Identity,
+    /// Where it came in, and who may come in there.
+    pub entrance: &'a Entrance,
     /// The User Name, if it gave one.
     pub user_name: Option<&'a str>,
     /// The Password, if it gave one.
@@ -33,6 +35,7 @@ impl fmt::Debug for Introduction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Introduction")
             .field("identity", self.identity)
+            .field("entrance", self.entrance)
             .field("user_name", &self.user_name)
             .field("has_password", &self.password.is_some())
             .finish()

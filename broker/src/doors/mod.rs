@@ -1,6 +1,7 @@
 //! Where the broker meets the rest of the node: traits it calls, values it hands over.
 
 mod admission;
+mod entrance;
 mod inlet;
 mod owner;
 mod stream;
@@ -9,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use admission::{Admission, Admitted, Denied, Introduction, UserName};
+pub use entrance::{Entrance, Peer};
 pub use inlet::{BrokerEvent, Inlet};
 pub use owner::Owner;
 pub use stream::{Accepted, Identity, Listener, PeerCertificate, Stream};

@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use unhidra_core::device::Fingerprint;
 use unhidra_core::ids::DeviceId;
+use unhidra_core::time::UnixTime;
 
-use super::BoxFuture;
+use super::{BoxFuture, Entrance, Peer};
+use crate::gate::Pass;
+use crate::net::Serial;
 
 /// What the peer's certificate says, after the chain has been verified.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,6 +22,10 @@ pub struct PeerCertificate {
     pub trust_domain: String,
     /// SHA-256 over its DER.
     pub fingerprint: Fingerprint,
+    /// When it, or a certificate it hangs on, ends.
+    pub not_after: UnixTime,
+    /// It and those it hangs on, as an authority names them when it revokes them.
+    pub serials: Box<[Serial]>,
 }
 
 /// Who a stream belongs to, as its listener knows.
@@ -25,7 +33,7 @@ pub struct PeerCertificate {
 pub enum Identity {
     /// A device, by its certificate.
     Device(PeerCertificate),
-    /// Anybody, on the plain listener.
+    /// Somebody who has shown none.
     Anonymous,
 }
 
@@ -50,17 +58,25 @@ pub struct Accepted {
     pub stream: Box<dyn Stream>,
     /// Whose it is.
     pub identity: Identity,
-    /// Where it comes from, for logs: an address, or a name in a simulated world.
-    pub peer: String,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Where it came in.
+    pub entrance: Arc<Entrance>,
+    /// Its way through the gate, kept as long as it lasts; a simulated world has no gate.
+    pub pass: Option<Pass>,
 }
 
 impl fmt::Debug for Accepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accepted").field("identity", &self.identity).field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Accepted")
+            .field("identity", &self.identity)
+            .field("peer", &self.peer)
+            .field("entrance", &self.entrance)
+            .finish_non_exhaustive()
     }
 }
 
-/// A door that yields streams. TCP and TLS are in `net`; the simulated world has its own.
+/// A door that yields streams. That of a port is in `net`; the simulated world has its own.
 pub trait Listener: Send + 'static {
     /// The next stream. Handshakes run concurrently behind it: a peer that says nothing holds up
     /// nobody. Cancel-safe.

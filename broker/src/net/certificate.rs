@@ -5,9 +5,11 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use unhidra_core::device::Fingerprint;
 use unhidra_core::ids::{DeviceId, DeviceIdError};
+use unhidra_core::time::UnixTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::revoked::Serial;
 use crate::doors::PeerCertificate;
 
 /// Why a certificate names no device.
@@ -41,9 +43,17 @@ pub enum CertificateError {
     },
 }
 
-/// Reads whom a certificate names. Whether to believe it the handshake has decided.
-pub(super) fn read(der: &CertificateDer<'_>) -> Result<PeerCertificate, CertificateError> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Unreadable)?;
+/// Reads whom the first certificate of a chain names, and until when all of them hold. Whether to
+/// believe them the handshake has decided.
+pub(super) fn read(chain: &[CertificateDer<'_>]) -> Result<PeerCertificate, CertificateError> {
+    let [der, above @ ..] = chain else { return Err(CertificateError::Missing) };
+    let certificate = parse(der)?;
+    let (mut not_after, mut serials) = (not_after(&certificate), vec![serial(&certificate)]);
+    for der in above {
+        let above = parse(der)?;
+        not_after = not_after.min(self::not_after(&above));
+        serials.push(serial(&above));
+    }
     let names: Vec<_> = certificate.subject().iter_common_name().collect();
     let [name] = names.as_slice() else { return Err(CertificateError::CommonNames { found: names.len() }) };
     let name = name.as_str().map_err(|_| CertificateError::Unreadable)?;
@@ -56,7 +66,21 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Result<PeerCertificate, Certific
     for (byte, digested) in fingerprint.iter_mut().zip(digest(&SHA256, der).as_ref()) {
         *byte = *digested;
     }
-    Ok(PeerCertificate { device: common_name, trust_domain, fingerprint: Fingerprint(fingerprint) })
+    let serials = serials.into_boxed_slice();
+    Ok(PeerCertificate { device: common_name, trust_domain, fingerprint: Fingerprint(fingerprint), not_after, serials })
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
+    X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|_| CertificateError::Unreadable)
+}
+
+/// The last second in which it holds.
+fn not_after(certificate: &X509Certificate<'_>) -> UnixTime {
+    UnixTime::from_s(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0))
+}
+
+fn serial(certificate: &X509Certificate<'_>) -> Serial {
+    Serial::new(certificate.issuer().as_raw(), certificate.raw_serial())
 }
 
 /// The trust domain and the device of the one URI there must be.

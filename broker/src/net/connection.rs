@@ -22,7 +22,8 @@ use super::hold::Hold;
 use super::mailbox::{Mailbox, Order};
 use super::wire::{Read, Wire};
 use crate::Broker;
-use crate::doors::{Accepted, Admitted, BrokerEvent, Identity};
+use crate::doors::{Accepted, Admitted, BrokerEvent, Entrance, Identity, Peer};
+use crate::gate::Pass;
 use crate::metrics::DropCause;
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
 use crate::router::SubscriberId;
@@ -37,7 +38,10 @@ pub(crate) struct Connection {
     pub(super) broker: Arc<Broker>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) identity: Identity,
-    pub(super) peer: String,
+    pub(super) peer: Peer,
+    pub(super) entrance: Arc<Entrance>,
+    /// Given back when the connection is gone.
+    _pass: Option<Pass>,
     pub(super) wire: Wire,
     pub(super) session: Session,
     pub(super) client: Client,
@@ -76,13 +80,15 @@ struct Turn {
 
 impl Connection {
     pub(crate) fn new(broker: Arc<Broker>, mailbox: Arc<Mailbox>, accepted: Accepted) -> Self {
-        let Accepted { stream, identity, peer } = accepted;
+        let Accepted { stream, identity, peer, entrance, pass } = accepted;
         let session = Session::new(broker.rules().clone(), broker.clock().now());
         Self {
             broker,
             mailbox,
             identity,
             peer,
+            entrance,
+            _pass: pass,
             wire: Wire::new(stream),
             session,
             client: Client::Unknown,

@@ -22,6 +22,7 @@ impl Connection {
         }
         let introduction = Introduction {
             identity: &self.identity,
+            entrance: &self.entrance,
             user_name: request.user_name.as_ref().map(Text::as_str),
             password: request.password.as_deref(),
         };
@@ -73,15 +74,11 @@ impl Connection {
 
     /// Tells others who is here now.
     fn introduce(&self, queue: &Arc<Queue>) {
-        let (peer, listener) = (self.peer.as_str().into(), self.listener());
+        let (peer, listener) = (self.peer.to_string().into(), self.entrance.name);
         let (session, since) = (&self.session, self.broker.clock().unix_now());
         let facts = Facts::new(peer, listener, session.version(), since, session.keep_alive_s(), queue.clone());
         facts.note(session.holdings());
         self.mailbox.introduce(facts);
-    }
-
-    fn listener(&self) -> &'static str {
-        if self.identity.device().is_some() { "tls" } else { "tcp" }
     }
 
     fn refuse(&mut self, reason: ReasonCode) {

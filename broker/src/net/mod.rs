@@ -9,10 +9,13 @@ mod hold;
 mod kick;
 pub(crate) mod live;
 pub(crate) mod mailbox;
+mod port;
+mod revoked;
 mod tcp;
 mod tls;
 mod wire;
 
 pub use certificate::CertificateError;
-pub use tcp::TcpListener;
-pub use tls::TlsListener;
+pub use port::{Layers, PortListener, Turns};
+pub use revoked::{Revoked, Serial};
+pub use tls::TlsOffer;

@@ -1,30 +1,45 @@
-//! The plain listener: anybody's streams.
+//! Sockets that accept, and go on accepting.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use rustix::net::sockopt::set_ipv6_v6only;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Sleep, sleep};
 use tracing::warn;
-
-use crate::doors::{Accepted, BoxFuture, Identity, Listener};
 
 /// How long accepting rests after an error. It fails where the process has no file descriptor
 /// left, at once and until a connection ends: asking on would only spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How many connections the kernel keeps for us until they are accepted.
+const BACKLOG: u32 = 1024;
+
 /// A TCP listener that survives errors of accept.
 pub(super) struct Accepting {
-    socket: tokio::net::TcpListener,
+    socket: TcpListener,
     /// Kept over a cancelled call, so that the pause is.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Accepting {
-    pub(super) async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: tokio::net::TcpListener::bind(address).await?, pause: None })
+    /// Listens. An IPv6 address takes IPv6 alone, whatever the system's default is: whoever wants
+    /// both names both.
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => {
+                let socket = TcpSocket::new_v6()?;
+                set_ipv6_v6only(&socket, true)?;
+                socket
+            }
+        };
+        // A port whose last connections still wait for their end is ours all the same.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { socket: socket.listen(BACKLOG)?, pause: None })
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -51,39 +66,5 @@ impl Accepting {
                 }
             }
         }
-    }
-}
-
-/// Plain MQTT. Its peers are [`Identity::Anonymous`].
-pub struct TcpListener {
-    accepting: Accepting,
-}
-
-impl TcpListener {
-    /// Listens at an address.
-    ///
-    /// # Errors
-    ///
-    /// The system's, where the address is in use or not ours.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { accepting: Accepting::bind(address).await? })
-    }
-
-    /// Where it listens, with the port the system chose.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.accepting.local_addr()
-    }
-}
-
-impl Listener for TcpListener {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
-        Box::pin(async {
-            let (stream, peer) = self.accepting.accept().await;
-            Ok(Accepted { stream: Box::new(stream), identity: Identity::Anonymous, peer: peer.to_string() })
-        })
     }
 }

@@ -1,122 +1,86 @@
-//! MQTT over TLS: handshakes side by side, and from the peer's certificate to its identity.
+//! TLS under MQTT: the handshake, and from the peer's certificate to its identity.
+//!
+//! A resumed peer shows no certificate: its ticket holds the chain that it showed when the ticket
+//! was given. So whatever the handshake came by, what it left is held to the rules of now: the
+//! chain must still verify, and nothing of it may be revoked.
 
+use std::fmt;
 use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, warn};
 
-use super::certificate::{self, CertificateError};
-use super::tcp::Accepting;
-use crate::config::TlsConfig;
-use crate::doors::{Accepted, BoxFuture, Identity, Listener};
+use super::certificate;
+use super::port::Failed;
+use super::revoked::Revoked;
+use crate::doors::Identity;
+use crate::gate::Refusal;
 
-/// MQTT over TLS. Its peers are [`Identity::Device`]s; without a certificate nobody comes in.
-pub struct TlsListener {
-    accepting: Accepting,
-    /// Read anew for every connection, so that whoever swaps it renews the certificates.
-    tls: Arc<ArcSwap<ServerConfig>>,
-    handshakes: JoinSet<Option<Accepted>>,
-    handshakes_max: usize,
+/// What a listener offers in TLS, and what it holds certificates to.
+#[derive(Clone)]
+pub struct TlsOffer {
+    /// Certificates, versions, tickets.
+    pub config: Arc<ServerConfig>,
+    /// Who verifies the certificates of peers, the same as in `config`; `None` where none is asked
+    /// for.
+    pub verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// What its authorities have revoked.
+    pub revoked: Arc<Revoked>,
+}
+
+impl fmt::Debug for TlsOffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsOffer").field("revoked", &self.revoked).finish_non_exhaustive()
+    }
+}
+
+/// Shakes hands.
+pub(super) async fn accept(
+    offer: &TlsOffer,
+    stream: TcpStream,
     turns: Arc<Semaphore>,
-    patience: Duration,
+) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
+    let acceptor = TlsAcceptor::from(offer.config.clone());
+    let stream = in_turn(acceptor.accept(stream), turns).await;
+    let stream = stream.map_err(|error| Failed::new(Refusal::Tls, &error))?;
+    let identity = identify(offer, &stream)?;
+    Ok((stream, identity))
 }
 
-impl TlsListener {
-    /// Listens at an address. `cores` is how many there are to compute handshakes on.
-    ///
-    /// # Errors
-    ///
-    /// The system's, where the address is in use or not ours.
-    pub async fn bind(
-        address: SocketAddr,
-        tls: Arc<ArcSwap<ServerConfig>>,
-        config: &TlsConfig,
-        cores: usize,
-    ) -> io::Result<Self> {
-        let turns = config.handshakes_per_core.saturating_mul(cores).clamp(1, Semaphore::MAX_PERMITS);
-        Ok(Self {
-            accepting: Accepting::bind(address).await?,
-            tls,
-            handshakes: JoinSet::new(),
-            handshakes_max: config.handshakes_max.max(1),
-            turns: Arc::new(Semaphore::new(turns)),
-            patience: Duration::from_secs(config.handshake_timeout_s),
-        })
+fn identify(offer: &TlsOffer, stream: &TlsStream<TcpStream>) -> Result<Identity, Failed> {
+    let (_, connection) = stream.get_ref();
+    let Some(verifier) = &offer.verifier else { return Ok(Identity::Anonymous) };
+    let Some(chain @ [leaf, above @ ..]) = connection.peer_certificates() else {
+        return match verifier.client_auth_mandatory() {
+            true => Err(Failed::new(Refusal::Certificate, &"it showed none")),
+            false => Ok(Identity::Anonymous),
+        };
+    };
+    if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
+        still_verifies(verifier.as_ref(), leaf, above)?;
     }
-
-    /// Where it listens, with the port the system chose.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.accepting.local_addr()
+    let peer = certificate::read(chain).map_err(|error| Failed::new(Refusal::Certificate, &error))?;
+    if offer.revoked.holds_any(&peer) {
+        return Err(Failed::new(Refusal::CertificateRevoked, &peer.device));
     }
-
-    async fn next(&mut self) -> Accepted {
-        loop {
-            let may_accept = self.handshakes.len() < self.handshakes_max;
-            tokio::select! {
-                biased;
-                Some(done) = self.handshakes.join_next() => {
-                    if let Ok(Some(accepted)) = done {
-                        return accepted;
-                    }
-                }
-                (stream, peer) = self.accepting.accept(), if may_accept => {
-                    let acceptor = TlsAcceptor::from(self.tls.load_full());
-                    let (turns, patience) = (self.turns.clone(), self.patience);
-                    self.handshakes.spawn(async move {
-                        match timeout(patience, in_turn(acceptor.accept(stream), turns)).await {
-                            Ok(Ok(stream)) => admit(stream, peer),
-                            Ok(Err(error)) => {
-                                debug!(%peer, %error, "TLS handshake failed");
-                                None
-                            }
-                            Err(_) => {
-                                debug!(%peer, ?patience, "TLS handshake took too long");
-                                None
-                            }
-                        }
-                    });
-                }
-            }
-        }
-    }
+    Ok(Identity::Device(peer))
 }
 
-impl Listener for TlsListener {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
-        Box::pin(async { Ok(self.next().await) })
-    }
-}
-
-fn admit(stream: TlsStream<TcpStream>, peer: SocketAddr) -> Option<Accepted> {
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let read = certificates.first().ok_or(CertificateError::Missing).and_then(certificate::read);
-    match read {
-        Ok(certificate) => {
-            let identity = Identity::Device(certificate);
-            Some(Accepted { stream: Box::new(stream), identity, peer: peer.to_string() })
-        }
-        Err(error) => {
-            warn!(%peer, %error, "peer refused");
-            None
-        }
-    }
+fn still_verifies(
+    verifier: &dyn ClientCertVerifier,
+    leaf: &CertificateDer<'_>,
+    above: &[CertificateDer<'_>],
+) -> Result<(), Failed> {
+    let verified = verifier.verify_client_cert(leaf, above, UnixTime::now());
+    verified.map(|_| ()).map_err(|error| Failed::new(Refusal::Certificate, &error))
 }
 
 /// Runs a handshake, of which only as many compute at once as there are turns.

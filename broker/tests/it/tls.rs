@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use unhidra_broker::*;
 
-use crate::world::{config, id};
+use crate::world::{RuntimeClock, config, id};
 
 /// A development CA with a server and clients.
 struct Authority {
@@ -53,12 +53,13 @@ impl Authority {
         Arc::new(roots)
     }
 
-    fn server(&self) -> Arc<ServerConfig> {
+    fn server(&self) -> TlsOffer {
         let names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
         let (certificate, key) = self.issue(names, &["node"]);
         let verifier = WebPkiClientVerifier::builder(self.roots()).build().expect("a verifier");
-        let config = ServerConfig::builder().with_client_cert_verifier(verifier);
-        Arc::new(config.with_single_cert(vec![certificate], key).expect("a key that fits"))
+        let config = ServerConfig::builder().with_client_cert_verifier(verifier.clone());
+        let config = config.with_single_cert(vec![certificate], key).expect("a key that fits");
+        TlsOffer { config: Arc::new(config), verifier: Some(verifier), revoked: Arc::default() }
     }
 
     fn client(&self, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> TlsConnector {
@@ -81,10 +82,12 @@ async fn dial(connector: TlsConnector, address: SocketAddr) -> std::io::Result<u
 }
 
 /// A listener whose accepted streams come back one by one, each echoing one byte.
-async fn listen(authority: &Authority, tls: TlsConfig) -> (SocketAddr, mpsc::Receiver<Identity>) {
-    let server = Arc::new(ArcSwap::new(authority.server()));
+async fn listen(authority: &Authority, gate: GateConfig) -> (SocketAddr, mpsc::Receiver<Identity>) {
+    let offer = Arc::new(ArcSwap::from_pointee(authority.server()));
+    let gate = Gate::new(gate, Arc::new(RuntimeClock::start()));
+    let layers = Layers::new("tls", &config().tls, Some(offer));
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut listener = TlsListener::bind(bind, server, &tls, 1).await.expect("a free port");
+    let mut listener = PortListener::bind(bind, layers, &Turns::new(&gate, 1), &gate).expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (sender, identities) = mpsc::channel(8);
     tokio::spawn(async move {
@@ -105,7 +108,7 @@ async fn listen(authority: &Authority, tls: TlsConfig) -> (SocketAddr, mpsc::Rec
 #[tokio::test]
 async fn a_certificate_is_an_identity() {
     let authority = Authority::new();
-    let (address, mut identities) = listen(&authority, config().tls).await;
+    let (address, mut identities) = listen(&authority, config().gate).await;
     let device = authority.device("pump-7", "spiffe://test.example/device/pump-7");
     assert_eq!(dial(authority.client(Some(device)), address).await.expect("let in"), b'x');
     match identities.recv().await {
@@ -120,7 +123,7 @@ async fn a_certificate_is_an_identity() {
 #[tokio::test]
 async fn a_certificate_that_names_no_device_clearly_lets_nobody_in() {
     let authority = Authority::new();
-    let (address, mut identities) = listen(&authority, config().tls).await;
+    let (address, mut identities) = listen(&authority, config().gate).await;
     let uri = |text: &str| SanType::URI(text.try_into().expect("ASCII"));
     let good = "spiffe://test/device/pump-7";
     let stranger = Authority::new();
@@ -148,7 +151,7 @@ async fn a_certificate_that_names_no_device_clearly_lets_nobody_in() {
 #[tokio::test]
 async fn peers_that_say_nothing_hold_up_nobody() {
     let authority = Authority::new();
-    let (address, _identities) = listen(&authority, config().tls).await;
+    let (address, _identities) = listen(&authority, config().gate).await;
     let mut silent = Vec::new();
     for _ in 0..6 {
         let mut stream = TcpStream::connect(address).await.expect("accepted");
@@ -165,8 +168,8 @@ async fn peers_that_say_nothing_hold_up_nobody() {
 #[tokio::test]
 async fn peers_over_the_bound_wait_until_the_silent_ones_are_gone() {
     let authority = Authority::new();
-    let tls = TlsConfig { handshakes_max: 2, handshake_timeout_s: 1, ..config().tls };
-    let (address, _identities) = listen(&authority, tls).await;
+    let gate = GateConfig { handshakes_max: 2, handshake_timeout_s: 1, ..config().gate };
+    let (address, _identities) = listen(&authority, gate).await;
     let mut silent =
         [TcpStream::connect(address).await.expect("accepted"), TcpStream::connect(address).await.expect("accepted")];
     let device = authority.device("pump-7", "spiffe://test/device/pump-7");
@@ -179,7 +182,7 @@ async fn peers_over_the_bound_wait_until_the_silent_ones_are_gone() {
 #[tokio::test]
 async fn garbage_ends_its_own_handshake_alone() {
     let authority = Authority::new();
-    let (address, _identities) = listen(&authority, config().tls).await;
+    let (address, _identities) = listen(&authority, config().gate).await;
     let mut stream = TcpStream::connect(address).await.expect("accepted");
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
     let mut answer = Vec::new();

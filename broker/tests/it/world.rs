@@ -27,13 +27,24 @@ pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
 [tls]
 listen = "127.0.0.1:0"
-handshakes_per_core = 1
-handshakes_max = 8
-handshake_timeout_s = 10
+client_certificate = "required"
+anonymous = false
+users = false
+connections_max = 50
 [tcp]
 listen = "off"
 insecure = false
 anonymous = true
+users = true
+connections_max = 50
+[gate]
+connections_per_address = 0
+connects_per_address_s = 0
+connects_s = 0
+addresses_max = 100
+handshakes_per_core = 1
+handshakes_max = 8
+handshake_timeout_s = 10
 [limits]
 connections_max = 50
 connections_per_device = 2
@@ -77,7 +88,13 @@ pub(crate) fn text(text: &str) -> Text {
 }
 
 /// The time of the runtime, which stands still and jumps.
-struct RuntimeClock(Instant);
+pub(crate) struct RuntimeClock(Instant);
+
+impl RuntimeClock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+}
 
 impl Clock for RuntimeClock {
     fn now(&self) -> Timestamp {
@@ -172,8 +189,9 @@ impl World {
         let (room, roomier, batches) = (AtomicUsize::new(usize::MAX / 2), Notify::new(), Mutex::default());
         let node = Arc::new(Node { events: sender, room, roomier, batches });
         let register = Arc::new(Register::default());
-        let clock = Arc::new(RuntimeClock(Instant::now()));
-        let doors = Doors { inlet: node.clone(), admission: register.clone(), clock, seed: 7 };
+        let clock = Arc::new(RuntimeClock::start());
+        let gate = Gate::new(config.gate.clone(), clock.clone());
+        let doors = Doors { inlet: node.clone(), admission: register.clone(), gate, clock, seed: 7 };
         let broker = Broker::new(config, doors, &mut Registry::default());
         let (door, incoming) = mpsc::unbounded_channel();
         let serving = tokio::spawn(broker.clone().serve(Box::new(Door(incoming))));
@@ -183,7 +201,8 @@ impl World {
     /// A stream of this identity.
     pub(crate) fn stream(&self, identity: Identity, buffer: usize) -> DuplexStream {
         let (here, there) = duplex(buffer);
-        let accepted = Accepted { stream: Box::new(there), identity, peer: "simulated".into() };
+        let entrance = Arc::new(Entrance { name: "simulated", anonymous: true, users: true });
+        let accepted = Accepted { stream: Box::new(there), identity, peer: "simulated".into(), entrance, pass: None };
         self.door.send(accepted).expect("the broker serves");
         here
     }
@@ -244,8 +263,13 @@ impl World {
 }
 
 pub(crate) fn device(name: &str) -> Identity {
-    let certificate =
-        PeerCertificate { device: id(name), trust_domain: "test".into(), fingerprint: Fingerprint([0; 32]) };
+    let certificate = PeerCertificate {
+        device: id(name),
+        trust_domain: "test".into(),
+        fingerprint: Fingerprint([0; 32]),
+        not_after: UnixTime::from_s(u64::from(u32::MAX)),
+        serials: Box::default(),
+    };
     Identity::Device(certificate)
 }
 

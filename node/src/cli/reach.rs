@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand_core::CryptoRng;
-use unhidra_broker::Listen;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::Clock;
 use unhidra_store::{Embedded, Store};
@@ -175,16 +174,13 @@ pub(crate) fn facts(config: &Config, identity_key: [u8; 32]) -> NodeFacts {
         device_validity: config.pki.device_validity(),
         identity_key,
         prefix: config.broker.prefix.as_str().to_owned(),
-        server: match config.broker.tls.listen {
-            Listen::At(address) if address.port() != 0 => Some(address),
-            Listen::At(_) | Listen::Off => None,
-        },
+        server: config.broker.tls.listen.addresses().iter().find(|address| address.port() != 0).copied(),
     }
 }
 
 /// What the registry holds connections to.
 pub(crate) fn rules(config: &Config) -> Rules {
-    Rules { trust_domain: config.pki.trust_domain.as_str().to_owned(), anonymous: config.broker.tcp.anonymous }
+    Rules { trust_domain: config.pki.trust_domain.as_str().to_owned() }
 }
 
 /// What a command may be.

@@ -10,7 +10,7 @@ use super::output::Output;
 use super::serve::Node;
 use super::{CliError, Global};
 use crate::config::Purpose;
-use crate::control::Addresses;
+use crate::control::{Addresses, ListenerAddress};
 use crate::folder::{Folder, Kind, Role};
 use crate::log;
 
@@ -22,6 +22,8 @@ pub struct Ready {
     pub mqtt: Option<String>,
     /// Plain MQTT.
     pub mqtt_plain: Option<String>,
+    /// Every address of every listener of MQTT.
+    pub mqtt_listeners: Vec<ListenerAddress>,
     /// The gateway and the console, `http://127.0.0.1:8080` for instance.
     pub gateway: Option<String>,
     /// Health and metrics, `http://127.0.0.1:9600` for instance.
@@ -38,6 +40,7 @@ impl Ready {
         Self {
             mqtt: addresses.mqtt.map(|address| address.to_string()),
             mqtt_plain: addresses.mqtt_plain.map(|address| address.to_string()),
+            mqtt_listeners: addresses.mqtt_listeners.clone(),
             gateway: addresses.gateway.map(http),
             admin: addresses.admin.map(http),
             pid: std::process::id(),
@@ -47,6 +50,11 @@ impl Ready {
     /// The same for people.
     fn lines(&self) -> String {
         let off = || "off".to_owned();
+        let at = |name: &str| {
+            let listeners = self.mqtt_listeners.iter().filter(|listener| listener.name == name);
+            let addresses: Vec<String> = listeners.map(|listener| listener.address.to_string()).collect();
+            if addresses.is_empty() { off() } else { addresses.join(", ") }
+        };
         let or_off = |address: &Option<String>| address.clone().unwrap_or_else(off);
         format!(
             "The node is ready, pid {}.\n\
@@ -55,8 +63,8 @@ impl Ready {
              \x20 console        {}  (`unhidra console` makes a token)\n\
              \x20 health         {}",
             self.pid,
-            or_off(&self.mqtt),
-            or_off(&self.mqtt_plain),
+            at("tls"),
+            at("tcp"),
             or_off(&self.gateway),
             self.admin.as_ref().map_or_else(off, |admin| format!("{admin}/readyz")),
         )
@@ -144,6 +152,7 @@ mod tests {
         Addresses {
             mqtt: "127.0.0.1:8883".parse().ok(),
             mqtt_plain: None,
+            mqtt_listeners: vec![ListenerAddress { name: "tls".into(), address: ([127, 0, 0, 1], 8883).into() }],
             gateway: "0.0.0.0:8080".parse().ok(),
             admin: "[::1]:9600".parse().ok(),
         }
@@ -158,6 +167,7 @@ mod tests {
                 "event": "ready",
                 "mqtt": "127.0.0.1:8883",
                 "mqtt_plain": null,
+                "mqtt_listeners": [{ "name": "tls", "address": "127.0.0.1:8883" }],
                 "gateway": "http://127.0.0.1:8080",
                 "admin": "http://[::1]:9600",
                 "pid": 7,

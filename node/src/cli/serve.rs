@@ -8,11 +8,10 @@ use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry as Metrics;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use unhidra_broker::{Listen, Listener, TlsListener};
+use unhidra_broker::{Gate, Layers, Listener, PortListener, TlsOffer, Turns};
 use unhidra_certs::Pki;
 use unhidra_core::time::Clock;
 use unhidra_store::{Embedded, Store};
@@ -24,7 +23,7 @@ use crate::admin::{self, Phase, Watched};
 use crate::app::{App, Doors};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Reloaded, Sources};
-use crate::control::{self, Addresses, Control, ControlListener, LocalControl, LocalDoors, PeerRule};
+use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
 use crate::folder::{Folder, Layout};
 use crate::{keys, tls};
 
@@ -35,7 +34,7 @@ pub struct Node {
     addresses: Addresses,
     control: Arc<LocalControl>,
     clock: Arc<SystemClock>,
-    tls: Arc<ArcSwap<ServerConfig>>,
+    tls: Arc<ArcSwap<TlsOffer>>,
     pki: Arc<ArcSwap<Pki>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
@@ -60,9 +59,10 @@ impl Node {
         let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now())?;
         let layout = folder.layout().clone();
         let cursor_key = keys::load_or_make(&layout.cursor_key(), &mut rng)?;
-        let tls = Arc::new(ArcSwap::new(tls::server_config(&pki)?));
+        let tls = Arc::new(ArcSwap::from_pointee(tls::offer(&pki, config.broker.tls.client_certificate)?));
         let pki = Arc::new(ArcSwap::from_pointee(pki));
-        let listeners = Listeners::bind(&config, &tls).await?;
+        let gate = Gate::new(config.broker.gate.clone(), clock.clone());
+        let listeners = Listeners::bind(&config, &tls, &gate).await?;
         let socket = layout.control_socket();
         let control_listener = ControlListener::bind(&socket, PeerRule::own())
             .map_err(|source| CliError::File { path: socket, source })?;
@@ -76,6 +76,7 @@ impl Node {
             identity,
             cursor_key: *cursor_key.as_bytes(),
             rules: rules(&config),
+            gate,
             mqtt: listeners.mqtt,
             gateway: Some(listeners.gateway),
             addresses: addresses.clone(),
@@ -144,7 +145,7 @@ impl Node {
                     return;
                 }
             };
-        self.tls.store(tls);
+        self.tls.store(Arc::new(tls));
         self.pki.store(Arc::new(pki));
         self.loaded = loaded;
         tracing::info!("configuration and certificates are read again");
@@ -209,22 +210,26 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(config: &Config, tls: &Arc<ArcSwap<ServerConfig>>) -> Result<Self, CliError> {
+    async fn bind(config: &Config, tls: &Arc<ArcSwap<TlsOffer>>, gate: &Arc<Gate>) -> Result<Self, CliError> {
         let mut mqtt: Vec<Box<dyn Listener>> = Vec::new();
         let mut addresses = Addresses::default();
-        if let Listen::At(address) = config.broker.tls.listen {
-            let refused = refused("broker.tls.listen", address);
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            let bound = TlsListener::bind(address, tls.clone(), &config.broker.tls, cores).await.map_err(&refused)?;
-            addresses.mqtt = Some(bound.local_addr().map_err(&refused)?);
-            mqtt.push(Box::new(bound));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Turns::new(gate, cores);
+        let broker = &config.broker;
+        for (key, listener, layers) in [
+            ("broker.tls.listen", &broker.tls, Layers::new("tls", &broker.tls, Some(tls.clone()))),
+            ("broker.tcp.listen", &broker.tcp, Layers::new("tcp", &broker.tcp, None)),
+        ] {
+            for address in listener.listen.addresses() {
+                let refused = refused(key, *address);
+                let bound = PortListener::bind(*address, layers.clone(), &turns, gate).map_err(&refused)?;
+                let address = bound.local_addr().map_err(&refused)?;
+                addresses.mqtt_listeners.push(ListenerAddress { name: layers.entrance.name.to_owned(), address });
+                mqtt.push(Box::new(bound));
+            }
         }
-        if let Listen::At(address) = config.broker.tcp.listen {
-            let refused = refused("broker.tcp.listen", address);
-            let bound = unhidra_broker::TcpListener::bind(address).await.map_err(&refused)?;
-            addresses.mqtt_plain = Some(bound.local_addr().map_err(&refused)?);
-            mqtt.push(Box::new(bound));
-        }
+        addresses.mqtt = addresses.first("tls");
+        addresses.mqtt_plain = addresses.first("tcp");
         let gateway = plain("gateway.listen", config.gateway.listen, &mut addresses.gateway).await?;
         let admin = plain("admin.listen", config.admin.listen, &mut addresses.admin).await?;
         Ok(Self { mqtt, gateway, admin, addresses })

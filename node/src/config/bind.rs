@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use thiserror::Error;
-use unhidra_broker::Listen;
+use unhidra_broker::{Listen, ListenerConfig};
 use unhidra_certs::Origin;
 
 use super::{Config, ConfigError};
@@ -24,35 +24,41 @@ pub enum BindError {
     },
     /// Plain MQTT beyond this machine.
     #[error(
-        "broker.tcp.listen = {address}: plain MQTT listens on loopback alone, on 127.0.0.1 or [::1]; \
-         set broker.tcp.insecure = true if everybody who reaches it may read and forge"
+        "broker.{name}.listen = {address}: plain MQTT listens on loopback alone, on 127.0.0.1 or [::1]; \
+         set broker.{name}.insecure = true if everybody who reaches it may read and forge"
     )]
     Insecure {
-        /// What the key says.
+        /// Which listener.
+        name: &'static str,
+        /// What its key says.
         address: SocketAddr,
     },
-    /// Plain MQTT knows nobody.
+    /// Nobody can come in there.
     #[error(
-        "broker.tcp.listen = {address}: clients of plain MQTT have no certificate and no name; \
-         set broker.tcp.anonymous = true to let them in, or broker.tcp.listen = \"off\""
+        "broker.{name}.listen = {listen}: nobody can come in there; let users in with broker.{name}.users = true, \
+         or everybody with broker.{name}.anonymous = true, or set broker.{name}.listen = \"off\""
     )]
-    Anonymous {
-        /// What the key says.
-        address: SocketAddr,
+    Nobody {
+        /// Which listener.
+        name: &'static str,
+        /// What its key says.
+        listen: Listen,
     },
 }
 
 /// Holds every listener to its rule.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    let broker = &config.broker;
     if config.pki.origin()? == Origin::Generated {
-        let mqtt = at(config.broker.tls.listen).map(|address| ("broker.tls.listen", address));
+        let mqtt = broker.tls.listen.addresses().iter().map(|address| ("broker.tls.listen", *address));
         let http = [("gateway.listen", config.gateway.listen), ("admin.listen", config.admin.listen)];
-        for (key, address) in mqtt.into_iter().chain(http) {
+        for (key, address) in mqtt.chain(http) {
             generated(key, address)?;
         }
     }
-    if let Some(address) = at(config.broker.tcp.listen) {
-        plain(address, config.broker.tcp.insecure, config.broker.tcp.anonymous)?;
+    plain("tcp", &broker.tcp)?;
+    for (name, listener) in [("tls", &broker.tls), ("tcp", &broker.tcp)] {
+        somebody(name, listener)?;
     }
     Ok(())
 }
@@ -62,20 +68,20 @@ fn generated(key: &'static str, address: SocketAddr) -> Result<(), BindError> {
     if is_loopback(address) { Ok(()) } else { Err(BindError::Generated { key, address }) }
 }
 
-/// The listener of plain MQTT. It shows no certificate, so `insecure` decides alone.
-fn plain(address: SocketAddr, insecure: bool, anonymous: bool) -> Result<(), BindError> {
-    match (is_loopback(address) || insecure, anonymous) {
-        (false, _) => Err(BindError::Insecure { address }),
-        (true, false) => Err(BindError::Anonymous { address }),
-        (true, true) => Ok(()),
+/// A listener without TLS. It shows no certificate, so `insecure` decides alone.
+fn plain(name: &'static str, listener: &ListenerConfig) -> Result<(), BindError> {
+    let outside = listener.listen.addresses().iter().find(|address| !is_loopback(**address));
+    match outside {
+        Some(address) if !listener.insecure => Err(BindError::Insecure { name, address: *address }),
+        _ => Ok(()),
     }
 }
 
-const fn at(listen: Listen) -> Option<SocketAddr> {
-    match listen {
-        Listen::Off => None,
-        Listen::At(address) => Some(address),
+fn somebody(name: &'static str, listener: &ListenerConfig) -> Result<(), BindError> {
+    if listener.listen.addresses().is_empty() || listener.lets_somebody_in() {
+        return Ok(());
     }
+    Err(BindError::Nobody { name, listen: listener.listen.clone() })
 }
 
 fn is_loopback(address: SocketAddr) -> bool {
@@ -85,6 +91,8 @@ fn is_loopback(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use unhidra_broker::ClientCertificate;
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -101,14 +109,31 @@ mod tests {
         }
     }
 
+    fn listener(listen: &str, insecure: bool, anonymous: bool, users: bool) -> ListenerConfig {
+        let client_certificate = ClientCertificate::None;
+        let listen = listen.parse().unwrap();
+        ListenerConfig { listen, client_certificate, insecure, anonymous, users, connections_max: 1 }
+    }
+
     #[test]
-    fn plain_mqtt_is_local_unless_insecure_and_always_anonymous() {
-        let (here, out) = (address("127.0.0.1:1883"), address("0.0.0.0:1883"));
-        assert_eq!(plain(here, false, true), Ok(()));
-        assert_eq!(plain(out, true, true), Ok(()));
-        assert_eq!(plain(here, false, false), Err(BindError::Anonymous { address: here }));
-        assert_eq!(plain(out, true, false), Err(BindError::Anonymous { address: out }));
-        assert_eq!(plain(out, false, true), Err(BindError::Insecure { address: out }));
-        assert_eq!(plain(out, false, false), Err(BindError::Insecure { address: out }));
+    fn plain_mqtt_is_local_unless_insecure() {
+        assert_eq!(plain("tcp", &listener("127.0.0.1:1883, [::1]:1883", false, true, true)), Ok(()));
+        assert_eq!(plain("tcp", &listener("off", false, true, true)), Ok(()));
+        assert_eq!(plain("tcp", &listener("0.0.0.0:1883", true, true, true)), Ok(()));
+        let refused = BindError::Insecure { name: "tcp", address: address("[::]:1883") };
+        assert_eq!(plain("tcp", &listener("127.0.0.1:1883, [::]:1883", false, true, true)), Err(refused));
+    }
+
+    #[test]
+    fn a_listener_that_lets_nobody_in_is_refused() {
+        let here = "127.0.0.1:1883";
+        assert_eq!(somebody("tcp", &listener(here, false, false, true)), Ok(()));
+        assert_eq!(somebody("tcp", &listener(here, false, true, false)), Ok(()));
+        assert_eq!(somebody("tcp", &listener("off", false, false, false)), Ok(()));
+        let nobody = listener(here, false, false, false);
+        let refused = somebody("tcp", &nobody).unwrap_err().to_string();
+        assert!(refused.contains("broker.tcp.users = true") && refused.contains(here), "{refused}");
+        let devices = ListenerConfig { client_certificate: ClientCertificate::Required, ..nobody };
+        assert_eq!(somebody("tls", &devices), Ok(()));
     }
 }

@@ -1,10 +1,8 @@
 //! Reading the configuration and the certificates again while the node runs.
 
-use std::sync::Arc;
-
-use rustls::ServerConfig;
 use thiserror::Error;
 use toml::Table;
+use unhidra_broker::TlsOffer;
 use unhidra_certs::{Pki, PkiError};
 use unhidra_core::time::UnixTime;
 
@@ -34,7 +32,7 @@ pub struct Reloaded {
     /// The certificates, for whoever enrols devices.
     pub pki: Pki,
     /// What the MQTT listener offers from now on.
-    pub tls: Arc<ServerConfig>,
+    pub tls: TlsOffer,
     /// Keys that take effect now.
     pub applied: Vec<Change>,
     /// Keys that take effect at the next start.
@@ -67,7 +65,7 @@ impl Sources {
             changes(&running.table, &found.table).into_iter().partition(|change| LIVE.contains(&change.key.as_str()));
         let loaded = running.with_live_keys_of(&found)?;
         let pki = Pki::open(&loaded.config.pki, &layout.pki(), now)?;
-        let tls = tls::server_config(&pki)?;
+        let tls = tls::offer(&pki, loaded.config.broker.tls.client_certificate)?;
         Ok(Reloaded { loaded, pki, tls, applied, restart })
     }
 }

@@ -44,8 +44,8 @@ fn refused(sources: &Sources, parts: &[&str]) {
 fn the_defaults_are_a_configuration_with_the_ports_of_the_table() {
     let config = sources().load().unwrap().config;
     let address = |text: &str| text.parse().unwrap();
-    assert_eq!(config.broker.tls.listen, unhidra_broker::Listen::At(address("127.0.0.1:8883")));
-    assert_eq!(config.broker.tcp.listen, unhidra_broker::Listen::Off);
+    assert_eq!(config.broker.tls.listen, unhidra_broker::Listen::from(address("127.0.0.1:8883")));
+    assert_eq!(config.broker.tcp.listen, unhidra_broker::Listen::default());
     assert_eq!(config.gateway.listen, address("127.0.0.1:8080"));
     assert_eq!(config.admin.listen, address("127.0.0.1:9600"));
     assert!(config.store.key_file.ends_with("data/node.key"), "{:?}", config.store.key_file);
@@ -206,7 +206,8 @@ fn with_certificates_of_ones_own_a_listener_goes_where_it_is_told() {
 
 #[test]
 fn plain_mqtt_is_asked_for_in_so_many_words() {
-    refused(&set(&["broker.tcp.listen=127.0.0.1:0"]), &["broker.tcp.listen", "broker.tcp.anonymous = true"]);
+    let nobody = ["broker.tcp.listen=127.0.0.1:0", "broker.tcp.users=false"];
+    refused(&set(&nobody), &["broker.tcp.listen", "broker.tcp.anonymous = true"]);
     let local = ["broker.tcp.listen=127.0.0.1:0", "broker.tcp.anonymous=true"];
     assert!(set(&local).load().is_ok());
     let out = ["broker.tcp.listen=0.0.0.0:1883", "broker.tcp.anonymous=true"];
@@ -264,7 +265,7 @@ fn a_reload_takes_new_certificates_and_says_what_needs_a_restart() {
     let change = &reloaded.restart[0];
     assert!(change.from.contains("0.0.0.0:8883") && change.to.contains("127.0.0.1:8883"), "{change:?}");
     assert!(reloaded.loaded.config.pki.ca.ends_with("new.pem"));
-    let listen = unhidra_broker::Listen::At("0.0.0.0:8883".parse().unwrap());
+    let listen = unhidra_broker::Listen::from("0.0.0.0:8883".parse::<std::net::SocketAddr>().unwrap());
     assert_eq!(reloaded.loaded.config.broker.tls.listen, listen, "the node goes on listening where it does");
     // What needs a restart is said again until there is one.
     let again = sources.reload(&reloaded.loaded, &layout(&file), now()).unwrap();

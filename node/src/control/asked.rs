@@ -18,14 +18,34 @@ use super::text;
 /// Where a node listens. A listener that is off has no address.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Addresses {
-    /// MQTT over TLS.
+    /// MQTT over TLS; where it listens at several addresses, the first.
     pub mqtt: Option<SocketAddr>,
-    /// Plain MQTT.
+    /// Plain MQTT, likewise.
     pub mqtt_plain: Option<SocketAddr>,
+    /// Every address of every listener of MQTT.
+    #[serde(default)]
+    pub mqtt_listeners: Vec<ListenerAddress>,
     /// The gateway and the console.
     pub gateway: Option<SocketAddr>,
     /// Health and metrics.
     pub admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// The first address of a listener of MQTT.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<SocketAddr> {
+        self.mqtt_listeners.iter().find(|listener| listener.name == name).map(|listener| listener.address)
+    }
+}
+
+/// One address of a listener of MQTT.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ListenerAddress {
+    /// The listener's name in the configuration: `tls` or `tcp`.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 /// A 32-byte public key, printed as 64 hexadecimal digits.

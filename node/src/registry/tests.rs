@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use unhidra_broker::PeerCertificate;
+use unhidra_broker::{Entrance, PeerCertificate};
 use unhidra_core::ids::{Partition, Version};
 use unhidra_store::memory::Options;
 use unhidra_store::{Batch, Fault, Slot};
@@ -38,7 +38,17 @@ fn device_of(enrolment: Enrolment) -> Device {
 }
 
 fn peer(name: &str) -> PeerCertificate {
-    PeerCertificate { device: id(name), trust_domain: TRUST_DOMAIN.to_owned(), fingerprint: Fingerprint([2; 32]) }
+    PeerCertificate {
+        device: id(name),
+        trust_domain: TRUST_DOMAIN.to_owned(),
+        fingerprint: Fingerprint([2; 32]),
+        not_after: UnixTime::from_s(u64::from(u32::MAX)),
+        serials: Box::default(),
+    }
+}
+
+fn door(anonymous: bool) -> Entrance {
+    Entrance { name: "test", anonymous, users: false }
 }
 
 fn tags(names: &[&str]) -> BTreeSet<Tag> {
@@ -81,17 +91,16 @@ async fn who_comes_in_is_enrolled_with_this_certificate_and_not_revoked() {
         (Identity::Device(other_domain), Err(Denied::OtherTrustDomain)),
         (Identity::Anonymous, Err(Denied::AnonymousForbidden)),
     ] {
-        assert_eq!(registry.decide(&identity), answer, "{identity:?}");
+        assert_eq!(registry.decide(&identity, &door(false)), answer, "{identity:?}");
     }
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_comes_in_where_the_rules_say_so() {
+async fn a_client_without_a_certificate_comes_in_where_the_listener_says_so() {
     let ground = Ground::new();
-    let rules = Rules { trust_domain: TRUST_DOMAIN.to_owned(), anonymous: true };
-    let registry = Registry::load(ground.store.clone(), ground.clock.clone(), rules).await.unwrap();
-    assert_eq!(registry.decide(&Identity::Anonymous), Ok(Admitted::Client(None)));
-    assert_eq!(registry.decide(&Identity::Device(peer("nobody"))), Err(Denied::NotEnrolled));
+    let registry = ground.registry().await;
+    assert_eq!(registry.decide(&Identity::Anonymous, &door(true)), Ok(Admitted::Client(None)));
+    assert_eq!(registry.decide(&Identity::Device(peer("nobody")), &door(true)), Err(Denied::NotEnrolled));
 }
 
 #[tokio::test]
@@ -141,7 +150,7 @@ async fn a_name_that_is_taken_is_refused_unless_it_is_replaced() {
     assert!(!registry.get(&id("pump-7")).unwrap().is_enrolled());
     let device = registry.enroll(other, Replace::Yes).await.unwrap();
     assert!(device.is_enrolled() && device.certificate == Fingerprint([9; 32]));
-    assert_eq!(registry.decide(&Identity::Device(peer("pump-7"))), Err(Denied::OtherCertificate));
+    assert_eq!(registry.decide(&Identity::Device(peer("pump-7")), &door(false)), Err(Denied::OtherCertificate));
 }
 
 #[tokio::test]

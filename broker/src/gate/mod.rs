@@ -1,0 +1,89 @@
+//! The gate every connection passes before anybody reads a byte of it: how many one address may
+//! have, and how fast it may come.
+
+mod addresses;
+mod refusals;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::OwnedSemaphorePermit;
+use unhidra_core::time::Clock;
+
+use crate::config::GateConfig;
+use addresses::{Addresses, Block};
+pub(crate) use refusals::{Refusal, Refusals};
+
+/// The gate of a node: one, however many listeners it has.
+pub struct Gate {
+    config: GateConfig,
+    clock: Arc<dyn Clock + Send + Sync>,
+    addresses: Mutex<Addresses>,
+    refusals: Refusals,
+}
+
+/// One connection's way through the gate, given back when it is dropped.
+pub struct Pass {
+    gate: Arc<Gate>,
+    block: Option<Block>,
+    /// Its place among those of its listener.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    /// Makes a gate nobody has passed yet.
+    #[must_use]
+    pub fn new(config: GateConfig, clock: Arc<dyn Clock + Send + Sync>) -> Arc<Self> {
+        let addresses = Mutex::new(Addresses::new(&config, clock.now()));
+        Arc::new(Self { config, clock, addresses, refusals: Refusals::default() })
+    }
+
+    pub(crate) const fn config(&self) -> &GateConfig {
+        &self.config
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.refusals.register(registry);
+    }
+
+    /// Lets one more connection of an address through.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] says which bound it is over. It is counted by whoever closes it.
+    pub(crate) fn pass(self: &Arc<Self>, address: IpAddr, place: OwnedSemaphorePermit) -> Result<Pass, Refusal> {
+        let block = self.addresses().enter(address, self.clock.now())?;
+        Ok(Pass { gate: self.clone(), block, _place: place })
+    }
+
+    /// Counts a refusal, and says so in the log as long as that is not said too often.
+    pub(crate) fn refuse(&self, refusal: Refusal, peer: &dyn fmt::Display, detail: &dyn fmt::Display) {
+        self.refusals.refuse(refusal, peer, detail, self.clock.now());
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(block) = self.block {
+            self.gate.addresses().leave(block);
+        }
+    }
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").field("block", &self.block).finish_non_exhaustive()
+    }
+}
