@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unhidra_bridge::{Bridge, CommandRefused, IdentitySecret, SignedPrekeys, SignedPrekeysError};
 use unhidra_broker::packet::ReasonCode;
-use unhidra_broker::{Broker, Gate};
+use unhidra_broker::{Broker, Gate, SessionName};
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Command, MessageName};
@@ -25,7 +25,10 @@ use unhidra_store::{CommitError, ReadError, Store};
 
 use crate::commit::commit;
 use crate::config::Config;
-use crate::control::{Addresses, Asked, ControlError, Live, SendAsked, TokenAsked};
+use crate::control::{
+    Addresses, Asked, ClientName, ClientRecord, ClientsAsked, ClientsPage, ControlError, KickAsked, Kicked, Live,
+    SendAsked, TokenAsked,
+};
 use crate::expiry;
 use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
@@ -33,6 +36,9 @@ use crate::restored::{self, SettleError};
 
 /// How often the age of the signed prekey is looked at.
 const PREKEY_LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// How many clients one answer holds at most.
+const CLIENTS_MAX: usize = 256;
 
 /// Everything that is not the node's to decide.
 pub struct Doors {
@@ -387,5 +393,20 @@ impl Live for LiveNode {
         let lifetime = asked.lifetime_s.map_or(self.tokens.session_lifetime(), Duration::from_secs);
         let uses = if asked.once { Use::Once } else { Use::Session };
         Ok(self.tokens.mint(Visible::All, asked.may_command, lifetime, uses))
+    }
+
+    fn clients(&self, asked: &ClientsAsked) -> Result<ClientsPage, ControlError> {
+        let after = asked.after.as_ref().map(SessionName::try_from).transpose()?;
+        let page = self.rooms.broker.clients(after.as_ref(), CLIENTS_MAX, |found| asked.wants(found));
+        let clients = page.clients.iter().map(ClientRecord::from).collect();
+        Ok(ClientsPage { clients, next: page.next.as_ref().map(ClientName::from) })
+    }
+
+    fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {
+        Box::pin(async move {
+            let sessions = asked.clients.iter().map(SessionName::try_from).collect::<Result<Vec<_>, _>>()?;
+            let kicked = self.rooms.broker.kick(&sessions, asked.forget).await;
+            Ok(Kicked { clients: kicked.iter().map(ClientRecord::from).collect() })
+        })
     }
 }

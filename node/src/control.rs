@@ -13,6 +13,7 @@ use unhidra_core::message::Command;
 use crate::registry::RegistryError;
 
 mod asked;
+mod clients;
 mod local;
 mod remote;
 mod server;
@@ -26,6 +27,7 @@ pub use asked::{
     ListenerAddress, Minted, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked,
     TokenAsked,
 };
+pub use clients::{ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked};
 pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;
 pub use server::{PREFIX, router, serve};
@@ -68,6 +70,12 @@ pub trait Control: Send + Sync {
 
     /// Makes a token for the gateway.
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted>;
+
+    /// MQTT clients, connected or not.
+    fn clients(&self, asked: ClientsAsked) -> Asked<'_, ClientsPage>;
+
+    /// Ends connections of clients, and sessions too where that is asked for.
+    fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked>;
 }
 
 /// The parts of a node that exist only while it runs.
@@ -87,6 +95,16 @@ pub trait Live: Send + Sync + 'static {
     ///
     /// [`ControlError::Unavailable`] where no further token fits.
     fn mint(&self, asked: &TokenAsked) -> Result<String, ControlError>;
+
+    /// MQTT clients, connected or not.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Invalid`] where the place to begin is none.
+    fn clients(&self, asked: &ClientsAsked) -> Result<ClientsPage, ControlError>;
+
+    /// Ends connections of clients, and sessions too where that is asked for.
+    fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked>;
 }
 
 /// Why an answer is none. It crosses the socket whole, so that the command line says the same

@@ -10,7 +10,7 @@ import mqtt from "mqtt";
 const [url, versionName, rule, ca] = process.argv.slice(2);
 const version = { 311: 4, 5: 5 }[versionName];
 const PATIENCE = 20_000;
-const QOS = [0, 1];
+const QOS = [0, 1, 2];
 
 // An awaited event, in vain for PATIENCE at most.
 function soon(what, promise) {

@@ -13,7 +13,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 PATIENCE = 20
-QOS = (0, 1)
+QOS = (0, 1, 2)
 
 
 class Peer:

@@ -17,6 +17,7 @@ use output::Output;
 use reach::{Missing, reach};
 
 mod client;
+mod clients;
 mod console;
 pub mod demo;
 mod device;
@@ -95,6 +96,10 @@ pub enum Command {
         #[command(subcommand)]
         action: device::Action,
     },
+    /// Lists the MQTT clients.
+    Clients(clients::Clients),
+    /// Ends a client's connection.
+    Kick(clients::Kick),
     /// Prints readings as they arrive.
     Watch(watch::Watch),
     /// Sends a command to a device, sealed by its session.
@@ -156,6 +161,8 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Send(send) => on_folder(&args.global, rng, &mut out, Asked::Send(send)).await,
         Command::Enroll(enroll) => on_folder(&args.global, rng, &mut out, Asked::Enroll(enroll)).await,
         Command::Device { action } => on_folder(&args.global, rng, &mut out, Asked::Device(action)).await,
+        Command::Clients(clients) => on_folder(&args.global, rng, &mut out, Asked::Clients(clients)).await,
+        Command::Kick(kick) => on_folder(&args.global, rng, &mut out, Asked::Kick(kick)).await,
         Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
         Command::Console(console) => on_folder(&args.global, rng, &mut out, Asked::Console(console)).await,
     }
@@ -165,6 +172,8 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
 enum Asked {
     Enroll(enroll::Enroll),
     Device(device::Action),
+    Clients(clients::Clients),
+    Kick(clients::Kick),
     Watch(watch::Watch),
     Send(send::Send),
     Export(export::Export),
@@ -181,6 +190,8 @@ async fn on_folder(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked
     let done = match asked {
         Asked::Enroll(enroll) => enroll::run(&enroll, control, &mut rng, out).await,
         Asked::Device(action) => device::run(action, control, out).await,
+        Asked::Clients(asked) => clients::list(asked, control, out).await,
+        Asked::Kick(asked) => clients::kick(asked, control, out).await,
         Asked::Watch(watch) => match watch::through(&reached).await {
             Ok(client) => watch::run(&watch, client, out).await,
             Err(error) => Err(error),

@@ -15,9 +15,9 @@ use unhidra_core::time::Clock;
 use unhidra_store::{Limit, Op, Store};
 
 use super::{
-    Addresses, Asked, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked,
-    Enrolled, Info, KeyHex, Live, Minted, Revoked, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked,
-    TokenAsked,
+    Addresses, Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked,
+    DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, KickAsked, Kicked, Live, Minted, Revoked, RowRecord, RowsAsked,
+    RowsPage, SendAsked, Span, TagAsked, TokenAsked,
 };
 use crate::commit::commit;
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
@@ -86,6 +86,10 @@ impl LocalControl {
 
     fn addresses(&self) -> Addresses {
         self.doors.live.as_ref().map(|live| live.addresses()).unwrap_or_default()
+    }
+
+    fn live(&self, what: &str) -> Result<&dyn Live, ControlError> {
+        self.doors.live.as_deref().ok_or_else(|| ControlError::NotRunning(what.to_owned()))
     }
 
     fn is_online(&self, device: &DeviceId) -> Option<bool> {
@@ -276,6 +280,18 @@ impl Control for LocalControl {
             None => Err(ControlError::NotRunning("a token for the gateway".to_owned())),
         };
         Box::pin(async { minted })
+    }
+
+    fn clients(&self, asked: ClientsAsked) -> Asked<'_, ClientsPage> {
+        let page = self.live("the list of its clients").and_then(|live| live.clients(&asked));
+        Box::pin(async { page })
+    }
+
+    fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {
+        match self.live("a client that is to go") {
+            Ok(live) => live.kick(asked),
+            Err(error) => Box::pin(async { Err(error) }),
+        }
     }
 }
 

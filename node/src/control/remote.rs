@@ -15,8 +15,9 @@ use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::server::Problem;
 use super::{
-    Asked, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info,
-    Minted, PREFIX, Revoked, RowsAsked, RowsPage, SendAsked, TagAsked, TokenAsked, connect,
+    Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage,
+    EnrollAsked, Enrolled, Info, KickAsked, Kicked, Minted, PREFIX, Revoked, RowsAsked, RowsPage, SendAsked, TagAsked,
+    TokenAsked, connect,
 };
 
 /// The most bytes one answer may have: a page of rows with the largest bodies.
@@ -96,6 +97,14 @@ fn transport(error: impl std::fmt::Display) -> ControlError {
 impl Control for RemoteControl {
     fn info(&self) -> Asked<'_, Info> {
         Box::pin(self.get("/info".to_owned()))
+    }
+
+    fn clients(&self, asked: ClientsAsked) -> Asked<'_, ClientsPage> {
+        Box::pin(async move { self.post("/clients".to_owned(), &asked).await })
+    }
+
+    fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {
+        Box::pin(async move { self.post("/clients/kick".to_owned(), &asked).await })
     }
 
     fn enroll(&self, asked: EnrollAsked) -> Asked<'_, Enrolled> {

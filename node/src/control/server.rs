@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::{
-    Control, ControlError, ControlListener, DevicesAsked, EnrollAsked, RowsAsked, SendAsked, TagAsked, TokenAsked,
+    ClientsAsked, Control, ControlError, ControlListener, DevicesAsked, EnrollAsked, KickAsked, RowsAsked, SendAsked,
+    TagAsked, TokenAsked,
 };
 use crate::http::{self, Limits};
 
@@ -65,6 +66,8 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/commands/{device}/{id}", get(command))
         .route("/rows", post(rows))
         .route("/tokens", post(mint))
+        .route("/clients", post(clients))
+        .route("/clients/kick", post(kick))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .with_state(control);
@@ -114,6 +117,14 @@ async fn rows(State(control): Shared, Question(asked): Question<RowsAsked>) -> A
 
 async fn mint(State(control): Shared, Question(asked): Question<TokenAsked>) -> Answer {
     answer(control.mint(asked).await)
+}
+
+async fn clients(State(control): Shared, Question(asked): Question<ClientsAsked>) -> Answer {
+    answer(control.clients(asked).await)
+}
+
+async fn kick(State(control): Shared, Question(asked): Question<KickAsked>) -> Answer {
+    answer(control.kick(asked).await)
 }
 
 async fn unknown(request: Request) -> Response {

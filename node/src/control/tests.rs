@@ -96,6 +96,24 @@ impl Live for Running {
     fn mint(&self, asked: &TokenAsked) -> Result<String, ControlError> {
         Ok(format!("token may_command={} once={}", asked.may_command, asked.once))
     }
+
+    fn clients(&self, asked: &ClientsAsked) -> Result<ClientsPage, ControlError> {
+        let record = ClientRecord {
+            name: ClientName { device: None, user: asked.user.clone(), client_id: "c".to_owned() },
+            connection: None,
+            expires_at: Some(1),
+            subscriptions: 2,
+            queued_messages: 3,
+            queued_bytes: 4,
+            in_flight: 5,
+        };
+        Ok(ClientsPage { next: asked.after.clone(), clients: vec![record] })
+    }
+
+    fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {
+        self.0.lock().unwrap().push(format!("kick {} {}", asked.clients.len(), asked.forget));
+        Box::pin(async { Ok(Kicked { clients: Vec::new() }) })
+    }
 }
 
 fn send_asked(device: &str) -> SendAsked {
@@ -330,4 +348,23 @@ async fn a_node_that_went_away_is_said_to_have() {
     let hang_up = std::thread::spawn(move || drop(silent.accept()));
     assert!(matches!(node.remote.info().await, Err(ControlError::Transport(_))));
     hang_up.join().unwrap();
+}
+
+#[tokio::test]
+async fn clients_are_asked_for_and_kicked_over_the_socket() {
+    let running = Arc::new(Running::default());
+    let node = Node::start(Some(running.clone())).await;
+    let name = ClientName { device: Some(id("pump-7")), user: None, client_id: "schlüssel/ä".to_owned() };
+    let asked = ClientsAsked { user: Some("alice".to_owned()), after: Some(name.clone()), ..ClientsAsked::default() };
+    let page = node.remote.clients(asked).await.unwrap();
+    assert_eq!((page.clients[0].name.user.as_deref(), page.next), (Some("alice"), Some(name.clone())));
+    node.remote.kick(KickAsked { clients: vec![name], forget: true }).await.unwrap();
+    assert_eq!(*running.0.lock().unwrap(), ["kick 1 true"]);
+}
+
+#[tokio::test]
+async fn without_a_node_there_are_no_clients() {
+    let node = Node::start(None).await;
+    let refused = node.remote.clients(ClientsAsked::default()).await.unwrap_err();
+    assert!(matches!(refused, ControlError::NotRunning(_)), "{refused}");
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod browser;
+mod clients;
 mod commands;
 mod demo;
 mod fingerprint;

@@ -53,7 +53,7 @@ async fn a_message_arrives_with_the_lower_of_both_qos() {
     node.stop().await;
 }
 
-const QOS: [u8; 2] = [0, 1];
+const QOS: [u8; 3] = [0, 1, 2];
 
 #[tokio::test]
 async fn a_retained_message_comes_with_its_flag_until_an_empty_one_clears_it() {
