@@ -4,7 +4,7 @@
 //! through the [`Inlet`], what the node tells a device comes in through [`Broker::publish`], and
 //! everything else is routed between clients.
 
-mod acl;
+pub mod acl;
 mod clients;
 mod config;
 mod doors;
@@ -32,7 +32,7 @@ use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Clock;
 
 use crate::packet::ReasonCode;
-use acl::Acl;
+use acl::{Acl, RuleSet};
 use gate::Refusal;
 use metrics::Metrics;
 use net::connection::Connection;
@@ -41,6 +41,7 @@ use net::mailbox::{Downlink, Mailbox, Order};
 use router::Router;
 use router::queue::Terms;
 use router::retained::Retained;
+use routing::Watchers;
 use session::Rules;
 use session::table::Table;
 
@@ -77,6 +78,7 @@ pub struct Broker {
     rules: Arc<Rules>,
     metrics: Metrics,
     router: RwLock<Router>,
+    watchers: Watchers,
     queue_terms: Arc<Terms>,
     retained: Mutex<Retained>,
     sessions: Mutex<Table>,
@@ -96,6 +98,7 @@ impl Broker {
         Arc::new(Self {
             metrics: Metrics::register(registry),
             router: RwLock::default(),
+            watchers: Watchers::default(),
             queue_terms: Arc::new(Terms::of(&limits)),
             retained: Mutex::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             sessions: Mutex::new(Table::new(limits.sessions_max)),
@@ -103,7 +106,11 @@ impl Broker {
             live: Live::new(limits.connections_max),
             draining: watch::Sender::new(false),
             next_subscriber: AtomicU64::new(0),
-            rules: Arc::new(Rules { acl: Acl::new(config.prefix.as_str()), limits, stores_sessions: false }),
+            rules: Arc::new(Rules {
+                acl: Acl::new(config.prefix.as_str(), RuleSet::default()),
+                limits,
+                stores_sessions: false,
+            }),
             doors,
         })
     }
@@ -146,7 +153,8 @@ impl Broker {
     ) -> Result<(), NotPublished> {
         let mailbox = self.live.of_device(device).into_iter().find(|mailbox| mailbox.id() == connection);
         let mailbox = mailbox.ok_or(NotPublished::NotConnected)?;
-        mailbox.downlink(Downlink { row, payload, ticket })?;
+        mailbox.downlink(Downlink { row, payload: payload.clone(), ticket })?;
+        self.show_downlink(device, row, &payload);
         self.metrics.downlinks.inc();
         Ok(())
     }
@@ -165,6 +173,29 @@ impl Broker {
         }
         let stored = self.sessions().discard(device);
         stored.into_iter().for_each(|stored| self.end_session(stored));
+    }
+
+    /// Replaces the rules of who may publish and subscribe where. Subscriptions they do not grant
+    /// end, those of stored sessions too; the clients are not told, since no packet says so.
+    pub fn use_rules(&self, rules: RuleSet) {
+        self.rules.acl.replace(rules);
+        self.review_sessions();
+    }
+
+    /// Closes a user's connections with a reason. Refusing it from now on is the [`Admission`]'s
+    /// part, and comes first. Its sessions stay, for [`Stay::Known`]; of somebody who is gone they
+    /// go too.
+    pub fn disconnect_user(&self, user: &UserName, reason: ReasonCode, stay: Stay) {
+        let order = match stay {
+            Stay::Known => Order::Close(reason),
+            Stay::Gone => Order::Revoke(reason),
+        };
+        let connections = self.sessions().of_user(user);
+        connections.iter().for_each(|mailbox| mailbox.order(order));
+        if stay == Stay::Gone {
+            let stored = self.sessions().discard_user(user);
+            stored.into_iter().for_each(|stored| self.end_session(stored));
+        }
     }
 
     /// Ends everything in order: accepts and reads no more, lets what is unanswered be answered
@@ -247,6 +278,15 @@ impl Broker {
     fn retained(&self) -> MutexGuard<'_, Retained> {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is left of a user whose connections are closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stay {
+    /// It may come again, as another password proves: its sessions wait.
+    Known,
+    /// It may not: nothing of its sessions stays.
+    Gone,
 }
 
 impl fmt::Debug for Broker {

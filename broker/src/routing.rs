@@ -1,18 +1,23 @@
 //! What the broker does with subscriptions and messages: into the router, out to queues.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
+use unhidra_core::delivery::DownlinkRow;
+use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Timestamp;
 use unhidra_core::topic::TopicName;
 
+use crate::acl::{Principal, Reach, SubscribeRight};
 use crate::metrics::DropCause;
 use crate::net::mailbox::Mailbox;
-use crate::packet::{RetainHandling, Will};
+use crate::packet::{Properties, QoS, RetainHandling, Text, Will};
 use crate::router::message::{Incoming, Message, Queued};
 use crate::router::queue::{Pushed, Queue};
 use crate::router::retained::Kept;
 use crate::router::shared::Interest;
-use crate::router::{SubscriberId, Subscription};
+use crate::router::{Router, SubscriberId, Subscription};
 use crate::{Broker, gauge};
 
 /// What found no room, and may soon: whoever sent it holds it until then.
@@ -32,23 +37,71 @@ pub(crate) struct Sender<'a> {
     pub(crate) mailbox: &'a Arc<Mailbox>,
 }
 
+/// Whose a subscription is, and where its messages go.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) who: &'a Arc<Principal>,
+    pub(crate) subscriber: SubscriberId,
+    pub(crate) queue: &'a Arc<Queue>,
+}
+
+/// Those who see what devices say: a rule lets them, and their filter covers it. Apart from the
+/// others, so that a message of a device costs nothing while there is nobody.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    router: RwLock<Router>,
+    count: AtomicUsize,
+}
+
+impl Watchers {
+    fn change(&self, change: impl FnOnce(&mut Router)) {
+        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut router);
+        self.count.store(router.len(), Ordering::Relaxed);
+    }
+
+    fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) != 0
+    }
+}
+
 impl Broker {
+    /// Puts a subscription into the router, as far as the rules of this moment let it see.
+    pub(crate) fn place(&self, filter: &str, place: Place<'_>, subscription: Subscription) -> Reach {
+        let Ok(interest) = Interest::parse(filter) else { return Reach::default() };
+        if self.rules.acl.subscribe(place.who, interest.filter).0 != SubscribeRight::Route {
+            // The rules have changed since it was granted.
+            return Reach { checked: true, devices: false };
+        }
+        let reach = self.rules.acl.reach(place.who, interest.filter.as_str());
+        let Place { who, subscriber, queue } = place;
+        let subscriptions = {
+            let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+            let checked = reach.checked.then(|| who.clone());
+            router.subscribe(interest, subscriber, queue.clone(), subscription, checked);
+            router.len()
+        };
+        self.metrics.subscriptions.set(gauge(subscriptions));
+        if reach.devices {
+            let checked = Some(who.clone());
+            self.watchers.change(|router| router.subscribe(interest, subscriber, queue.clone(), subscription, checked));
+        } else if self.watchers.any() {
+            self.watchers.change(|router| router.unsubscribe(interest, subscriber));
+        }
+        reach
+    }
+
     pub(crate) fn subscribe(
         &self,
         filter: &str,
-        sender: Sender<'_>,
-        queue: &Arc<Queue>,
+        place: Place<'_>,
+        mailbox: &Arc<Mailbox>,
         subscription: Subscription,
         is_new: bool,
         held: &mut Vec<Held>,
     ) {
         let Ok(interest) = Interest::parse(filter) else { return };
-        let subscriptions = {
-            let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-            router.subscribe(interest, sender.subscriber, queue.clone(), subscription);
-            router.len()
-        };
-        self.metrics.subscriptions.set(gauge(subscriptions));
+        let reach = self.place(filter, place, subscription);
         if interest.share_name.is_some() {
             // A group gets no retained messages (section 4.8.2).
             return;
@@ -63,11 +116,12 @@ impl Broker {
         }
         let now = self.doors.clock.now();
         let retained = self.retained().matches(interest.filter, now);
-        for message in retained {
+        let shown = |message: &Arc<Message>| !reach.checked || self.may_read(place.who, message.topic());
+        for message in retained.into_iter().filter(shown) {
             let qos = message.qos().min(subscription.options.qos);
             let identifiers = subscription.identifier.into_iter().collect();
             let queued = Queued { message, qos, retain: true, identifiers, group: None };
-            held.extend(self.push(queue, queued, Some(sender.mailbox), now));
+            held.extend(self.push(place.queue, queued, Some(mailbox), now));
         }
     }
 
@@ -75,6 +129,9 @@ impl Broker {
         let Ok(interest) = Interest::parse(filter) else { return };
         let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
         router.unsubscribe(interest, subscriber);
+        if self.watchers.any() {
+            self.watchers.change(|router| router.unsubscribe(interest, subscriber));
+        }
         self.metrics.subscriptions.set(gauge(router.len()));
     }
 
@@ -101,9 +158,38 @@ impl Broker {
         router.route(
             topic,
             from,
+            |who| self.rules.acl.may_read(who, topic),
             || retained.unwrap_or_else(make),
             |queue, queued| held.extend(self.push(queue, queued, mailbox, now)),
         )
+    }
+
+    /// Shows those who may see it what a device has published on a row of its own, or the node to
+    /// it. Nothing waits for them: one without room does not get it.
+    pub(crate) fn show(&self, incoming: Incoming<'_>) {
+        if !self.watchers.any() {
+            return;
+        }
+        let Ok(topic) = TopicName::parse(incoming.topic.as_str()) else { return };
+        let now = self.doors.clock.now();
+        let make = || Arc::new(Message::new(incoming, now));
+        let may_read = |who: &Principal| self.rules.acl.may_read(who, topic);
+        let router = self.watchers.router.read().unwrap_or_else(PoisonError::into_inner);
+        router.route(topic, None, may_read, make, |queue, queued| {
+            self.push(queue, queued, None, now);
+        });
+    }
+
+    pub(crate) fn show_downlink(&self, device: &DeviceId, row: DownlinkRow, payload: &Bytes) {
+        if self.watchers.any() {
+            let topic = &Text::from_checked(self.rules.acl.downlink_topic(device, row));
+            let (qos, properties) = (QoS::AtLeastOnce, &Properties::default());
+            self.show(Incoming { topic, payload, qos, retain: false, properties });
+        }
+    }
+
+    fn may_read(&self, who: &Principal, topic: &str) -> bool {
+        TopicName::parse(topic).is_ok_and(|topic| self.rules.acl.may_read(who, topic))
     }
 
     /// Puts a message into a queue, and counts what is dropped for it. What has to wait is given
@@ -134,8 +220,9 @@ impl Broker {
     pub(crate) fn pass_on(&self, left: impl IntoIterator<Item = Queued>) {
         let now = self.doors.clock.now();
         for queued in left {
+            let may_read = |who: &Principal| self.may_read(who, queued.message.topic());
             if let Some(group) = &queued.group
-                && let Some((queue, queued)) = group.choose(&queued.message)
+                && let Some((queue, queued)) = group.choose(&queued.message, may_read)
             {
                 self.push(&queue, queued, None, now);
             }

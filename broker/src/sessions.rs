@@ -13,6 +13,7 @@ use crate::packet::{Property, QoS, ReasonCode};
 use crate::router::SubscriberId;
 use crate::router::message::Queued;
 use crate::router::queue::Queue;
+use crate::routing::Place;
 use crate::session::table::{Claim, Due, SessionKey, Stored, will_due};
 use crate::session::{Remains, Resumable};
 use crate::{Broker, gauge};
@@ -129,6 +130,26 @@ impl Broker {
             self.publish_will(&will);
         }
         self.count_sessions();
+    }
+
+    /// The rules are others now: every session's subscriptions are held to them, the stored ones
+    /// here, the others by their connections.
+    pub(crate) fn review_sessions(&self) {
+        self.sessions().each(|key, session| match session {
+            Ok(mailbox) => mailbox.review(),
+            Err(stored) => {
+                let who = Arc::new(key.principal());
+                let subscriptions = &mut stored.resumable.subscriptions;
+                for filter in self.rules().acl.lost(&who, subscriptions.keys().map(|filter| &**filter)) {
+                    subscriptions.remove(&filter);
+                    self.unsubscribe(&filter, stored.subscriber);
+                }
+                let place = Place { who: &who, subscriber: stored.subscriber, queue: &stored.queue };
+                for (filter, subscription) in &*subscriptions {
+                    self.place(filter, place, *subscription);
+                }
+            }
+        });
     }
 
     fn count_sessions(&self) {

@@ -22,14 +22,15 @@ use super::hold::Hold;
 use super::mailbox::{Mailbox, Order};
 use super::wire::{Read, Wire};
 use crate::Broker;
-use crate::doors::{Accepted, Admitted, BrokerEvent, Entrance, Identity, Peer};
+use crate::acl::Principal;
+use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Peer};
 use crate::gate::Pass;
 use crate::metrics::DropCause;
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
 use crate::router::SubscriberId;
 use crate::router::message::Filling;
 use crate::router::queue::Queue;
-use crate::routing::Sender;
+use crate::routing::{Place, Sender};
 use crate::session::table::SessionKey;
 use crate::session::{Event, Request, Session, Transmit};
 
@@ -56,7 +57,7 @@ pub(super) enum Client {
     /// Nobody has come in yet.
     Unknown,
     /// Somebody has, with a session.
-    Admitted { who: Admitted, key: SessionKey, subscriber: SubscriberId, queue: Arc<Queue> },
+    Admitted { who: Arc<Principal>, key: SessionKey, subscriber: SubscriberId, queue: Arc<Queue> },
 }
 
 /// Where the connection is going.
@@ -262,6 +263,10 @@ impl Connection {
         }
         self.take_events();
         self.session.close_if_owed();
+        if mail.review {
+            self.session.review();
+            self.take_events();
+        }
         match mail.order {
             Some(Order::Drain { until }) if self.course == Course::Serving => {
                 self.course = Course::Draining { until };
@@ -365,11 +370,16 @@ impl Connection {
                 Event::Deliver { row, publish, token } => self.deliver_inward(row, publish, token),
                 Event::Route { publish, token } => self.route(&publish, token),
                 Event::Subscribe { filter, subscription, is_new } => {
-                    if let Client::Admitted { subscriber, queue, .. } = &self.client {
-                        let (mut held, sender) =
-                            (Vec::new(), Sender { subscriber: *subscriber, mailbox: &self.mailbox });
-                        self.broker.subscribe(filter.as_str(), sender, queue, subscription, is_new, &mut held);
+                    if let Client::Admitted { who, subscriber, queue, .. } = &self.client {
+                        let (mut held, place) = (Vec::new(), Place { who, subscriber: *subscriber, queue });
+                        self.broker.subscribe(filter.as_str(), place, &self.mailbox, subscription, is_new, &mut held);
                         self.hold.keep_for_subscribers(held);
+                    }
+                }
+                Event::Renew { filter, subscription } => {
+                    if let Client::Admitted { who, subscriber, queue, .. } = &self.client {
+                        let place = Place { who, subscriber: *subscriber, queue };
+                        self.broker.place(filter.as_str(), place, subscription);
                     }
                 }
                 Event::Unsubscribe { filter } => {
@@ -409,6 +419,7 @@ impl Connection {
             None => Ack::nobody(),
         };
         let received_at = self.broker.clock().unix_now();
+        self.broker.show((&publish).into());
         let delivery = Delivery { device, row, sealed: Sealed(publish.payload), received_at, ack };
         self.broker.metrics().deliveries.inc();
         self.inward.push(BrokerEvent::Delivery(delivery));
@@ -428,8 +439,8 @@ impl Connection {
 
     pub(super) fn device(&self) -> Option<DeviceId> {
         match &self.client {
-            Client::Admitted { who: Admitted::Device(device), .. } => Some(*device),
-            Client::Admitted { who: Admitted::Client(_), .. } | Client::Unknown => None,
+            Client::Admitted { who, .. } => who.device().copied(),
+            Client::Unknown => None,
         }
     }
 }

@@ -7,7 +7,8 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Client, Connection};
 use super::facts::Facts;
-use crate::doors::{Admitted, BrokerEvent, Identity, Introduction};
+use crate::acl::Principal;
+use crate::doors::{BrokerEvent, Identity, Introduction};
 use crate::metrics::ConnectOutcome;
 use crate::packet::{ReasonCode, Text};
 use crate::router::queue::Queue;
@@ -33,13 +34,6 @@ impl Connection {
                 return self.refuse(ReasonCode::NotAuthorized);
             }
         };
-        if let Err(reason) = self.session.may_come_in(&admitted) {
-            info!(peer = %self.peer, ?reason, "client refused: its will is not for it");
-            return self.refuse(reason);
-        }
-        if let Admitted::Device(device) = &admitted {
-            self.broker.crowd_out(device, self.mailbox.id());
-        }
         let (client_id, assigned) = match request.client_id {
             Some(id) => (id, false),
             None => match self.broker.assign_client_id(self.mailbox.id()) {
@@ -47,7 +41,15 @@ impl Connection {
                 Err(_) => return self.refuse(ReasonCode::ClientIdentifierNotValid),
             },
         };
-        let key = SessionKey::new(&admitted, client_id);
+        let key = SessionKey::new(&admitted, client_id.clone());
+        let who = Arc::new(Principal::new(admitted, client_id));
+        if let Err(reason) = self.session.may_come_in(&who) {
+            info!(peer = %self.peer, ?reason, "client refused: its will is not for it");
+            return self.refuse(reason);
+        }
+        if let Some(device) = who.device() {
+            self.broker.crowd_out(device, self.mailbox.id());
+        }
         let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start);
         let claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
             Ok(Some(claimed)) => claimed,
@@ -57,17 +59,16 @@ impl Connection {
         };
         let outcome = if claimed.resumed.is_some() { ConnectOutcome::Resumed } else { ConnectOutcome::New };
         self.broker.metrics().connect(outcome);
-        debug!(peer = %self.peer, who = ?admitted, client_id = %key.client_id(), "client connected");
-        if let Admitted::Device(device) = &admitted {
-            let device = *device;
+        debug!(peer = %self.peer, who = ?who.admitted(), client_id = %who.client_id(), "client connected");
+        if let Some(device) = who.device().copied() {
             self.inward.push(BrokerEvent::Connected { device, connection: self.mailbox.id() });
         }
-        let assigned = assigned.then(|| key.client_id().clone());
-        self.session.admit(admitted.clone(), claimed.resumed, assigned.as_ref(), self.broker.clock().now());
+        let assigned = assigned.then(|| who.client_id());
+        self.session.admit(who.clone(), claimed.resumed, assigned, self.broker.clock().now());
         claimed.queue.attach(self.mailbox.clone());
         self.introduce(&claimed.queue);
         let (subscriber, queue) = (claimed.subscriber, claimed.queue);
-        self.client = Client::Admitted { who: admitted, key, subscriber, queue };
+        self.client = Client::Admitted { who, key, subscriber, queue };
         // What arrived while we decided is read now, and mail found the box already.
         self.mailbox.wake();
     }

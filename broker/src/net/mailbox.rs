@@ -34,6 +34,8 @@ struct Inner {
     outstanding: usize,
     rows: Vec<DownlinkRow>,
     order: Option<Order>,
+    /// The rules are others now.
+    review: bool,
     life: Life,
 }
 
@@ -72,6 +74,7 @@ pub(crate) struct Mail {
     pub(crate) answers: Vec<(AckToken, Answer)>,
     pub(crate) downlinks: VecDeque<Downlink>,
     pub(crate) order: Option<Order>,
+    pub(crate) review: bool,
 }
 
 impl Mailbox {
@@ -147,6 +150,12 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
+    /// Asks the connection to look at its subscriptions again: the rules are others now.
+    pub(crate) fn review(&self) {
+        self.lock().review = true;
+        self.arrived.notify_one();
+    }
+
     /// Wakes the connection: its queue was empty and is not any more.
     pub(crate) fn wake(&self) {
         self.arrived.notify_one();
@@ -164,6 +173,7 @@ impl Mailbox {
             answers: std::mem::take(&mut inner.answers),
             downlinks: std::mem::take(&mut inner.downlinks),
             order: inner.order,
+            review: std::mem::take(&mut inner.review),
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use unhidra_core::topic::TopicName;
 
+use crate::acl::Principal;
 use crate::packet::{QoS, SubscriptionOptions};
 use message::{Message, Queued};
 use queue::Queue;
@@ -32,6 +33,8 @@ pub(crate) struct Subscription {
 struct Served {
     queue: Arc<Queue>,
     subscription: Subscription,
+    /// Who must be asked about before each delivery, because rules split the filter.
+    checked: Option<Arc<Principal>>,
 }
 
 /// The subscriptions of all sessions.
@@ -51,10 +54,11 @@ impl Router {
         subscriber: SubscriberId,
         queue: Arc<Queue>,
         subscription: Subscription,
+        checked: Option<Arc<Principal>>,
     ) {
         let Interest { share_name, filter } = interest;
         let Some(name) = share_name else {
-            self.own.insert(filter, subscriber, Served { queue, subscription });
+            self.own.insert(filter, subscriber, Served { queue, subscription, checked });
             return;
         };
         let group = match self.shared.get(filter, name) {
@@ -65,7 +69,7 @@ impl Router {
                 group
             }
         };
-        self.shared_members += usize::from(group.join(subscriber, queue, subscription));
+        self.shared_members += usize::from(group.join(subscriber, queue, subscription, checked));
     }
 
     /// Takes one away.
@@ -92,17 +96,19 @@ impl Router {
     /// one.
     ///
     /// Where several filters of a session match, it gets the highest QoS among them and all their
-    /// identifiers (section 3.3.4).
+    /// identifiers (section 3.3.4). `may_read` is asked where rules split the filter it comes by.
     pub(crate) fn route(
         &self,
         topic: TopicName<'_>,
         from: Option<SubscriberId>,
+        may_read: impl Fn(&Principal) -> bool,
         message: impl FnOnce() -> Arc<Message>,
         mut give: impl FnMut(&Arc<Queue>, Queued),
     ) -> usize {
         let mut found = Vec::new();
         self.own.matches(topic, &mut |subscriber, served| {
-            if !(served.subscription.options.no_local && Some(*subscriber) == from) {
+            let own = served.subscription.options.no_local && Some(*subscriber) == from;
+            if !own && served.checked.as_deref().is_none_or(&may_read) {
                 found.push((*subscriber, served));
             }
         });
@@ -134,7 +140,7 @@ impl Router {
             count += 1;
         }
         for group in groups {
-            if let Some((queue, queued)) = group.choose(&message) {
+            if let Some((queue, queued)) = group.choose(&message, &may_read) {
                 give(&queue, queued);
                 count += 1;
             }

@@ -8,6 +8,7 @@ use unhidra_core::topic::{TopicError, TopicFilter};
 use super::message::{Message, Queued};
 use super::queue::{Queue, Welcome};
 use super::{SubscriberId, Subscription};
+use crate::acl::Principal;
 
 /// What a SUBSCRIBE names: a Topic Filter, and the group it is shared in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,13 +71,20 @@ struct Member {
     subscriber: SubscriberId,
     queue: Arc<Queue>,
     subscription: Subscription,
+    checked: Option<Arc<Principal>>,
 }
 
 impl Group {
     /// Adds a member, in place of what the session had here. Says whether it is one more.
-    pub(super) fn join(&self, subscriber: SubscriberId, queue: Arc<Queue>, subscription: Subscription) -> bool {
+    pub(super) fn join(
+        &self,
+        subscriber: SubscriberId,
+        queue: Arc<Queue>,
+        subscription: Subscription,
+        checked: Option<Arc<Principal>>,
+    ) -> bool {
         let mut members = self.lock();
-        let member = Member { subscriber, queue, subscription };
+        let member = Member { subscriber, queue, subscription, checked };
         match members.list.iter_mut().find(|known| known.subscriber == subscriber) {
             Some(known) => {
                 *known = member;
@@ -113,14 +121,22 @@ impl Group {
 
     /// A message for the member whose turn it is. One that is away or at its bound is passed over
     /// while another is not; where all are, it goes to one that is there, or else waits in the
-    /// session of one that is away. `None` where nobody is left.
-    pub(crate) fn choose(self: &Arc<Self>, message: &Arc<Message>) -> Option<(Arc<Queue>, Queued)> {
+    /// session of one that is away. `None` where nobody is left. One that `may_read` does not let
+    /// see it is no member to this message.
+    pub(crate) fn choose(
+        self: &Arc<Self>,
+        message: &Arc<Message>,
+        may_read: impl Fn(&Principal) -> bool,
+    ) -> Option<(Arc<Queue>, Queued)> {
         let mut members = self.lock();
         let count = members.list.len();
         let first = if members.next < count { members.next } else { 0 };
         let mut best: Option<(Welcome, usize)> = None;
         for at in (first..count).chain(0..first) {
             let Some(member) = members.list.get(at) else { continue };
+            if !member.checked.as_deref().is_none_or(&may_read) {
+                continue;
+            }
             let welcome = member.queue.welcome(message.qos().min(member.subscription.options.qos));
             if best.is_none_or(|(known, _)| welcome < known) {
                 best = Some((welcome, at));

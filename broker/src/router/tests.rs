@@ -33,7 +33,7 @@ fn subscribe(
     options: SubscriptionOptions,
     n: Option<u32>,
 ) {
-    router.subscribe(interest(filter), SubscriberId(id), queue.clone(), Subscription { options, identifier: n });
+    router.subscribe(interest(filter), SubscriberId(id), queue.clone(), Subscription { options, identifier: n }, None);
 }
 
 fn route(router: &Router, topic: &'static str, qos: QoS, retain: bool, from: Option<u64>) -> Vec<Queued> {
@@ -43,7 +43,7 @@ fn route(router: &Router, topic: &'static str, qos: QoS, retain: bool, from: Opt
         let (topic, payload, properties) = (&Text::from(topic), &Bytes::new(), &Properties::default());
         Arc::new(Message::new(Incoming { topic, payload, qos, retain, properties }, Timestamp::ZERO))
     };
-    let count = router.route(name, from.map(SubscriberId), make, |_, queued| given.push(queued));
+    let count = router.route(name, from.map(SubscriberId), |_| false, make, |_, queued| given.push(queued));
     assert_eq!(count, given.len());
     given
 }
@@ -107,10 +107,16 @@ fn deliver(router: &Router, topic: &'static str, queues: &[Arc<Queue>]) -> Vec<u
         let qos = QoS::AtLeastOnce;
         Arc::new(Message::new(Incoming { topic, payload, qos, retain: false, properties }, Timestamp::ZERO))
     };
-    router.route(name, None, make, |queue, queued| {
-        to.extend(queues.iter().position(|known| Arc::ptr_eq(known, queue)));
-        assert!(matches!(queue.push(queued, None, Timestamp::ZERO), Pushed::Taken { .. }));
-    });
+    router.route(
+        name,
+        None,
+        |_| false,
+        make,
+        |queue, queued| {
+            to.extend(queues.iter().position(|known| Arc::ptr_eq(known, queue)));
+            assert!(matches!(queue.push(queued, None, Timestamp::ZERO), Pushed::Taken { .. }));
+        },
+    );
     to
 }
 
@@ -185,4 +191,18 @@ fn a_group_ends_with_its_last_member() {
     router.unsubscribe(interest("$share/g/#"), SubscriberId(1));
     router.unsubscribe(interest("$share/g/#"), SubscriberId(1));
     assert!(route(&router, "x", QoS::AtLeastOnce, false, None).is_empty() && router.len() == 0);
+}
+
+#[test]
+fn where_rules_split_a_filter_each_delivery_is_asked_about() {
+    for filter in ["#", "$share/g/#"] {
+        let (mut router, queue) = (Router::default(), queue());
+        let who = Principal::new(Admitted::Client(None), ClientId::parse("c").expect("an id"));
+        let options = SubscriptionOptions::with_qos(QoS::AtMostOnce);
+        let subscription = Subscription { options, identifier: None };
+        router.subscribe(interest(filter), SubscriberId(1), queue.clone(), subscription, Some(Arc::new(who)));
+        assert!(route(&router, "a", QoS::AtMostOnce, false, None).is_empty(), "{filter}");
+        router.subscribe(interest(filter), SubscriberId(1), queue, subscription, None);
+        assert_eq!(route(&router, "a", QoS::AtMostOnce, false, None).len(), 1, "{filter}");
+    }
 }

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(keys(&trie, "a/b"), [1, 2, 3, 4, 5, 7]);
         assert_eq!(keys(&trie, "a"), [3, 4, 6]);
         assert_eq!(keys(&trie, "$SYS/x"), [8]);
-        assert_eq!(keys(&trie, "$other"), []);
+        assert!(keys(&trie, "$other").is_empty());
         assert_eq!(keys(&trie, "a/b/c"), [3, 4, 7, 9]);
     }
 

@@ -4,7 +4,7 @@ use unhidra_core::ids::{ClientId, ClientIdError};
 use unhidra_core::topic::TopicName;
 
 use super::{Request, Rules, SessionError};
-use crate::doors::Admitted;
+use crate::acl::{Principal, PublishAsked};
 use crate::packet::{Connect, Property, ReasonCode, Version};
 
 /// Checks what holds for whomever it is.
@@ -30,8 +30,9 @@ pub(super) fn check(connect: &Connect) -> Result<Request, SessionError> {
 }
 
 /// Checks the Will of a known client.
-pub(super) fn check_will(connect: &Connect, who: &Admitted, rules: &Rules) -> Result<(), ReasonCode> {
+pub(super) fn check_will(connect: &Connect, who: &Principal, rules: &Rules) -> Result<(), ReasonCode> {
     let Some(will) = &connect.will else { return Ok(()) };
     let topic = TopicName::parse(will.topic.as_str()).map_err(|_| ReasonCode::TopicNameInvalid)?;
-    if rules.acl.will(who, topic) { Ok(()) } else { Err(ReasonCode::NotAuthorized) }
+    let asked = PublishAsked { topic, qos: will.qos, retain: will.retain };
+    if rules.acl.will(who, asked) { Ok(()) } else { Err(ReasonCode::NotAuthorized) }
 }

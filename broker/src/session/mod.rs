@@ -31,9 +31,9 @@ use unhidra_core::delivery::{AckToken, Answer, DownlinkRow, UplinkRow};
 use unhidra_core::ids::ClientId;
 use unhidra_core::time::Timestamp;
 
-use crate::acl::Acl;
+use crate::acl::{Acl, Principal};
 use crate::config::Limits;
-use crate::doors::{Admitted, Outcome, Ticket};
+use crate::doors::{Outcome, Ticket};
 use crate::net::facts::Holdings;
 use crate::packet::{ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Publish, ReasonCode, Text, Version};
 use crate::router::Subscription;
@@ -95,6 +95,8 @@ pub(crate) enum Event {
     Route { publish: Publish, token: Option<AckToken> },
     /// Put a subscription into the router, then send what is retained.
     Subscribe { filter: Text, subscription: Subscription, is_new: bool },
+    /// Put one into the router anew: other rules hold for it. Nothing retained follows.
+    Renew { filter: Text, subscription: Subscription },
     /// Take one out.
     Unsubscribe { filter: Text },
     /// A device listens on a row from now on.
@@ -224,7 +226,7 @@ impl Session {
     /// # Errors
     ///
     /// Its Will is not for it: the reason to [`Session::refuse`] with.
-    pub(crate) fn may_come_in(&self, who: &Admitted) -> Result<(), ReasonCode> {
+    pub(crate) fn may_come_in(&self, who: &Principal) -> Result<(), ReasonCode> {
         match &self.phase {
             Phase::Deciding(connect) => greeting::check_will(connect, who, &self.rules),
             Phase::Greeting { .. } | Phase::Open(_) | Phase::Ended { .. } => Ok(()),
@@ -235,7 +237,7 @@ impl Session {
     /// ours where it brought none.
     pub(crate) fn admit(
         &mut self,
-        who: Admitted,
+        who: Arc<Principal>,
         resumed: Option<Resumable>,
         assigned: Option<&ClientId>,
         now: Timestamp,
@@ -341,6 +343,14 @@ impl Session {
         };
         if let Some(reason) = owed {
             self.close(reason);
+        }
+    }
+
+    /// The rules are others now: subscriptions they do not grant end, the others are put into the
+    /// router anew. MQTT has no packet that says so; the client is not told.
+    pub(crate) fn review(&mut self) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.review(&self.rules, &mut self.out);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A client that is in.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use unhidra_core::delivery::DownlinkRow;
@@ -13,8 +14,9 @@ use super::keeping::{After, Keeping};
 use super::outbound::{Carried, Outbound};
 use super::terms::{Terms, session_expiry_s};
 use super::{Change, Event, Out, Remains, Resumable, Rows, Rules, SessionError, Subscriptions, Transmit};
+use crate::acl::Principal;
 use crate::config::Limits;
-use crate::doors::{Admitted, Ticket};
+use crate::doors::Ticket;
 use crate::net::facts::Holdings;
 use crate::packet::{
     Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode, Version, Will,
@@ -23,7 +25,7 @@ use crate::packet::{
 /// A client that is in.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) who: Admitted,
+    pub(super) who: Arc<Principal>,
     pub(super) version: Version,
     pub(super) packet_max: usize,
     pub(super) keep_alive: KeepAlive,
@@ -46,7 +48,7 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn new(
         connect: Connect,
-        who: Admitted,
+        who: Arc<Principal>,
         resumed: Option<Resumable>,
         assigned: Option<&ClientId>,
         rules: &Rules,

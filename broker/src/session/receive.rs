@@ -8,7 +8,7 @@ use super::inbound::{Arrival, Level, Release, Reply};
 use super::keeping::After;
 use super::open::{Open, answer};
 use super::{Change, Event, Out, Rules, SessionError};
-use crate::acl::PublishRight;
+use crate::acl::{PublishAsked, PublishRight};
 use crate::packet::{Assurance, Packet, PacketId, Properties, Property, Publish, ReasonCode, Version};
 
 impl Open {
@@ -29,7 +29,7 @@ impl Open {
             return Err(SessionError::TopicTooLarge { bytes, levels });
         }
         let qos = publish.assurance.qos();
-        let right = rules.acl.publish(&self.who, topic, qos, publish.retain);
+        let (right, _) = rules.acl.publish(&self.who, PublishAsked { topic, qos, retain: publish.retain });
         let exchange = match publish.assurance {
             Assurance::AtMostOnce if right == PublishRight::Denied => return Err(SessionError::NotAuthorized),
             Assurance::AtMostOnce => None,

@@ -8,7 +8,7 @@ use super::keeping::After;
 use super::open::{Open, answer};
 use super::outbound::{Carried, Progress};
 use super::{Change, Event, Out, Rules, SessionError, Transmit};
-use crate::doors::{Admitted, Outcome, Ticket};
+use crate::doors::{Outcome, Ticket};
 use crate::packet::{Acknowledgement, Assurance, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Text};
 use crate::router::message::Queued;
 
@@ -56,7 +56,7 @@ impl Open {
     }
 
     pub(super) fn send_waiting(&mut self, rules: &Rules, out: &mut Out) {
-        let Admitted::Device(device) = self.who else { return };
+        let Some(device) = self.who.device().copied() else { return };
         while self.outbound.has_room() {
             let Some((row, payload, ticket)) = self.downlinks.pop_front() else { return };
             let assurance = match self.rows.get(&row) {

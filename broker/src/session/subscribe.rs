@@ -39,7 +39,7 @@ impl Open {
         if text.len() > rules.limits.topic_bytes_max || filter.levels().count() > rules.limits.topic_levels_max {
             return ReasonCode::TopicFilterInvalid;
         }
-        let granted = match rules.acl.subscribe(&self.who, filter) {
+        let granted = match rules.acl.subscribe(&self.who, filter).0 {
             SubscribeRight::Denied => return ReasonCode::NotAuthorized,
             // A device shares its rows with nobody.
             SubscribeRight::Listen(_) if share_name.is_some() => return ReasonCode::NotAuthorized,
@@ -79,17 +79,26 @@ impl Open {
         let Ok(Interest { share_name, filter }) = Interest::parse(text.as_str()) else {
             return ReasonCode::TopicFilterInvalid;
         };
-        match rules.acl.subscribe(&self.who, filter) {
-            SubscribeRight::Listen(row) if share_name.is_none() && self.rows.remove(&row).is_some() => {
-                out.events.push_back(Event::Unlisten(row));
-            }
-            SubscribeRight::Route if self.subscriptions.remove(text.as_str()).is_some() => {
+        // Whoever lost a right may still let go of what it had by it.
+        match rules.acl.own_row(&self.who, filter).filter(|_| share_name.is_none()) {
+            Some(row) if self.rows.remove(&row).is_some() => out.events.push_back(Event::Unlisten(row)),
+            None if self.subscriptions.remove(text.as_str()).is_some() => {
                 out.events.push_back(Event::Unsubscribe { filter: text });
             }
-            SubscribeRight::Listen(_) | SubscribeRight::Route | SubscribeRight::Denied => {
-                return ReasonCode::NoSubscriptionExisted;
-            }
+            Some(_) | None => return ReasonCode::NoSubscriptionExisted,
         }
         ReasonCode::Success
+    }
+
+    /// Holds the subscriptions to the rules, which are others now.
+    pub(super) fn review(&mut self, rules: &Rules, out: &mut Out) {
+        let text = |filter: &str| Text::from_checked(filter.to_owned());
+        for filter in rules.acl.lost(&self.who, self.subscriptions.keys().map(|filter| &**filter)) {
+            self.subscriptions.remove(&filter);
+            out.events.push_back(Event::Unsubscribe { filter: text(&filter) });
+        }
+        for (filter, subscription) in &self.subscriptions {
+            out.events.push_back(Event::Renew { filter: text(filter), subscription: *subscription });
+        }
     }
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::acl::RuleSet;
+use crate::doors::Admitted;
 use crate::packet::{
     Acknowledgement, Assurance, Property, QoS, RetainHandling, Subscribe, SubscribeFilter, SubscriptionOptions,
     Unsubscribe, Will,
@@ -16,7 +18,7 @@ const COMMANDS: &str = "unhidra/devices/pump-7/commands";
 fn rules() -> Arc<Rules> {
     let limits = crate::config::tests::limits();
     Arc::new(Rules {
-        acl: Acl::new("unhidra"),
+        acl: Acl::new("unhidra", RuleSet::default()),
         limits: Limits { receive_max: 3, in_flight_max: 4, ..limits },
         stores_sessions: false,
     })
@@ -24,6 +26,10 @@ fn rules() -> Arc<Rules> {
 
 fn pump() -> Admitted {
     Admitted::Device(DeviceId::parse("pump-7").expect("an id"))
+}
+
+fn named(who: Admitted) -> Principal {
+    Principal::new(who, ClientId::parse("c").expect("an id"))
 }
 
 fn connect(version: Version) -> Connect {
@@ -71,6 +77,7 @@ fn open_with(connect: Connect, who: Admitted, resumed: Option<Resumable>) -> (Se
     session.handle_packet(Packet::Connect(Box::new(connect)), Timestamp::ZERO).expect("a good CONNECT");
     assert!(matches!(session.poll_event(), Some(Event::Connect(_))));
     assert!(!session.wants_packet(), "nothing is read while the node decides");
+    let who = Arc::new(named(who));
     session.may_come_in(&who).expect("a will it may have");
     session.admit(who, resumed, None, Timestamp::ZERO);
     match session.poll_transmit() {
@@ -209,7 +216,7 @@ fn a_device_that_brings_a_will_is_not_let_in() {
     let will = Will { topic, payload: Bytes::new(), qos: QoS::AtMostOnce, retain: false, properties };
     let asked = Connect { will: Some(will), ..connect(Version::V5) };
     handle(&mut session, Packet::Connect(Box::new(asked))).expect("a good CONNECT");
-    assert_eq!(session.may_come_in(&pump()), Err(ReasonCode::NotAuthorized));
+    assert_eq!(session.may_come_in(&named(pump())), Err(ReasonCode::NotAuthorized));
 }
 
 #[test]

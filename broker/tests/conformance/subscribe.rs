@@ -19,7 +19,7 @@ async fn each_filter_has_its_code_in_the_order_of_the_filters() {
     let world = World::new();
     let filters = [
         ("a", QoS::AtLeastOnce),
-        ("$SYS/secret", QoS::AtMostOnce),
+        ("$other/secret", QoS::AtMostOnce),
         ("b/+", QoS::AtMostOnce),
         ("c/#/d", QoS::AtMostOnce),
         ("e", QoS::AtLeastOnce),

@@ -7,7 +7,8 @@ use unhidra_core::ids::ClientId;
 use unhidra_core::time::Timestamp;
 
 use super::{Entry, SessionKey, Stored, Table};
-use crate::doors::Owner;
+use crate::acl::Principal;
+use crate::doors::{Admitted, Owner, UserName};
 use crate::net::mailbox::Mailbox;
 use crate::router::queue::Queue;
 
@@ -28,6 +29,20 @@ impl SessionKey {
     pub(crate) const fn owner(&self) -> &Owner {
         &self.owner
     }
+
+    /// Who it is to the rules.
+    pub(crate) fn principal(&self) -> Principal {
+        let who = match &self.owner {
+            Owner::Device(device) => Admitted::Device(*device),
+            Owner::User(user) => Admitted::Client(Some(user.clone())),
+            Owner::Anybody => Admitted::Client(None),
+        };
+        Principal::new(who, self.client_id.clone())
+    }
+
+    fn is_users(&self, user: &UserName) -> bool {
+        matches!(&self.owner, Owner::User(owner) if owner == user)
+    }
 }
 
 impl Table {
@@ -41,6 +56,31 @@ impl Table {
     /// One session.
     pub(crate) fn get(&self, key: &SessionKey) -> Option<Seen> {
         self.entries.get(key).map(Entry::seen)
+    }
+
+    /// Every session: the mailbox of its connection, or what is stored of it.
+    pub(crate) fn each(&mut self, mut see: impl FnMut(&SessionKey, Result<&Arc<Mailbox>, &mut Stored>)) {
+        for (key, entry) in &mut self.entries {
+            match entry {
+                Entry::Live(mailbox) => see(key, Ok(mailbox)),
+                Entry::Stored(stored) => see(key, Err(stored)),
+            }
+        }
+    }
+
+    /// The connections of a user.
+    pub(crate) fn of_user(&self, user: &UserName) -> Vec<Arc<Mailbox>> {
+        let live = |(key, entry): (&SessionKey, &Entry)| match entry {
+            Entry::Live(mailbox) if key.is_users(user) => Some(mailbox.clone()),
+            Entry::Live(_) | Entry::Stored(_) => None,
+        };
+        self.entries.iter().filter_map(live).collect()
+    }
+
+    /// Takes away what is stored of a user.
+    pub(crate) fn discard_user(&mut self, user: &UserName) -> Vec<Stored> {
+        let keys: Vec<SessionKey> = self.entries.keys().filter(|key| key.is_users(user)).cloned().collect();
+        keys.iter().filter_map(|key| self.take_stored(key)).map(|stored| *stored).collect()
     }
 
     /// Takes away a stored session. One that a connection carries stays.

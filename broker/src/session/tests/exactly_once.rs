@@ -190,7 +190,7 @@ fn where_sessions_are_stored_each_step_waits_until_it_is() {
     let mut asked = connect(Version::V5);
     asked.properties.push(Property::SessionExpiryInterval(60));
     handle(&mut session, Packet::Connect(Box::new(asked))).expect("a good CONNECT");
-    session.admit(Admitted::Client(None), None, None, Timestamp::ZERO);
+    session.admit(Arc::new(named(Admitted::Client(None))), None, None, Timestamp::ZERO);
     sent(&mut session);
     events(&mut session);
 
