@@ -8,11 +8,13 @@
 mod bytes_and_flags;
 mod connack;
 mod connect;
+mod flow;
 mod malformed;
 mod peer;
 mod publish;
 mod retained;
 mod sessions;
+mod shared;
 mod subscribe;
 mod topics;
 mod wills;

@@ -8,6 +8,8 @@ use unhidra_broker::Identity;
 pub(crate) use crate::world::*;
 pub(crate) use unhidra_broker::packet::*;
 
+pub(crate) const LEVELS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
 pub(crate) const VERSIONS: [Version; 2] = [Version::V3_1_1, Version::V5];
 
 pub(crate) fn properties<const N: usize>(list: [Property; N]) -> Properties {

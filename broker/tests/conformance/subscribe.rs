@@ -140,23 +140,14 @@ async fn a_message_is_sent_at_the_lower_of_its_qos_and_the_granted_one() {
     for version in VERSIONS {
         let world = World::new();
         let mut client = world.plain("c", version).await;
-        for granted in [QoS::AtMostOnce, QoS::AtLeastOnce] {
-            client.subscribe("a", granted).await;
-            for published in [QoS::AtMostOnce, QoS::AtLeastOnce] {
-                client.send(Packet::Publish(message("a", "x", published, 1))).await;
-                let mut heard = None;
-                for _ in 0..=u8::from(published != QoS::AtMostOnce) {
-                    match client.packet().await {
-                        Packet::Publish(publish) => heard = Some(publish),
-                        Packet::PubAck(_) => {}
-                        other => panic!("{other:?}"),
-                    }
-                }
-                let heard = heard.expect("a message");
-                assert_eq!(heard.assurance.qos(), published.min(granted));
-                if heard.assurance.qos() == QoS::AtLeastOnce {
-                    client.puback(identity_of(&heard).0, ReasonCode::Success).await;
-                }
+        let mut publisher = world.plain("p", version).await;
+        for (granted, code) in
+            LEVELS.into_iter().zip([ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2])
+        {
+            assert_eq!(client.subscribe("a", granted).await, code);
+            for published in LEVELS {
+                publisher.tell(message("a", "x", published, 1)).await;
+                assert_eq!(client.told().await.assurance.qos(), published.min(granted));
             }
         }
     }

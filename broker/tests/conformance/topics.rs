@@ -94,7 +94,7 @@ async fn names_and_filters_are_compared_as_they_are() {
 #[tokio::test(start_paused = true)]
 async fn messages_of_a_topic_come_in_the_order_they_were_published() {
     for version in VERSIONS {
-        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        for qos in LEVELS {
             let world = World::new();
             let mut client = world.plain("c", version).await;
             client.subscribe("a/#", qos).await;

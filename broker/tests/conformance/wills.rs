@@ -6,7 +6,7 @@ use crate::peer::*;
 
 async fn watcher(world: &World, version: Version) -> Client {
     let (mut watcher, _) = world.join(Connect { keep_alive_s: 0, ..connect(version, "watcher") }).await;
-    let options = SubscriptionOptions { retain_as_published: true, ..SubscriptionOptions::with_qos(QoS::AtLeastOnce) };
+    let options = SubscriptionOptions { retain_as_published: true, ..SubscriptionOptions::with_qos(QoS::ExactlyOnce) };
     watcher.subscribe_with("w/#", options, Properties::default()).await;
     watcher
 }
@@ -117,7 +117,7 @@ async fn a_will_has_the_qos_it_was_given() {
     for version in VERSIONS {
         let world = World::new();
         let mut watcher = watcher(&world, version).await;
-        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        for qos in LEVELS {
             let (client, _) = world.join(leaving(version, Will { qos, ..will("w", "gone") })).await;
             client.lost().await;
             assert_eq!(watcher.told().await.assurance.qos(), qos);
