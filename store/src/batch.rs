@@ -174,10 +174,16 @@ pub enum Op {
 pub enum BrokerTable {
     /// Retained messages by Topic Name.
     Retained = 1,
-    /// Sessions by identity and Client Identifier.
+    /// Sessions by number.
     Sessions = 2,
     /// Queued messages by session and sequence.
     Queued = 3,
+    /// What sessions subscribed to, by session and Topic Filter.
+    Subscriptions = 4,
+    /// Messages that wait in several sessions' queues, by number.
+    Messages = 5,
+    /// Packet Identifiers of QoS 2 messages that came and were not released, by session.
+    Incoming = 6,
 }
 
 /// Whose prekey it is.

@@ -149,7 +149,7 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     records::devices_are_listed_in_order(&mut bench()).await;
     records::open_commands_are_those_not_final(&mut bench()).await;
     records::prekeys_come_and_go(&mut bench()).await;
-    records::broker_records_are_found_by_prefix(&mut bench()).await;
+    records::broker_records_are_read_in_pages(&mut bench()).await;
     partitions_hold_their_own_devices(&mut bench()).await;
     life::a_full_queue_gives_back_and_room_is_signalled(&mut bench()).await;
     life::a_restart_keeps_all(&mut bench()).await;
@@ -206,7 +206,7 @@ async fn a_batch_is_written_whole_or_not_at_all(bench: &mut impl Bench) {
     assert_eq!(cause, CommitError::NoDevice(id("nobody")));
     assert_eq!(store.session(&id("a")).await, Ok(None));
     assert!(store.open_commands(&id("a")).await.unwrap().is_empty());
-    assert!(store.broker_records(BrokerTable::Retained, b"").await.unwrap().is_empty());
+    assert!(store.broker_records(BrokerTable::Retained, None, ALL).await.unwrap().rows.is_empty());
     assert_eq!(store.device(&id("b")).await, Ok(None));
     assert!(store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows.is_empty());
     let committed = write(&*store, vec![reading("a", 0)]).await.unwrap();

@@ -170,12 +170,14 @@ pub trait Store: Send + Sync + 'static {
     /// The node's signed prekeys, and the one-time prekey of `device`.
     fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;
 
-    /// The broker's records of a table whose keys begin with `prefix`, in order.
+    /// The broker's records of a table in the order of their keys, after `after`; of `max` the
+    /// bytes count keys and values.
     fn broker_records(
         &self,
         table: BrokerTable,
-        prefix: &[u8],
-    ) -> BoxFuture<'_, Result<Vec<(bytes::Bytes, bytes::Bytes)>, ReadError>>;
+        after: Option<&[u8]>,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Page<(bytes::Bytes, bytes::Bytes)>, ReadError>>;
 
     /// Which partition holds a device.
     fn partition_of(&self, device: &DeviceId) -> Partition;

@@ -511,12 +511,14 @@ impl Store for Memory {
     fn broker_records(
         &self,
         table: BrokerTable,
-        prefix: &[u8],
-    ) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>, ReadError>> {
-        let prefix = Bytes::copy_from_slice(prefix);
+        after: Option<&[u8]>,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Page<(Bytes, Bytes)>, ReadError>> {
+        let after = after.map(Bytes::copy_from_slice);
         Box::pin(async move {
-            let read = |partition| self.life.read(partition, |rows| query::broker_records(rows, table, &prefix));
-            Ok(query::merge_broker_records(self.all().map(read).collect::<Result<_, _>>()?))
+            let read =
+                |partition| self.life.read(partition, |rows| query::broker_records(rows, table, after.as_deref(), max));
+            Ok(query::merge_broker_records(self.all().map(read).collect::<Result<_, _>>()?, max))
         })
     }
 

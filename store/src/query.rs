@@ -297,19 +297,21 @@ fn prekeys_under(rows: &dyn Rows, kind: PrekeyKind, prefix: &[u8]) -> Result<Vec
     Ok(prekeys)
 }
 
-/// The broker's records of a table whose keys begin with `prefix`, in order.
+/// The broker's records of a table after `after`, in order.
 pub(crate) fn broker_records(
     rows: &dyn Rows,
     table: BrokerTable,
-    prefix: &[u8],
-) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-    let mut records = Vec::new();
-    rows.scan(Table::Broker, &table::broker(table, prefix), None, Order::Ascending, &mut |key, value| {
+    after: Option<&[u8]>,
+    max: Limit,
+) -> Result<Page<(Bytes, Bytes)>, ReadError> {
+    let mut filling = Filling::new(max);
+    let after = after.map(|key| table::broker(table, key));
+    rows.scan(Table::Broker, &table::broker(table, &[]), after.as_deref(), Order::Ascending, &mut |key, value| {
         let key = key.get(1..).unwrap_or_default();
-        records.push((Bytes::copy_from_slice(key), value));
-        Ok(ControlFlow::Continue(()))
+        let bytes = key.len() + value.len();
+        Ok(filling.push((Bytes::copy_from_slice(key), value), bytes))
     })?;
-    Ok(records)
+    Ok(filling.page)
 }
 
 /// One page of the pages of all partitions, each in order.
@@ -330,9 +332,23 @@ pub(crate) fn merge_prekeys(signed: Vec<Vec<PrekeyRecord>>, own: Vec<PrekeyRecor
     prekeys
 }
 
-/// The broker's records of all partitions, in order.
-pub(crate) fn merge_broker_records(partitions: Vec<Vec<(Bytes, Bytes)>>) -> Vec<(Bytes, Bytes)> {
-    let mut records = partitions.concat();
-    records.sort_by(|(a, _), (b, _)| a.cmp(b));
-    records
+/// One page of the broker's records of all partitions, each in order.
+pub(crate) fn merge_broker_records(pages: Vec<Page<(Bytes, Bytes)>>, max: Limit) -> Page<(Bytes, Bytes)> {
+    // What a partition has behind its page comes after all others' that lie before its end.
+    let ends = pages.iter().filter(|page| page.more).filter_map(|page| page.rows.last());
+    let end = ends.map(|(key, _)| key.clone()).min();
+    let mut rows: Vec<(Bytes, Bytes)> = pages.into_iter().flat_map(|page| page.rows).collect();
+    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut filling = Filling::new(max);
+    filling.page.more = end.is_some();
+    for (key, value) in rows {
+        if end.as_ref().is_some_and(|end| key > *end) {
+            break;
+        }
+        let bytes = key.len() + value.len();
+        if filling.push((key, value), bytes).is_break() {
+            break;
+        }
+    }
+    filling.page
 }

@@ -191,8 +191,13 @@ impl Store for MemoryStore {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn broker_records(&self, _: BrokerTable, _: &[u8]) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>, ReadError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn broker_records(
+        &self,
+        _: BrokerTable,
+        _: Option<&[u8]>,
+        _: Limit,
+    ) -> BoxFuture<'_, Result<Page<(Bytes, Bytes)>, ReadError>> {
+        Box::pin(async { Ok(Page { rows: Vec::new(), more: false }) })
     }
 
     fn partition_of(&self, device: &DeviceId) -> Partition {

@@ -63,7 +63,7 @@ pub(super) async fn a_restart_keeps_all(bench: &mut impl Bench) {
         store.device(&id("a")).await.unwrap(),
         store.history(&id("a"), Offset::ZERO, ALL).await.unwrap(),
         store.open_commands(&id("a")).await.unwrap(),
-        store.broker_records(BrokerTable::Sessions, b"").await.unwrap(),
+        store.broker_records(BrokerTable::Sessions, None, ALL).await.unwrap(),
         store.epoch(),
     );
     let fence = store.fence(Partition::new(0));
@@ -75,7 +75,7 @@ pub(super) async fn a_restart_keeps_all(bench: &mut impl Bench) {
         store.device(&id("a")).await.unwrap(),
         store.history(&id("a"), Offset::ZERO, ALL).await.unwrap(),
         store.open_commands(&id("a")).await.unwrap(),
-        store.broker_records(BrokerTable::Sessions, b"").await.unwrap(),
+        store.broker_records(BrokerTable::Sessions, None, ALL).await.unwrap(),
         store.epoch(),
     );
     assert_eq!(before, after);

@@ -102,7 +102,7 @@ pub(super) async fn prekeys_come_and_go(bench: &mut impl Bench) {
     assert_eq!(store.prekeys(&id("b")).await.unwrap(), [prekey(signed, 2), prekey(other, 4)]);
 }
 
-pub(super) async fn broker_records_are_found_by_prefix(bench: &mut impl Bench) {
+pub(super) async fn broker_records_are_read_in_pages(bench: &mut impl Bench) {
     let store = bench.open(2).await;
     let put = |table, key: &'static [u8], value: Option<&'static [u8]>| Op::Broker {
         table,
@@ -118,18 +118,26 @@ pub(super) async fn broker_records_are_found_by_prefix(bench: &mut impl Bench) {
     ];
     write(&*store, ops).await.unwrap();
     write_to(&*store, Partition::new(1), vec![put(BrokerTable::Retained, b"a/aa", Some(b"6"))]).await.unwrap();
-    let found = async |table, prefix: &[u8]| -> Vec<(Vec<u8>, Vec<u8>)> {
-        let records = store.broker_records(table, prefix).await.unwrap();
-        records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    let page = async |table, after: Option<&[u8]>, max| {
+        let page = store.broker_records(table, after, max).await.unwrap();
+        let rows = page.rows.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec()));
+        (rows.collect::<Vec<_>>(), page.more)
     };
+    let found = async |table| page(table, None, ALL).await.0;
     let row = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
-    assert_eq!(found(BrokerTable::Retained, b"a/").await, [row(b"a/a", b"2"), row(b"a/aa", b"6"), row(b"a/b", b"1")]);
-    assert_eq!(found(BrokerTable::Retained, b"\xff").await, [row(b"\xff\xff", b"4")]);
-    assert_eq!(found(BrokerTable::Queued, b"").await, [row(b"a/c", b"5")]);
-    assert_eq!(found(BrokerTable::Sessions, b"").await, []);
+    let all = [row(b"a/a", b"2"), row(b"a/aa", b"6"), row(b"a/b", b"1"), row(b"b", b""), row(b"\xff\xff", b"4")];
+    assert_eq!(found(BrokerTable::Retained).await, all);
+    let two = Limit { rows: 2, bytes: usize::MAX };
+    assert_eq!(page(BrokerTable::Retained, None, two).await, (all[..2].to_vec(), true));
+    assert_eq!(page(BrokerTable::Retained, Some(b"a/aa"), two).await, (all[2..4].to_vec(), true));
+    assert_eq!(page(BrokerTable::Retained, Some(b"b"), two).await, (all[4..].to_vec(), false));
+    let bytes = Limit { rows: usize::MAX, bytes: 9 };
+    assert_eq!(page(BrokerTable::Retained, Some(b"a"), bytes).await, (all[..2].to_vec(), true));
+    assert_eq!(found(BrokerTable::Queued).await, [row(b"a/c", b"5")]);
+    assert_eq!(found(BrokerTable::Sessions).await, []);
     write(&*store, vec![put(BrokerTable::Retained, b"a/a", None), put(BrokerTable::Retained, b"b", Some(b"7"))])
         .await
         .unwrap();
     let all = [row(b"a/aa", b"6"), row(b"a/b", b"1"), row(b"b", b"7"), row(b"\xff\xff", b"4")];
-    assert_eq!(found(BrokerTable::Retained, b"").await, all);
+    assert_eq!(found(BrokerTable::Retained).await, all);
 }

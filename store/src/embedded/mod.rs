@@ -245,17 +245,18 @@ impl Store for Embedded {
     fn broker_records(
         &self,
         table: BrokerTable,
-        prefix: &[u8],
-    ) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>, ReadError>> {
-        let prefix = Bytes::copy_from_slice(prefix);
+        after: Option<&[u8]>,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Page<(Bytes, Bytes)>, ReadError>> {
+        let after = after.map(Bytes::copy_from_slice);
         Box::pin(async move {
-            let mut records = Vec::new();
+            let mut pages = Vec::new();
             for partition in self.all() {
-                let prefix = prefix.clone();
-                let read = self.read(partition, move |view, _| query::broker_records(view, table, &prefix));
-                records.push(read.await?);
+                let after = after.clone();
+                let read = move |view: &View<'_>, _| query::broker_records(view, table, after.as_deref(), max);
+                pages.push(self.read(partition, read).await?);
             }
-            Ok(query::merge_broker_records(records))
+            Ok(query::merge_broker_records(pages, max))
         })
     }
 
