@@ -20,6 +20,7 @@ use unhidra_core::time::{Clock, Timestamp, UnixTime};
 
 const CONFIG: &str = r#"
 prefix = "unhidra"
+durable = true
 [tls]
 listen = "off"
 client_certificate = "required"
@@ -114,7 +115,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let gate = Gate::new(config.gate.clone(), clock.clone());
     let layers = Layers::new("tcp", &config.tcp, None);
     let listener = PortListener::bind(address, layers, &Turns::new(&gate, 1), &gate)?;
-    let doors = Doors { inlet: Arc::new(Sink), admission: Arc::new(Anybody), gate, clock, seed: 0 };
+    let doors = Doors { inlet: Arc::new(Sink), admission: Arc::new(Anybody), gate, clock, persist: None, seed: 0 };
     let broker = Broker::new(config, doors, &mut Registry::default());
     println!("listening on {}; ctrl-c drains", listener.local_addr()?);
     tokio::spawn(broker.clone().serve(Box::new(listener)));

@@ -19,6 +19,9 @@ pub use listener::{ClientCertificate, Listen, ListenError, ListenerConfig};
 pub struct Config {
     /// `{p}`, what the devices' topics begin with.
     pub prefix: Prefix,
+    /// Whether sessions that outlive their connections, what waits for them and retained messages
+    /// survive a restart.
+    pub durable: bool,
     /// MQTT over TLS.
     pub tls: ListenerConfig,
     /// Plain MQTT.

@@ -12,6 +12,7 @@ mod gate;
 mod metrics;
 mod net;
 pub mod packet;
+mod persist;
 mod router;
 mod routing;
 mod session;
@@ -26,7 +27,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
-use tracing::info;
+use tokio::time::timeout;
+use tracing::{info, warn};
 use unhidra_core::delivery::DownlinkRow;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Clock;
@@ -38,6 +40,7 @@ use metrics::Metrics;
 use net::connection::Connection;
 use net::live::Live;
 use net::mailbox::{Downlink, Mailbox, Order};
+use persist::Journal;
 use router::Router;
 use router::queue::Terms;
 use router::retained::Retained;
@@ -54,8 +57,10 @@ pub use doors::{
     Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Entrance, Identity, Inlet,
     Introduction, Listener, NotPublished, Outcome, Owner, Peer, PeerCertificate, Stream, Ticket, UserName,
 };
+pub use doors::{Change, NoRoom, Persist, PersistError, PersistTable, Persisted, Records};
 pub use gate::{Gate, Pass};
 pub use net::{CertificateError, Layers, PortListener, Revoked, Serial, TlsOffer, Turns};
+pub use persist::RestoreError;
 
 /// Everything that is not the broker's to decide.
 pub struct Doors {
@@ -67,6 +72,9 @@ pub struct Doors {
     pub gate: Arc<Gate>,
     /// The time.
     pub clock: Arc<dyn Clock + Send + Sync>,
+    /// Where sessions, what waits for them and retained messages are kept over a restart. Without
+    /// it they end with the process.
+    pub persist: Option<Arc<dyn Persist>>,
     /// A number of this process's life, random: it tells client identifiers given in this life
     /// from those of another.
     pub seed: u64,
@@ -81,6 +89,8 @@ pub struct Broker {
     watchers: Watchers,
     queue_terms: Arc<Terms>,
     retained: Mutex<Retained>,
+    /// `None` where nothing is kept over a restart.
+    journal: Option<Arc<Journal>>,
     sessions: Mutex<Table>,
     /// A session was stored, whose Will or end may come before all others.
     sessions_due: Notify,
@@ -90,7 +100,12 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Makes a broker that serves nobody yet, and registers its metrics.
+    /// Makes a broker that serves nobody yet, and registers its metrics. [`Broker::restore`]
+    /// follows.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime, where something is kept over a restart.
     #[must_use]
     pub fn new(config: Config, doors: Doors, registry: &mut Registry) -> Arc<Self> {
         let limits = config.limits;
@@ -103,6 +118,7 @@ impl Broker {
             retained: Mutex::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             sessions: Mutex::new(Table::new(limits.sessions_max)),
             sessions_due: Notify::new(),
+            journal: doors.persist.clone().map(Journal::new),
             live: Live::new(limits.connections_max),
             draining: watch::Sender::new(false),
             next_subscriber: AtomicU64::new(0),
@@ -208,6 +224,11 @@ impl Broker {
             mailbox.order(Order::Drain { until });
         }
         self.live.emptied().await;
+        if let Some(journal) = &self.journal
+            && timeout(grace, journal.settled()).await.is_err()
+        {
+            warn!("the last changes to sessions and messages are not stored");
+        }
     }
 
     fn accept(self: &Arc<Self>, accepted: Accepted) {

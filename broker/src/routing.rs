@@ -13,6 +13,7 @@ use crate::acl::{Principal, Reach, SubscribeRight};
 use crate::metrics::DropCause;
 use crate::net::mailbox::Mailbox;
 use crate::packet::{Properties, QoS, RetainHandling, Text, Will};
+use crate::persist::Storing;
 use crate::router::message::{Incoming, Message, Queued};
 use crate::router::queue::{Pushed, Queue};
 use crate::router::retained::Kept;
@@ -115,7 +116,12 @@ impl Broker {
             return;
         }
         let now = self.doors.clock.now();
-        let retained = self.retained().matches(interest.filter, now);
+        let retained = {
+            let mut store = self.retained();
+            let (live, expired) = store.matches(interest.filter, now);
+            expired.iter().for_each(|message| self.store_retained(message, false, &mut Storing::for_nobody()));
+            live
+        };
         let shown = |message: &Arc<Message>| !reach.checked || self.may_read(place.who, message.topic());
         for message in retained.into_iter().filter(shown) {
             let qos = message.qos().min(subscription.options.qos);
@@ -137,7 +143,13 @@ impl Broker {
 
     /// Routes a message to whom it matters, and says to how many. Those without room are added to
     /// `held`; without a sender they are dropped.
-    pub(crate) fn route(&self, incoming: Incoming<'_>, sender: Option<Sender<'_>>, held: &mut Vec<Held>) -> usize {
+    pub(crate) fn route(
+        &self,
+        incoming: Incoming<'_>,
+        sender: Option<Sender<'_>>,
+        storing: &mut Storing,
+        held: &mut Vec<Held>,
+    ) -> usize {
         let Ok(topic) = TopicName::parse(incoming.topic.as_str()) else { return 0 };
         self.metrics.routed.inc();
         let now = self.doors.clock.now();
@@ -146,7 +158,11 @@ impl Broker {
         if let Some(message) = &retained {
             let (kept, count) = {
                 let mut store = self.retained();
-                (store.put(message), store.len())
+                let (kept, had) = store.put(message);
+                if kept == Kept::Yes || had {
+                    self.store_retained(message, kept == Kept::Yes, storing);
+                }
+                (kept, store.len())
             };
             self.metrics.retained.set(gauge(count));
             if kept == Kept::NoRoom {
@@ -231,6 +247,6 @@ impl Broker {
 
     pub(crate) fn publish_will(&self, will: &Will) {
         // Nobody is there to wait for a subscriber without room.
-        self.route(will.into(), None, &mut Vec::new());
+        self.route(will.into(), None, &mut Storing::for_nobody(), &mut Vec::new());
     }
 }

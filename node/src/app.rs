@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unhidra_bridge::{Bridge, CommandRefused, IdentitySecret, SignedPrekeys, SignedPrekeysError};
 use unhidra_broker::packet::ReasonCode;
-use unhidra_broker::{Broker, Gate, SessionName};
+use unhidra_broker::{Broker, Gate, Persist, RestoreError, SessionName};
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Command, MessageName};
@@ -30,6 +30,7 @@ use crate::control::{
     SendAsked, TokenAsked,
 };
 use crate::expiry;
+use crate::kept::Kept;
 use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
@@ -82,6 +83,9 @@ pub enum BuildError {
     /// It was put back from a copy, and what follows from that could not be done.
     #[error("the store was put back from a copy: {0}")]
     Restored(#[from] SettleError),
+    /// What the broker kept cannot be read.
+    #[error(transparent)]
+    Broker(#[from] RestoreError),
     /// The signed prekeys are damaged.
     #[error(transparent)]
     Prekeys(#[from] SignedPrekeysError),
@@ -157,9 +161,11 @@ impl App {
             admission: registry.clone(),
             gate,
             clock: clock.clone(),
+            persist: config.broker.durable.then(|| Kept::new(store.clone()) as Arc<dyn Persist>),
             seed: rng.next_u64(),
         };
         let broker = Broker::new(config.broker.clone(), broker_doors, &mut metrics);
+        broker.restore().await?;
         let rooms = Arc::new(Rooms {
             store,
             registry: registry.clone(),

@@ -12,6 +12,7 @@ pub mod control;
 mod expiry;
 pub mod folder;
 mod http;
+mod kept;
 pub mod keys;
 pub mod log;
 mod pump;

@@ -182,8 +182,8 @@ pub enum BrokerTable {
     Subscriptions = 4,
     /// Messages that wait in several sessions' queues, by number.
     Messages = 5,
-    /// Packet Identifiers of QoS 2 messages that came and were not released, by session.
-    Incoming = 6,
+    /// Packet Identifiers in use, by session.
+    Exchanges = 6,
 }
 
 /// Whose prekey it is.

@@ -4,6 +4,7 @@ mod admission;
 mod entrance;
 mod inlet;
 mod owner;
+mod persist;
 mod stream;
 
 use std::future::Future;
@@ -13,6 +14,7 @@ pub use admission::{Admission, Admitted, Denied, Introduction, UserName};
 pub use entrance::{Entrance, Peer};
 pub use inlet::{BrokerEvent, Inlet};
 pub use owner::Owner;
+pub use persist::{Change, NoRoom, Persist, PersistError, PersistTable, Persisted, Records};
 pub use stream::{Accepted, Identity, Listener, PeerCertificate, Stream};
 
 /// A future without a name, so that the traits can be trait objects.

@@ -27,6 +27,7 @@ use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Peer};
 use crate::gate::Pass;
 use crate::metrics::DropCause;
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
+use crate::persist::Storing;
 use crate::router::SubscriberId;
 use crate::router::message::Filling;
 use crate::router::queue::Queue;
@@ -49,6 +50,8 @@ pub(crate) struct Connection {
     /// What goes inward with the next offer.
     pub(super) inward: Vec<BrokerEvent>,
     pub(super) hold: Hold,
+    /// Whether it reads nothing because what it has written is not taken.
+    pub(super) held_by_store: bool,
     pub(super) course: Course,
 }
 
@@ -95,6 +98,7 @@ impl Connection {
             client: Client::Unknown,
             inward: Vec::new(),
             hold: Hold::default(),
+            held_by_store: false,
             course: Course::Serving,
         }
     }
@@ -115,6 +119,7 @@ impl Connection {
             self.take_mail();
             self.check_time(now);
             self.hold.retry_subscribers(&mailbox, &broker, now);
+            self.held_by_store = self.held_by_store && broker.is_behind(&mailbox);
             self.take_input(now).await;
             self.deliver_waiting(now);
             self.hold.offer(&mut self.inward, &broker);
@@ -246,6 +251,7 @@ impl Connection {
 
     fn may_read(&self) -> bool {
         self.hold.is_empty()
+            && !self.held_by_store
             && matches!(self.course, Course::Serving)
             && self.session.wants_packet()
             && self.wire.output.len() < self.broker.limits().output_bytes_max
@@ -429,8 +435,11 @@ impl Connection {
         let Client::Admitted { subscriber, .. } = &self.client else { return };
         let mut held = Vec::new();
         let sender = Sender { subscriber: *subscriber, mailbox: &self.mailbox };
-        let found = self.broker.route(publish.into(), Some(sender), &mut held);
-        if let Some(token) = token {
+        let mut storing = Storing::new(&self.mailbox, token);
+        let found = self.broker.route(publish.into(), Some(sender), &mut storing, &mut held);
+        self.held_by_store |= storing.is_written() && self.broker.is_behind(&self.mailbox);
+        // What must be stored is answered then.
+        if let Some(token) = storing.finish() {
             let reason = if found == 0 { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
             self.session.routed(token, reason);
         }

@@ -92,6 +92,22 @@ impl Message {
         }
     }
 
+    /// One that was kept. `expires_at` is what its properties say no more.
+    pub(crate) fn restored(publish: &Publish, qos: QoS, expires_at: Option<Timestamp>) -> Self {
+        let message = Self::new(Incoming { qos, ..publish.into() }, Timestamp::ZERO);
+        Self { expires_at, ..message }
+    }
+
+    /// Appends a PUBLISH of 5.0 at QoS 0 with all that is passed on.
+    pub(crate) fn put_publish(&self, out: &mut BytesMut) {
+        out.extend_from_slice(&Frame::new(self, Version::V5, QoS::AtMostOnce, &[]).bytes);
+    }
+
+    /// How long it has before it expires, if it does.
+    pub(crate) fn left(&self, now: Timestamp) -> Option<Duration> {
+        self.expires_at.map(|at| at.saturating_since(now))
+    }
+
     pub(crate) fn topic(&self) -> &str {
         self.topic.as_str()
     }

@@ -40,23 +40,27 @@ impl Retained {
         self.by_topic.len()
     }
 
-    /// Keeps a message in place of the one its topic had.
-    pub(crate) fn put(&mut self, message: &Arc<Message>) -> Kept {
-        self.remove(message.topic());
+    /// Keeps a message in place of the one its topic had, and says whether it had one.
+    pub(crate) fn put(&mut self, message: &Arc<Message>) -> (Kept, bool) {
+        let had = self.remove(message.topic());
         if message.is_empty() {
-            return Kept::Cleared;
+            return (Kept::Cleared, had);
         }
         if self.by_topic.len() >= self.messages_max || self.bytes.saturating_add(message.size()) > self.bytes_max {
-            return Kept::NoRoom;
+            return (Kept::NoRoom, had);
         }
         self.bytes += message.size();
         self.by_topic.insert(message.topic().into(), message.clone());
-        Kept::Yes
+        (Kept::Yes, had)
     }
 
-    /// The messages a filter stands for, in the order of their topics. Those that have expired
-    /// are forgotten on the way.
-    pub(crate) fn matches(&mut self, filter: TopicFilter<'_>, now: Timestamp) -> Vec<Arc<Message>> {
+    /// The messages a filter stands for, in the order of their topics; and those that have expired,
+    /// which are forgotten.
+    pub(crate) fn matches(
+        &mut self,
+        filter: TopicFilter<'_>,
+        now: Timestamp,
+    ) -> (Vec<Arc<Message>>, Vec<Arc<Message>>) {
         let text = filter.as_str();
         let found: Vec<Arc<Message>> = if filter.has_wildcard() {
             let literal = text.split(['+', '#']).next().unwrap_or_default();
@@ -72,14 +76,16 @@ impl Retained {
             self.by_topic.get(text).cloned().into_iter().collect()
         };
         let (dead, live): (Vec<_>, Vec<_>) = found.into_iter().partition(|message| message.is_expired(now));
-        dead.iter().for_each(|message| self.remove(message.topic()));
-        live
+        for message in &dead {
+            self.remove(message.topic());
+        }
+        (live, dead)
     }
 
-    fn remove(&mut self, topic: &str) {
-        if let Some(message) = self.by_topic.remove(topic) {
-            self.bytes -= message.size();
-        }
+    fn remove(&mut self, topic: &str) -> bool {
+        let removed = self.by_topic.remove(topic);
+        self.bytes -= removed.as_ref().map_or(0, |message| message.size());
+        removed.is_some()
     }
 }
 
@@ -100,14 +106,14 @@ mod tests {
 
     fn topics(retained: &mut Retained, filter: &str, now_ms: u64) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
-        retained.matches(filter, Timestamp::from_ms(now_ms)).iter().map(|m| m.topic().to_owned()).collect()
+        retained.matches(filter, Timestamp::from_ms(now_ms)).0.iter().map(|m| m.topic().to_owned()).collect()
     }
 
     #[test]
     fn a_filter_finds_the_last_message_of_each_topic() {
         let mut retained = Retained::new(10, 10_000);
         for topic in ["a", "a/b", "a/b/c", "ab", "$x/y"] {
-            assert_eq!(retained.put(&message(topic, b"1", None)), Kept::Yes);
+            assert_eq!(retained.put(&message(topic, b"1", None)), (Kept::Yes, false));
         }
         assert_eq!(topics(&mut retained, "a/#", 0), ["a", "a/b", "a/b/c"]);
         assert_eq!(topics(&mut retained, "+", 0), ["a", "ab"]);
@@ -122,7 +128,8 @@ mod tests {
         let mut retained = Retained::new(10, 10_000);
         retained.put(&message("a", b"1", Some(5)));
         retained.put(&message("b", b"1", None));
-        assert_eq!(retained.put(&message("b", b"", None)), Kept::Cleared);
+        assert_eq!(retained.put(&message("b", b"", None)), (Kept::Cleared, true));
+        assert_eq!(retained.put(&message("b", b"", None)), (Kept::Cleared, false));
         assert_eq!(topics(&mut retained, "#", 4_999), ["a"]);
         assert!(topics(&mut retained, "#", 5_000).is_empty());
         assert_eq!((retained.len(), retained.bytes), (0, 0));
@@ -133,11 +140,11 @@ mod tests {
         let mut retained = Retained::new(2, 10_000);
         retained.put(&message("a", b"1", None));
         retained.put(&message("b", b"1", None));
-        assert_eq!(retained.put(&message("c", b"1", None)), Kept::NoRoom);
-        assert_eq!(retained.put(&message("b", b"2", None)), Kept::Yes);
+        assert_eq!(retained.put(&message("c", b"1", None)), (Kept::NoRoom, false));
+        assert_eq!(retained.put(&message("b", b"2", None)), (Kept::Yes, true));
         let mut small = Retained::new(10, message("a", b"1", None).size());
-        assert_eq!(small.put(&message("a", b"1", None)), Kept::Yes);
-        assert_eq!(small.put(&message("a", b"22", None)), Kept::NoRoom);
+        assert_eq!(small.put(&message("a", b"1", None)), (Kept::Yes, false));
+        assert_eq!(small.put(&message("a", b"22", None)), (Kept::NoRoom, true));
         assert_eq!(small.len(), 0);
     }
 }

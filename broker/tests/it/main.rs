@@ -6,7 +6,9 @@
 mod bad_input;
 mod clients;
 mod device;
+mod disk;
 mod exactly_once;
+mod kept;
 mod plain;
 mod shared;
 mod slow;

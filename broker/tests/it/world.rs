@@ -25,6 +25,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
+durable = true
 [tls]
 listen = "127.0.0.1:0"
 client_certificate = "required"
@@ -88,11 +89,11 @@ pub(crate) fn text(text: &str) -> Text {
 }
 
 /// The time of the runtime, which stands still and jumps.
-pub(crate) struct RuntimeClock(Instant);
+pub(crate) struct RuntimeClock(Instant, Duration);
 
 impl RuntimeClock {
     pub(crate) fn start() -> Self {
-        Self(Instant::now())
+        Self(Instant::now(), Duration::ZERO)
     }
 }
 
@@ -101,7 +102,7 @@ impl Clock for RuntimeClock {
         Timestamp::ZERO.saturating_add(self.0.elapsed())
     }
     fn unix_now(&self) -> UnixTime {
-        UnixTime::from_s(1_700_000_000).saturating_add(self.0.elapsed())
+        UnixTime::from_s(1_700_000_000).saturating_add(self.1 + self.0.elapsed())
     }
 }
 
@@ -185,13 +186,29 @@ impl World {
     }
 
     pub(crate) fn with(config: Config) -> Self {
+        Self::made(config, None, Duration::ZERO)
+    }
+
+    /// A broker that goes on with what a disk holds.
+    pub(crate) async fn on(disk: Arc<dyn Persist>) -> Self {
+        Self::later(disk, 0).await
+    }
+
+    /// The same, so many seconds after the first.
+    pub(crate) async fn later(disk: Arc<dyn Persist>, s: u64) -> Self {
+        let world = Self::made(config(), Some(disk), Duration::from_secs(s));
+        world.broker.restore().await.expect("records of its own");
+        world
+    }
+
+    fn made(config: Config, persist: Option<Arc<dyn Persist>>, since: Duration) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (room, roomier, batches) = (AtomicUsize::new(usize::MAX / 2), Notify::new(), Mutex::default());
         let node = Arc::new(Node { events: sender, room, roomier, batches });
         let register = Arc::new(Register::default());
-        let clock = Arc::new(RuntimeClock::start());
+        let clock = Arc::new(RuntimeClock(Instant::now(), since));
         let gate = Gate::new(config.gate.clone(), clock.clone());
-        let doors = Doors { inlet: node.clone(), admission: register.clone(), gate, clock, seed: 7 };
+        let doors = Doors { inlet: node.clone(), admission: register.clone(), gate, clock, persist, seed: 7 };
         let broker = Broker::new(config, doors, &mut Registry::default());
         let (door, incoming) = mpsc::unbounded_channel();
         let serving = tokio::spawn(broker.clone().serve(Box::new(Door(incoming))));
