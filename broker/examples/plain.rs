@@ -26,12 +26,30 @@ listen = "off"
 client_certificate = "required"
 anonymous = false
 users = false
+proxy_from = []
 connections_max = 10000
 [tcp]
 listen = "127.0.0.1:1883"
 insecure = false
 anonymous = true
 users = true
+proxy_from = []
+connections_max = 10000
+[ws]
+listen = "off"
+insecure = false
+anonymous = true
+users = true
+proxy_from = []
+origins = []
+connections_max = 10000
+[wss]
+listen = "off"
+client_certificate = "required"
+anonymous = false
+users = false
+proxy_from = []
+origins = []
 connections_max = 10000
 [gate]
 connections_per_address = 0

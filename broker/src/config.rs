@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use thiserror::Error;
 
 pub use gate::GateConfig;
-pub use listener::{ClientCertificate, Listen, ListenError, ListenerConfig};
+pub use listener::{ClientCertificate, Listen, ListenError, ListenerConfig, Network, NetworkError};
 
 /// The table `[broker]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,6 +26,10 @@ pub struct Config {
     pub tls: ListenerConfig,
     /// Plain MQTT.
     pub tcp: ListenerConfig,
+    /// MQTT over WebSocket.
+    pub ws: ListenerConfig,
+    /// MQTT over WebSocket over TLS.
+    pub wss: ListenerConfig,
     /// The bounds on strangers.
     pub gate: GateConfig,
     /// The bounds.

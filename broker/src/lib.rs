@@ -50,8 +50,8 @@ use session::table::Table;
 
 pub use clients::{ClientRecord, ClientStanding, ClientsPage, SessionName};
 pub use config::{
-    ClientCertificate, Config, GateConfig, Limits, Listen, ListenError, ListenerConfig, Prefix, PrefixError,
-    QueuePolicy,
+    ClientCertificate, Config, GateConfig, Limits, Listen, ListenError, ListenerConfig, Network, NetworkError, Prefix,
+    PrefixError, QueuePolicy,
 };
 pub use doors::{
     Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Entrance, Identity, Inlet,

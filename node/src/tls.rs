@@ -27,6 +27,9 @@ const FRAGMENT_LEN_MAX: usize = 3_900;
 /// The protocol's name in ALPN, as IANA registered it. Who offers none comes in too.
 const ALPN: &[u8] = b"mqtt";
 
+/// WebSocket begins as HTTP/1.1, and browsers say so.
+const ALPN_HTTP: &[u8] = b"http/1.1";
+
 /// Why TLS cannot be offered with the node's certificates.
 #[derive(Debug, Error)]
 pub enum TlsError {
@@ -41,12 +44,30 @@ pub enum TlsError {
     Key(#[from] IssueError),
 }
 
-/// What a listener of MQTT offers that asks for certificates so.
-///
-/// # Errors
-///
-/// [`TlsError`] where rustls refuses a certificate or the key.
-pub fn offer(pki: &Pki, client_certificate: ClientCertificate) -> Result<TlsOffer, TlsError> {
+/// What the listeners of MQTT offer.
+#[derive(Clone, Debug)]
+pub struct Offers {
+    /// `broker.tls`
+    pub mqtt: TlsOffer,
+    /// `broker.wss`
+    pub websocket: TlsOffer,
+}
+
+impl Offers {
+    /// What they offer with these certificates.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] where rustls refuses a certificate or the key.
+    pub fn new(pki: &Pki, config: &unhidra_broker::Config) -> Result<Self, TlsError> {
+        Ok(Self {
+            mqtt: offer(pki, config.tls.client_certificate, ALPN)?,
+            websocket: offer(pki, config.wss.client_certificate, ALPN_HTTP)?,
+        })
+    }
+}
+
+fn offer(pki: &Pki, client_certificate: ClientCertificate, alpn: &[u8]) -> Result<TlsOffer, TlsError> {
     let provider = Arc::new(provider());
     let verifier = verifier(pki, client_certificate, &provider)?;
     let chain = pki.identity.chain.iter().map(Certificate::der).cloned().collect();
@@ -57,7 +78,7 @@ pub fn offer(pki: &Pki, client_certificate: ClientCertificate) -> Result<TlsOffe
     };
     let mut config = builder.with_single_cert(chain, pki.identity.key.to_rustls()?)?;
     config.max_fragment_size = Some(FRAGMENT_LEN_MAX);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(TlsOffer { config: Arc::new(config), verifier, revoked: Arc::default() })
@@ -176,7 +197,8 @@ mod tests {
         }
 
         fn dial(&self, config: &Arc<ClientConfig>) -> Link {
-            let server = ServerConnection::new(offer(&self.pki, ClientCertificate::Required).unwrap().config).unwrap();
+            let server =
+                ServerConnection::new(offer(&self.pki, ClientCertificate::Required, ALPN).unwrap().config).unwrap();
             let name = ServerName::try_from("localhost").unwrap();
             Link { client: ClientConnection::new(Arc::clone(config), name).unwrap(), server, records: Vec::new() }
         }
@@ -346,6 +368,6 @@ mod tests {
     fn a_key_of_another_certificate_is_refused() {
         let mut world = world();
         world.pki.identity.key = KeyPair::generate().unwrap();
-        assert!(matches!(offer(&world.pki, ClientCertificate::Required), Err(TlsError::Rustls(_))));
+        assert!(matches!(offer(&world.pki, ClientCertificate::Required, ALPN), Err(TlsError::Rustls(_))));
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 /// The listener a stream came in by, and who may come in there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entrance {
-    /// The listener's name in the configuration: `tls` or `tcp`.
+    /// The listener's name in the configuration: `tls`, `tcp`, `ws` or `wss`.
     pub name: &'static str,
     /// Whether clients that prove no name come in.
     pub anonymous: bool,

@@ -27,6 +27,10 @@ pub(crate) enum Refusal {
     ListenerFull,
     /// There are as many connections as may be.
     ConnectionsFull,
+    /// Its proxy does not say who it is, or is none that may.
+    Proxy,
+    /// Its request opens no WebSocket.
+    WebSocket,
     /// Its handshake took too long.
     HandshakeTimeout,
     /// Its TLS handshake failed.
@@ -37,7 +41,7 @@ pub(crate) enum Refusal {
     CertificateRevoked,
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 11;
 
 impl Refusal {
     const fn index(self) -> usize {
@@ -53,6 +57,8 @@ impl fmt::Display for Refusal {
             Self::Rate => "there are too many new connections at once",
             Self::ListenerFull => "the listener has as many connections as it may",
             Self::ConnectionsFull => "there are as many connections as may be",
+            Self::Proxy => "no proxy that may says who it is",
+            Self::WebSocket => "its request opens no WebSocket",
             Self::HandshakeTimeout => "its handshake took too long",
             Self::Tls => "its TLS handshake failed",
             Self::Certificate => "its certificate does not let it in",

@@ -10,9 +10,11 @@ mod kick;
 pub(crate) mod live;
 pub(crate) mod mailbox;
 mod port;
+mod proxy;
 mod revoked;
 mod tcp;
 mod tls;
+mod websocket;
 mod wire;
 
 pub use certificate::CertificateError;

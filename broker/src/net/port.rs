@@ -7,24 +7,31 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
+use super::proxy::{self, Source};
 use super::tcp::Accepting;
 use super::tls::{self, TlsOffer};
-use crate::config::ListenerConfig;
+use super::websocket;
+use crate::config::{ListenerConfig, Network};
 use crate::doors::{Accepted, BoxFuture, Entrance, Identity, Listener, Stream};
 use crate::gate::{Gate, Pass, Refusal};
 
-/// What lies between a port and MQTT.
+/// What lies between a port and MQTT, from the outside in: a load balancer, TLS, WebSocket.
 #[derive(Clone, Debug)]
 pub struct Layers {
     /// The listener, and who may come in there.
     pub entrance: Arc<Entrance>,
+    /// Who may stand before it and must say who comes. Nobody: no PROXY header is read.
+    proxy_from: Arc<[Network]>,
     /// TLS, if it speaks that. Read anew for every connection, so that whoever swaps it renews the
     /// certificates.
-    pub tls: Option<Arc<ArcSwap<TlsOffer>>>,
+    tls: Option<Arc<ArcSwap<TlsOffer>>>,
+    /// The origins whose pages may connect, if it speaks WebSocket.
+    websocket: Option<Arc<[String]>>,
     /// Its places, one for each connection of all its ports.
     places: Arc<Semaphore>,
 }
@@ -34,12 +41,24 @@ impl Layers {
     #[must_use]
     pub fn new(name: &'static str, config: &ListenerConfig, tls: Option<Arc<ArcSwap<TlsOffer>>>) -> Self {
         let places = Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS));
-        Self { entrance: Arc::new(config.entrance(name)), tls, places: Arc::new(places) }
+        Self {
+            entrance: Arc::new(config.entrance(name)),
+            proxy_from: config.proxy_from.as_slice().into(),
+            tls,
+            websocket: None,
+            places: Arc::new(places),
+        }
+    }
+
+    /// The same, and WebSocket.
+    #[must_use]
+    pub fn with_websocket(self, config: &ListenerConfig) -> Self {
+        Self { websocket: Some(config.origins.as_slice().into()), ..self }
     }
 
     /// Whether a stream is ready as it is accepted.
-    const fn are_none(&self) -> bool {
-        self.tls.is_none()
+    fn are_none(&self) -> bool {
+        self.proxy_from.is_empty() && self.tls.is_none() && self.websocket.is_none()
     }
 }
 
@@ -68,10 +87,6 @@ impl Turns {
     pub fn new(gate: &Gate, cores: usize) -> Self {
         let turns = gate.config().handshakes_per_core.saturating_mul(cores).clamp(1, Semaphore::MAX_PERMITS);
         Self(Arc::new(Semaphore::new(turns)))
-    }
-
-    pub(super) fn semaphore(&self) -> Arc<Semaphore> {
-        self.0.clone()
     }
 }
 
@@ -110,16 +125,34 @@ impl PortListener {
                     }
                 }
                 (stream, peer) = self.accepting.accept(), if may_accept => {
-                    let Some(pass) = self.door.pass(peer) else { continue };
+                    let Some(place) = self.door.place(peer) else { continue };
                     if self.door.layers.are_none() {
-                        return self.door.accepted(Box::new(stream), Identity::Anonymous, peer, pass);
+                        match self.door.pass(peer, place) {
+                            Some(pass) => return self.door.accepted(Box::new(stream), Identity::Anonymous, peer, pass),
+                            None => continue,
+                        }
                     }
+                    // Behind a load balancer all have its address: who comes is known from the header.
+                    let way = if self.door.layers.proxy_from.is_empty() {
+                        let Some(pass) = self.door.pass(peer, place) else { continue };
+                        Way::Direct(pass)
+                    } else {
+                        Way::Proxied(place)
+                    };
                     let door = self.door.clone();
-                    self.handshakes.spawn(async move { door.shake_hands(stream, peer, pass).await });
+                    self.handshakes.spawn(async move { door.shake_hands(stream, peer, way).await });
                 }
             }
         }
     }
+}
+
+/// How far a connection has come before its handshakes.
+enum Way {
+    /// Through the gate.
+    Direct(Pass),
+    /// To its listener: the gate must know first who it is.
+    Proxied(OwnedSemaphorePermit),
 }
 
 impl Listener for PortListener {
@@ -129,38 +162,77 @@ impl Listener for PortListener {
 }
 
 impl Door {
-    fn pass(&self, peer: SocketAddr) -> Option<Pass> {
-        let refused = |refusal| self.gate.refuse(refusal, &peer, &self.layers.entrance.name);
-        let Ok(place) = self.layers.places.clone().try_acquire_owned() else {
-            refused(Refusal::ListenerFull);
-            return None;
-        };
-        self.gate.pass(peer.ip(), place).map_err(refused).ok()
+    fn refuse(&self, refusal: Refusal, peer: SocketAddr) {
+        self.gate.refuse(refusal, &peer, &self.layers.entrance.name);
     }
 
-    async fn shake_hands(&self, stream: TcpStream, peer: SocketAddr, pass: Pass) -> Option<Accepted> {
-        let patience = self.gate.config().handshake_timeout();
-        match timeout(patience, self.through_layers(stream)).await {
-            Ok(Ok((stream, identity))) => Some(self.accepted(stream, identity, peer, pass)),
+    fn place(&self, peer: SocketAddr) -> Option<OwnedSemaphorePermit> {
+        let place = self.layers.places.clone().try_acquire_owned();
+        place.map_err(|_| self.refuse(Refusal::ListenerFull, peer)).ok()
+    }
+
+    fn pass(&self, peer: SocketAddr, place: OwnedSemaphorePermit) -> Option<Pass> {
+        self.gate.pass(peer.ip(), place).map_err(|refusal| self.refuse(refusal, peer)).ok()
+    }
+
+    async fn shake_hands(&self, mut stream: TcpStream, mut peer: SocketAddr, way: Way) -> Option<Accepted> {
+        // Its memory lasts as long as the handshakes, and the connection is a task of its own.
+        let handshakes = async {
+            let pass = match way {
+                Way::Direct(pass) => pass,
+                Way::Proxied(place) => {
+                    if let Source::At(source) = self.source(&mut stream, peer).await? {
+                        peer = source;
+                    }
+                    self.gate.pass(peer.ip(), place).map_err(|refusal| Failed::new(refusal, &""))?
+                }
+            };
+            let (stream, identity) = self.through_layers(stream).await?;
+            Ok((stream, identity, pass))
+        };
+        match timeout(self.gate.config().handshake_timeout(), handshakes).await {
+            Ok(Ok((stream, identity, pass))) => Some(self.accepted(stream, identity, peer, pass)),
             Ok(Err(Failed { refusal, detail })) => {
-                self.gate.refuse(refusal, &peer, &detail);
+                self.gate.refuse(refusal, &peer, &format_args!("{} {detail}", self.layers.entrance.name));
                 None
             }
             Err(_) => {
-                self.gate.refuse(Refusal::HandshakeTimeout, &peer, &self.layers.entrance.name);
+                self.refuse(Refusal::HandshakeTimeout, peer);
                 None
             }
         }
     }
 
+    /// Who comes, as the load balancer says.
+    async fn source(&self, stream: &mut TcpStream, proxy: SocketAddr) -> Result<Source, Failed> {
+        if !self.layers.proxy_from.iter().any(|network| network.holds(proxy.ip())) {
+            return Err(Failed::new(Refusal::Proxy, &"it is not in proxy_from"));
+        }
+        proxy::read(stream).await.map_err(|error| Failed::new(Refusal::Proxy, &error))
+    }
+
     async fn through_layers(&self, stream: TcpStream) -> Result<(Box<dyn Stream>, Identity), Failed> {
-        match &self.layers.tls {
-            None => Ok((Box::new(stream), Identity::Anonymous)),
-            Some(offer) => {
-                let (stream, identity) = tls::accept(&offer.load_full(), stream, self.turns.semaphore()).await?;
+        match (&self.layers.tls, &self.layers.websocket) {
+            (None, None) => Ok((Box::new(stream), Identity::Anonymous)),
+            (None, Some(origins)) => Ok((Box::new(websocket::accept(stream, origins).await?), Identity::Anonymous)),
+            (Some(offer), None) => {
+                let (stream, identity) = self.tls(offer, stream).await?;
                 Ok((Box::new(stream), identity))
             }
+            (Some(offer), Some(origins)) => {
+                let (stream, identity) = self.tls(offer, stream).await?;
+                Ok((Box::new(websocket::accept(stream, origins).await?), identity))
+            }
         }
+    }
+
+    async fn tls(
+        &self,
+        offer: &ArcSwap<TlsOffer>,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
+        let offer = offer.load_full();
+        tls::accept(&offer, stream, self.turns.0.clone()).await
     }
 
     fn accepted(&self, stream: Box<dyn Stream>, identity: Identity, peer: SocketAddr, pass: Pass) -> Accepted {

@@ -31,12 +31,30 @@ listen = "127.0.0.1:0"
 client_certificate = "required"
 anonymous = false
 users = false
+proxy_from = []
 connections_max = 50
 [tcp]
 listen = "off"
 insecure = false
 anonymous = true
 users = true
+proxy_from = []
+connections_max = 50
+[ws]
+listen = "off"
+insecure = false
+anonymous = true
+users = true
+proxy_from = []
+origins = []
+connections_max = 50
+[wss]
+listen = "off"
+client_certificate = "required"
+anonymous = false
+users = false
+proxy_from = []
+origins = []
 connections_max = 50
 [gate]
 connections_per_address = 0
@@ -177,6 +195,7 @@ pub(crate) struct World {
     node: Arc<Node>,
     register: Arc<Register>,
     door: mpsc::UnboundedSender<Accepted>,
+    gate: Arc<Gate>,
     events: mpsc::UnboundedReceiver<BrokerEvent>,
 }
 
@@ -208,11 +227,22 @@ impl World {
         let register = Arc::new(Register::default());
         let clock = Arc::new(RuntimeClock(Instant::now(), since));
         let gate = Gate::new(config.gate.clone(), clock.clone());
-        let doors = Doors { inlet: node.clone(), admission: register.clone(), gate, clock, persist, seed: 7 };
+        let doors =
+            Doors { inlet: node.clone(), admission: register.clone(), gate: gate.clone(), clock, persist, seed: 7 };
         let broker = Broker::new(config, doors, &mut Registry::default());
         let (door, incoming) = mpsc::unbounded_channel();
         let serving = tokio::spawn(broker.clone().serve(Box::new(Door(incoming))));
-        Self { broker, serving, node, register, door, events }
+        Self { broker, serving, node, register, door, gate, events }
+    }
+
+    /// Serves a port on loopback besides.
+    pub(crate) fn port(&self, layers: Layers) -> std::net::SocketAddr {
+        let turns = Turns::new(&self.gate, 1);
+        let anywhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = PortListener::bind(anywhere, layers, &turns, &self.gate).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(self.broker.clone().serve(Box::new(listener)));
+        address
     }
 
     /// A stream of this identity.

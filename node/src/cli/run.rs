@@ -22,6 +22,10 @@ pub struct Ready {
     pub mqtt: Option<String>,
     /// Plain MQTT.
     pub mqtt_plain: Option<String>,
+    /// MQTT over WebSocket, `ws://127.0.0.1:8083/mqtt` for instance.
+    pub mqtt_ws: Option<String>,
+    /// MQTT over WebSocket over TLS, `wss://127.0.0.1:8084/mqtt` for instance.
+    pub mqtt_wss: Option<String>,
     /// Every address of every listener of MQTT.
     pub mqtt_listeners: Vec<ListenerAddress>,
     /// The gateway and the console, `http://127.0.0.1:8080` for instance.
@@ -40,6 +44,8 @@ impl Ready {
         Self {
             mqtt: addresses.mqtt.map(|address| address.to_string()),
             mqtt_plain: addresses.mqtt_plain.map(|address| address.to_string()),
+            mqtt_ws: addresses.mqtt_ws.map(|address| format!("ws://{}/mqtt", reachable(address))),
+            mqtt_wss: addresses.mqtt_wss.map(|address| format!("wss://{}/mqtt", reachable(address))),
             mqtt_listeners: addresses.mqtt_listeners.clone(),
             gateway: addresses.gateway.map(http),
             admin: addresses.admin.map(http),
@@ -60,11 +66,15 @@ impl Ready {
             "The node is ready, pid {}.\n\
              \x20 MQTT over TLS  {}\n\
              \x20 plain MQTT     {}\n\
+             \x20 WebSocket      {}\n\
+             \x20 with TLS       {}\n\
              \x20 console        {}  (`unhidra console` makes a token)\n\
              \x20 health         {}",
             self.pid,
             at("tls"),
             at("tcp"),
+            at("ws"),
+            at("wss"),
             or_off(&self.gateway),
             self.admin.as_ref().map_or_else(off, |admin| format!("{admin}/readyz")),
         )
@@ -152,6 +162,8 @@ mod tests {
         Addresses {
             mqtt: "127.0.0.1:8883".parse().ok(),
             mqtt_plain: None,
+            mqtt_ws: "[::1]:8083".parse().ok(),
+            mqtt_wss: None,
             mqtt_listeners: vec![ListenerAddress { name: "tls".into(), address: ([127, 0, 0, 1], 8883).into() }],
             gateway: "0.0.0.0:8080".parse().ok(),
             admin: "[::1]:9600".parse().ok(),
@@ -167,6 +179,8 @@ mod tests {
                 "event": "ready",
                 "mqtt": "127.0.0.1:8883",
                 "mqtt_plain": null,
+                "mqtt_ws": "ws://[::1]:8083/mqtt",
+                "mqtt_wss": null,
                 "mqtt_listeners": [{ "name": "tls", "address": "127.0.0.1:8883" }],
                 "gateway": "http://127.0.0.1:8080",
                 "admin": "http://[::1]:9600",

@@ -34,7 +34,7 @@ pub struct Node {
     addresses: Addresses,
     control: Arc<LocalControl>,
     clock: Arc<SystemClock>,
-    tls: Arc<ArcSwap<TlsOffer>>,
+    tls: Served,
     pki: Arc<ArcSwap<Pki>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
@@ -59,7 +59,7 @@ impl Node {
         let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now())?;
         let layout = folder.layout().clone();
         let cursor_key = keys::load_or_make(&layout.cursor_key(), &mut rng)?;
-        let tls = Arc::new(ArcSwap::from_pointee(tls::offer(&pki, config.broker.tls.client_certificate)?));
+        let tls = Served::new(tls::Offers::new(&pki, &config.broker)?);
         let pki = Arc::new(ArcSwap::from_pointee(pki));
         let gate = Gate::new(config.broker.gate.clone(), clock.clone());
         let listeners = Listeners::bind(&config, &tls, &gate).await?;
@@ -145,7 +145,7 @@ impl Node {
                     return;
                 }
             };
-        self.tls.store(Arc::new(tls));
+        self.tls.renew(tls);
         self.pki.store(Arc::new(pki));
         self.loaded = loaded;
         tracing::info!("configuration and certificates are read again");
@@ -201,6 +201,24 @@ fn metrics(app: &App, store: &Embedded) -> Vec<Arc<Metrics>> {
     vec![app.metrics(), Arc::new(of_store)]
 }
 
+/// What the listeners offer in TLS; renewed by a reload.
+struct Served {
+    mqtt: Arc<ArcSwap<TlsOffer>>,
+    websocket: Arc<ArcSwap<TlsOffer>>,
+}
+
+impl Served {
+    fn new(offers: tls::Offers) -> Self {
+        let tls::Offers { mqtt, websocket } = offers;
+        Self { mqtt: Arc::new(ArcSwap::from_pointee(mqtt)), websocket: Arc::new(ArcSwap::from_pointee(websocket)) }
+    }
+
+    fn renew(&self, offers: tls::Offers) {
+        self.mqtt.store(Arc::new(offers.mqtt));
+        self.websocket.store(Arc::new(offers.websocket));
+    }
+}
+
 /// Everything that listens on a port.
 struct Listeners {
     mqtt: Vec<Box<dyn Listener>>,
@@ -210,15 +228,21 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(config: &Config, tls: &Arc<ArcSwap<TlsOffer>>, gate: &Arc<Gate>) -> Result<Self, CliError> {
+    async fn bind(config: &Config, tls: &Served, gate: &Arc<Gate>) -> Result<Self, CliError> {
         let mut mqtt: Vec<Box<dyn Listener>> = Vec::new();
         let mut addresses = Addresses::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Turns::new(gate, cores);
         let broker = &config.broker;
         for (key, listener, layers) in [
-            ("broker.tls.listen", &broker.tls, Layers::new("tls", &broker.tls, Some(tls.clone()))),
+            ("broker.tls.listen", &broker.tls, Layers::new("tls", &broker.tls, Some(tls.mqtt.clone()))),
             ("broker.tcp.listen", &broker.tcp, Layers::new("tcp", &broker.tcp, None)),
+            ("broker.ws.listen", &broker.ws, Layers::new("ws", &broker.ws, None).with_websocket(&broker.ws)),
+            (
+                "broker.wss.listen",
+                &broker.wss,
+                Layers::new("wss", &broker.wss, Some(tls.websocket.clone())).with_websocket(&broker.wss),
+            ),
         ] {
             for address in listener.listen.addresses() {
                 let refused = refused(key, *address);
@@ -230,6 +254,8 @@ impl Listeners {
         }
         addresses.mqtt = addresses.first("tls");
         addresses.mqtt_plain = addresses.first("tcp");
+        addresses.mqtt_ws = addresses.first("ws");
+        addresses.mqtt_wss = addresses.first("wss");
         let gateway = plain("gateway.listen", config.gateway.listen, &mut addresses.gateway).await?;
         let admin = plain("admin.listen", config.admin.listen, &mut addresses.admin).await?;
         Ok(Self { mqtt, gateway, admin, addresses })

@@ -50,14 +50,16 @@ pub enum BindError {
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let broker = &config.broker;
     if config.pki.origin()? == Origin::Generated {
-        let mqtt = broker.tls.listen.addresses().iter().map(|address| ("broker.tls.listen", *address));
+        let tls = broker.tls.listen.addresses().iter().map(|address| ("broker.tls.listen", *address));
+        let wss = broker.wss.listen.addresses().iter().map(|address| ("broker.wss.listen", *address));
         let http = [("gateway.listen", config.gateway.listen), ("admin.listen", config.admin.listen)];
-        for (key, address) in mqtt.chain(http) {
+        for (key, address) in tls.chain(wss).chain(http) {
             generated(key, address)?;
         }
     }
     plain("tcp", &broker.tcp)?;
-    for (name, listener) in [("tls", &broker.tls), ("tcp", &broker.tcp)] {
+    plain("ws", &broker.ws)?;
+    for (name, listener) in [("tls", &broker.tls), ("tcp", &broker.tcp), ("ws", &broker.ws), ("wss", &broker.wss)] {
         somebody(name, listener)?;
     }
     Ok(())
@@ -111,8 +113,17 @@ mod tests {
 
     fn listener(listen: &str, insecure: bool, anonymous: bool, users: bool) -> ListenerConfig {
         let client_certificate = ClientCertificate::None;
-        let listen = listen.parse().unwrap();
-        ListenerConfig { listen, client_certificate, insecure, anonymous, users, connections_max: 1 }
+        let (listen, proxy_from, origins) = (listen.parse().unwrap(), Vec::new(), Vec::new());
+        ListenerConfig {
+            listen,
+            client_certificate,
+            insecure,
+            anonymous,
+            users,
+            proxy_from,
+            origins,
+            connections_max: 1,
+        }
     }
 
     #[test]

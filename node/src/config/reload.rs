@@ -2,7 +2,6 @@
 
 use thiserror::Error;
 use toml::Table;
-use unhidra_broker::TlsOffer;
 use unhidra_certs::{Pki, PkiError};
 use unhidra_core::time::UnixTime;
 
@@ -31,8 +30,8 @@ pub struct Reloaded {
     pub loaded: Loaded,
     /// The certificates, for whoever enrols devices.
     pub pki: Pki,
-    /// What the MQTT listener offers from now on.
-    pub tls: TlsOffer,
+    /// What the MQTT listeners offer from now on.
+    pub tls: tls::Offers,
     /// Keys that take effect now.
     pub applied: Vec<Change>,
     /// Keys that take effect at the next start.
@@ -65,7 +64,7 @@ impl Sources {
             changes(&running.table, &found.table).into_iter().partition(|change| LIVE.contains(&change.key.as_str()));
         let loaded = running.with_live_keys_of(&found)?;
         let pki = Pki::open(&loaded.config.pki, &layout.pki(), now)?;
-        let tls = tls::offer(&pki, loaded.config.broker.tls.client_certificate)?;
+        let tls = tls::Offers::new(&pki, &loaded.config.broker)?;
         Ok(Reloaded { loaded, pki, tls, applied, restart })
     }
 }

@@ -22,6 +22,12 @@ pub struct Addresses {
     pub mqtt: Option<SocketAddr>,
     /// Plain MQTT, likewise.
     pub mqtt_plain: Option<SocketAddr>,
+    /// MQTT over WebSocket, likewise.
+    #[serde(default)]
+    pub mqtt_ws: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS, likewise.
+    #[serde(default)]
+    pub mqtt_wss: Option<SocketAddr>,
     /// Every address of every listener of MQTT.
     #[serde(default)]
     pub mqtt_listeners: Vec<ListenerAddress>,
@@ -42,7 +48,7 @@ impl Addresses {
 /// One address of a listener of MQTT.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ListenerAddress {
-    /// The listener's name in the configuration: `tls` or `tcp`.
+    /// The listener's name in the configuration: `tls`, `tcp`, `ws` or `wss`.
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,

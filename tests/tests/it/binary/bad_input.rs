@@ -107,7 +107,7 @@ async fn garbage_on_every_listener_is_turned_away() {
 
 #[tokio::test]
 async fn peers_that_say_nothing_are_left_and_hold_nobody_up() {
-    let steady = Steady::begin("--set broker.tls.handshake_timeout_s=4").await;
+    let steady = Steady::begin("--set broker.gate.handshake_timeout_s=4").await;
     let folder = steady.place.enroll("pump-8").await;
     let mut silent = Vec::new();
     for _ in 0..64 {

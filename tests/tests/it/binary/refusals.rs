@@ -89,7 +89,7 @@ async fn a_configuration_that_is_wrong_names_the_key_the_value_and_what_is_allow
             &["node.toml", "gateway.clients_max", "\"many\"", "a whole number is expected"],
         ),
         ("[gateway]\nlisten = \"here\"\n", &["node.toml", "gateway.listen", "\"here\""]),
-        ("[broker.tcp]\nlisten = \"127.0.0.1:0\"\n", &["broker.tcp", "anonymous"]),
+        ("[broker.tcp]\nlisten = \"127.0.0.1:0\"\nusers = false\n", &["broker.tcp", "anonymous"]),
         ("[broker.tls]\nlisten = \"0.0.0.0:0\"\n", &["broker.tls.listen", "0.0.0.0:0", "loopback"]),
         ("[store]\nopen_files = 1\n", &["store.open_files = 1", "10"]),
     ] {
