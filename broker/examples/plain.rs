@@ -11,8 +11,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use unhidra_broker::{
-    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Gate, Identity, Inlet, Introduction,
-    Layers, PortListener, Turns,
+    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Entrant, Gate, Identity, Inlet,
+    Introduction, Layers, PortListener, Turns,
 };
 use unhidra_core::delivery::Answer;
 use unhidra_core::ids::DeviceId;
@@ -104,10 +104,10 @@ impl Inlet for Sink {
 struct Anybody;
 
 impl Admission for Anybody {
-    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Entrant, Denied>> {
         let answer = match introduction.identity {
-            Identity::Device(certificate) => Ok(Admitted::Device(certificate.device)),
-            Identity::Anonymous => Ok(Admitted::Client(None)),
+            Identity::Device(certificate) => Ok(Admitted::Device(certificate.device).into()),
+            Identity::Anonymous => Ok(Admitted::Client(None).into()),
         };
         Box::pin(async { answer })
     }

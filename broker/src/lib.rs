@@ -54,8 +54,8 @@ pub use config::{
     PrefixError, QueuePolicy,
 };
 pub use doors::{
-    Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Entrance, Identity, Inlet,
-    Introduction, Listener, NotPublished, Outcome, Owner, Peer, PeerCertificate, Stream, Ticket, UserName,
+    Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Entrance, Entrant, Identity, Inlet,
+    Introduction, Listener, NotPublished, Outcome, Owner, Peer, PeerCertificate, Proof, Stream, Ticket, UserName,
 };
 pub use doors::{Change, NoRoom, Persist, PersistError, PersistTable, Persisted, Records};
 pub use gate::{Gate, Pass};

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use unhidra_broker::{Admission, Admitted, BoxFuture, Denied, Entrance, Identity, Introduction};
+use unhidra_broker::{Admission, Admitted, BoxFuture, Denied, Entrance, Entrant, Identity, Introduction};
 use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{DeviceId, DeviceNumber};
 use unhidra_core::suite::Suite;
@@ -264,7 +264,8 @@ impl Registry {
         })
     }
 
-    fn decide(&self, identity: &Identity, entrance: &Entrance) -> Result<Admitted, Denied> {
+    /// What the certificate proves, or its absence allows.
+    pub(crate) fn decide(&self, identity: &Identity, entrance: &Entrance) -> Result<Admitted, Denied> {
         let peer = match identity {
             Identity::Anonymous if entrance.anonymous => return Ok(Admitted::Client(None)),
             Identity::Anonymous => return Err(Denied::AnonymousForbidden),
@@ -289,8 +290,8 @@ impl Registry {
 }
 
 impl Admission for Registry {
-    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
-        let answer = self.decide(introduction.identity, introduction.entrance);
+    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Entrant, Denied>> {
+        let answer = self.decide(introduction.identity, introduction.entrance).map(Entrant::from);
         Box::pin(async { answer })
     }
 }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use unhidra_core::ids::DeviceId;
+use unhidra_core::time::UnixTime;
 
-use super::{BoxFuture, Entrance, Identity};
+use super::{BoxFuture, Entrance, Identity, Peer};
+use crate::packet::ReasonCode;
 
 /// Who may connect.
 pub trait Admission: Send + Sync + 'static {
@@ -15,7 +17,14 @@ pub trait Admission: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Denied`] says why not.
-    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>>;
+    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Entrant, Denied>>;
+
+    /// Whether somebody admitted a moment ago still is. Asked once its connection is found by
+    /// [`Broker::disconnect_user`](crate::Broker::disconnect_user), so that nobody slips in between
+    /// the two: with a password that was taken away meanwhile.
+    fn still_admits(&self, _entrant: &Entrant) -> bool {
+        true
+    }
 }
 
 /// What a client says of itself: by its certificate, and in CONNECT.
@@ -25,6 +34,8 @@ pub struct Introduction<'a> {
     pub identity: &'a Identity,
     /// Where it came in, and who may come in there.
     pub entrance: &'a Entrance,
+    /// Where it comes from.
+    pub peer: &'a Peer,
     /// The User Name, if it gave one.
     pub user_name: Option<&'a str>,
     /// The Password, if it gave one.
@@ -36,6 +47,7 @@ impl fmt::Debug for Introduction<'_> {
         f.debug_struct("Introduction")
             .field("identity", self.identity)
             .field("entrance", self.entrance)
+            .field("peer", self.peer)
             .field("user_name", &self.user_name)
             .field("has_password", &self.password.is_some())
             .finish()
@@ -75,7 +87,35 @@ pub enum Admitted {
     Client(Option<UserName>),
 }
 
-/// Why a client may not connect. CONNACK 0x87; in 3.1.1 return code 5.
+/// Somebody who may come in, and for how long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entrant {
+    /// Who.
+    pub who: Admitted,
+    /// When what it has shown ends: its connection is closed then, with 0xA0, Maximum connect time.
+    pub until: Option<UnixTime>,
+    /// What it has shown.
+    pub proof: Proof,
+}
+
+/// What somebody has shown to come in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Proof {
+    /// A certificate, or nothing where nothing is asked for.
+    Listener,
+    /// A password. The number changes with the password.
+    Password(u64),
+    /// A signed token.
+    Token,
+}
+
+impl From<Admitted> for Entrant {
+    fn from(who: Admitted) -> Self {
+        Self { who, until: None, proof: Proof::Listener }
+    }
+}
+
+/// Why a client may not connect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Denied {
     /// The registry does not hold the device.
@@ -88,4 +128,30 @@ pub enum Denied {
     OtherTrustDomain,
     /// Nobody comes in without a certificate here.
     AnonymousForbidden,
+    /// The User Name and the Password prove nobody: there is no such user, or it is another's
+    /// password. Which of the two is not told to anybody.
+    BadCredentials,
+    /// The token proves nobody, or somebody else than the User Name says.
+    BadToken,
+    /// Too many tries have failed from there, or for that name; later it may try again.
+    TooManyFailures,
+    /// More passwords wait to be checked than may.
+    Busy,
+}
+
+impl Denied {
+    /// What CONNACK says.
+    #[must_use]
+    pub const fn reason_code(self) -> ReasonCode {
+        match self {
+            Self::NotEnrolled
+            | Self::Revoked
+            | Self::OtherCertificate
+            | Self::OtherTrustDomain
+            | Self::AnonymousForbidden => ReasonCode::NotAuthorized,
+            Self::BadCredentials | Self::BadToken => ReasonCode::BadUserNameOrPassword,
+            Self::TooManyFailures => ReasonCode::ConnectionRateExceeded,
+            Self::Busy => ReasonCode::ServerBusy,
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod stream;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use admission::{Admission, Admitted, Denied, Introduction, UserName};
+pub use admission::{Admission, Admitted, Denied, Entrant, Introduction, Proof, UserName};
 pub use entrance::{Entrance, Peer};
 pub use inlet::{BrokerEvent, Inlet};
 pub use owner::Owner;

@@ -53,6 +53,8 @@ pub(crate) struct Connection {
     /// Whether it reads nothing because what it has written is not taken.
     pub(super) held_by_store: bool,
     pub(super) course: Course,
+    /// When what the client has shown ends.
+    pub(super) until: Option<Timestamp>,
 }
 
 /// Who is on the other side.
@@ -100,6 +102,7 @@ impl Connection {
             hold: Hold::default(),
             held_by_store: false,
             course: Course::Serving,
+            until: None,
         }
     }
 
@@ -210,6 +213,10 @@ impl Connection {
             info!(peer = %self.peer, "closing: the client takes nothing that is written to it");
             self.lost("the peer is too slow");
         }
+        if self.until.is_some_and(|until| until <= now) {
+            info!(peer = %self.peer, "closing: what the client has shown has ended");
+            self.close(ReasonCode::MaximumConnectTime);
+        }
         if let Course::Draining { until } = self.course
             && (until <= now || self.session.unanswered() == 0)
         {
@@ -237,7 +244,7 @@ impl Connection {
             Course::Draining { until } => Some(until),
             Course::Serving | Course::Revoked => None,
         };
-        [self.session.poll_timeout(), stalled, held, drained].into_iter().flatten().min()
+        [self.session.poll_timeout(), stalled, held, drained, self.until].into_iter().flatten().min()
     }
 
     /// Sets the timer, unless it rings early enough: most deadlines only ever move on.

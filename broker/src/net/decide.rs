@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Client, Connection};
 use super::facts::Facts;
+use super::mailbox::Order;
 use crate::acl::Principal;
 use crate::doors::{BrokerEvent, Identity, Introduction};
 use crate::metrics::ConnectOutcome;
@@ -24,14 +25,15 @@ impl Connection {
         let introduction = Introduction {
             identity: &self.identity,
             entrance: &self.entrance,
+            peer: &self.peer,
             user_name: request.user_name.as_ref().map(Text::as_str),
             password: request.password.as_deref(),
         };
-        let admitted = match self.broker.admission().admit(introduction).await {
-            Ok(admitted) => admitted,
+        let entrant = match self.broker.admission().admit(introduction).await {
+            Ok(entrant) => entrant,
             Err(denied) => {
                 warn!(peer = %self.peer, device = self.identity.device().map(tracing::field::display), ?denied, "client refused");
-                return self.refuse(ReasonCode::NotAuthorized);
+                return self.refuse(denied.reason_code());
             }
         };
         let (client_id, assigned) = match request.client_id {
@@ -41,8 +43,8 @@ impl Connection {
                 Err(_) => return self.refuse(ReasonCode::ClientIdentifierNotValid),
             },
         };
-        let key = SessionKey::new(&admitted, client_id.clone());
-        let who = Arc::new(Principal::new(admitted, client_id));
+        let key = SessionKey::new(&entrant.who, client_id.clone());
+        let who = Arc::new(Principal::new(entrant.who.clone(), client_id));
         if let Err(reason) = self.session.may_come_in(&who) {
             info!(peer = %self.peer, ?reason, "client refused: its will is not for it");
             return self.refuse(reason);
@@ -57,6 +59,14 @@ impl Connection {
             // The connection before it still has something for the node, which has no room.
             Err(_) => return self.refuse(ReasonCode::ServerBusy),
         };
+        if !self.broker.admission().still_admits(&entrant) {
+            // Found in the table from now on; what it had stays for whoever proves to be it.
+            self.mailbox.order(Order::Close(ReasonCode::NotAuthorized));
+        }
+        self.until = entrant.until.map(|until| {
+            let clock = self.broker.clock();
+            clock.now().saturating_add(until.saturating_since(clock.unix_now()))
+        });
         let outcome = if claimed.resumed.is_some() { ConnectOutcome::Resumed } else { ConnectOutcome::New };
         self.broker.metrics().connect(outcome);
         debug!(peer = %self.peer, who = ?who.admitted(), client_id = %who.client_id(), "client connected");

@@ -164,13 +164,13 @@ struct Register {
 }
 
 impl Admission for Register {
-    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+    fn admit<'a>(&'a self, introduction: Introduction<'a>) -> BoxFuture<'a, Result<Entrant, Denied>> {
         let answer = match introduction.identity {
-            Identity::Anonymous => Ok(Admitted::Client(None)),
+            Identity::Anonymous => Ok(Admitted::Client(None).into()),
             Identity::Device(certificate) if self.revoked.lock().expect("no panic").contains(&certificate.device) => {
                 Err(Denied::Revoked)
             }
-            Identity::Device(certificate) => Ok(Admitted::Device(certificate.device)),
+            Identity::Device(certificate) => Ok(Admitted::Device(certificate.device).into()),
         };
         Box::pin(async { answer })
     }
