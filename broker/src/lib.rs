@@ -5,6 +5,7 @@
 //! everything else is routed between clients.
 
 pub mod acl;
+mod arrears;
 mod clients;
 mod config;
 mod doors;

@@ -10,6 +10,7 @@ use unhidra_core::time::Timestamp;
 use unhidra_core::topic::TopicName;
 
 use crate::acl::{Principal, Reach, SubscribeRight};
+use crate::arrears::Arrears;
 use crate::metrics::DropCause;
 use crate::net::mailbox::Mailbox;
 use crate::packet::{Properties, QoS, RetainHandling, Text, Will};
@@ -94,15 +95,14 @@ impl Broker {
 
     pub(crate) fn subscribe(
         &self,
-        filter: &str,
+        filter: &Text,
         place: Place<'_>,
-        mailbox: &Arc<Mailbox>,
         subscription: Subscription,
         is_new: bool,
-        held: &mut Vec<Held>,
+        arrears: &mut Arrears,
     ) {
-        let Ok(interest) = Interest::parse(filter) else { return };
-        let reach = self.place(filter, place, subscription);
+        let Ok(interest) = Interest::parse(filter.as_str()) else { return };
+        let reach = self.place(filter.as_str(), place, subscription);
         if interest.share_name.is_some() {
             // A group gets no retained messages (section 4.8.2).
             return;
@@ -115,20 +115,7 @@ impl Broker {
         if !wanted {
             return;
         }
-        let now = self.doors.clock.now();
-        let retained = {
-            let mut store = self.retained();
-            let (live, expired) = store.matches(interest.filter, now);
-            expired.iter().for_each(|message| self.store_retained(message, false, &mut Storing::for_nobody()));
-            live
-        };
-        let shown = |message: &Arc<Message>| !reach.checked || self.may_read(place.who, message.topic());
-        for message in retained.into_iter().filter(shown) {
-            let qos = message.qos().min(subscription.options.qos);
-            let identifiers = subscription.identifier.into_iter().collect();
-            let queued = Queued { message, qos, retain: true, identifiers, group: None };
-            held.extend(self.push(place.queue, queued, Some(mailbox), now));
-        }
+        arrears.add(filter, subscription, reach.checked);
     }
 
     pub(crate) fn unsubscribe(&self, filter: &str, subscriber: SubscriberId) {
@@ -204,7 +191,7 @@ impl Broker {
         }
     }
 
-    fn may_read(&self, who: &Principal, topic: &str) -> bool {
+    pub(crate) fn may_read(&self, who: &Principal, topic: &str) -> bool {
         TopicName::parse(topic).is_ok_and(|topic| self.rules.acl.may_read(who, topic))
     }
 

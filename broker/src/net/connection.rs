@@ -23,6 +23,7 @@ use super::mailbox::{Mailbox, Order};
 use super::wire::{Read, Wire};
 use crate::Broker;
 use crate::acl::Principal;
+use crate::arrears::Arrears;
 use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Peer};
 use crate::gate::Pass;
 use crate::metrics::DropCause;
@@ -52,6 +53,8 @@ pub(crate) struct Connection {
     pub(super) hold: Hold,
     /// Whether it reads nothing because what it has written is not taken.
     pub(super) held_by_store: bool,
+    /// Made with the first subscription, and gone once nothing is owed.
+    arrears: Option<Box<Arrears>>,
     pub(super) course: Course,
     /// When what the client has shown ends.
     pub(super) until: Option<Timestamp>,
@@ -101,6 +104,7 @@ impl Connection {
             inward: Vec::new(),
             hold: Hold::default(),
             held_by_store: false,
+            arrears: None,
             course: Course::Serving,
             until: None,
         }
@@ -298,6 +302,7 @@ impl Connection {
         let Client::Admitted { queue, .. } = &self.client else { return };
         let queue = queue.clone();
         while let Some(deliverable) = self.session.deliverable() {
+            self.pay_arrears(now);
             let room = self.broker.limits().output_bytes_max.saturating_sub(self.wire.output.len());
             let taken = queue.take(deliverable, room);
             if taken.is_empty() {
@@ -306,6 +311,15 @@ impl Connection {
             for queued in taken {
                 self.session.deliver(queued, now);
                 self.transmit(now);
+            }
+        }
+    }
+
+    fn pay_arrears(&mut self, now: Timestamp) {
+        if let (Some(arrears), Client::Admitted { who, subscriber, queue, .. }) = (&mut self.arrears, &self.client) {
+            self.broker.pay(arrears, Place { who, subscriber: *subscriber, queue }, now);
+            if arrears.is_empty() {
+                self.arrears = None;
             }
         }
     }
@@ -384,9 +398,9 @@ impl Connection {
                 Event::Route { publish, token } => self.route(&publish, token),
                 Event::Subscribe { filter, subscription, is_new } => {
                     if let Client::Admitted { who, subscriber, queue, .. } = &self.client {
-                        let (mut held, place) = (Vec::new(), Place { who, subscriber: *subscriber, queue });
-                        self.broker.subscribe(filter.as_str(), place, &self.mailbox, subscription, is_new, &mut held);
-                        self.hold.keep_for_subscribers(held);
+                        let place = Place { who, subscriber: *subscriber, queue };
+                        let arrears = self.arrears.get_or_insert_default();
+                        self.broker.subscribe(&filter, place, subscription, is_new, arrears);
                     }
                 }
                 Event::Renew { filter, subscription } => {
@@ -398,6 +412,9 @@ impl Connection {
                 Event::Unsubscribe { filter } => {
                     if let Client::Admitted { subscriber, .. } = &self.client {
                         self.broker.unsubscribe(filter.as_str(), *subscriber);
+                        if let Some(arrears) = &mut self.arrears {
+                            arrears.forget(&filter);
+                        }
                     }
                 }
                 Event::Listen(row) => {

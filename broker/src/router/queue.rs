@@ -185,6 +185,12 @@ impl Queue {
         taken
     }
 
+    /// Whether as much waits as a queue that drains may still have when others go on.
+    pub(crate) fn is_half_full(&self) -> bool {
+        let inner = self.lock();
+        inner.waiting.len() >= self.terms.messages_max.div_ceil(2) || inner.bytes > self.terms.bytes_max / 2
+    }
+
     /// How many messages wait, and how many bytes of memory they take.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let inner = self.lock();

@@ -54,11 +54,13 @@ impl Retained {
         (Kept::Yes, had)
     }
 
-    /// The messages a filter stands for, in the order of their topics; and those that have expired,
-    /// which are forgotten.
+    /// The messages a filter stands for, in the order of their topics: at most `max`, those behind
+    /// the topic `after`; and those that have expired, which are forgotten.
     pub(crate) fn matches(
         &mut self,
         filter: TopicFilter<'_>,
+        after: Option<&str>,
+        max: usize,
         now: Timestamp,
     ) -> (Vec<Arc<Message>>, Vec<Arc<Message>>) {
         let text = filter.as_str();
@@ -66,14 +68,20 @@ impl Retained {
             let literal = text.split(['+', '#']).next().unwrap_or_default();
             // `a/#` stands for `a` too, which does not begin with `a/`.
             let start = literal.strip_suffix('/').unwrap_or(literal);
+            let from = after.map_or(Bound::Included(start), Bound::Excluded);
             self.by_topic
-                .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+                .range::<str, _>((from, Bound::Unbounded))
                 .take_while(|(topic, _)| topic.starts_with(start))
                 .filter(|(topic, _)| TopicName::parse(topic).is_ok_and(|name| filter.matches(name)))
-                .map(|(_, message)| message.clone())
+                .scan(max, |left, (_, message)| {
+                    // One that has expired takes nobody's place.
+                    let live = usize::from(!message.is_expired(now));
+                    *left = left.checked_sub(live)?;
+                    Some(message.clone())
+                })
                 .collect()
         } else {
-            self.by_topic.get(text).cloned().into_iter().collect()
+            self.by_topic.get(text).filter(|_| after.is_none()).cloned().into_iter().collect()
         };
         let (dead, live): (Vec<_>, Vec<_>) = found.into_iter().partition(|message| message.is_expired(now));
         for message in &dead {
@@ -106,7 +114,8 @@ mod tests {
 
     fn topics(retained: &mut Retained, filter: &str, now_ms: u64) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
-        retained.matches(filter, Timestamp::from_ms(now_ms)).0.iter().map(|m| m.topic().to_owned()).collect()
+        let (live, _) = retained.matches(filter, None, usize::MAX, Timestamp::from_ms(now_ms));
+        live.iter().map(|m| m.topic().to_owned()).collect()
     }
 
     #[test]

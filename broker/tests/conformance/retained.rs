@@ -189,3 +189,23 @@ async fn a_retained_message_that_has_expired_is_sent_to_nobody() {
     client.subscribe("a", QoS::AtMostOnce).await;
     client.ping().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_subscription_gets_all_retained_messages_however_many() {
+    for version in VERSIONS {
+        let world = World::new();
+        let mut publisher = world.plain("p", version).await;
+        for number in 0..90 {
+            let retained = Publish { retain: true, ..message(&format!("a/{number}"), "kept", QoS::AtLeastOnce, 1) };
+            publisher.tell(retained).await;
+        }
+        let mut client = world.plain("c", version).await;
+        client.subscribe("a/+", QoS::AtLeastOnce).await;
+        let mut topics = std::collections::BTreeSet::new();
+        for _ in 0..90 {
+            topics.insert(client.told().await.topic.as_str().to_owned());
+        }
+        assert_eq!(topics.len(), 90);
+        client.ping().await;
+    }
+}
