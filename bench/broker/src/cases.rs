@@ -21,8 +21,19 @@ const CONNECT: Duration = Duration::from_secs(30);
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    pub(crate) tls: bool,
+    pub(crate) way: Way,
     pub(crate) load: Load,
+}
+
+/// How clients come in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    /// TCP.
+    Plain,
+    /// TLS 1.3, the broker's certificate alone.
+    Tls,
+    /// TLS 1.3 with a certificate on both sides.
+    Mutual,
 }
 
 /// What the generator does.
@@ -59,13 +70,14 @@ const fn messages(shape: Shape, qos: u8, window: u32, paced: bool) -> Load {
     Load::Messages(Messages { shape, qos, window, paced })
 }
 
-const fn case(name: &'static str, about: &'static str, tls: bool, load: Load) -> Case {
-    Case { name, about, tls, load }
+const fn case(name: &'static str, about: &'static str, way: Way, load: Load) -> Case {
+    Case { name, about, way, load }
 }
 
 /// All of them, in the order of the table.
 pub(crate) const CASES: [Case; 16] = {
     use Shape::{FanIn, FanOut, Pairs};
+    use Way::{Mutual, Plain, Tls};
     let fan_in_0 = messages(FanIn(50), 0, 100, false);
     let fan_in_1 = messages(FanIn(50), 1, 20, false);
     let fan_100 = messages(FanOut(100), 0, 500, false);
@@ -73,29 +85,29 @@ pub(crate) const CASES: [Case; 16] = {
     let pairs = messages(Pairs(500), 1, 10, false);
     let paced = messages(Pairs(500), 1, 10, true);
     [
-        case("fanin-q0", "50 publishers to 1 subscriber, QoS 0", false, fan_in_0),
-        case("fanin-q1", "50 publishers to 1 subscriber, QoS 1", false, fan_in_1),
-        case("fanout-100", "1 publisher to 100 subscribers, QoS 0", false, fan_100),
-        case("fanout-1000", "1 publisher to 1 000 subscribers, QoS 0", false, fan_1000),
-        case("pairs", "500 publishers to 500 subscribers, pairs, QoS 1", false, pairs),
-        case("pairs-paced", "the same at a fixed rate", false, paced),
-        case("tls-fanin-q0", "50 to 1, QoS 0, TLS 1.3", true, fan_in_0),
-        case("tls-fanin-q1", "50 to 1, QoS 1, TLS 1.3", true, fan_in_1),
-        case("tls-fanout-100", "1 to 100, QoS 0, TLS 1.3", true, fan_100),
-        case("tls-fanout-1000", "1 to 1 000, QoS 0, TLS 1.3", true, fan_1000),
-        case("tls-pairs", "500 pairs, QoS 1, TLS 1.3", true, pairs),
-        case("tls-pairs-paced", "the same at a fixed rate", true, paced),
-        case("idle-tcp", "memory of an idle connection", false, Load::Idle(5_000)),
-        case("idle-tls", "the same, TLS with client certificate", true, Load::Idle(2_000)),
-        case("connect-full", "TLS connects, full handshake", true, Load::Connects { resumed: false }),
-        case("connect-resumed", "TLS connects, resumed", true, Load::Connects { resumed: true }),
+        case("fanin-q0", "50 publishers to 1 subscriber, QoS 0", Plain, fan_in_0),
+        case("fanin-q1", "50 publishers to 1 subscriber, QoS 1", Plain, fan_in_1),
+        case("fanout-100", "1 publisher to 100 subscribers, QoS 0", Plain, fan_100),
+        case("fanout-1000", "1 publisher to 1 000 subscribers, QoS 0", Plain, fan_1000),
+        case("pairs", "500 publishers to 500 subscribers, pairs, QoS 1", Plain, pairs),
+        case("pairs-paced", "the same at a fixed rate", Plain, paced),
+        case("tls-fanin-q0", "50 to 1, QoS 0, TLS 1.3", Tls, fan_in_0),
+        case("tls-fanin-q1", "50 to 1, QoS 1, TLS 1.3", Tls, fan_in_1),
+        case("tls-fanout-100", "1 to 100, QoS 0, TLS 1.3", Tls, fan_100),
+        case("tls-fanout-1000", "1 to 1 000, QoS 0, TLS 1.3", Tls, fan_1000),
+        case("tls-pairs", "500 pairs, QoS 1, TLS 1.3", Tls, pairs),
+        case("tls-pairs-paced", "the same at a fixed rate", Tls, paced),
+        case("idle-tcp", "memory of an idle connection", Plain, Load::Idle(5_000)),
+        case("idle-tls", "the same, TLS with client certificate", Mutual, Load::Idle(2_000)),
+        case("connect-full", "TLS connects, full handshake", Mutual, Load::Connects { resumed: false }),
+        case("connect-resumed", "TLS connects, resumed", Mutual, Load::Connects { resumed: true }),
     ]
 };
 
 impl Case {
     /// Whether a peer takes part.
     pub(crate) fn has(&self, peer: Peer) -> bool {
-        !self.tls || peer != Peer::Rumqttd
+        self.way == Way::Plain || peer != Peer::Rumqttd
     }
 }
 
@@ -105,6 +117,8 @@ pub(crate) struct Settings {
     pub(crate) time: Duration,
     pub(crate) rate: f64,
     pub(crate) window: Option<u32>,
+    /// How clients dial that show no certificate.
+    pub(crate) unnamed: Option<Arc<ClientConfig>>,
     /// Whose certificates clients show, in turn; without tickets and with.
     pub(crate) certificates: Vec<Arc<ClientConfig>>,
     pub(crate) resuming: Vec<Arc<ClientConfig>>,
@@ -131,30 +145,38 @@ pub(crate) struct Outcome {
 pub(crate) fn run(case: &Case, broker: &Running, settings: &Settings) -> Outcome {
     let done = match case.load {
         Load::Messages(messages) => run_messages(case, messages, broker, settings),
-        Load::Idle(count) => memory::run(case.tls, count, broker, settings),
+        Load::Idle(count) => memory::run(case.way, count, broker, settings),
         Load::Connects { resumed } => connects::run(resumed, broker, settings),
     };
     done.unwrap_or_else(|error| Outcome { error: Some(error), ..Outcome::default() })
 }
 
 /// Where a case's clients go.
-pub(crate) fn address(tls: bool, broker: &Running) -> SocketAddr {
-    if tls { broker.tls } else { broker.tcp }
+pub(crate) fn address(way: Way, broker: &Running) -> SocketAddr {
+    match way {
+        Way::Plain => broker.tcp,
+        Way::Tls => broker.tls,
+        Way::Mutual => broker.mutual,
+    }
 }
 
 /// A client: from loopback, with the certificates in turn.
-pub(crate) fn client(number: usize, tls: bool, settings: &Settings, role: Role) -> Spec {
-    let tls = if tls { settings.certificates.get(number % settings.certificates.len().max(1)).cloned() } else { None };
+pub(crate) fn client(number: usize, way: Way, settings: &Settings, role: Role) -> Spec {
+    let tls = match way {
+        Way::Plain => None,
+        Way::Tls => settings.unnamed.clone(),
+        Way::Mutual => settings.certificates.get(number % settings.certificates.len().max(1)).cloned(),
+    };
     // Addresses in turn: one has only so many ports.
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 1, (number % 100) as u8 + 1));
     Spec { id: format!("bench-{number}"), from, tls, role }
 }
 
 fn populate(engine: &mut Engine, case: &Case, messages: Messages, settings: &Settings) {
-    let (qos, tls) = (messages.qos, case.tls);
+    let (qos, way) = (messages.qos, case.way);
     let mut number = 0;
     let mut add = |engine: &mut Engine, role| {
-        engine.add(client(number, tls, settings, role));
+        engine.add(client(number, way, settings, role));
         number += 1;
     };
     match messages.shape {
@@ -185,7 +207,7 @@ fn populate(engine: &mut Engine, case: &Case, messages: Messages, settings: &Set
 
 fn run_messages(case: &Case, messages: Messages, broker: &Running, settings: &Settings) -> Result<Outcome, String> {
     let window = settings.window.unwrap_or(messages.window);
-    let mut engine = Engine::new(address(case.tls, broker), window).map_err(|error| error.to_string())?;
+    let mut engine = Engine::new(address(case.way, broker), window).map_err(|error| error.to_string())?;
     populate(&mut engine, case, messages, settings);
     engine.connect(CONNECT)?;
     let go = |engine: &mut Engine, time| {

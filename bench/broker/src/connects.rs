@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
-use crate::cases::{Outcome, Settings, client};
+use crate::cases::{Outcome, Settings, Way, client};
 use crate::engine::Role;
 use crate::link::{Got, Link, READ_BYTES};
 use crate::peers::Running;
@@ -97,11 +97,11 @@ impl Storm<'_> {
     }
 
     fn dial(&mut self, slot: usize) -> io::Result<()> {
-        let mut spec = client(self.dialled, true, self.settings, Role::Idle);
+        let mut spec = client(self.dialled, Way::Mutual, self.settings, Role::Idle);
         if self.resumed {
             spec.tls = self.settings.resuming.get(self.dialled % self.settings.resuming.len().max(1)).cloned();
         }
-        let mut link = Link::dial(spec.from, self.broker.tls, spec.tls.as_ref())?;
+        let mut link = Link::dial(spec.from, self.broker.mutual, spec.tls.as_ref())?;
         link.register(self.poll.registry(), Token(slot))?;
         link.out = wire::connect(&format!("storm-{}", self.dialled));
         self.links[slot] = Some(link);

@@ -86,7 +86,7 @@ impl Link {
         !self.out.is_empty() || self.written < self.wire.len()
     }
 
-    /// Reads once into `into`. `raw` is where bytes of TLS land first.
+    /// Reads once into `into`, which is as long as `raw`, where bytes of TLS land first.
     pub(crate) fn read(&mut self, into: &mut [u8], raw: &mut [u8]) -> io::Result<Got> {
         let Some(tls) = &mut self.tls else {
             // Edge-triggered: what comes later is told of again.
@@ -103,13 +103,6 @@ impl Link {
                 Err(error) => Err(error),
             };
         };
-        // First what is decrypted already: more than `into` holds may have come at once.
-        match tls.reader().read(into) {
-            Ok(0) => return Ok(Got::End),
-            Ok(count) => return Ok(Got::Bytes(count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
         if std::mem::take(&mut self.drained) {
             return Ok(Got::Nothing);
         }
@@ -120,16 +113,24 @@ impl Link {
             Err(error) => return Err(error),
         };
         self.drained = count < raw.len();
-        let mut left = &raw[..count];
+        let (mut left, mut filled) = (&raw[..count], 0);
         while !left.is_empty() {
             tls.read_tls(&mut left)?;
             tls.process_new_packets().map_err(io::Error::other)?;
+            // What is decrypted is taken at once: rustls holds little, and `into` all of it.
+            loop {
+                match tls.reader().read(&mut into[filled..]) {
+                    Ok(0) => return Ok(Got::End),
+                    Ok(more) => filled += more,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
         }
         if tls.wants_write() {
             self.flush()?;
         }
-        // Come again for what is decrypted now.
-        Ok(Got::Bytes(0))
+        Ok(Got::Bytes(filled))
     }
 
     /// Writes what waits, as far as the socket takes it.

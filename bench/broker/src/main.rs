@@ -1,89 +1,53 @@
-//! The broker beside mosquitto and rumqttd, one generator for all: `bench/run broker --help`.
+//! Our broker under load: beside its peers (`bench/run broker --help`), and while it is attacked
+//! (`bench/run hostile --help`).
 
+mod attacks;
 mod cases;
+mod compare;
 mod connects;
 mod engine;
 mod histogram;
+mod hostile;
 mod link;
 mod memory;
 mod peers;
 mod pki;
 mod process;
+mod puppet;
 mod report;
 mod wire;
 
-use std::error::Error;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::process::ExitCode;
 
-use clap::Parser;
-use serde_json::json;
+use clap::{Parser, Subcommand};
 
-use cases::{CASES, Case, Load, Settings};
-use peers::{DEVICES, Peer, Stage};
-use report::Report;
-
-/// Our broker beside mosquitto and rumqttd: 64-byte messages, one broker at a time, in turn.
+/// One generator of MQTT load, for our broker and its peers.
 #[derive(Debug, Parser)]
-#[command(name = "bench/run broker")]
+#[command(name = "bench/run")]
 struct Args {
-    /// A case, or what its name begins with; may be given more than once. Else all of them
-    #[arg(long, value_name = "CASE")]
-    only: Vec<String>,
-    /// A broker; may be given more than once. Else all three
-    #[arg(long, value_name = "NAME")]
-    peer: Vec<Peer>,
-    /// How often each case is run against each broker [5; quick 3]
-    #[arg(long)]
-    rounds: Option<usize>,
-    /// How long a run is measured [1.5; quick 1]
-    #[arg(long)]
-    seconds: Option<f64>,
-    /// Three short rounds
-    #[arg(long)]
-    quick: bool,
-    /// How far a publisher may be ahead, where the case's own bound is not meant
-    #[arg(long)]
-    window: Option<u32>,
-    /// Messages a second of the cases at a fixed rate, over all publishers
-    #[arg(long, default_value_t = 10_000.0)]
-    rate: f64,
-    /// The brokers on the first processor, the generator on the second
-    #[arg(long)]
-    pin: bool,
-    /// Measures a broker that runs already, given as PID@ADDRESS:PORT (plain, or TLS for tls cases)
-    #[arg(long, value_name = "PID@ADDRESS:PORT")]
-    attach: Option<String>,
-    /// A key of our broker's configuration, KEY=VALUE; may be given more than once
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Where the JSON lines go
-    #[arg(long, value_name = "FILE", env = "BROKER_JSON")]
-    json: PathBuf,
-    /// Lists the cases
-    #[arg(long)]
-    list: bool,
-    /// Our binary
-    #[arg(long, env = "BENCH_UNHIDRA", hide = true)]
-    unhidra: PathBuf,
-    /// The peer's
-    #[arg(long, env = "BENCH_RUMQTTD", hide = true)]
-    rumqttd: PathBuf,
-    /// Debian's, which may not be in the path of a user
-    #[arg(long, env = "BENCH_MOSQUITTO", default_value = "/usr/sbin/mosquitto", hide = true)]
-    mosquitto: PathBuf,
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Our broker beside mosquitto and rumqttd: 64-byte messages, one broker at a time, in turn
+    Broker(compare::Compare),
+    /// Honest clients of our broker while others attack it
+    Hostile(hostile::Hostile),
+    /// One attack, as a process of its own
+    #[command(hide = true)]
+    Attack(attacks::Attack),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if args.list {
-        CASES.iter().for_each(|case| println!("{:16} {}", case.name, case.about));
-        return ExitCode::SUCCESS;
-    }
     let folder = std::env::temp_dir().join(format!("unhidra-bench-{}", std::process::id()));
-    let met = compare(&args, &folder);
+    let met = match args.part {
+        Part::Broker(compare) => compare.run(&folder),
+        Part::Hostile(hostile) => hostile.run(&folder),
+        Part::Attack(attack) => attack.run().map(|()| true),
+    };
     let _ = std::fs::remove_dir_all(&folder);
     match met {
         Ok(true) => ExitCode::SUCCESS,
@@ -93,98 +57,4 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn compare(args: &Args, folder: &std::path::Path) -> Result<bool, Box<dyn Error>> {
-    let cases = chosen(&args.only)?;
-    let peers = if args.peer.is_empty() { Peer::ALL.to_vec() } else { args.peer.clone() };
-    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
-    let mut stage = Stage {
-        unhidra: args.unhidra.clone(),
-        rumqttd: args.rumqttd.clone(),
-        mosquitto: args.mosquitto.clone(),
-        folder: folder.to_owned(),
-        set: args.set.clone(),
-        prefix: Vec::new(),
-        pki: pki::Pki::make(folder)?,
-    };
-    if args.pin {
-        stage.prefix = ["taskset", "-c", "0"].map(str::to_owned).to_vec();
-        let own = std::process::id().to_string();
-        Command::new("taskset").args(["-cp", "1", &own]).output()?;
-    }
-    let mut settings = Settings {
-        time: Duration::from_secs_f64(args.seconds.unwrap_or(if args.quick { 1.0 } else { 1.5 })),
-        rate: args.rate,
-        window: args.window,
-        certificates: Vec::new(),
-        resuming: Vec::new(),
-    };
-    if cases.iter().any(|case| case.tls) {
-        stage.enrol()?;
-        for device in 0..DEVICES {
-            settings.certificates.push(pki::client(&stage.device(device), false)?);
-            settings.resuming.push(pki::client(&stage.device(device), true)?);
-        }
-    }
-    let header = json!({
-        "machine": process::machine(), "load": process::load(), "rounds": rounds,
-        "seconds": settings.time.as_secs_f64(), "rate": args.rate, "pinned": args.pin, "set": args.set,
-        "unhidra": version(&stage.unhidra, "--version"), "mosquitto": version(&stage.mosquitto, "-h"), "rumqttd": "0.20.0",
-    });
-    println!("{header}");
-    let mut report = Report::new(&args.json, &header)?;
-    println!("| case | broker | a second | p50 ms | p99 ms | CPU us each | generator us each | lost | bytes |");
-    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for case in &cases {
-        // Memory hangs on nothing that moves.
-        let rounds = if matches!(case.load, Load::Idle(_)) { rounds.min(1) } else { rounds };
-        for round in 0..rounds {
-            for peer in peers.iter().copied().filter(|peer| case.has(*peer)) {
-                let broker = match &args.attach {
-                    Some(attach) => attached(attach)?,
-                    None => stage.start(peer)?,
-                };
-                if args.peer.len() == 1 && rounds == 1 {
-                    eprintln!("{peer}: pid {}, plain {}, TLS {}", broker.pid, broker.tcp, broker.tls);
-                }
-                report.take(case, peer, round, cases::run(case, &broker, &settings))?;
-            }
-        }
-        report.print(case);
-    }
-    println!("load at the end: {}; JSON lines in {}", process::load(), args.json.display());
-    Ok(report.judge(&cases))
-}
-
-fn chosen(only: &[String]) -> Result<Vec<Case>, String> {
-    let mut chosen = Vec::new();
-    for case in CASES {
-        if only.is_empty() || only.iter().any(|name| case.name == name || begins_uniquely(name, case.name)) {
-            chosen.push(case);
-        }
-    }
-    for name in only {
-        if !CASES.iter().any(|case| case.name.starts_with(name)) {
-            return Err(format!("no case {name}; --list shows all"));
-        }
-    }
-    Ok(chosen)
-}
-
-/// A name that is no case's whole name stands for all that begin so.
-fn begins_uniquely(name: &str, case: &str) -> bool {
-    case.starts_with(name) && !CASES.iter().any(|case| case.name == name)
-}
-
-fn attached(text: &str) -> Result<peers::Running, Box<dyn Error>> {
-    let (pid, address) = text.split_once('@').ok_or("--attach takes PID@ADDRESS:PORT")?;
-    let address: SocketAddr = address.parse()?;
-    Ok(peers::attached(pid.parse()?, address))
-}
-
-/// The first line a program says of itself.
-fn version(program: &std::path::Path, flag: &str) -> String {
-    let said = Command::new(program).arg(flag).output().map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&said).lines().next().unwrap_or("none").to_owned()
 }

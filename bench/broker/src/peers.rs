@@ -45,12 +45,24 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Where the programs are, and what they share.
+/// Where the programs are.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Programs {
+    /// Our binary
+    #[arg(long, env = "BENCH_UNHIDRA", hide = true)]
+    pub(crate) unhidra: PathBuf,
+    /// The peer's
+    #[arg(long, env = "BENCH_RUMQTTD", hide = true)]
+    pub(crate) rumqttd: PathBuf,
+    /// Debian's, which may not be in the path of a user
+    #[arg(long, env = "BENCH_MOSQUITTO", default_value = "/usr/sbin/mosquitto", hide = true)]
+    pub(crate) mosquitto: PathBuf,
+}
+
+/// The programs, and what they share.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    pub(crate) unhidra: PathBuf,
-    pub(crate) rumqttd: PathBuf,
-    pub(crate) mosquitto: PathBuf,
+    pub(crate) programs: Programs,
     pub(crate) folder: PathBuf,
     /// More keys for ours, each `KEY=VALUE`.
     pub(crate) set: Vec<String>,
@@ -69,6 +81,8 @@ pub(crate) struct Running {
     pub(crate) pid: u32,
     pub(crate) tcp: SocketAddr,
     pub(crate) tls: SocketAddr,
+    /// TLS that asks for the client's certificate.
+    pub(crate) mutual: SocketAddr,
 }
 
 impl Drop for Running {
@@ -84,7 +98,7 @@ impl Stage {
     /// Enrols the devices whose certificates all clients show, with our own authority.
     pub(crate) fn enrol(&self) -> Result<(), Box<dyn Error>> {
         for device in 0..DEVICES {
-            let out = Command::new(&self.unhidra)
+            let out = Command::new(&self.programs.unhidra)
                 .args(["enroll", &format!("bench-{device}"), "--out"])
                 .arg(self.device(device))
                 .args(["--data".as_ref(), self.data().as_os_str()])
@@ -134,14 +148,14 @@ impl Stage {
             Peer::Rumqttd => {
                 let tcp = free_address()?;
                 let log = File::create(self.folder.join("rumqttd.log"))?;
-                let child = self.command(&self.rumqttd).arg(tcp.to_string()).stderr(log).spawn()?;
-                listening(child, tcp, tcp)
+                let child = self.command(&self.programs.rumqttd).arg(tcp.to_string()).stderr(log).spawn()?;
+                listening(child, tcp, tcp, tcp)
             }
         }
     }
 
     fn start_unhidra(&self) -> Result<Running, Box<dyn Error>> {
-        let mut command = self.command(&self.unhidra);
+        let mut command = self.command(&self.programs.unhidra);
         command.args(["run", "--json", "--data"]).arg(self.data()).args(self.pki_keys());
         for key in UNHIDRA.iter().copied().chain(self.set.iter().map(String::as_str)) {
             command.args(["--set", key]);
@@ -149,7 +163,8 @@ impl Stage {
         let log = File::create(self.folder.join("unhidra.log"))?;
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
-        let mut running = Running { pid: child.id(), child: Some(child), tcp: nowhere(), tls: nowhere() };
+        let mut running =
+            Running { pid: child.id(), child: Some(child), tcp: nowhere(), tls: nowhere(), mutual: nowhere() };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let log = || fs::read_to_string(self.folder.join("unhidra.log")).unwrap_or_default();
@@ -157,41 +172,49 @@ impl Stage {
         let address = |key: &str| ready[key].as_str().ok_or("no address")?.parse().map_err(|_| "no address");
         running.tcp = address("mqtt_plain")?;
         running.tls = address("mqtt")?;
+        running.mutual = running.tls;
         Ok(running)
     }
 
     fn start_mosquitto(&self) -> Result<Running, Box<dyn Error>> {
-        let (tcp, tls) = (free_address()?, free_address()?);
+        let (tcp, tls, mutual) = (free_address()?, free_address()?, free_address()?);
         let file = self.folder.join("mosquitto.conf");
         let pki = &self.pki;
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
+        let chain = format!(
+            "cafile {}\ncertfile {}\nkeyfile {}\ntls_version tlsv1.3\n",
+            pki.ca.display(),
+            pki.certificate.display(),
+            pki.key.display(),
+        );
         fs::write(
             &file,
             format!(
                 "user {user}\npersistence false\nlog_type none\nallow_anonymous true\nset_tcp_nodelay true\n\
                  max_inflight_messages 100\nmax_queued_messages 1000000\n\
-                 listener {} 127.0.0.1\nlistener {} 127.0.0.1\n\
-                 cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\ntls_version tlsv1.3\n",
+                 listener {} 127.0.0.1\n\
+                 listener {} 127.0.0.1\n{chain}\
+                 listener {} 127.0.0.1\n{chain}require_certificate true\n",
                 tcp.port(),
                 tls.port(),
-                pki.ca.display(),
-                pki.certificate.display(),
-                pki.key.display(),
+                mutual.port(),
             ),
         )?;
         let log = File::create(self.folder.join("mosquitto.log"))?;
-        let child = self.command(&self.mosquitto).arg("-c").arg(&file).stderr(log).spawn()?;
-        listening(child, tcp, tls)
+        let child = self.command(&self.programs.mosquitto).arg("-c").arg(&file).stderr(log).spawn()?;
+        listening(child, tcp, tls, mutual)
     }
 }
 
-/// Ours: plain and TLS, and as many connections as a case has; what else there is stays as it
+/// Ours: plain and TLS, for anybody, with a certificate or without. What else there is stays as it
 /// comes.
-const UNHIDRA: [&str; 8] = [
+const UNHIDRA: [&str; 9] = [
     "broker.tls.listen=127.0.0.1:0",
+    "broker.tls.client_certificate=optional",
+    "broker.tls.anonymous=true",
     "broker.tcp.listen=127.0.0.1:0",
     "broker.tcp.anonymous=true",
-    "broker.limits.connections_max=20000",
+    // Few certificates for many connections.
     "broker.limits.connections_per_device=20000",
     "gateway.listen=127.0.0.1:0",
     "admin.listen=127.0.0.1:0",
@@ -207,10 +230,10 @@ fn free_address() -> Result<SocketAddr, Box<dyn Error>> {
     Ok(TcpListener::bind(nowhere())?.local_addr()?)
 }
 
-fn listening(child: Child, tcp: SocketAddr, tls: SocketAddr) -> Result<Running, Box<dyn Error>> {
-    let mut running = Running { pid: child.id(), child: Some(child), tcp, tls };
+fn listening(child: Child, tcp: SocketAddr, tls: SocketAddr, mutual: SocketAddr) -> Result<Running, Box<dyn Error>> {
+    let mut running = Running { pid: child.id(), child: Some(child), tcp, tls, mutual };
     let until = Instant::now() + PATIENCE;
-    for address in [tcp, tls] {
+    for address in [tcp, tls, mutual] {
         while TcpStream::connect(address).is_err() {
             let ended = running.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if ended.is_some() || Instant::now() > until {
@@ -224,5 +247,5 @@ fn listening(child: Child, tcp: SocketAddr, tls: SocketAddr) -> Result<Running, 
 
 /// A broker that somebody else runs.
 pub(crate) fn attached(pid: u32, address: SocketAddr) -> Running {
-    Running { child: None, pid, tcp: address, tls: address }
+    Running { child: None, pid, tcp: address, tls: address, mutual: address }
 }

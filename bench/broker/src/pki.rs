@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
 use unhidra_certs::{Authority, NodeName};
 
 /// Where the files lie.
@@ -43,19 +43,26 @@ impl Pki {
     }
 }
 
-/// How a client with a certificate dials. It offers TLS 1.3 alone, X25519 first, as all brokers
-/// here take; `resumes` says whether it keeps tickets.
+/// How a client dials that shows no certificate.
+pub(crate) fn unnamed() -> Result<Arc<ClientConfig>, Box<dyn Error>> {
+    Ok(Arc::new(dialling()?.with_no_client_auth()))
+}
+
+/// How a client with a certificate dials; `resumes` says whether it keeps tickets.
 pub(crate) fn client(folder: &Path, resumes: bool) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
     let chain = CertificateDer::pem_file_iter(folder.join("cert.pem"))?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(folder.join("key.pem"))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything))
-        .with_client_auth_cert(chain, key)?;
+    let mut config = dialling()?.with_client_auth_cert(chain, key)?;
     config.resumption = if resumes { Resumption::in_memory_sessions(4096) } else { Resumption::disabled() };
     Ok(Arc::new(config))
+}
+
+/// TLS 1.3 alone, X25519 first: every broker here takes both.
+fn dialling() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Box<dyn Error>> {
+    Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything)))
 }
 
 /// Believes every broker: the generator is to cost less than what it measures, and verifying is

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cases::{Case, Load, Outcome};
+use crate::cases::{Case, Load, Outcome, Way};
 use crate::peers::Peer;
 
 /// What a run brought, by case and peer.
@@ -99,7 +99,7 @@ impl Report {
         let failed = ours.outcomes.iter().filter(|outcome| outcome.error.is_some()).count();
         goals.push((format!("nothing lost ({lost} lost, {failed} runs failed)"), lost == 0 && failed == 0));
         let mine = ours.medians();
-        if matches!(case.load, Load::Idle(_)) && !case.tls {
+        if matches!(case.load, Load::Idle(_)) && case.way == Way::Plain {
             goals.push(at_most("bytes a connection", mine.bytes, "the goal", Some(4096.0)));
         }
         for peer in [Peer::Mosquitto, Peer::Rumqttd] {
@@ -118,7 +118,7 @@ impl Report {
                 }
                 Load::Idle(_) => {
                     // The plain goal is a number, the other is the peer.
-                    if case.tls {
+                    if case.way == Way::Mutual {
                         goals.push(at_most("bytes a connection", mine.bytes, peer.name(), its.bytes));
                     }
                     continue;
