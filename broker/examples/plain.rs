@@ -69,6 +69,7 @@ session_expiry_max_s = 86400
 packet_bytes_max = 131072
 topic_bytes_max = 1024
 topic_levels_max = 32
+topic_aliases_max = 16
 receive_max = 128
 in_flight_max = 128
 subscriptions_per_session = 256

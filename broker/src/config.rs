@@ -60,6 +60,9 @@ pub struct Limits {
     pub topic_bytes_max: usize,
     /// The most levels a topic or filter may have.
     pub topic_levels_max: usize,
+    /// Topic Aliases of one connection in each direction: announced as Topic Alias Maximum, over
+    /// which a client is ended with 0x94.
+    pub topic_aliases_max: u16,
     /// Unanswered QoS 1 and 2 messages of one client: announced as Receive Maximum, over which 5.0 is
     /// ended with 0x93; in 3.1.1 no more is read until one is answered.
     pub receive_max: u16,
@@ -179,6 +182,7 @@ pub(crate) mod tests {
             packet_bytes_max: 131_072,
             topic_bytes_max: 1_024,
             topic_levels_max: 32,
+            topic_aliases_max: 4,
             receive_max: 128,
             in_flight_max: 128,
             subscriptions_per_session: 16,

@@ -338,8 +338,8 @@ impl Connection {
                         self.lost("the client takes no packet as large as the answer to its own");
                     }
                 }
-                Transmit::Routed { queued, packet_id, dup } => {
-                    let filling = Filling { version, packet_id, dup, now };
+                Transmit::Routed { queued, packet_id, dup, alias } => {
+                    let filling = Filling { version, packet_id, dup, alias, now };
                     if queued.encode(filling, len_max, &mut self.wire.output) {
                         self.broker.metrics().sent.inc();
                     } else {

@@ -271,6 +271,13 @@ impl Property {
         }
     }
 
+    /// How many bytes [`Property::encode`] appends.
+    pub(crate) fn len(&self) -> usize {
+        let mut out = BytesMut::new();
+        self.encode(&mut out);
+        out.len()
+    }
+
     /// Appends a length as a Variable Byte Integer, as it stands before properties and packets.
     pub(crate) fn put_length(len: usize, out: &mut BytesMut) {
         varint::write(u32::try_from(len).unwrap_or(u32::MAX), out);

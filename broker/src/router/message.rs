@@ -1,6 +1,7 @@
 //! A message on its way to subscribers, encoded once for all of one version and QoS.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub(crate) struct Incoming<'a> {
 struct Frame {
     bytes: Bytes,
     packet_id_at: usize,
+    properties_len: usize,
     expiry_at: usize,
 }
 
@@ -59,7 +61,17 @@ pub(crate) struct Filling {
     /// `None` at QoS 0.
     pub(crate) packet_id: Option<PacketId>,
     pub(crate) dup: bool,
+    /// What stands for the topic, in 5.0.
+    pub(crate) alias: Option<Alias>,
     pub(crate) now: Timestamp,
+}
+
+/// A Topic Alias of ours (section 3.3.2.3.4).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Alias {
+    pub(crate) number: NonZeroU16,
+    /// Whether it is set by this message, which has its topic too.
+    pub(crate) is_new: bool,
 }
 
 impl Message {
@@ -112,6 +124,10 @@ impl Message {
         self.topic.as_str()
     }
 
+    pub(crate) const fn topic_text(&self) -> &Text {
+        &self.topic
+    }
+
     pub(crate) const fn qos(&self) -> QoS {
         self.qos
     }
@@ -129,9 +145,14 @@ impl Message {
         self.payload.len()
     }
 
+    /// The bytes of its topic, its payload and the properties it is passed on with.
+    fn len(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.forwarded.len()
+    }
+
     /// What it takes in memory, nearly.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Self>() + self.topic.len() + self.payload.len() + self.forwarded.len()
+        size_of::<Self>() + self.len()
     }
 
     /// Whether nobody is to get it any more (section 3.3.2.3.3).
@@ -165,6 +186,13 @@ impl<'a> From<&'a Will> for Incoming<'a> {
 }
 
 impl Queued {
+    /// No PUBLISH of it is longer than this.
+    pub(crate) fn size_max(&self) -> usize {
+        // The fixed header, the lengths, the packet identifier, an alias, what is left of its life.
+        const HEAD_MAX: usize = 5 + 2 + 2 + 4 + 3 + 5;
+        HEAD_MAX + self.message.len() + self.identifiers.len() * 5
+    }
+
     /// Appends the PUBLISH, unless it has more than `len_max` bytes: then the client does not get
     /// it, as if it had been sent [MQTT-3.1.2-25]. Says whether it did.
     pub(crate) fn encode(&self, filling: Filling, len_max: usize, out: &mut BytesMut) -> bool {
@@ -175,23 +203,30 @@ impl Queued {
             own = Frame::new(&self.message, filling.version, self.qos, &self.identifiers);
             &own
         };
-        if frame.bytes.len() > len_max {
+        let start = out.len();
+        let (packet_id_at, expiry_at) = match filling.alias {
+            Some(alias) if filling.version == Version::V5 => frame.put_with_alias(&self.message, alias, out),
+            _ => {
+                out.extend_from_slice(&frame.bytes);
+                (frame.packet_id_at, frame.expiry_at)
+            }
+        };
+        if out.len() - start > len_max {
+            out.truncate(start);
             return false;
         }
-        let start = out.len();
-        out.extend_from_slice(&frame.bytes);
         let Some(written) = out.get_mut(start..) else { return false };
         if let Some(first) = written.first_mut() {
             *first |= u8::from(self.retain) | u8::from(filling.dup) << 3;
         }
         if let Some(packet_id) = filling.packet_id {
-            fill(written, frame.packet_id_at, &packet_id.get().to_be_bytes());
+            fill(written, packet_id_at, &packet_id.get().to_be_bytes());
         }
         if let (Some(at), Version::V5) = (self.message.expires_at, filling.version) {
             // The seconds that are left, rounded up, so that a message sent at once says what it
             // said when it came [MQTT-3.3.2-6].
             let left = at.saturating_since(filling.now).as_millis().div_ceil(1000);
-            fill(written, frame.expiry_at, &u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes());
+            fill(written, expiry_at, &u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes());
         }
         true
     }
@@ -214,7 +249,7 @@ impl Frame {
         if qos != QoS::AtMostOnce {
             head.put_u16(0);
         }
-        let mut expiry_at = 0;
+        let (mut properties_len, mut expiry_at) = (0, 0);
         if version == Version::V5 {
             let mut properties = BytesMut::new();
             if message.expires_at.is_some() {
@@ -222,7 +257,8 @@ impl Frame {
             }
             identifiers.iter().for_each(|id| Property::SubscriptionIdentifier(*id).encode(&mut properties));
             properties.extend_from_slice(&message.forwarded);
-            Property::put_length(properties.len(), &mut head);
+            properties_len = properties.len();
+            Property::put_length(properties_len, &mut head);
             // The identifier of the property, then its value.
             expiry_at = head.len() + 1;
             head.extend_from_slice(&properties);
@@ -234,7 +270,32 @@ impl Frame {
         expiry_at += bytes.len();
         bytes.extend_from_slice(&head);
         bytes.extend_from_slice(&message.payload);
-        Self { bytes: bytes.freeze(), packet_id_at, expiry_at }
+        Self { bytes: bytes.freeze(), packet_id_at, properties_len, expiry_at }
+    }
+
+    /// Appends the frame with an alias, in place of its topic where the client knows it: a head of
+    /// its own before the shared properties and payload. Gives where the blanks are.
+    fn put_with_alias(&self, message: &Message, alias: Alias, out: &mut BytesMut) -> (usize, usize) {
+        let topic = if alias.is_new { message.topic.as_bytes() } else { &[] };
+        let alias = Property::TopicAlias(alias.number.get());
+        let start = out.len();
+        let first = self.bytes.first().copied().unwrap_or_default();
+        let packet_id: &[u8] = if first & 0b0110 == 0 { &[] } else { &[0; 2] };
+        let shared = self.bytes.get(self.expiry_at.saturating_sub(1)..).unwrap_or_default();
+        let mut properties = BytesMut::with_capacity(8);
+        Property::put_length(self.properties_len + alias.len(), &mut properties);
+        alias.encode(&mut properties);
+        out.put_u8(first);
+        Property::put_length(2 + topic.len() + packet_id.len() + properties.len() + shared.len(), out);
+        out.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
+        out.put_slice(topic);
+        let packet_id_at = out.len() - start;
+        out.put_slice(packet_id);
+        out.put_slice(&properties);
+        // The identifier of the property, then its value.
+        let expiry_at = out.len() - start + 1;
+        out.put_slice(shared);
+        (packet_id_at, expiry_at)
     }
 }
 
@@ -277,7 +338,13 @@ mod tests {
     }
 
     fn filling(version: Version, id: Option<u16>, now_ms: u64) -> Filling {
-        Filling { version, packet_id: id.and_then(PacketId::new), dup: false, now: Timestamp::from_ms(now_ms) }
+        Filling {
+            version,
+            packet_id: id.and_then(PacketId::new),
+            dup: false,
+            alias: None,
+            now: Timestamp::from_ms(now_ms),
+        }
     }
 
     #[test]
@@ -324,6 +391,44 @@ mod tests {
         assert_eq!(publish.properties, expected.into_iter().collect());
         assert!(publish.retain);
         assert!(!message.is_expired(Timestamp::from_ms(10_999)) && message.is_expired(Timestamp::from_ms(11_000)));
+    }
+
+    #[test]
+    fn an_alias_takes_the_place_of_its_topic_and_of_nothing_else() {
+        let pair = Property::UserProperty(Text::from("k"), Text::from("v"));
+        let message = message([Property::MessageExpiryInterval(10), pair].into_iter().collect());
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+            let queued = Queued { message: message.clone(), qos, retain: true, identifiers: [5].into(), group: None };
+            let id = (qos != QoS::AtMostOnce).then_some(7);
+            let plain = written(&queued, filling(Version::V5, id, 4000));
+            for is_new in [true, false] {
+                let alias = Some(Alias { number: NonZeroU16::MAX, is_new });
+                let mut aliased = written(&queued, Filling { alias, ..filling(Version::V5, id, 4000) });
+                assert_eq!(aliased.topic.as_str(), if is_new { "a/b" } else { "" });
+                aliased.topic = plain.topic.clone();
+                let alias = [Property::TopicAlias(u16::MAX)];
+                aliased.properties = aliased.properties.iter().filter(|p| !alias.contains(p)).cloned().collect();
+                assert_eq!(aliased, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn an_alias_saves_the_bytes_of_the_topic() {
+        let queued = Queued {
+            message: message(Properties::default()),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            identifiers: Box::default(),
+            group: None,
+        };
+        let len = |alias| {
+            let mut out = BytesMut::new();
+            assert!(queued.encode(Filling { alias, ..filling(Version::V5, None, 0) }, 1000, &mut out));
+            out.len()
+        };
+        let alias = |is_new| Some(Alias { number: NonZeroU16::MIN, is_new });
+        assert_eq!((len(None), len(alias(true)), len(alias(false))), (13, 16, 13), "a topic of 3 bytes saves nothing");
     }
 
     #[test]

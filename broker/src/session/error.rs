@@ -36,12 +36,12 @@ pub(crate) enum SessionError {
     /// The Topic Name is longer or deeper than this node takes.
     #[error("a topic name of {bytes} bytes and {levels} levels is over the bound")]
     TopicTooLarge { bytes: usize, levels: usize },
-    /// Neither a topic nor an alias.
+    /// Neither a topic nor an alias that stands for one.
     #[error("a PUBLISH without a topic")]
     NoTopic,
-    /// A Topic Alias over the announced maximum, 0 [MQTT-3.3.2-9].
-    #[error("a topic alias; none is accepted")]
-    TopicAlias,
+    /// A Topic Alias over the announced maximum [MQTT-3.3.2-9].
+    #[error("topic alias {found}; at most {max} is accepted")]
+    TopicAlias { found: u16, max: u16 },
     /// A Response Topic with wildcards [MQTT-3.3.2-14].
     #[error("response topic: {0}")]
     ResponseTopic(TopicError),
@@ -83,7 +83,7 @@ impl SessionError {
             Self::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::ClientId(_) => ReasonCode::ClientIdentifierNotValid,
             Self::TopicName(_) | Self::TopicTooLarge { .. } => ReasonCode::TopicNameInvalid,
-            Self::TopicAlias => ReasonCode::TopicAliasInvalid,
+            Self::TopicAlias { .. } => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximum => ReasonCode::ReceiveMaximumExceeded,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
         }

@@ -9,6 +9,7 @@
 //! The shell hands over what arrives, drains [`Session::poll_event`] and
 //! [`Session::poll_transmit`], and sleeps until [`Session::poll_timeout`].
 
+mod aliases;
 mod error;
 mod greeting;
 mod inbound;
@@ -37,7 +38,7 @@ use crate::doors::{Outcome, Ticket};
 use crate::net::facts::Holdings;
 use crate::packet::{ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Publish, ReasonCode, Text, Version};
 use crate::router::Subscription;
-use crate::router::message::Queued;
+use crate::router::message::{Alias, Queued};
 pub(crate) use error::SessionError;
 use open::Open;
 pub(crate) use state::{Change, Remains, Resumable, Rows, Subscriptions};
@@ -131,7 +132,7 @@ pub(crate) enum Transmit {
     /// A packet of this session alone.
     Packet(Packet),
     /// A message that others may get too, encoded once for all.
-    Routed { queued: Queued, packet_id: Option<PacketId>, dup: bool },
+    Routed { queued: Queued, packet_id: Option<PacketId>, dup: bool, alias: Option<Alias> },
 }
 
 impl Session {

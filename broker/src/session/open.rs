@@ -8,6 +8,7 @@ use unhidra_core::delivery::DownlinkRow;
 use unhidra_core::ids::ClientId;
 use unhidra_core::time::Timestamp;
 
+use super::aliases::{ClientAliases, OurAliases};
 use super::inbound::Inbound;
 use super::keep_alive::KeepAlive;
 use super::keeping::{After, Keeping};
@@ -32,6 +33,8 @@ pub(super) struct Open {
     pub(super) keep_alive_s: u16,
     pub(super) will: Option<Will>,
     pub(super) expiry_s: u32,
+    pub(super) client_aliases: ClientAliases,
+    pub(super) our_aliases: OurAliases,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
     /// Where the session is stored as it moves on: it outlives the connection, and the node stores
@@ -74,6 +77,8 @@ impl Open {
             keep_alive_s: terms.keep_alive_s,
             will: connect.will,
             expiry_s: terms.expiry_s,
+            client_aliases: ClientAliases::default(),
+            our_aliases: OurAliases::new(terms.aliases_max),
             inbound: Inbound::resume(received),
             outbound: Outbound::new(terms.in_flight_max, next_packet_id, in_flight, releasing),
             keeping: keeps.then(Box::default),

@@ -14,14 +14,15 @@ use crate::packet::{Assurance, Packet, PacketId, Properties, Property, Publish, 
 impl Open {
     pub(super) fn publish(
         &mut self,
-        publish: Publish,
+        mut publish: Publish,
         rules: &Rules,
         now: Timestamp,
         out: &mut Out,
     ) -> Result<(), SessionError> {
         check_properties(&publish.properties)?;
-        if publish.topic.is_empty() && self.version == Version::V5 {
-            return Err(SessionError::NoTopic);
+        if self.version == Version::V5 {
+            let limits = &rules.limits;
+            self.client_aliases.resolve(&mut publish, limits.topic_aliases_max, limits.topic_bytes_max)?;
         }
         let topic = TopicName::parse(publish.topic.as_str()).map_err(SessionError::TopicName)?;
         let (bytes, levels) = (topic.as_str().len(), topic.levels().count());
@@ -113,7 +114,6 @@ impl Open {
 fn check_properties(properties: &Properties) -> Result<(), SessionError> {
     for property in properties.iter() {
         match property {
-            Property::TopicAlias(_) => return Err(SessionError::TopicAlias),
             Property::SubscriptionIdentifier(_) => return Err(SessionError::SubscriptionIdentifier),
             Property::ResponseTopic(topic) => {
                 TopicName::parse(topic.as_str()).map_err(SessionError::ResponseTopic)?;

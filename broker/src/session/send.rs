@@ -10,7 +10,7 @@ use super::outbound::{Carried, Progress};
 use super::{Change, Event, Out, Rules, SessionError, Transmit};
 use crate::doors::{Outcome, Ticket};
 use crate::packet::{Acknowledgement, Assurance, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Text};
-use crate::router::message::Queued;
+use crate::router::message::{Alias, Queued};
 
 impl Open {
     pub(super) fn deliverable(&self) -> usize {
@@ -22,11 +22,16 @@ impl Open {
             return;
         }
         if queued.qos == QoS::AtMostOnce {
-            out.transmit.push_back(Transmit::Routed { queued, packet_id: None, dup: false });
+            let alias = self.alias(&queued);
+            out.transmit.push_back(Transmit::Routed { queued, packet_id: None, dup: false, alias });
             return;
         }
         let packet_id = self.outbound.send(Carried::Routed(queued.clone()));
-        let transmit = Transmit::Routed { queued: queued.clone(), packet_id: Some(packet_id), dup: false };
+        let is_kept = queued.qos == QoS::ExactlyOnce && self.keeping.is_some();
+        // What waits to be stored leaves later than what comes after it, which must not name an alias
+        // that it sets.
+        let alias = if is_kept { None } else { self.alias(&queued) };
+        let transmit = Transmit::Routed { queued: queued.clone(), packet_id: Some(packet_id), dup: false, alias };
         if queued.qos == QoS::ExactlyOnce {
             self.keep(|| Change::Sent { packet_id, queued }, Some(After::Transmit(transmit)), out);
         } else {
@@ -39,8 +44,15 @@ impl Open {
     /// What left in an earlier connection leaves again, as far as the client takes it.
     pub(super) fn send_again(&mut self, out: &mut Out) {
         while let Some((packet_id, queued)) = self.outbound.send_again() {
-            out.transmit.push_back(Transmit::Routed { queued, packet_id: Some(packet_id), dup: true });
+            let alias = self.alias(&queued);
+            out.transmit.push_back(Transmit::Routed { queued, packet_id: Some(packet_id), dup: true, alias });
         }
+    }
+
+    /// What stands for the message's topic. None is set by one that may be too large to leave.
+    fn alias(&mut self, queued: &Queued) -> Option<Alias> {
+        let may_set = queued.size_max() <= self.packet_max;
+        self.our_aliases.get(queued.message.topic_text(), may_set)
     }
 
     pub(super) fn not_sent(&mut self, packet_id: PacketId, out: &mut Out) {

@@ -11,6 +11,8 @@ pub(super) struct Terms {
     pub(super) in_flight_max: u16,
     pub(super) keep_alive_s: u16,
     pub(super) expiry_s: u32,
+    /// Topic Aliases we may set.
+    pub(super) aliases_max: u16,
 }
 
 impl Terms {
@@ -22,6 +24,10 @@ impl Terms {
         });
         let receive_max = properties.find(|property| match property {
             Property::ReceiveMaximum(count) => Some(*count),
+            _ => None,
+        });
+        let aliases_max = properties.find(|property| match property {
+            Property::TopicAliasMaximum(count) => Some(*count),
             _ => None,
         });
         let wanted_expiry_s = match (connect.version, connect.clean_start) {
@@ -38,6 +44,7 @@ impl Terms {
             in_flight_max: receive_max.unwrap_or(u16::MAX).min(limits.in_flight_max),
             keep_alive_s,
             expiry_s: wanted_expiry_s.min(limits.session_expiry_max_s),
+            aliases_max: aliases_max.unwrap_or(0).min(limits.topic_aliases_max),
         }
     }
 
@@ -48,6 +55,9 @@ impl Terms {
             [Property::ReceiveMaximum(limits.receive_max), Property::MaximumPacketSize(packet_max)]
                 .into_iter()
                 .collect();
+        if limits.topic_aliases_max > 0 {
+            announced.push(Property::TopicAliasMaximum(limits.topic_aliases_max));
+        }
         if self.expiry_s != connect.properties.find(session_expiry_s).unwrap_or(0) {
             announced.push(Property::SessionExpiryInterval(self.expiry_s));
         }

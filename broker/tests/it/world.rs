@@ -74,6 +74,7 @@ session_expiry_max_s = 86400
 packet_bytes_max = 70000
 topic_bytes_max = 1024
 topic_levels_max = 32
+topic_aliases_max = 16
 receive_max = 4
 in_flight_max = 16
 subscriptions_per_session = 16
