@@ -21,6 +21,9 @@ use unhidra_core::time::{Clock, Timestamp, UnixTime};
 const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
+[mqtt]
+payload_format_check = true
+response_information = "answers"
 [tls]
 listen = "off"
 client_certificate = "required"

@@ -32,8 +32,53 @@ pub struct Config {
     pub wss: ListenerConfig,
     /// The bounds on strangers.
     pub gate: GateConfig,
+    /// What the standard leaves to the server.
+    pub mqtt: MqttConfig,
     /// The bounds.
     pub limits: Limits,
+}
+
+/// The table `[broker.mqtt]`: what the standard leaves to the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MqttConfig {
+    /// Whether a payload whose Payload Format Indicator says UTF-8 is looked at, and refused with
+    /// 0x99 if it is not. It costs a look at each such payload.
+    pub payload_format_check: bool,
+    /// The Response Information for a client that asks for it: by agreement, what its response
+    /// topics begin with. Empty, none is given.
+    pub response_information: ResponseInformation,
+}
+
+/// Text for CONNACK: without U+0000, at most 1 024 bytes.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseInformation(String);
+
+impl ResponseInformation {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether none is given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> Deserialize<'de> for ResponseInformation {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.len() > 1024 || text.contains('\0') {
+            let len = text.len();
+            return Err(D::Error::custom(format!(
+                "response_information of {len} bytes; allowed are 1024 at most, without U+0000"
+            )));
+        }
+        Ok(Self(text))
+    }
 }
 
 /// The table `[broker.limits]`: what a peer can make grow, and how far.
@@ -169,6 +214,10 @@ impl<'de> Deserialize<'de> for Prefix {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn mqtt() -> MqttConfig {
+        MqttConfig { payload_format_check: true, response_information: ResponseInformation("answers".into()) }
+    }
 
     /// Bounds for tests.
     pub(crate) fn limits() -> Limits {

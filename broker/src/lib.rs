@@ -51,8 +51,8 @@ use session::table::Table;
 
 pub use clients::{ClientRecord, ClientStanding, ClientsPage, SessionName};
 pub use config::{
-    ClientCertificate, Config, GateConfig, Limits, Listen, ListenError, ListenerConfig, Network, NetworkError, Prefix,
-    PrefixError, QueuePolicy,
+    ClientCertificate, Config, GateConfig, Limits, Listen, ListenError, ListenerConfig, MqttConfig, Network,
+    NetworkError, Prefix, PrefixError, QueuePolicy, ResponseInformation,
 };
 pub use doors::{
     Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Entrance, Entrant, Identity, Inlet,
@@ -126,6 +126,7 @@ impl Broker {
             rules: Arc::new(Rules {
                 acl: Acl::new(config.prefix.as_str(), RuleSet::default()),
                 limits,
+                mqtt: config.mqtt,
                 stores_sessions: false,
             }),
             doors,

@@ -75,6 +75,8 @@ pub(crate) enum DropCause {
     Slow,
     /// A newer one took its place in a full queue.
     Evicted,
+    /// Its Message Expiry Interval has passed.
+    Expired,
     /// It is larger than its client takes.
     TooLarge,
     /// There is no room for one more retained message.

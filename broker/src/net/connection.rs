@@ -27,14 +27,14 @@ use crate::arrears::Arrears;
 use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Peer};
 use crate::gate::Pass;
 use crate::metrics::DropCause;
-use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
+use crate::packet::{Publish, ReasonCode, begins_connection, split_frame};
 use crate::persist::Storing;
 use crate::router::SubscriberId;
 use crate::router::message::Filling;
 use crate::router::queue::Queue;
 use crate::routing::{Place, Sender};
 use crate::session::table::SessionKey;
-use crate::session::{Event, Request, Session, Transmit};
+use crate::session::{Event, Request, Session, SessionError, Transmit};
 
 /// One connection.
 pub(crate) struct Connection {
@@ -309,7 +309,9 @@ impl Connection {
                 return;
             }
             for queued in taken {
-                self.session.deliver(queued, now);
+                if !self.session.deliver(queued, now) {
+                    self.broker.metrics().drop_message(DropCause::Expired);
+                }
                 self.transmit(now);
             }
         }
@@ -329,9 +331,13 @@ impl Connection {
         let (version, len_max) = (self.session.version(), self.session.client_packet_max());
         while let Some(transmit) = self.session.poll_transmit() {
             match transmit {
-                Transmit::Packet(packet) => {
+                Transmit::Packet(mut packet) => {
                     let start = self.wire.output.len();
                     packet.encode(version, &mut self.wire.output);
+                    if self.wire.output.len() - start > len_max && packet.shorten() {
+                        self.wire.output.truncate(start);
+                        packet.encode(version, &mut self.wire.output);
+                    }
                     if self.wire.output.len() - start > len_max {
                         // There is no way to tell it anything it takes [MQTT-3.1.2-24].
                         self.wire.output.truncate(start);
@@ -365,15 +371,10 @@ impl Connection {
             let frame = match split_frame(&mut self.wire.input, packet_bytes_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
-                Err(error) => return self.fail(&error, error.reason_code()),
+                Err(error) => return self.fail(&error.into()),
             };
-            match Packet::decode(frame, self.session.version()) {
-                Ok(packet) => {
-                    if let Err(error) = self.session.handle_packet(packet, now) {
-                        self.fail(&error, error.reason_code());
-                    }
-                }
-                Err(error) => self.fail(&error, error.reason_code()),
+            if let Err(error) = self.session.handle_frame(frame, now) {
+                self.fail(&error);
             }
             if let Some(request) = self.take_events() {
                 self.decide(request).await;
@@ -384,9 +385,12 @@ impl Connection {
         }
     }
 
-    fn fail(&mut self, error: &dyn std::error::Error, reason: ReasonCode) {
+    fn fail(&mut self, error: &SessionError) {
         info!(peer = %self.peer, %error, "closing: the client broke the protocol");
-        self.close(reason);
+        if !self.session.is_ended() {
+            self.session.fail(error);
+            self.closed(error.reason_code());
+        }
     }
 
     /// Does what the session asks for, up to a CONNECT, which takes a decision.

@@ -7,9 +7,10 @@
 use bytes::{BufMut, BytesMut};
 
 use super::error::DecodeError;
+use super::fixed_header::Kind;
 use super::property::{Place, Properties};
 use super::reader::Reader;
-use super::reason::{ReasonCode, ReasonPlace};
+use super::reason::ReasonCode;
 use super::{PacketId, Version};
 
 /// The answer to a PUBLISH, or a step of QoS 2.
@@ -24,11 +25,11 @@ pub struct Acknowledgement {
 }
 
 impl Acknowledgement {
-    pub(super) fn decode(reader: &mut Reader, version: Version, place: ReasonPlace) -> Result<Self, DecodeError> {
+    pub(super) fn decode(kind: Kind, reader: &mut Reader, version: Version) -> Result<Self, DecodeError> {
         let packet_id = reader.packet_id()?;
         let (reason, properties) = match version {
             Version::V5 if !reader.is_empty() => {
-                let reason = ReasonCode::in_place(reader.u8()?, place)?;
+                let reason = ReasonCode::decode(reader.u8()?, kind)?;
                 let properties = if reader.is_empty() {
                     Properties::default()
                 } else {

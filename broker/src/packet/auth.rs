@@ -8,9 +8,10 @@ use bytes::{BufMut, BytesMut};
 
 use super::Version;
 use super::error::DecodeError;
+use super::fixed_header::Kind;
 use super::property::{Place, Properties};
 use super::reader::Reader;
-use super::reason::{ReasonCode, ReasonPlace};
+use super::reason::ReasonCode;
 
 /// A step of enhanced authentication, which this node does not offer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,7 +30,7 @@ impl Auth {
         if reader.is_empty() {
             return Ok(Self { reason: ReasonCode::Success, properties: Properties::default() });
         }
-        let reason = ReasonCode::in_place(reader.u8()?, ReasonPlace::Auth)?;
+        let reason = ReasonCode::decode(reader.u8()?, Kind::Auth)?;
         Ok(Self { reason, properties: Properties::decode(reader, Place::Auth)? })
     }
 

@@ -8,6 +8,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::Version;
 use super::error::DecodeError;
+use super::fixed_header::Kind;
 use super::property::{Place, Properties};
 use super::reader::Reader;
 use super::reason::ReasonCode;
@@ -33,7 +34,7 @@ impl ConnAck {
         let code = reader.u8()?;
         let (reason, properties) = match version {
             Version::V3_1_1 => (ReasonCode::from_v3_connect_return(code)?, Properties::default()),
-            Version::V5 => (ReasonCode::from_byte(code)?, Properties::decode(reader, Place::ConnAck)?),
+            Version::V5 => (ReasonCode::decode(code, Kind::ConnAck)?, Properties::decode(reader, Place::ConnAck)?),
         };
         Ok(Self { session_present, reason, properties })
     }

@@ -8,9 +8,10 @@ use bytes::{BufMut, BytesMut};
 
 use super::Version;
 use super::error::DecodeError;
+use super::fixed_header::Kind;
 use super::property::{Place, Properties};
 use super::reader::Reader;
-use super::reason::{ReasonCode, ReasonPlace};
+use super::reason::ReasonCode;
 
 /// Either side ends the connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,7 +33,7 @@ impl Disconnect {
         if version == Version::V3_1_1 || reader.is_empty() {
             return Ok(Self::new(ReasonCode::Success));
         }
-        let reason = ReasonCode::in_place(reader.u8()?, ReasonPlace::Disconnect)?;
+        let reason = ReasonCode::decode(reader.u8()?, Kind::Disconnect)?;
         let properties =
             if reader.is_empty() { Properties::default() } else { Properties::decode(reader, Place::Disconnect)? };
         Ok(Self { reason, properties })

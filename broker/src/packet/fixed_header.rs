@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::DecodeError;
-use super::varint;
+use super::{Version, varint};
 
 /// A kind of control packet (section 2.1.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,6 +66,20 @@ pub fn begins_connection(first: u8) -> bool {
 }
 
 impl Frame {
+    /// What a CONNECT says it speaks, however wrong the rest of it: the answer is in that version.
+    /// `None` for another packet, and where it is no version of ours.
+    #[must_use]
+    pub fn connect_version(&self) -> Option<Version> {
+        if self.kind != Kind::Connect {
+            return None;
+        }
+        match self.body.strip_prefix(b"\0\x04MQTT")?.first()? {
+            4 => Some(Version::V3_1_1),
+            5 => Some(Version::V5),
+            _ => None,
+        }
+    }
+
     /// The flags, once they have been found to be what the kind prescribes [MQTT-2.1.3-1].
     pub(super) const fn flags(&self) -> Result<u8, DecodeError> {
         match self.kind {

@@ -50,7 +50,6 @@ pub use unsubscribe::Unsubscribe;
 
 use fixed_header::Kind;
 use reader::Reader;
-use reason::ReasonPlace;
 use writer::with_length;
 
 /// The protocol version of a connection (section 3.1.2.2).
@@ -194,10 +193,10 @@ impl Packet {
             }
             Kind::ConnAck => Self::ConnAck(ConnAck::decode(&mut body, version)?),
             Kind::Publish => return Publish::decode(flags, body, version).map(Self::Publish),
-            Kind::PubAck => Self::PubAck(Acknowledgement::decode(&mut body, version, ReasonPlace::Receipt)?),
-            Kind::PubRec => Self::PubRec(Acknowledgement::decode(&mut body, version, ReasonPlace::Receipt)?),
-            Kind::PubRel => Self::PubRel(Acknowledgement::decode(&mut body, version, ReasonPlace::Release)?),
-            Kind::PubComp => Self::PubComp(Acknowledgement::decode(&mut body, version, ReasonPlace::Release)?),
+            Kind::PubAck => Self::PubAck(Acknowledgement::decode(frame.kind, &mut body, version)?),
+            Kind::PubRec => Self::PubRec(Acknowledgement::decode(frame.kind, &mut body, version)?),
+            Kind::PubRel => Self::PubRel(Acknowledgement::decode(frame.kind, &mut body, version)?),
+            Kind::PubComp => Self::PubComp(Acknowledgement::decode(frame.kind, &mut body, version)?),
             Kind::Subscribe => Self::Subscribe(Subscribe::decode(&mut body, version)?),
             Kind::SubAck => Self::SubAck(SubAck::decode(&mut body, version)?),
             Kind::Unsubscribe => Self::Unsubscribe(Unsubscribe::decode(&mut body, version)?),
@@ -239,6 +238,25 @@ impl Packet {
         let mut out = BytesMut::new();
         self.encode(version, &mut out);
         out.freeze()
+    }
+
+    /// Leaves out what only explains: Reason String and User Properties, for a client that takes no
+    /// packet as large as this with them [MQTT-3.2.2-19, MQTT-3.2.2-20]. Says whether there was any.
+    pub(crate) fn shorten(&mut self) -> bool {
+        match self {
+            Self::ConnAck(ack) => ack.properties.shorten(),
+            Self::PubAck(ack) | Self::PubRec(ack) | Self::PubRel(ack) | Self::PubComp(ack) => ack.properties.shorten(),
+            Self::SubAck(ack) => ack.properties.shorten(),
+            Self::UnsubAck(ack) => ack.properties.shorten(),
+            Self::Disconnect(disconnect) => disconnect.properties.shorten(),
+            Self::Connect(_)
+            | Self::Publish(_)
+            | Self::Subscribe(_)
+            | Self::Unsubscribe(_)
+            | Self::PingReq
+            | Self::PingResp
+            | Self::Auth(_) => false,
+        }
     }
 
     /// The standard's name for its kind.

@@ -141,6 +141,13 @@ impl Properties {
         self.0.push(property);
     }
 
+    /// Takes out Reason String and User Properties. Says whether there was any.
+    pub(super) fn shorten(&mut self) -> bool {
+        let before = self.0.len();
+        self.0.retain(|property| !matches!(property, Property::ReasonString(_) | Property::UserProperty(..)));
+        self.0.len() < before
+    }
+
     /// The first value that `pick` finds.
     pub fn find<'a, T>(&'a self, pick: impl Fn(&'a Property) -> Option<T>) -> Option<T> {
         self.0.iter().find_map(pick)

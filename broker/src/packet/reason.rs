@@ -1,6 +1,7 @@
 //! Reason codes (section 2.4), and the return codes of 3.1.1 they become.
 
 use super::error::DecodeError;
+use super::fixed_header::Kind;
 
 /// What became of a request, or why a connection ends (section 2.4).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -94,19 +95,6 @@ pub enum ReasonCode {
     WildcardSubscriptionsNotSupported = 0xA2,
 }
 
-/// Packets that know the same reason codes (table 2-6).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum ReasonPlace {
-    /// PUBACK and PUBREC [MQTT-3.4.2-1, MQTT-3.5.2-1].
-    Receipt,
-    /// PUBREL and PUBCOMP [MQTT-3.6.2-1, MQTT-3.7.2-1].
-    Release,
-    /// DISCONNECT, of either side [MQTT-3.14.2-1].
-    Disconnect,
-    /// AUTH [MQTT-3.15.2-1].
-    Auth,
-}
-
 impl ReasonCode {
     /// The byte on the wire.
     #[must_use]
@@ -174,50 +162,61 @@ impl ReasonCode {
         })
     }
 
-    /// The code of a byte in a packet that may say it (table 2-6).
+    /// Whether a packet of this kind may say it (table 2-3 and the tables of chapter 3).
+    pub(super) const fn belongs_to(self, kind: Kind) -> bool {
+        // Connect, Disconnect and both: what ends or prevents a connection.
+        let is_of_connack =
+            matches!(self.as_byte(), 0x00 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F);
+        match kind {
+            Kind::ConnAck => is_of_connack,
+            Kind::PubAck | Kind::PubRec => {
+                matches!(self.as_byte(), 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
+            }
+            Kind::PubRel | Kind::PubComp => matches!(self, Self::Success | Self::PacketIdentifierNotFound),
+            Kind::SubAck => {
+                matches!(self.as_byte(), 0x00..=0x02 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2)
+            }
+            Kind::UnsubAck => matches!(self.as_byte(), 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91),
+            Kind::Disconnect => matches!(
+                self.as_byte(),
+                0x00 | 0x04 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B | 0x8D..=0x90 | 0x93..=0xA2
+            ),
+            Kind::Auth => matches!(self, Self::Success | Self::ContinueAuthentication | Self::ReAuthenticate),
+            Kind::Connect | Kind::Publish | Kind::Subscribe | Kind::Unsubscribe | Kind::PingReq | Kind::PingResp => {
+                false
+            }
+        }
+    }
+
+    /// The code of a byte in a packet of this kind.
     ///
     /// # Errors
     ///
-    /// The standard gives the byte no meaning, or none there.
-    pub(super) fn in_place(byte: u8, place: ReasonPlace) -> Result<Self, DecodeError> {
-        let reason = Self::from_byte(byte)?;
-        if reason.belongs_to(place) { Ok(reason) } else { Err(DecodeError::UnknownReason { found: byte }) }
+    /// The standard gives the byte no meaning there.
+    pub(super) const fn decode(byte: u8, kind: Kind) -> Result<Self, DecodeError> {
+        match Self::from_byte(byte) {
+            Ok(reason) if reason.belongs_to(kind) => Ok(reason),
+            Ok(_) | Err(_) => Err(DecodeError::UnknownReason { found: byte }),
+        }
     }
 
-    const fn belongs_to(self, place: ReasonPlace) -> bool {
-        match place {
-            ReasonPlace::Receipt => matches!(
-                self,
-                Self::Success
-                    | Self::NoMatchingSubscribers
-                    | Self::UnspecifiedError
-                    | Self::ImplementationSpecificError
-                    | Self::NotAuthorized
-                    | Self::TopicNameInvalid
-                    | Self::PacketIdentifierInUse
-                    | Self::QuotaExceeded
-                    | Self::PayloadFormatInvalid
-            ),
-            ReasonPlace::Release => matches!(self, Self::Success | Self::PacketIdentifierNotFound),
-            ReasonPlace::Disconnect => !matches!(
-                self,
-                Self::GrantedQos1
-                    | Self::GrantedQos2
-                    | Self::NoMatchingSubscribers
-                    | Self::NoSubscriptionExisted
-                    | Self::ContinueAuthentication
-                    | Self::ReAuthenticate
-                    | Self::UnsupportedProtocolVersion
-                    | Self::ClientIdentifierNotValid
-                    | Self::BadUserNameOrPassword
-                    | Self::ServerUnavailable
-                    | Self::Banned
-                    | Self::BadAuthenticationMethod
-                    | Self::PacketIdentifierInUse
-                    | Self::PacketIdentifierNotFound
-            ),
-            ReasonPlace::Auth => matches!(self, Self::Success | Self::ContinueAuthentication | Self::ReAuthenticate),
+    /// What CONNACK says of a connection that ends before it was accepted, perhaps for a reason
+    /// that DISCONNECT alone has.
+    #[must_use]
+    pub const fn of_connack(self) -> Self {
+        match self {
+            Self::ServerShuttingDown => Self::ServerUnavailable,
+            Self::AdministrativeAction => Self::Banned,
+            Self::SessionTakenOver | Self::MaximumConnectTime | Self::KeepAliveTimeout => Self::ServerBusy,
+            reason if reason.belongs_to(Kind::ConnAck) => reason,
+            _ => Self::UnspecifiedError,
         }
+    }
+
+    /// What DISCONNECT says: the reason itself, where DISCONNECT has it.
+    #[must_use]
+    pub const fn of_disconnect(self) -> Self {
+        if self.belongs_to(Kind::Disconnect) { self } else { Self::UnspecifiedError }
     }
 
     /// The return code of a CONNACK (3.1.1, section 3.2.2.3).
@@ -266,5 +265,35 @@ mod tests {
         for byte in known {
             assert_eq!(ReasonCode::from_byte(byte).map(ReasonCode::as_byte), Ok(byte));
         }
+    }
+
+    #[test]
+    fn each_packet_has_its_codes() {
+        let count = |kind| (0..=255).filter(|byte| ReasonCode::decode(*byte, kind).is_ok()).count();
+        let kinds = [
+            (Kind::ConnAck, 22),
+            (Kind::PubAck, 9),
+            (Kind::PubRec, 9),
+            (Kind::PubRel, 2),
+            (Kind::PubComp, 2),
+            (Kind::SubAck, 12),
+            (Kind::UnsubAck, 7),
+            (Kind::Disconnect, 29),
+            (Kind::Auth, 3),
+            (Kind::Publish, 0),
+        ];
+        for (kind, codes) in kinds {
+            assert_eq!(count(kind), codes, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_ends_a_connection_is_said_in_a_code_its_packet_has() {
+        for byte in 0..=255 {
+            let Ok(reason) = ReasonCode::from_byte(byte) else { continue };
+            assert!(reason.of_connack().belongs_to(Kind::ConnAck), "{reason:?}");
+            assert!(reason.of_disconnect().belongs_to(Kind::Disconnect), "{reason:?}");
+        }
+        assert_eq!(ReasonCode::ServerShuttingDown.of_connack(), ReasonCode::ServerUnavailable);
     }
 }

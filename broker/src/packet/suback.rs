@@ -7,6 +7,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::error::DecodeError;
+use super::fixed_header::Kind;
 use super::property::{Place, Properties};
 use super::reader::Reader;
 use super::reason::ReasonCode;
@@ -32,7 +33,7 @@ impl SubAck {
         };
         let mut reasons = Vec::new();
         while !reader.is_empty() {
-            let reason = ReasonCode::from_byte(reader.u8()?)?;
+            let reason = ReasonCode::decode(reader.u8()?, Kind::SubAck)?;
             if version == Version::V3_1_1 && !is_v3(reason) {
                 return Err(DecodeError::UnknownReason { found: reason.as_byte() });
             }

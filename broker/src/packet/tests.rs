@@ -3,6 +3,7 @@ use bytes::BufMut;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 fn decode(bytes: &[u8], version: Version) -> Result<Packet, DecodeError> {
     let mut stream = BytesMut::from(bytes);
@@ -168,13 +169,9 @@ fn assurance() -> impl Strategy<Value = Assurance> {
     })
 }
 
-fn reason() -> impl Strategy<Value = ReasonCode> {
-    any::<u8>().prop_filter_map("a known code", |byte| ReasonCode::from_byte(byte).ok())
-}
-
-fn reason_in(place: ReasonPlace) -> impl Strategy<Value = ReasonCode> {
-    let known: Vec<ReasonCode> = (0..=255).filter_map(|byte| ReasonCode::in_place(byte, place).ok()).collect();
-    proptest::sample::select(known)
+fn reason(kind: Kind) -> impl Strategy<Value = ReasonCode> {
+    let known: Vec<ReasonCode> = (0..=255).filter_map(|byte| ReasonCode::decode(byte, kind).ok()).collect();
+    select(known)
 }
 
 fn pairs() -> BoxedStrategy<Vec<Property>> {
@@ -250,7 +247,7 @@ fn conn_ack(version: Version) -> BoxedStrategy<Packet> {
         text().prop_map(Property::ServerReference).boxed(),
         text().prop_map(Property::ReasonString).boxed(),
     ]);
-    (any::<bool>(), reason(), some_of(own))
+    (any::<bool>(), reason(Kind::ConnAck), some_of(own))
         .prop_map(move |(session_present, reason, properties)| {
             let returned = ReasonCode::from_v3_connect_return(reason.as_v3_connect_return());
             let reason = if version == Version::V5 { reason } else { returned.expect("a return code") };
@@ -274,14 +271,11 @@ fn publish(version: Version) -> BoxedStrategy<Packet> {
 
 fn acknowledgement(version: Version) -> BoxedStrategy<Packet> {
     let own = some_of(vec![text().prop_map(Property::ReasonString).boxed()]);
-    let reasons = (reason_in(ReasonPlace::Receipt), reason_in(ReasonPlace::Release));
-    (packet_id(), reasons, own, 0..4)
-        .prop_map(move |(packet_id, (receipt, release), properties, which)| {
-            let reason = match version {
-                Version::V3_1_1 => ReasonCode::Success,
-                Version::V5 if which < 2 => receipt,
-                Version::V5 => release,
-            };
+    let answer = (packet_id(), reason(Kind::PubAck), own.clone(), 0..2);
+    let release = (packet_id(), reason(Kind::PubRel), own, 2..4);
+    prop_oneof![answer.boxed(), release.boxed()]
+        .prop_map(move |(packet_id, reason, properties, which)| {
+            let reason = if version == Version::V5 { reason } else { ReasonCode::Success };
             let ack = Acknowledgement { packet_id, reason, properties: only_v5(version, properties) };
             match which {
                 0 => Packet::PubAck(ack),
@@ -313,11 +307,11 @@ fn subscribe(version: Version) -> BoxedStrategy<Packet> {
 
 fn sub_ack(version: Version) -> BoxedStrategy<Packet> {
     let own = some_of(vec![text().prop_map(Property::ReasonString).boxed()]);
-    (packet_id(), own, vec(reason(), 1..5), any::<bool>())
-        .prop_map(move |(packet_id, properties, reasons, un)| {
+    (packet_id(), own, vec(reason(Kind::SubAck), 1..5), vec(reason(Kind::UnsubAck), 1..5), any::<bool>())
+        .prop_map(move |(packet_id, properties, reasons, of_un, un)| {
             let properties = only_v5(version, properties);
             match (un, version) {
-                (true, Version::V5) => Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }),
+                (true, Version::V5) => Packet::UnsubAck(UnsubAck { packet_id, properties, reasons: of_un }),
                 (true, Version::V3_1_1) => Packet::UnsubAck(UnsubAck { packet_id, properties, reasons: vec![] }),
                 (false, Version::V5) => Packet::SubAck(SubAck { packet_id, properties, reasons }),
                 (false, Version::V3_1_1) => {
@@ -346,7 +340,7 @@ fn disconnect(version: Version) -> BoxedStrategy<Packet> {
         text().prop_map(Property::ReasonString).boxed(),
         text().prop_map(Property::ServerReference).boxed(),
     ]);
-    (reason_in(ReasonPlace::Disconnect), own)
+    (reason(Kind::Disconnect), own)
         .prop_map(move |(reason, properties)| match version {
             Version::V5 => Packet::Disconnect(Disconnect { reason, properties }),
             Version::V3_1_1 => Packet::Disconnect(Disconnect::new(ReasonCode::Success)),
@@ -359,8 +353,7 @@ fn auth() -> BoxedStrategy<Packet> {
         text().prop_map(Property::AuthenticationMethod).boxed(),
         binary().prop_map(Property::AuthenticationData).boxed(),
     ]);
-    let reason = reason_in(ReasonPlace::Auth);
-    (reason, own).prop_map(|(reason, properties)| Packet::Auth(Auth { reason, properties })).boxed()
+    (reason(Kind::Auth), own).prop_map(|(reason, properties)| Packet::Auth(Auth { reason, properties })).boxed()
 }
 
 fn packet(version: Version) -> impl Strategy<Value = Packet> {

@@ -7,6 +7,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::error::DecodeError;
+use super::fixed_header::Kind;
 use super::property::{Place, Properties};
 use super::reader::Reader;
 use super::reason::ReasonCode;
@@ -32,7 +33,7 @@ impl UnsubAck {
             Version::V5 => Properties::decode(reader, Place::Acknowledgement)?,
         };
         while version == Version::V5 && !reader.is_empty() {
-            reasons.push(ReasonCode::from_byte(reader.u8()?)?);
+            reasons.push(ReasonCode::decode(reader.u8()?, Kind::UnsubAck)?);
         }
         Ok(Self { packet_id, properties, reasons })
     }

@@ -4,11 +4,14 @@ use thiserror::Error;
 use unhidra_core::ids::ClientIdError;
 use unhidra_core::topic::TopicError;
 
-use crate::packet::ReasonCode;
+use crate::packet::{DecodeError, ReasonCode};
 
-/// Which rule a well-formed packet breaks. The connection ends with its reason code.
+/// Which rule a packet breaks. The connection ends with its reason code.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum SessionError {
+    /// The bytes are no packet.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
     /// The first packet is not CONNECT [MQTT-3.1.0-1].
     #[error("{packet} before CONNECT")]
     NotConnect { packet: &'static str },
@@ -42,6 +45,9 @@ pub(crate) enum SessionError {
     /// A Topic Alias over the announced maximum [MQTT-3.3.2-9].
     #[error("topic alias {found}; at most {max} is accepted")]
     TopicAlias { found: u16, max: u16 },
+    /// A payload that says it is UTF-8, and is not, at QoS 0 or in a Will.
+    #[error("a payload that is not UTF-8 as it says")]
+    PayloadFormat,
     /// A Response Topic with wildcards [MQTT-3.3.2-14].
     #[error("response topic: {0}")]
     ResponseTopic(TopicError),
@@ -69,6 +75,7 @@ impl SessionError {
     /// What the DISCONNECT or CONNACK that follows tells the client.
     pub(crate) const fn reason_code(self) -> ReasonCode {
         match self {
+            Self::Malformed(error) => error.reason_code(),
             Self::NotConnect { .. }
             | Self::SecondConnect
             | Self::Unexpected { .. }
@@ -85,6 +92,7 @@ impl SessionError {
             Self::TopicName(_) | Self::TopicTooLarge { .. } => ReasonCode::TopicNameInvalid,
             Self::TopicAlias { .. } => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximum => ReasonCode::ReceiveMaximumExceeded,
+            Self::PayloadFormat => ReasonCode::PayloadFormatInvalid,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
         }
     }

@@ -3,12 +3,12 @@
 use unhidra_core::ids::{ClientId, ClientIdError};
 use unhidra_core::topic::TopicName;
 
-use super::{Request, Rules, SessionError};
+use super::{Request, Rules, SessionError, receive};
 use crate::acl::{Principal, PublishAsked};
 use crate::packet::{Connect, Property, ReasonCode, Version};
 
 /// Checks what holds for whomever it is.
-pub(super) fn check(connect: &Connect) -> Result<Request, SessionError> {
+pub(super) fn check(connect: &Connect, rules: &Rules) -> Result<Request, SessionError> {
     let has = |wanted: fn(&Property) -> bool| connect.properties.iter().any(wanted);
     if has(|property| matches!(property, Property::AuthenticationMethod(_))) {
         return Err(SessionError::AuthenticationMethod);
@@ -18,6 +18,10 @@ pub(super) fn check(connect: &Connect) -> Result<Request, SessionError> {
     }
     if let Some(will) = &connect.will {
         TopicName::parse(will.topic.as_str()).map_err(SessionError::TopicName)?;
+        receive::check_properties(&will.properties)?;
+        if rules.mqtt.payload_format_check && !receive::is_as_it_says(&will.properties, &will.payload) {
+            return Err(SessionError::PayloadFormat);
+        }
     }
     let client_id = match ClientId::parse(connect.client_id.as_str()) {
         Ok(id) => Some(id),

@@ -33,10 +33,12 @@ use unhidra_core::ids::ClientId;
 use unhidra_core::time::Timestamp;
 
 use crate::acl::{Acl, Principal};
-use crate::config::Limits;
+use crate::config::{Limits, MqttConfig};
 use crate::doors::{Outcome, Ticket};
 use crate::net::facts::Holdings;
-use crate::packet::{ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Publish, ReasonCode, Text, Version};
+use crate::packet::{
+    ConnAck, Connect, Disconnect, Frame, Packet, PacketId, Properties, Property, Publish, ReasonCode, Text, Version,
+};
 use crate::router::Subscription;
 use crate::router::message::{Alias, Queued};
 pub(crate) use error::SessionError;
@@ -48,6 +50,7 @@ pub(crate) use state::{Change, Remains, Resumable, Rows, Subscriptions};
 pub(crate) struct Rules {
     pub(crate) acl: Acl,
     pub(crate) limits: Limits,
+    pub(crate) mqtt: MqttConfig,
     /// Whether [`Event::Keep`] is told for sessions that outlive their connection.
     pub(crate) stores_sessions: bool,
 }
@@ -76,7 +79,8 @@ impl Out {
 #[derive(Debug)]
 enum Phase {
     /// Nothing but CONNECT may come, until then.
-    Greeting { deadline: Timestamp },
+    /// `spoken` is what a CONNECT that could not be read said it speaks.
+    Greeting { deadline: Timestamp, spoken: Option<Version> },
     /// The shell finds out whether the client may come in, and with which session.
     Deciding(Box<Connect>),
     /// The client is in.
@@ -139,13 +143,13 @@ impl Session {
     /// A stream was accepted.
     pub(crate) fn new(rules: Arc<Rules>, now: Timestamp) -> Self {
         let deadline = now.saturating_add(rules.limits.connect_timeout());
-        Self { rules, phase: Phase::Greeting { deadline }, out: Out::default() }
+        Self { rules, phase: Phase::Greeting { deadline, spoken: None }, out: Out::default() }
     }
 
     /// What the client speaks; 3.1.1 until it has said so.
     pub(crate) fn version(&self) -> Version {
         match &self.phase {
-            Phase::Greeting { .. } => Version::V3_1_1,
+            Phase::Greeting { spoken, .. } => spoken.unwrap_or(Version::V3_1_1),
             Phase::Deciding(connect) => connect.version,
             Phase::Open(open) => open.version(),
             Phase::Ended { version, .. } => *version,
@@ -197,15 +201,28 @@ impl Session {
         matches!(self.phase, Phase::Ended { .. })
     }
 
+    /// Takes the next packet as it was cut from the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::handle_packet`].
+    pub(crate) fn handle_frame(&mut self, frame: Frame, now: Timestamp) -> Result<(), SessionError> {
+        if let Phase::Greeting { spoken, .. } = &mut self.phase {
+            *spoken = frame.connect_version();
+        }
+        let packet = Packet::decode(frame, self.version())?;
+        self.handle_packet(packet, now)
+    }
+
     /// Takes one packet.
     ///
     /// # Errors
     ///
-    /// The client broke a rule: [`Session::close`] with the error's reason code follows.
+    /// The client broke a rule: [`Session::fail`] follows.
     pub(crate) fn handle_packet(&mut self, packet: Packet, now: Timestamp) -> Result<(), SessionError> {
         match (&mut self.phase, packet) {
             (Phase::Greeting { .. }, Packet::Connect(connect)) => {
-                let request = greeting::check(&connect);
+                let request = greeting::check(&connect, &self.rules);
                 self.phase = Phase::Deciding(connect);
                 self.out.events.push_back(Event::Connect(request?));
                 Ok(())
@@ -255,24 +272,50 @@ impl Session {
 
     /// The client is not let in.
     pub(crate) fn refuse(&mut self, reason: ReasonCode) {
-        let ack = ConnAck { session_present: false, reason, properties: Properties::default() };
-        self.out.packet(Packet::ConnAck(ack));
-        self.end();
+        self.refuse_with(reason, Properties::default());
+    }
+
+    /// The client broke a rule: the connection ends, and the client hears which, if it cares to.
+    pub(crate) fn fail(&mut self, error: &SessionError) {
+        self.close_with(error.reason_code(), || Some(Text::from_checked(error.to_string())));
     }
 
     /// Ends the connection and tells the client why, as far as its version can.
     pub(crate) fn close(&mut self, reason: ReasonCode) {
+        self.close_with(reason, || None);
+    }
+
+    fn close_with(&mut self, reason: ReasonCode, words: impl FnOnce() -> Option<Text>) {
+        let explains = match &self.phase {
+            Phase::Greeting { spoken, .. } => *spoken == Some(Version::V5),
+            Phase::Deciding(connect) => connect.version == Version::V5 && terms::explains(connect),
+            Phase::Open(open) => open.explains,
+            Phase::Ended { .. } => return,
+        };
+        let words = if explains { words() } else { None };
+        let properties = words.map(Property::ReasonString).into_iter().collect();
         match (&self.phase, self.version()) {
-            // What is no CONNECT is answered by nothing [MQTT-3.1.4-1], but another version is.
-            (Phase::Greeting { .. }, _) if reason != ReasonCode::UnsupportedProtocolVersion => self.end(),
-            (Phase::Greeting { .. } | Phase::Deciding(_), _) => self.refuse(reason),
+            // What is no CONNECT of ours is answered by nothing [MQTT-3.1.4-1], but another version is.
+            (Phase::Greeting { spoken: None | Some(Version::V3_1_1), .. }, _)
+                if reason != ReasonCode::UnsupportedProtocolVersion =>
+            {
+                self.end();
+            }
+            (Phase::Greeting { .. } | Phase::Deciding(_), _) => self.refuse_with(reason, properties),
             (Phase::Open(_), Version::V5) => {
-                self.out.packet(Packet::Disconnect(Disconnect::new(reason)));
+                let reason = reason.of_disconnect();
+                self.out.packet(Packet::Disconnect(Disconnect { reason, properties }));
                 self.end();
             }
             (Phase::Open(_), Version::V3_1_1) => self.end(),
             (Phase::Ended { .. }, _) => {}
         }
+    }
+
+    fn refuse_with(&mut self, reason: ReasonCode, properties: Properties) {
+        let ack = ConnAck { session_present: false, reason: reason.of_connack(), properties };
+        self.out.packet(Packet::ConnAck(ack));
+        self.end();
     }
 
     /// The stream is gone.
@@ -281,9 +324,11 @@ impl Session {
     }
 
     /// A message of a subscription. Ask [`Session::deliverable`] before.
-    pub(crate) fn deliver(&mut self, queued: Queued, now: Timestamp) {
-        if let Phase::Open(open) = &mut self.phase {
-            open.deliver(queued, now, &mut self.out);
+    /// Says whether it leaves: not once it has expired.
+    pub(crate) fn deliver(&mut self, queued: Queued, now: Timestamp) -> bool {
+        match &mut self.phase {
+            Phase::Open(open) => open.deliver(queued, now, &mut self.out),
+            Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => false,
         }
     }
 
@@ -384,7 +429,7 @@ impl Session {
     /// When to call [`Session::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.phase {
-            Phase::Greeting { deadline } => Some(*deadline),
+            Phase::Greeting { deadline, .. } => Some(*deadline),
             Phase::Open(open) => open.deadline(),
             Phase::Deciding(_) | Phase::Ended { .. } => None,
         }

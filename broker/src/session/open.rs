@@ -29,6 +29,8 @@ pub(super) struct Open {
     pub(super) who: Arc<Principal>,
     pub(super) version: Version,
     pub(super) packet_max: usize,
+    /// Whether the client may be told in words [MQTT-3.1.2-29].
+    pub(super) explains: bool,
     pub(super) keep_alive: KeepAlive,
     pub(super) keep_alive_s: u16,
     pub(super) will: Option<Will>,
@@ -64,7 +66,7 @@ impl Open {
         let terms = Terms::of(&connect, &rules.limits);
         let properties = match connect.version {
             Version::V3_1_1 => Properties::default(),
-            Version::V5 => terms.announced(&connect, assigned, &rules.limits),
+            Version::V5 => terms.announced(&connect, assigned, rules),
         };
         out.packet(Packet::ConnAck(ConnAck { session_present, reason: ReasonCode::Success, properties }));
         out.events.extend(rows.keys().map(|row| Event::Listen(*row)));
@@ -73,6 +75,7 @@ impl Open {
             who,
             version: connect.version,
             packet_max: terms.packet_max,
+            explains: terms.explains,
             keep_alive: KeepAlive::new(terms.keep_alive_s, now),
             keep_alive_s: terms.keep_alive_s,
             will: connect.will,

@@ -51,6 +51,11 @@ impl Open {
                 }
             }
         };
+        if rules.mqtt.payload_format_check && !is_as_it_says(&publish.properties, &publish.payload) {
+            let Some(token) = token else { return Err(SessionError::PayloadFormat) };
+            self.answer(token, Reply::Code(ReasonCode::PayloadFormatInvalid), out);
+            return Ok(());
+        }
         match (right, token) {
             (PublishRight::Denied, Some(token)) => self.answer(token, Reply::Code(ReasonCode::NotAuthorized), out),
             (PublishRight::Denied, None) => {}
@@ -110,8 +115,14 @@ impl Open {
     }
 }
 
-/// What a client may not say in PUBLISH.
-fn check_properties(properties: &Properties) -> Result<(), SessionError> {
+/// Whether the payload is UTF-8 where the Payload Format Indicator says so (section 3.3.2.3.2).
+pub(super) fn is_as_it_says(properties: &Properties, payload: &[u8]) -> bool {
+    let says_utf_8 = properties.iter().any(|property| *property == Property::PayloadFormatIndicator(true));
+    !says_utf_8 || std::str::from_utf8(payload).is_ok()
+}
+
+/// What a client may not say in PUBLISH, nor of its Will.
+pub(super) fn check_properties(properties: &Properties) -> Result<(), SessionError> {
     for property in properties.iter() {
         match property {
             Property::SubscriptionIdentifier(_) => return Err(SessionError::SubscriptionIdentifier),

@@ -17,14 +17,14 @@ impl Open {
         self.outbound.room()
     }
 
-    pub(super) fn deliver(&mut self, queued: Queued, now: Timestamp, out: &mut Out) {
+    pub(super) fn deliver(&mut self, queued: Queued, now: Timestamp, out: &mut Out) -> bool {
         if queued.message.is_expired(now) {
-            return;
+            return false;
         }
         if queued.qos == QoS::AtMostOnce {
             let alias = self.alias(&queued);
             out.transmit.push_back(Transmit::Routed { queued, packet_id: None, dup: false, alias });
-            return;
+            return true;
         }
         let packet_id = self.outbound.send(Carried::Routed(queued.clone()));
         let is_kept = queued.qos == QoS::ExactlyOnce && self.keeping.is_some();
@@ -39,6 +39,7 @@ impl Open {
             self.keep(|| Change::Sent { packet_id, queued }, None, out);
             out.transmit.push_back(transmit);
         }
+        true
     }
 
     /// What left in an earlier connection leaves again, as far as the client takes it.

@@ -11,6 +11,7 @@ use unhidra_core::delivery::Refusal;
 use unhidra_core::ids::DeviceId;
 
 mod exactly_once;
+mod terms;
 
 const MESSAGES: &str = "unhidra/devices/pump-7/messages";
 const COMMANDS: &str = "unhidra/devices/pump-7/commands";
@@ -20,6 +21,7 @@ fn rules() -> Arc<Rules> {
     Arc::new(Rules {
         acl: Acl::new("unhidra", RuleSet::default()),
         limits: Limits { receive_max: 3, in_flight_max: 4, ..limits },
+        mqtt: crate::config::tests::mqtt(),
         stores_sessions: false,
     })
 }
@@ -342,7 +344,8 @@ fn a_publish_that_breaks_a_rule_ends_with_its_code() {
         (packet(&long, false, zero, None), ReasonCode::TopicNameInvalid),
         (packet(&deep, false, zero, None), ReasonCode::TopicNameInvalid),
         (packet("", false, zero, None), ReasonCode::ProtocolError),
-        (packet("a", false, zero, Some(Property::TopicAlias(1))), ReasonCode::TopicAliasInvalid),
+        (packet("", false, zero, Some(Property::TopicAlias(1))), ReasonCode::ProtocolError),
+        (packet("a", false, zero, Some(Property::TopicAlias(5))), ReasonCode::TopicAliasInvalid),
         (packet("a", false, zero, Some(Property::SubscriptionIdentifier(1))), ReasonCode::ProtocolError),
         (packet("a", false, zero, Some(Property::ResponseTopic(Text::from("b/#")))), ReasonCode::ProtocolError),
     ] {
@@ -504,7 +507,7 @@ fn queued(qos: QoS) -> Queued {
 #[test]
 fn what_was_not_acknowledged_is_sent_again_under_its_identifier() {
     let mut session = open(Version::V5, Admitted::Client(None));
-    (0..4).for_each(|_| session.deliver(queued(QoS::AtLeastOnce), Timestamp::ZERO));
+    (0..4).for_each(|_| assert!(session.deliver(queued(QoS::AtLeastOnce), Timestamp::ZERO)));
     assert_eq!(session.deliverable(), Some(0), "four are in flight");
     handle(&mut session, puback(id(2), ReasonCode::Success)).expect("taken");
     assert_ne!(session.deliverable(), Some(0));

@@ -285,8 +285,7 @@ async fn after_its_disconnect_the_server_says_nothing_and_closes() {
     let mut publisher = world.plain("p", Version::V5).await;
     client.write(&frame(0xC1, b"")).await;
     publisher.tell(message("a", "x", QoS::AtLeastOnce, 1)).await;
-    assert_eq!(client.packet().await, Packet::Disconnect(Disconnect::new(ReasonCode::MalformedPacket)));
-    assert_eq!(client.hear().await, Heard::End);
+    client.ended(ReasonCode::MalformedPacket).await;
 }
 
 #[tokio::test(start_paused = true)]

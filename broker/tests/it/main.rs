@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "a test fails where its ground does")]
 
+mod aliases;
 mod bad_input;
 mod clients;
 mod device;

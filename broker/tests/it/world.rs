@@ -26,6 +26,9 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
+[mqtt]
+payload_format_check = true
+response_information = "answers"
 [tls]
 listen = "127.0.0.1:0"
 client_certificate = "required"
@@ -438,7 +441,10 @@ impl Client {
     /// DISCONNECT with this reason is next, then the end; in 3.1.1 the end alone.
     pub(crate) async fn ended(&mut self, reason: ReasonCode) {
         if self.version == Version::V5 {
-            assert_eq!(self.packet().await, Packet::Disconnect(Disconnect::new(reason)));
+            match self.packet().await {
+                Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
+                other => panic!("{other:?}"),
+            }
         }
         assert_eq!(self.hear().await, Heard::End);
     }

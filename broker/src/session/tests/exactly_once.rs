@@ -153,7 +153,7 @@ fn an_answer_of_the_wrong_kind_is_a_protocol_error() {
 #[test]
 fn pubrel_and_publish_leave_again_in_order_up_to_the_receive_maximum() {
     let mut session = plain_client(Version::V5);
-    (0..4).for_each(|_| session.deliver(queued(QoS::ExactlyOnce), Timestamp::ZERO));
+    (0..4).for_each(|_| assert!(session.deliver(queued(QoS::ExactlyOnce), Timestamp::ZERO)));
     for number in [3, 1] {
         handle(&mut session, Packet::PubRec(ok(number))).expect("taken");
     }
