@@ -22,7 +22,7 @@ const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
 [mqtt]
-payload_format_check = true
+payload_format_check = false
 response_information = "answers"
 [tls]
 listen = "off"

@@ -105,7 +105,13 @@ impl Properties {
         let mut seen = 0_u64;
         let mut list = Vec::new();
         while !block.is_empty() {
-            let property = Property::decode(&mut block)?;
+            let property = Property::decode(&mut block).map_err(|error| match error {
+                // Its place is wrong before its value is.
+                DecodeError::TopicAliasZero if place != Place::Publish => {
+                    DecodeError::MisplacedProperty { found: 0x23 }
+                }
+                error => error,
+            })?;
             let found = property.identifier();
             if !property.belongs_to(place) {
                 return Err(DecodeError::MisplacedProperty { found });

@@ -27,7 +27,7 @@ pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
 [mqtt]
-payload_format_check = true
+payload_format_check = false
 response_information = "answers"
 [tls]
 listen = "127.0.0.1:0"

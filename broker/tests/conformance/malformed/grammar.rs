@@ -205,11 +205,11 @@ fn properties<'b>(bytes: &mut Bytes<'b>, at: u16) -> Result<Said<'b>, Wrong> {
                 block.text()?;
             }
         }
-        if !some {
-            return Err(if row.id == 0x23 { &[TopicAliasInvalid] } else { PROTOCOL });
-        }
         if row.places & at == 0 {
             return Err(&[MalformedPacket, ProtocolError]);
+        }
+        if !some {
+            return Err(if row.id == 0x23 { &[TopicAliasInvalid] } else { PROTOCOL });
         }
         let may_repeat = row.id == 0x26 || row.id == 0x0B && at == PUBLISH;
         if seen.contains(&row.id) && !may_repeat {
