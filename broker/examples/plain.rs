@@ -21,6 +21,8 @@ use unhidra_core::time::{Clock, Timestamp, UnixTime};
 const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
+sys_interval_s = 10
+log_events_per_s = 50
 [mqtt]
 payload_format_check = false
 response_information = "answers"

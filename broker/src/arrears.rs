@@ -66,7 +66,9 @@ impl Broker {
     /// Looks up the next few. Says how many there were, or `None` where there was no room.
     fn pay_one(&self, entry: &mut Entry, place: Place<'_>, now: Timestamp) -> Option<usize> {
         let Ok(interest) = Interest::parse(entry.filter.as_str()) else { return Some(0) };
-        let found = {
+        let found = if interest.filter.as_str().starts_with("$SYS") {
+            self.sys().matches(interest.filter, entry.after.as_deref(), BATCH, now).0
+        } else {
             let mut store = self.retained();
             let (live, expired) = store.matches(interest.filter, entry.after.as_deref(), BATCH, now);
             expired.iter().for_each(|message| self.store_retained(message, false, &mut Storing::for_nobody()));

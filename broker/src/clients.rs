@@ -9,7 +9,7 @@ use crate::packet::Version;
 use crate::session::table::{Seen, SessionKey};
 
 /// How many sessions one look passes at most, so that it holds the lock for a moment only.
-const PASSED_MAX: usize = 1024;
+pub(crate) const PASSED_MAX: usize = 1024;
 
 /// Names one session.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -32,6 +32,11 @@ pub struct Config {
     pub wss: ListenerConfig,
     /// The bounds on strangers.
     pub gate: GateConfig,
+    /// Seconds between two looks of `$SYS`; 0 turns it off.
+    pub sys_interval_s: u64,
+    /// Lines a second the log gets of clients that come, as many of those that go, and as many of
+    /// those that are refused. Further ones are counted in the next line and in the metrics.
+    pub log_events_per_s: u32,
     /// What the standard leaves to the server.
     pub mqtt: MqttConfig,
     /// The bounds.

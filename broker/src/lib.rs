@@ -9,6 +9,7 @@ mod arrears;
 mod clients;
 mod config;
 mod doors;
+mod events;
 mod gate;
 mod metrics;
 mod net;
@@ -18,6 +19,8 @@ mod router;
 mod routing;
 mod session;
 mod sessions;
+mod subscribers;
+mod sys;
 
 use std::fmt;
 use std::io;
@@ -36,8 +39,9 @@ use unhidra_core::time::Clock;
 
 use crate::packet::ReasonCode;
 use acl::{Acl, RuleSet};
+use events::Events;
 use gate::Refusal;
-use metrics::Metrics;
+use metrics::{ListenerLabels, Metrics};
 use net::connection::Connection;
 use net::live::Live;
 use net::mailbox::{Downlink, Mailbox, Order};
@@ -62,6 +66,7 @@ pub use doors::{Change, NoRoom, Persist, PersistError, PersistTable, Persisted, 
 pub use gate::{Gate, Pass};
 pub use net::{CertificateError, Layers, PortListener, Revoked, Serial, TlsOffer, Turns};
 pub use persist::RestoreError;
+pub use subscribers::{SubscriberRecord, SubscribersFound};
 
 /// Everything that is not the broker's to decide.
 pub struct Doors {
@@ -92,6 +97,11 @@ pub struct Broker {
     retained: Mutex<Retained>,
     /// `None` where nothing is kept over a restart.
     journal: Option<Arc<Journal>>,
+    /// What `$SYS` says.
+    sys: Mutex<Retained>,
+    /// How often; never where it is off.
+    sys_interval: Option<Duration>,
+    events: Events,
     sessions: Mutex<Table>,
     /// A session was stored, whose Will or end may come before all others.
     sessions_due: Notify,
@@ -117,6 +127,10 @@ impl Broker {
             watchers: Watchers::default(),
             queue_terms: Arc::new(Terms::of(&limits)),
             retained: Mutex::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
+            // Bounded by its topics, which are ours.
+            sys: Mutex::new(Retained::new(usize::MAX, usize::MAX)),
+            sys_interval: (config.sys_interval_s > 0).then(|| Duration::from_secs(config.sys_interval_s)),
+            events: Events::new(config.log_events_per_s),
             sessions: Mutex::new(Table::new(limits.sessions_max)),
             sessions_due: Notify::new(),
             journal: doors.persist.clone().map(Journal::new),
@@ -240,11 +254,13 @@ impl Broker {
             gate.refuse(Refusal::ConnectionsFull, &accepted.peer, &format_args!("at most {}", limits.connections_max));
             return;
         };
-        self.metrics.connections.inc();
+        self.metrics.accepted.inc();
+        let served = self.metrics.connections.get_or_create_owned(&ListenerLabels { listener: accepted.entrance.name });
+        served.inc();
         let broker = self.clone();
         tokio::spawn(async move {
-            Connection::new(broker.clone(), seat.mailbox().clone(), accepted).run().await;
-            broker.metrics.connections.dec();
+            Connection::new(broker, seat.mailbox().clone(), accepted).run().await;
+            served.dec();
             drop(seat);
         });
     }
@@ -261,6 +277,10 @@ impl Broker {
 
     pub(crate) const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub(crate) const fn events(&self) -> &Events {
+        &self.events
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -296,6 +316,10 @@ impl Broker {
 
     fn sessions(&self) -> MutexGuard<'_, Table> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sys(&self) -> MutexGuard<'_, Retained> {
+        self.sys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn retained(&self) -> MutexGuard<'_, Retained> {

@@ -1,4 +1,4 @@
-//! What the broker counts. No label names a device.
+//! What the broker counts. No label names a device or a client.
 
 use std::sync::atomic::AtomicI64;
 
@@ -9,33 +9,118 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::packet::ReasonCode;
+use crate::packet::{QoS, ReasonCode, Version};
+use crate::sys::{Present, Totals};
 
 /// The broker's metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    pub(crate) connections: Gauge<i64, AtomicI64>,
-    pub(crate) connects: Family<ConnectLabels, Counter>,
-    pub(crate) closes: Family<ReasonLabels, Counter>,
-    pub(crate) sessions: Gauge<i64, AtomicI64>,
+    pub(crate) connections: Family<ListenerLabels, Gauge<i64, AtomicI64>>,
+    pub(crate) accepted: Counter,
+    connects: Family<ConnectLabels, Counter>,
+    /// CONNECTs of every outcome.
+    connects_all: Counter,
+    refusals: Family<RefusalLabels, Counter>,
+    ends: Family<EndLabels, Counter>,
+    sessions: Family<StandingLabels, Gauge<i64, AtomicI64>>,
+    pub(crate) expired: Counter,
     pub(crate) subscriptions: Gauge<i64, AtomicI64>,
-    pub(crate) retained: Gauge<i64, AtomicI64>,
+    shared_subscriptions: Gauge<i64, AtomicI64>,
+    retained: Gauge<i64, AtomicI64>,
+    retained_bytes: Gauge<i64, AtomicI64>,
+    queued: Gauge<i64, AtomicI64>,
+    queued_bytes: Gauge<i64, AtomicI64>,
+    in_flight: Gauge<i64, AtomicI64>,
     pub(crate) read_bytes: Counter,
     pub(crate) written_bytes: Counter,
+    packets_received: Counter,
+    packets_sent: Counter,
+    received: ByQos,
+    received_bytes: Counter,
+    sent: ByQos,
+    sent_bytes: Counter,
     pub(crate) deliveries: Counter,
     pub(crate) routed: Counter,
-    pub(crate) sent: Counter,
     pub(crate) downlinks: Counter,
     pub(crate) answers: Family<ReasonLabels, Counter>,
     pub(crate) answer_seconds: Histogram,
-    pub(crate) dropped: Family<DropLabels, Counter>,
+    dropped: Family<DropLabels, Counter>,
+    dropped_all: Counter,
     pub(crate) inlet_full: Counter,
 }
 
-/// How a CONNECT ended.
+/// What one connection has counted and not told yet: plain numbers, told once a turn of its loop,
+/// so that a message costs no shared write.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) packets_received: u32,
+    pub(crate) packets_sent: u32,
+    received: [u32; 3],
+    received_bytes: u64,
+    sent: [u32; 3],
+    sent_bytes: u64,
+}
+
+impl Tally {
+    /// A PUBLISH has come, with so many bytes of payload.
+    pub(crate) const fn received(&mut self, qos: QoS, bytes: usize) {
+        self.received[qos.as_bits() as usize] += 1;
+        self.received_bytes += bytes as u64;
+    }
+
+    /// A PUBLISH leaves, with so many bytes of payload.
+    pub(crate) const fn sent(&mut self, qos: QoS, bytes: usize) {
+        self.sent[qos.as_bits() as usize] += 1;
+        self.sent_bytes += bytes as u64;
+    }
+}
+
+/// One counter for each QoS, found without a look-up.
+#[derive(Debug)]
+struct ByQos {
+    family: Family<QosLabels, Counter>,
+    each: [Counter; 3],
+}
+
+impl Default for ByQos {
+    fn default() -> Self {
+        let family = Family::<QosLabels, Counter>::default();
+        let each = [0, 1, 2].map(|qos| family.get_or_create_owned(&QosLabels { qos }));
+        Self { family, each }
+    }
+}
+
+impl ByQos {
+    fn add(&self, counts: [u32; 3]) {
+        for (counter, count) in self.each.iter().zip(counts) {
+            if count > 0 {
+                counter.inc_by(count.into());
+            }
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.each.iter().map(Counter::get).sum()
+    }
+}
+
+/// By which listener.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct ConnectLabels {
-    pub(crate) outcome: ConnectOutcome,
+pub(crate) struct ListenerLabels {
+    pub(crate) listener: &'static str,
+}
+
+/// A QoS as a number.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct QosLabels {
+    qos: u8,
+}
+
+/// How a CONNECT ended, and in which version it was.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ConnectLabels {
+    outcome: ConnectOutcome,
+    version: &'static str,
 }
 
 /// How a CONNECT ended.
@@ -44,6 +129,36 @@ pub(crate) enum ConnectOutcome {
     New,
     Resumed,
     Refused,
+}
+
+/// Why somebody was not let in.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RefusalLabels {
+    cause: String,
+}
+
+/// Who ended a connection, and with which reason code; that of a connection that was lost is 0.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct EndLabels {
+    by: EndedBy,
+    reason: u8,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub(crate) enum EndedBy {
+    /// This side, or the node.
+    Broker,
+    /// The client, by DISCONNECT.
+    Client,
+    /// Nobody said anything: the stream broke off.
+    Nobody,
+}
+
+/// Whether a session's client is here.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct StandingLabels {
+    standing: &'static str,
 }
 
 /// A reason code as a number.
@@ -60,8 +175,8 @@ impl From<ReasonCode> for ReasonLabels {
 
 /// Why a message did not reach a subscriber.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct DropLabels {
-    pub(crate) cause: DropCause,
+struct DropLabels {
+    cause: DropCause,
 }
 
 /// Why a message did not reach a subscriber, or was not retained.
@@ -85,55 +200,156 @@ pub(crate) enum DropCause {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            connections: Gauge::default(),
+        let m = Self {
+            connections: Family::default(),
+            accepted: Counter::default(),
             connects: Family::default(),
-            closes: Family::default(),
-            sessions: Gauge::default(),
+            connects_all: Counter::default(),
+            refusals: Family::default(),
+            ends: Family::default(),
+            sessions: Family::default(),
+            expired: Counter::default(),
             subscriptions: Gauge::default(),
+            shared_subscriptions: Gauge::default(),
             retained: Gauge::default(),
+            retained_bytes: Gauge::default(),
+            queued: Gauge::default(),
+            queued_bytes: Gauge::default(),
+            in_flight: Gauge::default(),
             read_bytes: Counter::default(),
             written_bytes: Counter::default(),
+            packets_received: Counter::default(),
+            packets_sent: Counter::default(),
+            received: ByQos::default(),
+            received_bytes: Counter::default(),
+            sent: ByQos::default(),
+            sent_bytes: Counter::default(),
             deliveries: Counter::default(),
             routed: Counter::default(),
-            sent: Counter::default(),
             downlinks: Counter::default(),
             answers: Family::default(),
             answer_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             dropped: Family::default(),
+            dropped_all: Counter::default(),
             inlet_full: Counter::default(),
         };
-        let m = &metrics;
-        registry.register("broker_connections", "Streams being served", m.connections.clone());
-        registry.register("broker_connects", "CONNECTs by outcome", m.connects.clone());
-        registry.register("broker_closes", "Connections this side closed, by reason code", m.closes.clone());
-        registry.register("broker_sessions", "Sessions, live and stored", m.sessions.clone());
-        registry.register("broker_subscriptions", "Subscriptions in the router", m.subscriptions.clone());
-        registry.register("broker_retained_messages", "Retained messages", m.retained.clone());
-        let bytes = Unit::Bytes;
-        registry.register_with_unit("broker_read", "Bytes read", bytes.clone(), m.read_bytes.clone());
-        registry.register_with_unit("broker_written", "Bytes written", bytes, m.written_bytes.clone());
-        registry.register("broker_deliveries", "Messages of devices, inward", m.deliveries.clone());
-        registry.register("broker_routed_messages", "Messages of plain clients", m.routed.clone());
-        registry.register("broker_sent_messages", "Messages to subscribers", m.sent.clone());
-        registry.register("broker_downlinks", "Messages of the node taken for devices", m.downlinks.clone());
-        registry.register("broker_answers", "Answers to QoS 1 messages, by reason code", m.answers.clone());
+        m.register_clients(registry);
+        m.register_messages(registry);
+        m
+    }
+
+    fn register_clients(&self, registry: &mut Registry) {
+        registry.register("broker_connections", "Streams being served, by listener", self.connections.clone());
+        registry.register("broker_accepted", "Streams accepted", self.accepted.clone());
+        registry.register("broker_connects", "CONNECTs by outcome and version", self.connects.clone());
+        registry.register(
+            "broker_connect_refusals",
+            "Streams that came to no session, by cause",
+            self.refusals.clone(),
+        );
+        registry.register("broker_ends", "Ends of connections, by who ended them and reason code", self.ends.clone());
+        registry.register("broker_sessions", "Sessions, connected and away", self.sessions.clone());
+        registry.register("broker_expired_sessions", "Sessions whose time had come", self.expired.clone());
+        registry.register("broker_subscriptions", "Subscriptions in the router", self.subscriptions.clone());
+        registry.register("broker_shared_subscriptions", "Those of them in groups", self.shared_subscriptions.clone());
+        let bytes = || Unit::Bytes;
+        registry.register_with_unit("broker_read", "Bytes read", bytes(), self.read_bytes.clone());
+        registry.register_with_unit("broker_written", "Bytes written", bytes(), self.written_bytes.clone());
+    }
+
+    fn register_messages(&self, registry: &mut Registry) {
+        let bytes = || Unit::Bytes;
+        registry.register("broker_retained_messages", "Retained messages", self.retained.clone());
+        registry.register_with_unit("broker_retained", "What they take", bytes(), self.retained_bytes.clone());
+        registry.register("broker_queued_messages", "Messages in the queues of sessions", self.queued.clone());
+        registry.register_with_unit("broker_queued", "What they take", bytes(), self.queued_bytes.clone());
+        registry.register("broker_in_flight_messages", "Messages sent, not acknowledged", self.in_flight.clone());
+        registry.register("broker_received_packets", "Control packets read", self.packets_received.clone());
+        registry.register("broker_sent_packets", "Control packets written", self.packets_sent.clone());
+        registry.register("broker_received_messages", "Messages of clients, by QoS", self.received.family.clone());
+        registry.register_with_unit("broker_received_payload", "Their payloads", bytes(), self.received_bytes.clone());
+        registry.register("broker_sent_messages", "Messages to clients, by QoS", self.sent.family.clone());
+        registry.register_with_unit("broker_sent_payload", "Their payloads", bytes(), self.sent_bytes.clone());
+        registry.register("broker_deliveries", "Messages of devices, inward", self.deliveries.clone());
+        registry.register("broker_routed_messages", "Messages of plain clients", self.routed.clone());
+        registry.register("broker_downlinks", "Messages of the node taken for devices", self.downlinks.clone());
+        registry.register("broker_answers", "Answers to messages, by reason code", self.answers.clone());
         registry.register_with_unit(
             "broker_answer",
-            "From a QoS 1 message to its answer",
+            "From a message to its answer",
             Unit::Seconds,
-            m.answer_seconds.clone(),
+            self.answer_seconds.clone(),
         );
-        registry.register("broker_dropped_messages", "Messages that did not arrive, by cause", m.dropped.clone());
-        registry.register("broker_inlet_full", "Batches the node had no room for", m.inlet_full.clone());
-        metrics
+        registry.register("broker_dropped_messages", "Messages that did not arrive, by cause", self.dropped.clone());
+        registry.register("broker_inlet_full", "Batches the node had no room for", self.inlet_full.clone());
     }
 
     pub(crate) fn drop_message(&self, cause: DropCause) {
+        self.dropped_all.inc();
         self.dropped.get_or_create(&DropLabels { cause }).inc();
     }
 
-    pub(crate) fn connect(&self, outcome: ConnectOutcome) {
-        self.connects.get_or_create(&ConnectLabels { outcome }).inc();
+    pub(crate) fn connect(&self, outcome: ConnectOutcome, version: Version) {
+        self.connects_all.inc();
+        self.connects.get_or_create(&ConnectLabels { outcome, version: version.number() }).inc();
+    }
+
+    /// Somebody was not let in, for a cause in a word.
+    pub(crate) fn refuse(&self, cause: &str) {
+        self.refusals.get_or_create(&RefusalLabels { cause: cause.to_owned() }).inc();
+    }
+
+    pub(crate) fn end(&self, by: EndedBy, reason: u8) {
+        self.ends.get_or_create(&EndLabels { by, reason }).inc();
+    }
+
+    /// Takes what a connection has counted.
+    pub(crate) fn take(&self, tally: &mut Tally) {
+        let Tally { packets_received, packets_sent, received, received_bytes, sent, sent_bytes } =
+            std::mem::take(tally);
+        if packets_received > 0 {
+            self.packets_received.inc_by(packets_received.into());
+            self.received.add(received);
+            self.received_bytes.inc_by(received_bytes);
+        }
+        if packets_sent > 0 {
+            self.packets_sent.inc_by(packets_sent.into());
+            self.sent.add(sent);
+            self.sent_bytes.inc_by(sent_bytes);
+        }
+    }
+
+    /// What has been counted since the start.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            bytes_received: self.read_bytes.get(),
+            bytes_sent: self.written_bytes.get(),
+            packets_received: self.packets_received.get(),
+            packets_sent: self.packets_sent.get(),
+            publishes_received: self.received.sum(),
+            publishes_sent: self.sent.sum(),
+            publishes_dropped: self.dropped_all.get(),
+            publish_bytes_received: self.received_bytes.get(),
+            publish_bytes_sent: self.sent_bytes.get(),
+            sockets: self.accepted.get(),
+            connects: self.connects_all.get(),
+            expired: self.expired.get(),
+        }
+    }
+
+    /// Shows what there is now.
+    pub(crate) fn show(&self, present: &Present) {
+        let gauge = |gauge: &Gauge<i64, AtomicI64>, count| {
+            gauge.set(crate::gauge(count));
+        };
+        for (standing, count) in [("connected", present.connected), ("away", present.disconnected)] {
+            gauge(&self.sessions.get_or_create(&StandingLabels { standing }), count);
+        }
+        gauge(&self.shared_subscriptions, present.shared_subscriptions);
+        gauge(&self.retained, present.retained);
+        gauge(&self.retained_bytes, present.retained_bytes);
+        gauge(&self.queued, present.queued);
+        gauge(&self.queued_bytes, present.queued_bytes);
+        gauge(&self.in_flight, present.in_flight);
     }
 }

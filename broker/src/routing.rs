@@ -62,6 +62,10 @@ impl Watchers {
         self.count.store(router.len(), Ordering::Relaxed);
     }
 
+    pub(crate) const fn router(&self) -> &RwLock<Router> {
+        &self.router
+    }
+
     fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) != 0
     }
@@ -143,15 +147,12 @@ impl Broker {
         let make = || Arc::new(Message::new(incoming, now));
         let retained = incoming.retain.then(make);
         if let Some(message) = &retained {
-            let (kept, count) = {
-                let mut store = self.retained();
-                let (kept, had) = store.put(message);
-                if kept == Kept::Yes || had {
-                    self.store_retained(message, kept == Kept::Yes, storing);
-                }
-                (kept, store.len())
-            };
-            self.metrics.retained.set(gauge(count));
+            let mut store = self.retained();
+            let (kept, had) = store.put(message);
+            if kept == Kept::Yes || had {
+                self.store_retained(message, kept == Kept::Yes, storing);
+            }
+            drop(store);
             if kept == Kept::NoRoom {
                 self.metrics.drop_message(DropCause::NotRetained);
             }

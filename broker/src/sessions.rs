@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use unhidra_core::ids::{ClientId, ClientIdError};
 
+use crate::Broker;
 use crate::doors::ConnectionId;
 use crate::net::mailbox::{Mailbox, Order};
 use crate::packet::{Property, QoS, ReasonCode};
@@ -16,7 +17,6 @@ use crate::router::queue::Queue;
 use crate::routing::Place;
 use crate::session::table::{Claim, Due, SessionKey, Stored, will_due};
 use crate::session::{Remains, Resumable};
-use crate::{Broker, gauge};
 
 /// A session a connection has been given.
 pub(crate) struct Claimed {
@@ -45,7 +45,10 @@ impl Broker {
         for due in due {
             match due {
                 Due::Will(will) => self.publish_will(&will),
-                Due::Ended(stored) => self.end_session(*stored),
+                Due::Ended(stored) => {
+                    self.metrics.expired.inc();
+                    self.end_session(*stored);
+                }
             }
         }
     }
@@ -73,7 +76,6 @@ impl Broker {
                     }
                     let subscriber = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
                     let queue = Arc::new(Queue::new(key.clone(), self.queue_terms.clone()));
-                    self.count_sessions();
                     return Some(Claimed { resumed: None, subscriber, queue });
                 }
                 Claim::Full => return None,
@@ -129,7 +131,6 @@ impl Broker {
         if let Some((_, will)) = stored.will {
             self.publish_will(&will);
         }
-        self.count_sessions();
     }
 
     /// The rules are others now: every session's subscriptions are held to them, the stored ones
@@ -150,11 +151,6 @@ impl Broker {
                 }
             }
         });
-    }
-
-    fn count_sessions(&self) {
-        let count = self.sessions().len();
-        self.metrics.sessions.set(gauge(count));
     }
 }
 

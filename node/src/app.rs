@@ -20,6 +20,7 @@ use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Command, MessageName};
 use unhidra_core::time::Clock;
+use unhidra_core::topic::{TopicError, TopicFilter};
 use unhidra_gateway::{Gateway, Tokens, Use, Visible};
 use unhidra_store::{CommitError, ReadError, Store};
 
@@ -27,7 +28,7 @@ use crate::commit::commit;
 use crate::config::Config;
 use crate::control::{
     Addresses, Asked, ClientName, ClientRecord, ClientsAsked, ClientsPage, ControlError, KickAsked, Kicked, Live,
-    SendAsked, TokenAsked,
+    SendAsked, SubscriberRecord, SubscribersAsked, SubscribersFound, TokenAsked,
 };
 use crate::expiry;
 use crate::kept::Kept;
@@ -40,6 +41,9 @@ const PREKEY_LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// How many clients one answer holds at most.
 const CLIENTS_MAX: usize = 256;
+
+/// How many subscriptions one answer holds at most.
+const SUBSCRIBERS_MAX: usize = 10_000;
 
 /// Everything that is not the node's to decide.
 pub struct Doors {
@@ -262,6 +266,8 @@ impl App {
         let (store, clock, looked_at) = (rooms.store.clone(), rooms.clock.clone(), pump.clone());
         keepers.spawn(async move { expiry::keep(&*store, &*clock, &looked_at).await });
         keepers.spawn(async move { prekeys.keep(&pump).await });
+        let broker = rooms.broker.clone();
+        keepers.spawn(async move { broker.report().await });
 
         shutdown.await;
 
@@ -406,6 +412,14 @@ impl Live for LiveNode {
         let page = self.rooms.broker.clients(after.as_ref(), CLIENTS_MAX, |found| asked.wants(found));
         let clients = page.clients.iter().map(ClientRecord::from).collect();
         Ok(ClientsPage { clients, next: page.next.as_ref().map(ClientName::from) })
+    }
+
+    fn subscribers(&self, asked: &SubscribersAsked) -> Result<SubscribersFound, ControlError> {
+        let invalid = |error: TopicError| ControlError::Invalid(format!("{:?}: {error}", asked.topic));
+        let wanted = TopicFilter::parse(&asked.topic).map_err(invalid)?;
+        let found = self.rooms.broker.subscribers(wanted, SUBSCRIBERS_MAX);
+        let subscribers = found.subscribers.iter().map(SubscriberRecord::from).collect();
+        Ok(SubscribersFound { subscribers, more: found.more })
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

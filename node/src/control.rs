@@ -27,7 +27,10 @@ pub use asked::{
     ListenerAddress, Minted, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked,
     TokenAsked,
 };
-pub use clients::{ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked};
+pub use clients::{
+    ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked, SubscriberRecord,
+    SubscribersAsked, SubscribersFound,
+};
 pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;
 pub use server::{PREFIX, router, serve};
@@ -76,6 +79,9 @@ pub trait Control: Send + Sync {
 
     /// Ends connections of clients, and sessions too where that is asked for.
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked>;
+
+    /// Who would get a message.
+    fn subscribers(&self, asked: SubscribersAsked) -> Asked<'_, SubscribersFound>;
 }
 
 /// The parts of a node that exist only while it runs.
@@ -105,6 +111,13 @@ pub trait Live: Send + Sync + 'static {
 
     /// Ends connections of clients, and sessions too where that is asked for.
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked>;
+
+    /// Who would get a message.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Invalid`] where the topic is none.
+    fn subscribers(&self, asked: &SubscribersAsked) -> Result<SubscribersFound, ControlError>;
 }
 
 /// Why an answer is none. It crosses the socket whole, so that the command line says the same

@@ -289,7 +289,7 @@ impl Acl {
     }
 
     /// Whether a topic or a filter is in the devices' tree, by its own letters.
-    fn is_inside(&self, topic: &str) -> bool {
+    pub(crate) fn is_inside(&self, topic: &str) -> bool {
         let below = topic.strip_prefix(self.prefix.as_str());
         below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }

@@ -12,12 +12,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::{debug, info};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Delivery};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::message::Sealed;
 use unhidra_core::time::Timestamp;
 
+use super::ending::Ending;
 use super::hold::Hold;
 use super::mailbox::{Mailbox, Order};
 use super::wire::{Read, Wire};
@@ -26,8 +26,8 @@ use crate::acl::Principal;
 use crate::arrears::Arrears;
 use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Peer};
 use crate::gate::Pass;
-use crate::metrics::DropCause;
-use crate::packet::{Publish, ReasonCode, begins_connection, split_frame};
+use crate::metrics::{DropCause, Tally};
+use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
 use crate::persist::Storing;
 use crate::router::SubscriberId;
 use crate::router::message::Filling;
@@ -58,6 +58,9 @@ pub(crate) struct Connection {
     pub(super) course: Course,
     /// When what the client has shown ends.
     pub(super) until: Option<Timestamp>,
+    pub(super) tally: Tally,
+    /// Once its end is decided.
+    pub(super) ending: Option<Box<Ending>>,
 }
 
 /// Who is on the other side.
@@ -107,6 +110,8 @@ impl Connection {
             arrears: None,
             course: Course::Serving,
             until: None,
+            tally: Tally::default(),
+            ending: None,
         }
     }
 
@@ -134,6 +139,7 @@ impl Connection {
             if let Some(facts) = mailbox.facts() {
                 facts.note(self.session.holdings());
             }
+            broker.metrics().take(&mut self.tally);
             if self.session.is_ended() {
                 return;
             }
@@ -202,7 +208,7 @@ impl Connection {
     }
 
     fn lost(&mut self, cause: &str) {
-        debug!(peer = %self.peer, cause, "connection lost");
+        self.ends_lost(cause);
         self.wire.abandon();
         self.session.lose();
     }
@@ -210,15 +216,13 @@ impl Connection {
     fn check_time(&mut self, now: Timestamp) {
         let slow = self.broker.limits().slow_client();
         if let Some(reason) = self.session.handle_timeout(now) {
-            info!(peer = %self.peer, ?reason, "client timed out");
-            self.closed(reason);
+            self.ends_with(reason, "it said nothing for too long");
         }
         if self.wire.stalled_since().is_some_and(|since| since.saturating_add(slow) <= now) {
-            info!(peer = %self.peer, "closing: the client takes nothing that is written to it");
-            self.lost("the peer is too slow");
+            self.lost("it took nothing that was written to it for too long");
         }
         if self.until.is_some_and(|until| until <= now) {
-            info!(peer = %self.peer, "closing: what the client has shown has ended");
+            self.ends_with(ReasonCode::MaximumConnectTime, "what it came in with has ended");
             self.close(ReasonCode::MaximumConnectTime);
         }
         if let Course::Draining { until } = self.course
@@ -231,12 +235,8 @@ impl Connection {
     fn close(&mut self, reason: ReasonCode) {
         if !self.session.is_ended() {
             self.session.close(reason);
-            self.closed(reason);
+            self.ends_with(reason, "the node ends it");
         }
-    }
-
-    fn closed(&self, reason: ReasonCode) {
-        self.broker.metrics().closes.get_or_create(&reason.into()).inc();
     }
 
     /// When the loop must look at the time again.
@@ -279,7 +279,9 @@ impl Connection {
             self.session.send(downlink.row, downlink.payload, downlink.ticket);
         }
         self.take_events();
-        self.session.close_if_owed();
+        if let Some(reason) = self.session.close_if_owed() {
+            self.ends_with(reason, "a message of it was answered so");
+        }
         if mail.review {
             self.session.review();
             self.take_events();
@@ -334,6 +336,10 @@ impl Connection {
                 Transmit::Packet(mut packet) => {
                     let start = self.wire.output.len();
                     packet.encode(version, &mut self.wire.output);
+                    self.tally.packets_sent += 1;
+                    if let Packet::Publish(publish) = &packet {
+                        self.tally.sent(publish.assurance.qos(), publish.payload.len());
+                    }
                     if self.wire.output.len() - start > len_max && packet.shorten() {
                         self.wire.output.truncate(start);
                         packet.encode(version, &mut self.wire.output);
@@ -347,7 +353,8 @@ impl Connection {
                 Transmit::Routed { queued, packet_id, dup, alias } => {
                     let filling = Filling { version, packet_id, dup, alias, now };
                     if queued.encode(filling, len_max, &mut self.wire.output) {
-                        self.broker.metrics().sent.inc();
+                        self.tally.sent(queued.qos, queued.message.payload_len());
+                        self.tally.packets_sent += 1;
                     } else {
                         self.broker.metrics().drop_message(DropCause::TooLarge);
                         self.session.not_sent(packet_id);
@@ -364,7 +371,7 @@ impl Connection {
             let first = self.wire.input.first();
             if self.session.expects_connect() && first.is_some_and(|byte| !begins_connection(*byte)) {
                 // Not even the rest of it is waited for.
-                info!(peer = %self.peer, "closing: the peer does not speak MQTT");
+                self.ends_refused(ReasonCode::ProtocolError, "NotMqtt");
                 return self.session.close(ReasonCode::ProtocolError);
             }
             let packet_bytes_max = self.broker.limits().packet_bytes_max;
@@ -373,23 +380,28 @@ impl Connection {
                 Ok(None) => return,
                 Err(error) => return self.fail(&error.into()),
             };
-            if let Err(error) = self.session.handle_frame(frame, now) {
-                self.fail(&error);
+            self.tally.packets_received += 1;
+            let goodbye = frame.disconnect_reason();
+            match (self.session.handle_frame(frame, now), goodbye) {
+                (Err(error), _) => self.fail(&error),
+                (Ok(()), Some(reason)) => self.ends_by_client(reason),
+                (Ok(()), None) => {}
             }
             if let Some(request) = self.take_events() {
                 self.decide(request).await;
                 self.take_events();
             }
-            self.session.close_if_owed();
+            if let Some(reason) = self.session.close_if_owed() {
+                self.ends_with(reason, "a message of it was answered so");
+            }
             self.transmit(now);
         }
     }
 
     fn fail(&mut self, error: &SessionError) {
-        info!(peer = %self.peer, %error, "closing: the client broke the protocol");
+        self.ends_with(error.reason_code(), error.to_string());
         if !self.session.is_ended() {
             self.session.fail(error);
-            self.closed(error.reason_code());
         }
     }
 
@@ -398,8 +410,14 @@ impl Connection {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::Connect(request) => return Some(request),
-                Event::Deliver { row, publish, token } => self.deliver_inward(row, publish, token),
-                Event::Route { publish, token } => self.route(&publish, token),
+                Event::Deliver { row, publish, token } => {
+                    self.tally.received(publish.assurance.qos(), publish.payload.len());
+                    self.deliver_inward(row, publish, token);
+                }
+                Event::Route { publish, token } => {
+                    self.tally.received(publish.assurance.qos(), publish.payload.len());
+                    self.route(&publish, token);
+                }
                 Event::Subscribe { filter, subscription, is_new } => {
                     if let Client::Admitted { who, subscriber, queue, .. } = &self.client {
                         let place = Place { who, subscriber: *subscriber, queue };

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
 
 use super::connection::{Client, Connection};
 use super::facts::Facts;
 use super::mailbox::Order;
 use crate::acl::Principal;
-use crate::doors::{BrokerEvent, Identity, Introduction};
+use crate::doors::{BrokerEvent, Denied, Identity, Introduction};
 use crate::metrics::ConnectOutcome;
 use crate::packet::{ReasonCode, Text};
 use crate::router::queue::Queue;
@@ -32,22 +31,20 @@ impl Connection {
         let entrant = match self.broker.admission().admit(introduction).await {
             Ok(entrant) => entrant,
             Err(denied) => {
-                warn!(peer = %self.peer, device = self.identity.device().map(tracing::field::display), ?denied, "client refused");
-                return self.refuse(denied.reason_code());
+                return self.refuse(denied.reason_code(), word(denied));
             }
         };
         let (client_id, assigned) = match request.client_id {
             Some(id) => (id, false),
             None => match self.broker.assign_client_id(self.mailbox.id()) {
                 Ok(id) => (id, true),
-                Err(_) => return self.refuse(ReasonCode::ClientIdentifierNotValid),
+                Err(_) => return self.refuse(ReasonCode::ClientIdentifierNotValid, "ClientIdentifier"),
             },
         };
         let key = SessionKey::new(&entrant.who, client_id.clone());
         let who = Arc::new(Principal::new(entrant.who.clone(), client_id));
         if let Err(reason) = self.session.may_come_in(&who) {
-            info!(peer = %self.peer, ?reason, "client refused: its will is not for it");
-            return self.refuse(reason);
+            return self.refuse(reason, "Will");
         }
         if let Some(device) = who.device() {
             self.broker.crowd_out(device, self.mailbox.id());
@@ -55,9 +52,9 @@ impl Connection {
         let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start);
         let claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
             Ok(Some(claimed)) => claimed,
-            Ok(None) => return self.refuse(ReasonCode::QuotaExceeded),
+            Ok(None) => return self.refuse(ReasonCode::QuotaExceeded, "SessionsFull"),
             // The connection before it still has something for the node, which has no room.
-            Err(_) => return self.refuse(ReasonCode::ServerBusy),
+            Err(_) => return self.refuse(ReasonCode::ServerBusy, "Busy"),
         };
         if !self.broker.admission().still_admits(&entrant) {
             // Found in the table from now on; what it had stays for whoever proves to be it.
@@ -68,8 +65,8 @@ impl Connection {
             clock.now().saturating_add(until.saturating_since(clock.unix_now()))
         });
         let outcome = if claimed.resumed.is_some() { ConnectOutcome::Resumed } else { ConnectOutcome::New };
-        self.broker.metrics().connect(outcome);
-        debug!(peer = %self.peer, who = ?who.admitted(), client_id = %who.client_id(), "client connected");
+        let is_resumed = outcome == ConnectOutcome::Resumed;
+        self.broker.metrics().connect(outcome, self.session.version());
         if let Some(device) = who.device().copied() {
             self.inward.push(BrokerEvent::Connected { device, connection: self.mailbox.id() });
         }
@@ -79,6 +76,7 @@ impl Connection {
         self.introduce(&claimed.queue);
         let (subscriber, queue) = (claimed.subscriber, claimed.queue);
         self.client = Client::Admitted { who, key, subscriber, queue };
+        self.tell_connected(is_resumed);
         // What arrived while we decided is read now, and mail found the box already.
         self.mailbox.wake();
     }
@@ -92,8 +90,15 @@ impl Connection {
         self.mailbox.introduce(facts);
     }
 
-    fn refuse(&mut self, reason: ReasonCode) {
-        self.broker.metrics().connect(ConnectOutcome::Refused);
+    fn refuse(&mut self, reason: ReasonCode, refusal: impl Into<Box<str>>) {
+        self.broker.metrics().connect(ConnectOutcome::Refused, self.session.version());
+        self.ends_refused(reason, refusal);
         self.session.refuse(reason);
     }
+}
+
+/// A denial in a word, for a label: the name of its kind.
+fn word(denied: Denied) -> Box<str> {
+    let text = format!("{denied:?}");
+    text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().into()
 }

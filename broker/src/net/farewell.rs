@@ -25,6 +25,8 @@ impl Connection {
         self.settle_subscribers().await;
         let unsent = self.mailbox.close();
         self.take_events();
+        self.tell_end();
+        self.broker.metrics().take(&mut self.tally);
         let device = self.device();
         let Self { broker, mailbox, session, client, inward, hold, course, mut wire, identity, .. } = self;
         let mut inward = hold.into_inward(inward);

@@ -127,6 +127,11 @@ impl Mailbox {
         inner.outstanding = inner.outstanding.saturating_sub(1);
     }
 
+    /// Whether the device listens on a row.
+    pub(crate) fn listens(&self, row: DownlinkRow) -> bool {
+        self.lock().rows.contains(&row)
+    }
+
     /// The device listens on a row, or no more.
     pub(crate) fn listen(&self, row: DownlinkRow, listens: bool) {
         let mut inner = self.lock();

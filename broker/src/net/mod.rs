@@ -3,6 +3,7 @@
 mod certificate;
 pub(crate) mod connection;
 mod decide;
+mod ending;
 pub(crate) mod facts;
 mod farewell;
 mod hold;
@@ -11,6 +12,7 @@ pub(crate) mod live;
 pub(crate) mod mailbox;
 mod port;
 mod proxy;
+mod report;
 mod revoked;
 mod tcp;
 mod tls;

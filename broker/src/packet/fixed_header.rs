@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::DecodeError;
-use super::{Version, varint};
+use super::{ReasonCode, Version, varint};
 
 /// A kind of control packet (section 2.1.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,6 +78,13 @@ impl Frame {
             5 => Some(Version::V5),
             _ => None,
         }
+    }
+
+    /// Why the client leaves, where this is its DISCONNECT; in 3.1.1 it never says.
+    #[must_use]
+    pub fn disconnect_reason(&self) -> Option<ReasonCode> {
+        let said = || self.body.first().and_then(|byte| ReasonCode::from_byte(*byte).ok());
+        (self.kind == Kind::Disconnect).then(|| said().unwrap_or(ReasonCode::Success))
     }
 
     /// The flags, once they have been found to be what the kind prescribes [MQTT-2.1.3-1].

@@ -61,6 +61,17 @@ pub enum Version {
     V5,
 }
 
+impl Version {
+    /// Its number, as people write it.
+    #[must_use]
+    pub const fn number(self) -> &'static str {
+        match self {
+            Self::V3_1_1 => "3.1.1",
+            Self::V5 => "5.0",
+        }
+    }
+}
+
 /// How surely a message arrives (section 4.3).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum QoS {

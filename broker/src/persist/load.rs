@@ -7,10 +7,10 @@ use tracing::{info, warn};
 use super::MessageRecord;
 use super::fields::RecordError;
 use super::journal::Journal;
+use crate::Broker;
 use crate::doors::{Change, PersistError, PersistTable};
 use crate::router::message::Message;
 use crate::router::retained::Kept;
-use crate::{Broker, gauge};
 
 /// How many records of a table are read between two lines in the log.
 const PROGRESS: usize = 50_000;
@@ -70,8 +70,7 @@ impl Broker {
         if over > 0 {
             warn!(messages = over, "retained messages beyond the bounds are dropped");
         }
-        let kept = self.retained().len();
-        self.metrics.retained.set(gauge(kept));
+        let kept = self.retained().size().0;
         if count > 0 {
             info!(messages = kept, "retained messages read");
         }

@@ -1,5 +1,6 @@
 //! From a topic to those who subscribed to it.
 
+pub(crate) mod look;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod retained;
@@ -89,6 +90,11 @@ impl Router {
     /// How many there are.
     pub(crate) const fn len(&self) -> usize {
         self.own.len() + self.shared_members
+    }
+
+    /// How many of them are in groups.
+    pub(crate) const fn shared_len(&self) -> usize {
+        self.shared_members
     }
 
     /// Hands a message to every session that subscribed to its topic, once, and to one of each

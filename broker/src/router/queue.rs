@@ -197,6 +197,16 @@ impl Queue {
         (inner.waiting.len(), inner.bytes)
     }
 
+    /// Whose session it belongs to.
+    pub(crate) const fn whose(&self) -> &SessionKey {
+        &self.whose
+    }
+
+    /// Whether a connection empties it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.lock().reader.is_some()
+    }
+
     /// A connection empties the queue from now on.
     pub(crate) fn attach(&self, reader: Arc<Mailbox>) {
         let mut inner = self.lock();

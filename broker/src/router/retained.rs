@@ -35,9 +35,9 @@ impl Retained {
         Self { by_topic: BTreeMap::new(), bytes: 0, messages_max, bytes_max }
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.by_topic.len()
+    /// How many there are, and how many bytes they take.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.by_topic.len(), self.bytes)
     }
 
     /// Keeps a message in place of the one its topic had, and says whether it had one.
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(retained.put(&message("b", b"", None)), (Kept::Cleared, false));
         assert_eq!(topics(&mut retained, "#", 4_999), ["a"]);
         assert!(topics(&mut retained, "#", 5_000).is_empty());
-        assert_eq!((retained.len(), retained.bytes), (0, 0));
+        assert_eq!(retained.size(), (0, 0));
     }
 
     #[test]
@@ -154,6 +154,6 @@ mod tests {
         let mut small = Retained::new(10, message("a", b"1", None).size());
         assert_eq!(small.put(&message("a", b"1", None)), (Kept::Yes, false));
         assert_eq!(small.put(&message("a", b"22", None)), (Kept::NoRoom, true));
-        assert_eq!(small.len(), 0);
+        assert_eq!(small.size(), (0, 0));
     }
 }

@@ -108,6 +108,11 @@ impl Group {
         true
     }
 
+    /// Shows every member.
+    pub(super) fn each(&self, mut see: impl FnMut(&Arc<Queue>, Subscription, Option<&Arc<Principal>>)) {
+        self.lock().list.iter().for_each(|member| see(&member.queue, member.subscription, member.checked.as_ref()));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().list.is_empty()
     }

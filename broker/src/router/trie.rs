@@ -4,6 +4,8 @@
 //! of the filters that end in it or in a `#` right below it. A look-up walks at most two branches
 //! a level, whatever the number of filters. Depth is bounded by `topic_levels_max`.
 
+mod overlap;
+
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 

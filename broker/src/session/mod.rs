@@ -382,7 +382,7 @@ impl Session {
 
     /// Closes where an answer asks for it. Apart from [`Session::answer`], so that what the node
     /// had published before, a ResetRequest perhaps, leaves first.
-    pub(crate) fn close_if_owed(&mut self) {
+    pub(crate) fn close_if_owed(&mut self) -> Option<ReasonCode> {
         let owed = match &self.phase {
             Phase::Open(open) => open.owed_close(),
             Phase::Greeting { .. } | Phase::Deciding(_) | Phase::Ended { .. } => None,
@@ -390,6 +390,7 @@ impl Session {
         if let Some(reason) = owed {
             self.close(reason);
         }
+        owed
     }
 
     /// The rules are others now: subscriptions they do not grant end, the others are put into the

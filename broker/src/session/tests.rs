@@ -261,7 +261,7 @@ fn a_refusal_in_3_1_1_closes_after_earlier_pubacks_and_what_was_published_before
     session.answer(tokens[1], Answer::Refused(Refusal::DoesNotOpen));
     session.answer(tokens[2], Answer::Accepted);
     session.send(DownlinkRow::Commands, Bytes::from_static(b"reset"), Ticket(1));
-    session.close_if_owed();
+    let _ = session.close_if_owed();
     let packets = sent(&mut session);
     assert_eq!(pubacks(&packets), [(1, ReasonCode::Success)]);
     assert!(matches!(packets.last(), Some(Packet::Publish(reset)) if reset.payload == "reset"), "{packets:?}");
@@ -274,7 +274,7 @@ fn a_fault_of_ours_closes_without_a_puback() {
     handle(&mut session, publish(MESSAGES, Some(1), false)).expect("taken");
     let token = tokens(&mut session)[0];
     session.answer(token, Answer::Retry);
-    session.close_if_owed();
+    let _ = session.close_if_owed();
     assert_eq!(sent(&mut session), [Packet::Disconnect(Disconnect::new(ReasonCode::ServerBusy))]);
 }
 
@@ -325,7 +325,7 @@ fn what_a_client_may_not_publish_is_refused_with_0x87() {
 
     let mut session = open(Version::V3_1_1, pump());
     handle(&mut session, publish("weather", Some(1), false)).expect("answered");
-    session.close_if_owed();
+    let _ = session.close_if_owed();
     assert!(session.is_ended() && sent(&mut session).is_empty());
 }
 

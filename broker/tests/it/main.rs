@@ -14,6 +14,8 @@ mod plain;
 mod proxy;
 mod shared;
 mod slow;
+mod subscribers;
+mod sys;
 mod tls;
 mod websocket;
 mod world;

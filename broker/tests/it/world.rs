@@ -26,6 +26,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
+sys_interval_s = 10
+log_events_per_s = 50
 [mqtt]
 payload_format_check = false
 response_information = "answers"

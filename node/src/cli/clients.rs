@@ -4,7 +4,7 @@ use unhidra_core::ids::DeviceId;
 
 use super::CliError;
 use super::output::{Output, instant, name};
-use crate::control::{ClientRecord, ClientsAsked, Control, KickAsked};
+use crate::control::{ClientName, ClientRecord, ClientsAsked, Control, KickAsked, SubscriberRecord, SubscribersAsked};
 
 /// How many clients a table shows where nobody says.
 const LIMIT: usize = 1000;
@@ -52,6 +52,50 @@ pub struct Kick {
     /// Ends the session too: its subscriptions and what waits for it are gone.
     #[arg(long)]
     pub forget: bool,
+}
+
+/// Prints who would get a message on a topic, by which filter, at which QoS, and of which groups
+/// one member does. Of a filter, it prints every subscription that has a topic in common with it.
+#[derive(Debug, clap::Args)]
+pub struct Subscriptions {
+    /// A topic, `site/boiler/temperature` for instance, or a filter, `site/#` for instance.
+    pub topic: String,
+}
+
+pub(super) async fn subscriptions(
+    args: Subscriptions,
+    control: &dyn Control,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let found = control.subscribers(SubscribersAsked { topic: args.topic }).await?;
+    if out.is_json() {
+        return found.subscribers.iter().try_for_each(|subscriber| out.object(subscriber));
+    }
+    if found.subscribers.is_empty() {
+        return out.line("nobody");
+    }
+    let rows: Vec<_> = found.subscribers.iter().map(subscriber_row).collect();
+    out.table(["CLIENT", "OWNER", "HERE", "QOS", "FILTER", "GROUP"], &rows)?;
+    if found.more { out.line("and more; ask for fewer topics") } else { Ok(()) }
+}
+
+fn subscriber_row(subscriber: &SubscriberRecord) -> [String; 6] {
+    [
+        name(&subscriber.name.client_id),
+        owner(&subscriber.name),
+        if subscriber.connected { "yes" } else { "no" }.to_owned(),
+        subscriber.qos.to_string(),
+        name(&subscriber.filter),
+        subscriber.share_name.as_deref().map(name).unwrap_or_default(),
+    ]
+}
+
+fn owner(client: &ClientName) -> String {
+    match (&client.device, &client.user) {
+        (Some(device), _) => format!("device {device}"),
+        (None, Some(user)) => format!("user {}", name(user)),
+        (None, None) => "anybody".to_owned(),
+    }
 }
 
 pub(super) async fn list(args: Clients, control: &dyn Control, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -162,11 +206,6 @@ async fn each(
 }
 
 fn row(client: &ClientRecord) -> [String; 10] {
-    let owner = match (&client.name.device, &client.name.user) {
-        (Some(device), _) => format!("device {device}"),
-        (None, Some(user)) => format!("user {}", name(user)),
-        (None, None) => "anybody".to_owned(),
-    };
     let [address, listener, version, since, keep_alive] = match (&client.connection, client.expires_at) {
         (Some(c), _) => {
             let keep_alive = if c.keep_alive_s == 0 { "none".to_owned() } else { format!("{} s", c.keep_alive_s) };
@@ -179,7 +218,7 @@ fn row(client: &ClientRecord) -> [String; 10] {
     };
     [
         name(&client.name.client_id),
-        owner,
+        owner(&client.name),
         address,
         listener,
         version,

@@ -98,6 +98,8 @@ pub enum Command {
     },
     /// Lists the MQTT clients.
     Clients(clients::Clients),
+    /// Prints who would get a message on a topic.
+    Subscriptions(clients::Subscriptions),
     /// Ends a client's connection.
     Kick(clients::Kick),
     /// Prints readings as they arrive.
@@ -162,6 +164,7 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Enroll(enroll) => on_folder(&args.global, rng, &mut out, Asked::Enroll(enroll)).await,
         Command::Device { action } => on_folder(&args.global, rng, &mut out, Asked::Device(action)).await,
         Command::Clients(clients) => on_folder(&args.global, rng, &mut out, Asked::Clients(clients)).await,
+        Command::Subscriptions(asked) => on_folder(&args.global, rng, &mut out, Asked::Subscriptions(asked)).await,
         Command::Kick(kick) => on_folder(&args.global, rng, &mut out, Asked::Kick(kick)).await,
         Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
         Command::Console(console) => on_folder(&args.global, rng, &mut out, Asked::Console(console)).await,
@@ -174,6 +177,7 @@ enum Asked {
     Device(device::Action),
     Clients(clients::Clients),
     Kick(clients::Kick),
+    Subscriptions(clients::Subscriptions),
     Watch(watch::Watch),
     Send(send::Send),
     Export(export::Export),
@@ -191,6 +195,7 @@ async fn on_folder(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked
         Asked::Enroll(enroll) => enroll::run(&enroll, control, &mut rng, out).await,
         Asked::Device(action) => device::run(action, control, out).await,
         Asked::Clients(asked) => clients::list(asked, control, out).await,
+        Asked::Subscriptions(asked) => clients::subscriptions(asked, control, out).await,
         Asked::Kick(asked) => clients::kick(asked, control, out).await,
         Asked::Watch(watch) => match watch::through(&reached).await {
             Ok(client) => watch::run(&watch, client, out).await,

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use unhidra_broker::packet::Version;
 use unhidra_broker::{ClientRecord as Found, ClientStanding, Owner, SessionName, UserName};
 use unhidra_core::ids::{ClientId, DeviceId};
 
@@ -111,6 +110,52 @@ pub struct Kicked {
     pub clients: Vec<ClientRecord>,
 }
 
+/// Of which topic, or of which topics by a filter, the subscribers are asked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscribersAsked {
+    /// A Topic Name or a Topic Filter.
+    pub topic: String,
+}
+
+/// A subscription by which a message would come.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SubscriberRecord {
+    /// Whose.
+    #[serde(flatten)]
+    pub name: ClientName,
+    /// Its Topic Filter.
+    pub filter: String,
+    /// The group of which one member gets the message, where it is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_name: Option<String>,
+    /// The highest QoS the message comes with.
+    pub qos: u8,
+    /// Whether its client is here.
+    pub connected: bool,
+}
+
+/// Who would get a message.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SubscribersFound {
+    /// In the order of their owners, identifiers and filters.
+    pub subscribers: Vec<SubscriberRecord>,
+    /// Whether there are more than an answer holds.
+    pub more: bool,
+}
+
+impl From<&unhidra_broker::SubscriberRecord> for SubscriberRecord {
+    fn from(found: &unhidra_broker::SubscriberRecord) -> Self {
+        Self {
+            name: ClientName::from(&found.name),
+            filter: found.filter.to_string(),
+            share_name: found.share_name.as_deref().map(str::to_owned),
+            qos: found.qos.as_bits(),
+            connected: found.connected,
+        }
+    }
+}
+
 impl ClientsAsked {
     /// Whether a client is one of those asked for.
     #[must_use]
@@ -176,7 +221,7 @@ impl From<&Found> for ClientRecord {
                 let connection = ConnectionRecord {
                     peer: peer.to_string(),
                     listener: (*listener).to_owned(),
-                    version: version_name(*version).to_owned(),
+                    version: version.number().to_owned(),
                     since: since.as_ms(),
                     keep_alive_s: *keep_alive_s,
                 };
@@ -194,12 +239,5 @@ impl From<&Found> for ClientRecord {
             queued_bytes: found.queued_bytes,
             in_flight: found.in_flight,
         }
-    }
-}
-
-const fn version_name(version: Version) -> &'static str {
-    match version {
-        Version::V3_1_1 => "3.1.1",
-        Version::V5 => "5.0",
     }
 }

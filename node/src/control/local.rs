@@ -17,7 +17,7 @@ use unhidra_store::{Limit, Op, Store};
 use super::{
     Addresses, Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked,
     DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, KickAsked, Kicked, Live, Minted, Revoked, RowRecord, RowsAsked,
-    RowsPage, SendAsked, Span, TagAsked, TokenAsked,
+    RowsPage, SendAsked, Span, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked,
 };
 use crate::commit::commit;
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
@@ -285,6 +285,11 @@ impl Control for LocalControl {
     fn clients(&self, asked: ClientsAsked) -> Asked<'_, ClientsPage> {
         let page = self.live("the list of its clients").and_then(|live| live.clients(&asked));
         Box::pin(async { page })
+    }
+
+    fn subscribers(&self, asked: SubscribersAsked) -> Asked<'_, SubscribersFound> {
+        let found = self.live("who would get a message").and_then(|live| live.subscribers(&asked));
+        Box::pin(async { found })
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

@@ -16,8 +16,8 @@ use unhidra_core::ids::{CommandId, DeviceId};
 use super::server::Problem;
 use super::{
     Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage,
-    EnrollAsked, Enrolled, Info, KickAsked, Kicked, Minted, PREFIX, Revoked, RowsAsked, RowsPage, SendAsked, TagAsked,
-    TokenAsked, connect,
+    EnrollAsked, Enrolled, Info, KickAsked, Kicked, Minted, PREFIX, Revoked, RowsAsked, RowsPage, SendAsked,
+    SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, connect,
 };
 
 /// The most bytes one answer may have: a page of rows with the largest bodies.
@@ -101,6 +101,10 @@ impl Control for RemoteControl {
 
     fn clients(&self, asked: ClientsAsked) -> Asked<'_, ClientsPage> {
         Box::pin(async move { self.post("/clients".to_owned(), &asked).await })
+    }
+
+    fn subscribers(&self, asked: SubscribersAsked) -> Asked<'_, SubscribersFound> {
+        Box::pin(async move { self.post("/subscribers".to_owned(), &asked).await })
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

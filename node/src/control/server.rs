@@ -18,7 +18,7 @@ use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::{
     ClientsAsked, Control, ControlError, ControlListener, DevicesAsked, EnrollAsked, KickAsked, RowsAsked, SendAsked,
-    TagAsked, TokenAsked,
+    SubscribersAsked, TagAsked, TokenAsked,
 };
 use crate::http::{self, Limits};
 
@@ -68,6 +68,7 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/tokens", post(mint))
         .route("/clients", post(clients))
         .route("/clients/kick", post(kick))
+        .route("/subscribers", post(subscribers))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .with_state(control);
@@ -121,6 +122,10 @@ async fn mint(State(control): Shared, Question(asked): Question<TokenAsked>) -> 
 
 async fn clients(State(control): Shared, Question(asked): Question<ClientsAsked>) -> Answer {
     answer(control.clients(asked).await)
+}
+
+async fn subscribers(State(control): Shared, Question(asked): Question<SubscribersAsked>) -> Answer {
+    answer(control.subscribers(asked).await)
 }
 
 async fn kick(State(control): Shared, Question(asked): Question<KickAsked>) -> Answer {

@@ -110,6 +110,10 @@ impl Live for Running {
         Ok(ClientsPage { next: asked.after.clone(), clients: vec![record] })
     }
 
+    fn subscribers(&self, asked: &SubscribersAsked) -> Result<SubscribersFound, ControlError> {
+        Err(ControlError::Invalid(asked.topic.clone()))
+    }
+
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {
         self.0.lock().unwrap().push(format!("kick {} {}", asked.clients.len(), asked.forget));
         Box::pin(async { Ok(Kicked { clients: Vec::new() }) })

@@ -80,7 +80,7 @@ fn a_refused_message_ends_with_pubrec_in_5_and_with_the_connection_in_3_1_1() {
 
     let mut session = open(Version::V3_1_1, pump());
     handle(&mut session, publish_two(MESSAGES, 1, false)).expect("answered");
-    session.close_if_owed();
+    let _ = session.close_if_owed();
     assert!(session.is_ended() && sent(&mut session).is_empty());
 }
 

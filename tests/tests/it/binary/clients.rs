@@ -35,6 +35,15 @@ async fn a_client_is_listed_kicked_and_its_session_forgotten() {
     let table = place.done("clients --listener tcp tw --data node").await;
     assert!(table.contains("two") && !table.contains("one "), "{table}");
 
+    let out = place.done("subscriptions lab/a --json --data node").await;
+    let found: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(found.len(), 2, "{out}");
+    assert_eq!(
+        (&found[0]["client_id"], &found[0]["filter"], &found[0]["qos"]),
+        (&"one".into(), &"lab/#".into(), &1.into())
+    );
+    assert!(place.done("subscriptions elsewhere --data node").await.contains("nobody"));
+
     let said = place.done("kick one --data node").await;
     assert!(said.contains("one: its connection from 127.0.0.1:") && said.contains("is ended"), "{said}");
     one.prints("Received DISCONNECT (152)").await;
