@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, reason = "a test fails where its ground does")]
 
+mod aliases;
 mod bytes_and_flags;
 mod connack;
 mod connect;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use source::Source;
 
+mod conformance;
 mod source;
 
 /// Which of our crates each crate may import. `tests` may import all.
