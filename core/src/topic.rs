@@ -67,8 +67,8 @@ impl<'a> TopicName<'a> {
     /// [`TopicError`] says which rule the text breaks; the caller answers with Reason Code 0x90.
     pub fn parse(text: &'a str) -> Result<Self, TopicError> {
         check_text(text)?;
-        match text.char_indices().find(|(_, c)| matches!(c, '+' | '#')) {
-            Some((at, character)) => Err(TopicError::Forbidden { character, at }),
+        match text.bytes().enumerate().find(|(_, byte)| matches!(byte, b'+' | b'#')) {
+            Some((at, byte)) => Err(TopicError::Forbidden { character: char::from(byte), at }),
             None => Ok(Self(text)),
         }
     }

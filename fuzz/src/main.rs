@@ -21,13 +21,14 @@ mod plaintext;
 mod script;
 mod seeds;
 mod state;
+mod trie;
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
 /// Every target by its name, as `fuzz/run` lists them; and what writes their seeds.
-const TARGETS: [(&str, fn(&[u8])); 10] = [
+const TARGETS: [(&str, fn(&[u8])); 11] = [
     ("packet", packet::run),
     ("frame", frame::run),
     ("envelope", envelope::run),
@@ -37,6 +38,7 @@ const TARGETS: [(&str, fn(&[u8])); 10] = [
     ("plaintext", plaintext::run),
     ("state", state::run),
     ("script", script::run),
+    ("trie", trie::run),
     ("seeds", seeds::run),
 ];
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Delivery};
 use unhidra_core::ids::DeviceId;
@@ -35,6 +36,9 @@ use crate::router::queue::Queue;
 use crate::routing::{Place, Sender};
 use crate::session::table::SessionKey;
 use crate::session::{Event, Request, Session, SessionError, Transmit};
+
+/// How much a connection reads before the others have their turn.
+const FAIR_BYTES: usize = 64 * 1024;
 
 /// One connection.
 pub(crate) struct Connection {
@@ -61,6 +65,10 @@ pub(crate) struct Connection {
     pub(super) tally: Tally,
     /// Once its end is decided.
     pub(super) ending: Option<Box<Ending>>,
+    /// When the turn of the loop began: one look at the clock serves all it does.
+    pub(super) now: Timestamp,
+    /// Bytes read since others had their turn.
+    spent: usize,
 }
 
 /// Who is on the other side.
@@ -93,7 +101,8 @@ struct Turn {
 impl Connection {
     pub(crate) fn new(broker: Arc<Broker>, mailbox: Arc<Mailbox>, accepted: Accepted) -> Self {
         let Accepted { stream, identity, peer, entrance, pass } = accepted;
-        let session = Session::new(broker.rules().clone(), broker.clock().now());
+        let now = broker.clock().now();
+        let session = Session::new(broker.rules().clone(), now);
         Self {
             broker,
             mailbox,
@@ -112,6 +121,8 @@ impl Connection {
             until: None,
             tally: Tally::default(),
             ending: None,
+            now,
+            spent: 0,
         }
     }
 
@@ -128,6 +139,8 @@ impl Connection {
         let mut armed = None;
         loop {
             let now = broker.clock().now();
+            self.now = now;
+            self.wire.wake();
             self.take_mail();
             self.check_time(now);
             self.hold.retry_subscribers(&mailbox, &broker, now);
@@ -183,6 +196,11 @@ impl Connection {
             })
             .await;
             self.take_turn(turn);
+            if self.spent >= FAIR_BYTES {
+                // Whoever publishes at full speed must not keep its subscribers from their turn.
+                self.spent = 0;
+                yield_now().await;
+            }
         }
     }
 
@@ -196,6 +214,7 @@ impl Connection {
         }
         match turn.read {
             Some(Ok(Read::Bytes(count))) => {
+                self.spent += count;
                 self.broker.metrics().read_bytes.inc_by(count as u64);
             }
             Some(Ok(Read::End)) => self.lost("the peer closed it"),
@@ -453,7 +472,7 @@ impl Connection {
                     }
                 }
                 Event::Answered { received_at, reason } => {
-                    let took = self.broker.clock().now().saturating_since(received_at);
+                    let took = self.now.saturating_since(received_at);
                     self.broker.metrics().answer_seconds.observe(took.as_secs_f64());
                     self.broker.metrics().answers.get_or_create(&reason.into()).inc();
                 }

@@ -12,6 +12,7 @@ use crate::doors::{BrokerEvent, Identity, Outcome};
 impl Connection {
     pub(super) async fn finish(mut self) {
         let now = self.broker.clock().now();
+        self.now = now;
         self.transmit(now);
         if self.wire.is_abandoned() {
             self.wire.abandon();

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,9 +15,17 @@ use crate::doors::Stream;
 /// How much one read takes at most: what a TLS record or four hold, and a batch of a fast client.
 const READ_BYTES: usize = 64 * 1024;
 
+/// How many buffers a thread keeps for the next connection that needs one.
+const SPARE_MAX: usize = 4;
+
+/// The largest of them. A larger one is given back to the system.
+const SPARE_BYTES_MAX: usize = 4 * READ_BYTES;
+
 thread_local! {
     /// Where every read of this thread lands, so that an idle connection holds no buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    /// Buffers of connections that came to rest on this thread: what is busy needs no allocator.
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A stream and its two buffers, both empty and without memory while nothing is under way.
@@ -72,11 +81,18 @@ impl Wire {
         self.flush == Flush::Abandoned
     }
 
+    /// Before the session is fed and drained: a buffer for what it says.
+    pub(super) fn wake(&mut self) {
+        if self.output.capacity() == 0 {
+            self.output = spare();
+        }
+    }
+
     /// Gives back the memory of empty buffers.
     pub(super) fn rest(&mut self) {
         for buffer in [&mut self.input, &mut self.output] {
-            if buffer.is_empty() && buffer.capacity() > 0 {
-                *buffer = BytesMut::new();
+            if buffer.is_empty() {
+                keep_spare(mem::take(buffer));
             }
         }
     }
@@ -87,6 +103,11 @@ impl Wire {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             let found = buffer.filled();
+            if self.input.capacity() == 0 {
+                self.input = spare();
+            }
+            // What was read before and is done with gives its place back here.
+            self.input.reserve(found.len());
             self.input.extend_from_slice(found);
             Poll::Ready(Ok(if found.is_empty() { Read::End } else { Read::Bytes(found.len()) }))
         })
@@ -136,4 +157,18 @@ impl Wire {
             }
         }
     }
+}
+
+fn spare() -> BytesMut {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Keeps an empty buffer for another connection, or lets it go: one that has no memory, and one
+/// whose memory somebody still reads.
+fn keep_spare(mut buffer: BytesMut) {
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_MAX && buffer.try_reclaim(1) && buffer.capacity() <= SPARE_BYTES_MAX {
+            spare.push(buffer);
+        }
+    });
 }

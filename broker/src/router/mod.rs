@@ -7,6 +7,7 @@ pub(crate) mod retained;
 pub(crate) mod shared;
 mod trie;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use unhidra_core::topic::TopicName;
@@ -111,7 +112,7 @@ impl Router {
         message: impl FnOnce() -> Arc<Message>,
         mut give: impl FnMut(&Arc<Queue>, Queued),
     ) -> usize {
-        let mut found = Vec::new();
+        let mut found = recycled(FOUND.take());
         self.own.matches(topic, &mut |subscriber, served| {
             let own = served.subscription.options.no_local && Some(*subscriber) == from;
             if !own && served.checked.as_deref().is_none_or(&may_read) {
@@ -123,9 +124,12 @@ impl Router {
             self.shared.matches(topic, &mut |_, group| groups.push(group));
         }
         if found.is_empty() && groups.is_empty() {
+            FOUND.set(recycled(found));
             return 0;
         }
-        found.sort_by_key(|(subscriber, _)| *subscriber);
+        if !found.is_sorted_by_key(|(subscriber, _)| *subscriber) {
+            found.sort_unstable_by_key(|(subscriber, served)| (*subscriber, served.subscription.identifier));
+        }
         let message = message();
         let mut count = 0;
         for same in found.chunk_by(|a, b| a.0 == b.0) {
@@ -151,8 +155,29 @@ impl Router {
                 count += 1;
             }
         }
+        if found.capacity() <= FOUND_MAX {
+            FOUND.set(recycled(found));
+        }
         count
     }
+}
+
+/// What a look-up has found.
+type Found<'r> = Vec<(SubscriberId, &'r Served)>;
+
+/// The longest list a thread keeps for its next look-up.
+const FOUND_MAX: usize = 16 * 1024;
+
+thread_local! {
+    /// The list of this thread's last look-up, empty: a look-up allocates nothing.
+    static FOUND: Cell<Found<'static>> = const { Cell::new(Vec::new()) };
+}
+
+/// An empty list in the memory of another.
+fn recycled<'r>(mut found: Found<'_>) -> Found<'r> {
+    found.clear();
+    // The library collects in place; a test counts that it does.
+    found.into_iter().filter_map(|_| None).collect()
 }
 
 #[cfg(test)]

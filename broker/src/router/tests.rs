@@ -206,3 +206,23 @@ fn where_rules_split_a_filter_each_delivery_is_asked_about() {
         assert_eq!(route(&router, "a", QoS::AtMostOnce, false, None).len(), 1, "{filter}");
     }
 }
+
+#[test]
+fn a_look_up_among_100_000_filters_allocates_nothing() {
+    let (mut router, queue) = (Router::default(), queue());
+    let options = SubscriptionOptions::with_qos(QoS::AtLeastOnce);
+    for id in 0..100_000 {
+        subscribe(&mut router, &format!("site/{}/pump/{}", id % 1000, id / 1000), id, &queue, options, None);
+    }
+    for (id, filter) in (200_000..).zip(["site/+/pump/7", "site/#", "+/5/+/7", "#", "site/5/+/+"]) {
+        (0..20).for_each(|more| subscribe(&mut router, filter, id + more * 10, &queue, options, None));
+    }
+    let (topic, payload, properties) = (&Text::from("site/5/pump/7"), &Bytes::new(), &Properties::default());
+    let qos = QoS::AtLeastOnce;
+    let message = Arc::new(Message::new(Incoming { topic, payload, qos, retain: false, properties }, Timestamp::ZERO));
+    let name = TopicName::parse("site/5/pump/7").expect("a name");
+    let look = || router.route(name, None, |_| true, || message.clone(), |_, _| {});
+    assert_eq!(look(), 101);
+    let counted = allocation_counter::measure(|| assert_eq!(look(), 101));
+    assert_eq!(counted.count_total, 0);
+}

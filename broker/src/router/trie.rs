@@ -1,8 +1,10 @@
 //! Subscriptions by Topic Filter, found by Topic Name.
 //!
 //! A tree of levels: each node has its literal children, one child for `+`, and the subscribers
-//! of the filters that end in it or in a `#` right below it. A look-up walks at most two branches
-//! a level, whatever the number of filters. Depth is bounded by `topic_levels_max`.
+//! of the filters that end in it or in a `#` right below it. A look-up allocates nothing and walks
+//! at most two branches a level: it sees a node only if the node stands for a beginning of the name,
+//! so at most 2^levels nodes, and never more than the filters have levels in all. Depth is bounded
+//! by `topic_levels_max`.
 
 mod overlap;
 

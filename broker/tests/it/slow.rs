@@ -83,3 +83,38 @@ async fn what_was_acknowledged_to_a_publisher_survives_it_while_a_subscriber_has
     drop(publisher);
     assert_eq!(payloads(&mut stuck, 25).await, numbers(0..25));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_brings_more_retained_messages_than_a_queue_holds() {
+    let world = with_policy(QueuePolicy::Newest);
+    let mut publisher = world.plain("p", Version::V5).await;
+    for number in 0..90_u16 {
+        let message = publish(&format!("r/{number:02}"), &number.to_string(), Some(number + 1));
+        publisher.send(Packet::Publish(Publish { retain: true, ..message })).await;
+        publisher.acked().await;
+    }
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        let mut client = world.plain("c", Version::V5).await;
+        client.subscribe("r/+", qos).await;
+        assert_eq!(payloads(&mut client, 90).await, numbers(0..90));
+        client.ping().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retained_messages_wait_for_a_client_that_does_not_acknowledge_and_hold_up_nobody() {
+    let world = with_policy(QueuePolicy::Newest);
+    let mut publisher = world.plain("p", Version::V5).await;
+    for number in 0..90_u16 {
+        let message = publish(&format!("t/{number:02}"), &number.to_string(), Some(number + 1));
+        publisher.send(Packet::Publish(Publish { retain: true, ..message })).await;
+        publisher.acked().await;
+    }
+    let mut client = world.plain("c", Version::V5).await;
+    client.subscribe("t/#", QoS::AtLeastOnce).await;
+    let begun = Instant::now();
+    publisher.ping().await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(payloads(&mut client, 90).await, numbers(0..90));
+    client.ping().await;
+}
