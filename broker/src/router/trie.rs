@@ -6,6 +6,8 @@
 //! so at most 2^levels nodes, and never more than the filters have levels in all. Depth is bounded
 //! by `topic_levels_max`.
 
+// Named so that this file can be compiled from elsewhere too: by the fuzz target and the benchmark.
+#[path = "trie/overlap.rs"]
 mod overlap;
 
 use std::borrow::Borrow;
