@@ -11,6 +11,7 @@ use unhidra_core::delivery::Refusal;
 use unhidra_core::ids::DeviceId;
 
 mod exactly_once;
+mod interleavings;
 mod terms;
 
 const MESSAGES: &str = "unhidra/devices/pump-7/messages";
