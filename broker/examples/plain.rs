@@ -21,6 +21,8 @@ use unhidra_core::time::{Clock, Timestamp, UnixTime};
 const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
+server_reference = ""
+server_moved = false
 sys_interval_s = 10
 log_events_per_s = 50
 [mqtt]
@@ -61,6 +63,8 @@ connections_per_address = 0
 connects_per_address_s = 0
 connects_s = 0
 addresses_max = 1000
+antechamber_max = 4
+lag_max_ms = 0
 handshakes_per_core = 2
 handshakes_max = 1024
 handshake_timeout_s = 10

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
 
+use crate::packet::Text;
+
 pub use gate::GateConfig;
 pub use listener::{ClientCertificate, Listen, ListenError, ListenerConfig, Network, NetworkError};
 
@@ -22,6 +24,11 @@ pub struct Config {
     /// Whether sessions that outlive their connections, what waits for them and retained messages
     /// survive a restart.
     pub durable: bool,
+    /// Where clients find another server when this one ends; empty for nowhere.
+    #[serde(deserialize_with = "server_reference")]
+    pub server_reference: Option<Text>,
+    /// Whether they find it there for good.
+    pub server_moved: bool,
     /// MQTT over TLS.
     pub tls: ListenerConfig,
     /// Plain MQTT.
@@ -175,6 +182,20 @@ pub enum QueuePolicy {
     /// The one that found it full, and the connection of its client with 0x97; of a client that is
     /// away, the message alone.
     Disconnect,
+}
+
+/// A Server Reference is as long as host names and ports are, a few of them (section 4.11).
+const SERVER_REFERENCE_MAX: usize = 1_024;
+
+fn server_reference<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Text>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let found = Text::from_bytes(text.clone().into()).ok().filter(|_| text.len() <= SERVER_REFERENCE_MAX);
+    let error =
+        || D::Error::custom(format!("a server reference has at most {SERVER_REFERENCE_MAX} bytes, none of them 0"));
+    found.map(Some).ok_or_else(error)
 }
 
 /// A topic prefix: one or more levels of `[A-Za-z0-9._-]`, at most 128 bytes.

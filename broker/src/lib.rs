@@ -43,15 +43,15 @@ use events::Events;
 use gate::Refusal;
 use metrics::{ListenerLabels, Metrics};
 use net::connection::Connection;
-use net::live::Live;
+use net::live::{Closed, Live};
 use net::mailbox::{Downlink, Mailbox, Order};
 use persist::Journal;
 use router::Router;
 use router::queue::Terms;
 use router::retained::Retained;
 use routing::Watchers;
-use session::Rules;
 use session::table::Table;
+use session::{Referral, Rules};
 
 pub use clients::{ClientRecord, ClientStanding, ClientsPage, SessionName};
 pub use config::{
@@ -106,7 +106,8 @@ pub struct Broker {
     /// A session was stored, whose Will or end may come before all others.
     sessions_due: Notify,
     live: Live,
-    draining: watch::Sender<bool>,
+    /// Nobody is in any more, and nobody comes in.
+    drained: watch::Sender<bool>,
     next_subscriber: AtomicU64,
 }
 
@@ -119,6 +120,7 @@ impl Broker {
     /// Outside of a runtime, where something is kept over a restart.
     #[must_use]
     pub fn new(config: Config, doors: Doors, registry: &mut Registry) -> Arc<Self> {
+        let referral = Referral::of(&config);
         let limits = config.limits;
         doors.gate.register(registry);
         Arc::new(Self {
@@ -134,30 +136,31 @@ impl Broker {
             sessions: Mutex::new(Table::new(limits.sessions_max)),
             sessions_due: Notify::new(),
             journal: doors.persist.clone().map(Journal::new),
-            live: Live::new(limits.connections_max),
-            draining: watch::Sender::new(false),
+            live: Live::new(limits.connections_max, doors.gate.config().antechamber_max),
+            drained: watch::Sender::new(false),
             next_subscriber: AtomicU64::new(0),
             rules: Arc::new(Rules {
                 acl: Acl::new(config.prefix.as_str(), RuleSet::default()),
                 limits,
                 mqtt: config.mqtt,
+                referral,
                 stores_sessions: false,
             }),
             doors,
         })
     }
 
-    /// Serves the streams of a listener until the broker drains. Run one for each listener.
+    /// Serves the streams of a listener until the broker has drained. Run one for each listener.
     ///
     /// # Errors
     ///
     /// The listener's own, when it is finished.
     pub async fn serve(self: Arc<Self>, mut listener: Box<dyn Listener>) -> io::Result<()> {
-        let mut draining = self.draining.subscribe();
+        let mut drained = self.drained.subscribe();
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = draining.wait_for(|draining| *draining) => return Ok(()),
+                _ = drained.wait_for(|drained| *drained) => return Ok(()),
                 () = self.keep_sessions() => continue,
                 accepted = listener.accept() => accepted?,
             };
@@ -230,11 +233,13 @@ impl Broker {
         }
     }
 
-    /// Ends everything in order: accepts and reads no more, lets what is unanswered be answered
-    /// for at most `grace`, says DISCONNECT 0x8B and closes. Returns when no connection is left
-    /// and the node has taken their last events.
+    /// Ends everything in order: takes nobody in and reads no more, lets what is unanswered be
+    /// answered for at most `grace`, says DISCONNECT 0x8B, or 0x9C or 0x9D with the other server's
+    /// name where there is one, and closes. Returns when no connection is left and the node has
+    /// taken their last events. Until then newcomers are told so in CONNACK.
+    ///
+    /// Wills are published as at any other end that the client did not ask for [MQTT-3.1.2-8].
     pub async fn drain(&self, grace: Duration) {
-        self.draining.send_replace(true);
         let until = self.doors.clock.now().saturating_add(grace);
         for mailbox in self.live.close() {
             mailbox.order(Order::Drain { until });
@@ -245,27 +250,73 @@ impl Broker {
         {
             warn!("the last changes to sessions and messages are not stored");
         }
+        self.drained.send_replace(true);
+    }
+
+    /// From now on these certificates let nobody in, and whoever came in by one is sent away with
+    /// 0x87. Its session stays, for its device under another certificate.
+    pub fn revoke(&self, revoked: Arc<Revoked>) {
+        self.doors.gate.set_revoked(revoked.clone());
+        for mailbox in self.live.of_revoked(&revoked) {
+            mailbox.order(Order::Close(ReasonCode::NotAuthorized));
+        }
     }
 
     fn accept(self: &Arc<Self>, accepted: Accepted) {
         let limits = self.limits();
-        let Some(seat) = self.live.enter(|id| Mailbox::new(id, limits.downlinks_max)) else {
-            let gate = &self.doors.gate;
-            gate.refuse(Refusal::ConnectionsFull, &accepted.peer, &format_args!("at most {}", limits.connections_max));
-            return;
+        let entered = self.live.enter(|id| Mailbox::new(id, limits.downlinks_max));
+        let closed = match &entered {
+            Ok(seat) => seat.closed(),
+            Err(closed) => Some(*closed),
         };
+        let turned_away = closed.map(|closed| self.turn_away(closed, &accepted));
+        let Ok(seat) = entered else { return };
         self.metrics.accepted.inc();
         let served = self.metrics.connections.get_or_create_owned(&ListenerLabels { listener: accepted.entrance.name });
         served.inc();
-        let broker = self.clone();
+        let (broker, accepted_at) = (self.clone(), self.clock().now());
         tokio::spawn(async move {
-            Connection::new(broker, seat.mailbox().clone(), accepted).run().await;
+            let waited = broker.clock().now().saturating_since(accepted_at);
+            let turned_away = turned_away.or_else(|| broker.check_load(waited, &accepted));
+            Connection::new(broker, seat.mailbox().clone(), accepted, turned_away).run().await;
             served.dec();
             drop(seat);
         });
     }
 
+    /// What a newcomer is told who cannot come in.
+    fn turn_away(&self, closed: Closed, accepted: &Accepted) -> ReasonCode {
+        let (refusal, reason) = match closed {
+            Closed::Full => (Refusal::ConnectionsFull, ReasonCode::QuotaExceeded),
+            Closed::Draining => (Refusal::Draining, self.elsewhere().unwrap_or(ReasonCode::ServerUnavailable)),
+        };
+        self.doors.gate.refuse(refusal, &accepted.peer, &accepted.entrance.name);
+        reason
+    }
+
+    fn check_load(&self, waited: Duration, accepted: &Accepted) -> Option<ReasonCode> {
+        self.doors.gate.is_overloaded(waited).then(|| {
+            let waited = format_args!("it waited {} ms for its turn", waited.as_millis());
+            self.doors.gate.refuse(Refusal::Overload, &accepted.peer, &waited);
+            ReasonCode::ServerBusy
+        })
+    }
+
+    /// The reason that sends clients to another server, where there is one.
+    fn elsewhere(&self) -> Option<ReasonCode> {
+        self.rules.referral.as_ref().map(|referral| referral.reason)
+    }
+
     // What connections call.
+
+    /// Why connections close when the node ends.
+    pub(crate) fn farewell(&self) -> ReasonCode {
+        self.elsewhere().unwrap_or(ReasonCode::ServerShuttingDown)
+    }
+
+    pub(crate) fn is_revoked(&self, certificate: &PeerCertificate) -> bool {
+        self.doors.gate.is_revoked(&certificate.serials)
+    }
 
     pub(crate) const fn rules(&self) -> &Arc<Rules> {
         &self.rules
@@ -295,8 +346,8 @@ impl Broker {
         self.doors.admission.as_ref()
     }
 
-    pub(crate) fn register_device(&self, device: &DeviceId, mailbox: &Arc<Mailbox>) {
-        self.live.add_device(device, mailbox.clone());
+    pub(crate) fn register_device(&self, certificate: &PeerCertificate, mailbox: &Arc<Mailbox>) {
+        self.live.add_device(certificate, mailbox.clone());
     }
 
     pub(crate) fn unregister_device(&self, device: &DeviceId, connection: ConnectionId) {

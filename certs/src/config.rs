@@ -21,6 +21,8 @@ pub struct Config {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// What the authorities have revoked: one PEM file with a list or several.
+    pub crl: PathBuf,
     /// The names a generated node certificate bears.
     pub names: Vec<NodeName>,
     /// The trust domain of the devices' certificates.

@@ -183,6 +183,9 @@ pub enum PkiError {
         /// Why.
         source: CertificateError,
     },
+    /// The lists of what is revoked cannot be used.
+    #[error(transparent)]
+    Revocation(#[from] crate::RevocationError),
     /// A file of a configuration key holds no usable private key.
     #[error("pki.key = {}: {source}", path.display())]
     Key {

@@ -14,6 +14,7 @@ mod name;
 mod pem;
 mod pki;
 mod request;
+mod revocation;
 
 pub use authority::{Authority, NodeCertificate};
 pub use certificate::{Certificate, fingerprint};
@@ -24,3 +25,4 @@ pub use key::KeyPair;
 pub use name::{NodeName, NodeNameError, TrustDomain, TrustDomainError};
 pub use pki::{NodeIdentity, Origin, Pki};
 pub use request::Request;
+pub use revocation::{RevocationError, RevocationList};

@@ -7,7 +7,9 @@ use std::time::Duration;
 use unhidra_core::time::UnixTime;
 
 use crate::file::{read_private, read_public};
-use crate::{Authority, AuthorityError, Certificate, Config, FileError, KeyPair, PkiError};
+use crate::{
+    Authority, AuthorityError, Certificate, Config, FileError, KeyPair, PkiError, RevocationError, RevocationList,
+};
 
 /// Where the certificates come from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +31,8 @@ pub struct Pki {
     pub identity: NodeIdentity,
     /// What enrols devices, if its key is here.
     pub authority: Option<Authority>,
+    /// What the authorities have revoked, where `pki.crl` says.
+    pub revoked: Vec<RevocationList>,
 }
 
 /// A chain and its key.
@@ -55,10 +59,24 @@ impl Pki {
     ///
     /// [`PkiError`] names the configuration's key or the file that is at fault.
     pub fn open(config: &Config, folder: &Path, now: UnixTime) -> Result<Self, PkiError> {
-        match config.origin()? {
+        let mut pki = match config.origin()? {
             Origin::Generated => Self::generated(config, folder, now),
             Origin::Configured => Self::configured(config, now),
+        }?;
+        pki.revoked = pki.read_revoked(config)?;
+        Ok(pki)
+    }
+
+    /// Reads what its authorities have revoked, anew.
+    ///
+    /// # Errors
+    ///
+    /// [`RevocationError`] where the file is not to be used.
+    pub fn read_revoked(&self, config: &Config) -> Result<Vec<RevocationList>, RevocationError> {
+        if config.crl.as_os_str().is_empty() {
+            return Ok(Vec::new());
         }
+        RevocationList::read(&config.crl, &self.roots)
     }
 
     /// The roots in PEM, as a device is given them.
@@ -77,6 +95,7 @@ impl Pki {
             roots: vec![authority.certificate().clone()],
             identity: NodeIdentity { chain: vec![node.certificate], key: node.key },
             authority: Some(authority),
+            revoked: Vec::new(),
         })
     }
 
@@ -95,7 +114,8 @@ impl Pki {
             .then(|| Authority::load(&config.ca, &config.ca_key))
             .transpose()
             .map_err(|source| PkiError::Authority { path: config.ca_key.clone(), source })?;
-        Ok(Self { origin: Origin::Configured, roots, identity: NodeIdentity { chain, key }, authority })
+        let identity = NodeIdentity { chain, key };
+        Ok(Self { origin: Origin::Configured, roots, identity, authority, revoked: Vec::new() })
     }
 }
 
@@ -176,6 +196,7 @@ mod tests {
             ca_key: PathBuf::new(),
             certificate: PathBuf::new(),
             key: PathBuf::new(),
+            crl: PathBuf::new(),
             names: vec!["localhost".parse().unwrap()],
             trust_domain: "unhidra.local".parse().unwrap(),
             device_validity_days: days,

@@ -217,6 +217,12 @@ impl App {
         self.rooms.gateway.clone()
     }
 
+    /// The broker.
+    #[must_use]
+    pub fn broker(&self) -> Arc<Broker> {
+        self.rooms.broker.clone()
+    }
+
     /// What is counted.
     #[must_use]
     pub fn metrics(&self) -> Arc<MetricsRegistry> {

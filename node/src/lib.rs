@@ -18,6 +18,7 @@ pub mod log;
 mod pump;
 pub mod registry;
 mod restored;
+mod revocations;
 #[cfg(test)]
 mod testing;
 pub mod tls;

@@ -3,8 +3,10 @@
 //! - **1.3 alone.** Everything that dials the node speaks it: the device SDK, Mosquitto's tools,
 //!   rustls. In 1.2 a device's certificate, and with it its name, would cross the network in the
 //!   clear, and a device could be made to fall back.
-//! - **No resumption.** Tickets would let a device back in without showing its certificate, which
-//!   may have been revoked or have ended since. A device's TLS cannot resume anyway.
+//! - **Resumption by tickets**, which hold the peer's certificates, encrypted under a key that lives
+//!   in this process and is another one after each reload; nothing is kept here. The listener holds
+//!   these certificates to the rules of the moment as if they had been shown. One ticket, and only
+//!   to who says that it resumes. No early data: it could be replayed.
 //! - **Records of at most 4 000 bytes**, because a device reads one into a 4 KiB buffer; and at
 //!   least 2 048, because it reads no handshake message that is split over two.
 //! - **X25519 and P-256**: a device offers P-256 alone and cannot be asked for another.
@@ -12,13 +14,13 @@
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::crypto::aws_lc_rs::{self, Ticketer, kx_group};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use thiserror::Error;
-use unhidra_broker::{ClientCertificate, TlsOffer};
-use unhidra_certs::{Certificate, IssueError, Pki};
+use unhidra_broker::{ClientCertificate, ListenerConfig, Revoked, Serial, TlsOffer};
+use unhidra_certs::{Certificate, IssueError, Pki, RevocationList};
 
 /// The most bytes of plaintext and record header. The tag, the content type and the header of
 /// what is encrypted add 22, so that a record on the wire has at most 3 917.
@@ -60,16 +62,13 @@ impl Offers {
     ///
     /// [`TlsError`] where rustls refuses a certificate or the key.
     pub fn new(pki: &Pki, config: &unhidra_broker::Config) -> Result<Self, TlsError> {
-        Ok(Self {
-            mqtt: offer(pki, config.tls.client_certificate, ALPN)?,
-            websocket: offer(pki, config.wss.client_certificate, ALPN_HTTP)?,
-        })
+        Ok(Self { mqtt: offer(pki, &config.tls, ALPN)?, websocket: offer(pki, &config.wss, ALPN_HTTP)? })
     }
 }
 
-fn offer(pki: &Pki, client_certificate: ClientCertificate, alpn: &[u8]) -> Result<TlsOffer, TlsError> {
+fn offer(pki: &Pki, listener: &ListenerConfig, alpn: &[u8]) -> Result<TlsOffer, TlsError> {
     let provider = Arc::new(provider());
-    let verifier = verifier(pki, client_certificate, &provider)?;
+    let verifier = verifier(pki, listener.client_certificate, &provider)?;
     let chain = pki.identity.chain.iter().map(Certificate::der).cloned().collect();
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&version::TLS13])?;
     let builder = match &verifier {
@@ -81,7 +80,11 @@ fn offer(pki: &Pki, client_certificate: ClientCertificate, alpn: &[u8]) -> Resul
     config.alpn_protocols = vec![alpn.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(TlsOffer { config: Arc::new(config), verifier, revoked: Arc::default() })
+    if listener.resumption {
+        config.ticketer = Ticketer::new()?;
+        config.send_tls13_tickets = 1;
+    }
+    Ok(TlsOffer { config: Arc::new(config), verifier })
 }
 
 fn verifier(
@@ -102,6 +105,13 @@ fn verifier(
         ClientCertificate::Optional => Some(builder.allow_unauthenticated().build()?),
         ClientCertificate::Required => Some(builder.build()?),
     })
+}
+
+/// What the authorities have revoked, as the listeners compare it.
+#[must_use]
+pub fn revoked(lists: &[RevocationList]) -> Arc<Revoked> {
+    let serials = lists.iter().flat_map(|list| list.serials.iter().map(|serial| Serial::new(&list.issuer, serial)));
+    Arc::new(serials.collect())
 }
 
 /// aws-lc, handed over by name: nothing here depends on which provider a process has installed.
@@ -125,6 +135,20 @@ mod tests {
 
     /// What a device's reader holds, header included.
     const RECORD_LEN_MAX: usize = 4_096;
+
+    fn listener(resumption: bool) -> ListenerConfig {
+        ListenerConfig {
+            listen: unhidra_broker::Listen::default(),
+            client_certificate: ClientCertificate::Required,
+            resumption,
+            insecure: false,
+            anonymous: false,
+            users: false,
+            proxy_from: Vec::new(),
+            origins: Vec::new(),
+            connections_max: 1,
+        }
+    }
 
     struct World {
         _folder: tempfile::TempDir,
@@ -157,7 +181,7 @@ mod tests {
     fn world() -> World {
         let folder = tempfile::tempdir().unwrap();
         let config: Config = toml::from_str(
-            "ca = ''\nca_key = ''\ncertificate = ''\nkey = ''\nnames = ['localhost', '127.0.0.1', '::1']\n\
+            "ca = ''\nca_key = ''\ncertificate = ''\nkey = ''\ncrl = ''\nnames = ['localhost', '127.0.0.1', '::1']\n\
              trust_domain = 'unhidra.local'\ndevice_validity_days = 30\nnode_validity_days = 30",
         )
         .unwrap();
@@ -197,8 +221,11 @@ mod tests {
         }
 
         fn dial(&self, config: &Arc<ClientConfig>) -> Link {
-            let server =
-                ServerConnection::new(offer(&self.pki, ClientCertificate::Required, ALPN).unwrap().config).unwrap();
+            self.dial_with(config, &offer(&self.pki, &listener(true), ALPN).unwrap())
+        }
+
+        fn dial_with(&self, config: &Arc<ClientConfig>, offer: &TlsOffer) -> Link {
+            let server = ServerConnection::new(Arc::clone(&offer.config)).unwrap();
             let name = ServerName::try_from("localhost").unwrap();
             Link { client: ClientConnection::new(Arc::clone(config), name).unwrap(), server, records: Vec::new() }
         }
@@ -264,9 +291,9 @@ mod tests {
         link.run().unwrap();
         assert!(!link.client.is_handshaking() && !link.server.is_handshaking());
         // ServerHello, ChangeCipherSpec, and one record with all that is encrypted: no message of
-        // the handshake is split. Nothing follows: there are no tickets.
+        // the handshake is split. The ticket follows, in one record.
         let kinds: Vec<u8> = link.records.iter().map(|(kind, _)| *kind).collect();
-        assert_eq!(kinds, [22, 20, 23], "{:?}", link.records);
+        assert_eq!(kinds, [22, 20, 23, 23], "{:?}", link.records);
 
         let bulk: Vec<u8> = (0..1_000_000_u32).map(|i| i as u8).collect();
         let mut sent = 0;
@@ -297,7 +324,7 @@ mod tests {
         let mut link = world.dial(&world.client_config(Client::default()));
         link.run().unwrap();
         let kinds: Vec<u8> = link.records.iter().map(|(kind, _)| *kind).collect();
-        assert_eq!(kinds, [22, 20, 23], "{:?}", link.records);
+        assert_eq!(kinds, [22, 20, 23, 23], "{:?}", link.records);
     }
 
     #[test]
@@ -311,14 +338,31 @@ mod tests {
     }
 
     #[test]
-    fn a_second_connection_shows_its_certificate_again() {
+    fn a_second_connection_resumes_and_is_known_by_its_certificate_still() {
         let world = world();
         let config = world.client_config(Client::default());
+        let offer = offer(&world.pki, &listener(true), ALPN).unwrap();
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut link = world.dial_with(&config, &offer);
+            link.run().unwrap();
+            assert_eq!(link.server.handshake_kind(), Some(kind));
+            assert_eq!(link.server.peer_certificates().map(<[_]>::len), Some(1));
+        }
+        // Another offer, after a reload: its tickets are its own.
+        let mut link = world.dial(&config);
+        link.run().unwrap();
+        assert_eq!(link.server.handshake_kind(), Some(HandshakeKind::Full));
+    }
+
+    #[test]
+    fn without_resumption_every_connection_shows_its_certificate() {
+        let world = world();
+        let config = world.client_config(Client::default());
+        let offer = offer(&world.pki, &listener(false), ALPN).unwrap();
         for _ in 0..2 {
-            let mut link = world.dial(&config);
+            let mut link = world.dial_with(&config, &offer);
             link.run().unwrap();
             assert_eq!(link.server.handshake_kind(), Some(HandshakeKind::Full));
-            assert_eq!(link.server.peer_certificates().map(<[_]>::len), Some(1));
         }
     }
 
@@ -368,6 +412,6 @@ mod tests {
     fn a_key_of_another_certificate_is_refused() {
         let mut world = world();
         world.pki.identity.key = KeyPair::generate().unwrap();
-        assert!(matches!(offer(&world.pki, ClientCertificate::Required, ALPN), Err(TlsError::Rustls(_))));
+        assert!(matches!(offer(&world.pki, &listener(true), ALPN), Err(TlsError::Rustls(_))));
     }
 }

@@ -209,7 +209,7 @@ impl World {
                 trust_domain: TRUST_DOMAIN.to_owned(),
                 fingerprint: Fingerprint(fingerprint),
                 not_after: UnixTime::from_s(u64::from(u32::MAX)),
-                serials: Box::default(),
+                serials: Arc::default(),
             },
             rng: StdRng::from_rng(&mut self.rng),
             network: self.network.clone(),

@@ -18,6 +18,11 @@ pub struct GateConfig {
     /// Addresses that are remembered. At the bound those that have no connection and have not
     /// come lately are forgotten; without one, a new address is held to the bounds in all alone.
     pub addresses_max: usize,
+    /// Connections that may wait only to be told why they may not come in: there are too many, or
+    /// the node has too much to do, or it ends. A further one is closed without a word.
+    pub antechamber_max: usize,
+    /// How long a new connection may wait for its turn to run before newcomers are refused.
+    pub lag_max_ms: u64,
     /// How many handshakes compute at once, for each core; the rest wait their turn.
     pub handshakes_per_core: usize,
     /// How many connections of a listener may be in their handshake. At the bound no more are

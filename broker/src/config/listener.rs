@@ -19,6 +19,9 @@ pub struct ListenerConfig {
     /// What it asks of its peers' certificates; a listener without TLS has no such key.
     #[serde(default)]
     pub client_certificate: ClientCertificate,
+    /// Whether who comes back may resume its TLS session; a listener without TLS has no such key.
+    #[serde(default)]
+    pub resumption: bool,
     /// Whether it may listen elsewhere than on loopback; a listener with TLS has no such key.
     #[serde(default)]
     pub insecure: bool,

@@ -25,7 +25,7 @@ pub struct PeerCertificate {
     /// When it, or a certificate it hangs on, ends.
     pub not_after: UnixTime,
     /// It and those it hangs on, as an authority names them when it revokes them.
-    pub serials: Box<[Serial]>,
+    pub serials: Arc<[Serial]>,
 }
 
 /// Who a stream belongs to, as its listener knows.

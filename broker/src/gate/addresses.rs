@@ -169,6 +169,8 @@ mod tests {
             connects_per_address_s: 2,
             connects_s: 5,
             addresses_max: 2,
+            antechamber_max: 1,
+            lag_max_ms: 0,
             handshakes_per_core: 1,
             handshakes_max: 1,
             handshake_timeout_s: 1,

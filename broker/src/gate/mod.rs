@@ -7,12 +7,15 @@ mod refusals;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use tokio::sync::OwnedSemaphorePermit;
 use unhidra_core::time::Clock;
 
 use crate::config::GateConfig;
+use crate::net::{Revoked, Serial};
 use addresses::{Addresses, Block};
 pub(crate) use refusals::{Refusal, Refusals};
 
@@ -22,6 +25,8 @@ pub struct Gate {
     clock: Arc<dyn Clock + Send + Sync>,
     addresses: Mutex<Addresses>,
     refusals: Refusals,
+    /// What authorities have revoked. Asked at each handshake and again at CONNECT.
+    revoked: ArcSwap<Revoked>,
 }
 
 /// One connection's way through the gate, given back when it is dropped.
@@ -37,11 +42,27 @@ impl Gate {
     #[must_use]
     pub fn new(config: GateConfig, clock: Arc<dyn Clock + Send + Sync>) -> Arc<Self> {
         let addresses = Mutex::new(Addresses::new(&config, clock.now()));
-        Arc::new(Self { config, clock, addresses, refusals: Refusals::default() })
+        Arc::new(Self { config, clock, addresses, refusals: Refusals::default(), revoked: ArcSwap::default() })
     }
 
     pub(crate) const fn config(&self) -> &GateConfig {
         &self.config
+    }
+
+    /// From now on whoever shows one of these certificates is not let in. Those who are in already
+    /// [`Broker::revoke`](crate::Broker::revoke) sends away.
+    pub fn set_revoked(&self, revoked: Arc<Revoked>) {
+        self.revoked.store(revoked);
+    }
+
+    pub(crate) fn is_revoked(&self, serials: &[Serial]) -> bool {
+        self.revoked.load().holds_any(serials)
+    }
+
+    /// Whether a connection whose task has waited so long to run says that the node has too much
+    /// to do: newcomers are told so before those inside feel it.
+    pub(crate) fn is_overloaded(&self, waited: Duration) -> bool {
+        self.config.lag_max_ms != 0 && waited >= Duration::from_millis(self.config.lag_max_ms)
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {

@@ -39,9 +39,13 @@ pub(crate) enum Refusal {
     Certificate,
     /// Its certificate is revoked.
     CertificateRevoked,
+    /// The node has too much to do.
+    Overload,
+    /// The node ends.
+    Draining,
 }
 
-const KINDS: usize = 11;
+const KINDS: usize = 13;
 
 impl Refusal {
     const fn index(self) -> usize {
@@ -63,6 +67,8 @@ impl fmt::Display for Refusal {
             Self::Tls => "its TLS handshake failed",
             Self::Certificate => "its certificate does not let it in",
             Self::CertificateRevoked => "its certificate is revoked",
+            Self::Overload => "the node has too much to do",
+            Self::Draining => "the node ends",
         })
     }
 }

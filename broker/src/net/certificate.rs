@@ -66,7 +66,7 @@ pub(super) fn read(chain: &[CertificateDer<'_>]) -> Result<PeerCertificate, Cert
     for (byte, digested) in fingerprint.iter_mut().zip(digest(&SHA256, der).as_ref()) {
         *byte = *digested;
     }
-    let serials = serials.into_boxed_slice();
+    let serials = serials.into();
     Ok(PeerCertificate { device: common_name, trust_domain, fingerprint: Fingerprint(fingerprint), not_after, serials })
 }
 

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Delivery};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::message::Sealed;
-use unhidra_core::time::Timestamp;
+use unhidra_core::time::{Clock, Timestamp};
 
 use super::ending::Ending;
 use super::hold::Hold;
@@ -47,6 +47,10 @@ pub(crate) struct Connection {
     pub(super) identity: Identity,
     pub(super) peer: Peer,
     pub(super) entrance: Arc<Entrance>,
+    /// It is not to be served but told so, with this reason, once it has said CONNECT.
+    pub(super) turned_away: Option<ReasonCode>,
+    /// When its certificate ends.
+    expires_at: Option<Timestamp>,
     /// Given back when the connection is gone.
     _pass: Option<Pass>,
     pub(super) wire: Wire,
@@ -99,16 +103,24 @@ struct Turn {
 }
 
 impl Connection {
-    pub(crate) fn new(broker: Arc<Broker>, mailbox: Arc<Mailbox>, accepted: Accepted) -> Self {
+    pub(crate) fn new(
+        broker: Arc<Broker>,
+        mailbox: Arc<Mailbox>,
+        accepted: Accepted,
+        turned_away: Option<ReasonCode>,
+    ) -> Self {
         let Accepted { stream, identity, peer, entrance, pass } = accepted;
         let now = broker.clock().now();
         let session = Session::new(broker.rules().clone(), now);
+        let expires_at = expiry(&identity, broker.clock());
         Self {
             broker,
             mailbox,
             identity,
             peer,
             entrance,
+            turned_away,
+            expires_at,
             _pass: pass,
             wire: Wire::new(stream),
             session,
@@ -244,10 +256,19 @@ impl Connection {
             self.ends_with(ReasonCode::MaximumConnectTime, "what it came in with has ended");
             self.close(ReasonCode::MaximumConnectTime);
         }
+        if self.expires_at.is_some_and(|at| at <= now) {
+            // Unless the wall clock was set back meanwhile.
+            self.expires_at = expiry(&self.identity, self.broker.clock());
+            if self.expires_at.is_some_and(|at| at <= now) {
+                self.expires_at = None;
+                self.ends_with(ReasonCode::NotAuthorized, "its certificate has ended");
+                self.close(ReasonCode::NotAuthorized);
+            }
+        }
         if let Course::Draining { until } = self.course
             && (until <= now || self.session.unanswered() == 0)
         {
-            self.close(ReasonCode::ServerShuttingDown);
+            self.close(self.broker.farewell());
         }
     }
 
@@ -267,7 +288,8 @@ impl Connection {
             Course::Draining { until } => Some(until),
             Course::Serving | Course::Revoked => None,
         };
-        [self.session.poll_timeout(), stalled, held, drained, self.until].into_iter().flatten().min()
+        let ends = [self.until, self.expires_at];
+        [self.session.poll_timeout(), stalled, held, drained].into_iter().chain(ends).flatten().min()
     }
 
     /// Sets the timer, unless it rings early enough: most deadlines only ever move on.
@@ -517,4 +539,11 @@ impl Connection {
             Client::Unknown => None,
         }
     }
+}
+
+/// When the certificate of a peer ends: with the second that it names.
+fn expiry(identity: &Identity, clock: &dyn Clock) -> Option<Timestamp> {
+    let Identity::Device(certificate) = identity else { return None };
+    let left = certificate.not_after.saturating_add(Duration::from_secs(1)).saturating_since(clock.unix_now());
+    Some(clock.now().saturating_add(left))
 }

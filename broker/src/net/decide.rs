@@ -17,9 +17,15 @@ use crate::session::table::SessionKey;
 
 impl Connection {
     pub(super) async fn decide(&mut self, request: Request) {
+        if let Some(reason) = self.turned_away {
+            return self.refuse(reason, "Door");
+        }
         if let Identity::Device(certificate) = &self.identity {
-            // Before the registry is asked, so that a revocation between finds the connection.
-            self.broker.register_device(&certificate.device, &self.mailbox);
+            // Before anybody is asked, so that a revocation between finds the connection.
+            self.broker.register_device(certificate, &self.mailbox);
+            if self.broker.is_revoked(certificate) {
+                return self.refuse(ReasonCode::NotAuthorized, "CertificateRevoked");
+            }
         }
         let introduction = Introduction {
             identity: &self.identity,

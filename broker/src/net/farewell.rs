@@ -45,8 +45,7 @@ impl Connection {
         }
         offer_all(&broker, inward).await;
         if let (Client::Admitted { key, subscriber, queue, .. }, Some(remains)) = (client, remains) {
-            let with_will = !matches!(course, Course::Draining { .. });
-            broker.release(&key, subscriber, queue, remains, course == Course::Revoked, with_will);
+            broker.release(&key, subscriber, queue, remains, course == Course::Revoked, true);
         }
         if let Identity::Device(certificate) = &identity {
             broker.unregister_device(&certificate.device, mailbox.id());

@@ -232,7 +232,7 @@ impl Door {
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
         let offer = offer.load_full();
-        tls::accept(&offer, stream, self.turns.0.clone()).await
+        tls::accept(&offer, &self.gate, stream, self.turns.0.clone()).await
     }
 
     fn accepted(&self, stream: Box<dyn Stream>, identity: Identity, peer: SocketAddr, pass: Pass) -> Accepted {

@@ -4,8 +4,6 @@ use std::collections::HashSet;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::doors::PeerCertificate;
-
 /// Names one certificate: who issued it and under which number (RFC 5280 section 4.1.2.2), as the
 /// first half of a SHA-256 over both.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -35,10 +33,10 @@ impl Serial {
 pub struct Revoked(HashSet<Serial>);
 
 impl Revoked {
-    /// Whether a certificate, or one it hangs on, is among them.
+    /// Whether one of these certificates is among them.
     #[must_use]
-    pub fn holds_any(&self, peer: &PeerCertificate) -> bool {
-        !self.0.is_empty() && peer.serials.iter().any(|serial| self.0.contains(serial))
+    pub fn holds_any(&self, serials: &[Serial]) -> bool {
+        !self.0.is_empty() && serials.iter().any(|serial| self.0.contains(serial))
     }
 
     /// How many there are.

@@ -20,9 +20,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::certificate;
 use super::port::Failed;
-use super::revoked::Revoked;
 use crate::doors::Identity;
-use crate::gate::Refusal;
+use crate::gate::{Gate, Refusal};
 
 /// What a listener offers in TLS, and what it holds certificates to.
 #[derive(Clone)]
@@ -32,30 +31,29 @@ pub struct TlsOffer {
     /// Who verifies the certificates of peers, the same as in `config`; `None` where none is asked
     /// for.
     pub verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// What its authorities have revoked.
-    pub revoked: Arc<Revoked>,
 }
 
 impl fmt::Debug for TlsOffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsOffer").field("revoked", &self.revoked).finish_non_exhaustive()
+        f.debug_struct("TlsOffer").finish_non_exhaustive()
     }
 }
 
 /// Shakes hands.
 pub(super) async fn accept(
     offer: &TlsOffer,
+    gate: &Gate,
     stream: TcpStream,
     turns: Arc<Semaphore>,
 ) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
     let acceptor = TlsAcceptor::from(offer.config.clone());
     let stream = in_turn(acceptor.accept(stream), turns).await;
     let stream = stream.map_err(|error| Failed::new(Refusal::Tls, &error))?;
-    let identity = identify(offer, &stream)?;
+    let identity = identify(offer, gate, &stream)?;
     Ok((stream, identity))
 }
 
-fn identify(offer: &TlsOffer, stream: &TlsStream<TcpStream>) -> Result<Identity, Failed> {
+fn identify(offer: &TlsOffer, gate: &Gate, stream: &TlsStream<TcpStream>) -> Result<Identity, Failed> {
     let (_, connection) = stream.get_ref();
     let Some(verifier) = &offer.verifier else { return Ok(Identity::Anonymous) };
     let Some(chain @ [leaf, above @ ..]) = connection.peer_certificates() else {
@@ -68,7 +66,7 @@ fn identify(offer: &TlsOffer, stream: &TlsStream<TcpStream>) -> Result<Identity,
         still_verifies(verifier.as_ref(), leaf, above)?;
     }
     let peer = certificate::read(chain).map_err(|error| Failed::new(Refusal::Certificate, &error))?;
-    if offer.revoked.holds_any(&peer) {
+    if gate.is_revoked(&peer.serials) {
         return Err(Failed::new(Refusal::CertificateRevoked, &peer.device));
     }
     Ok(Identity::Device(peer))

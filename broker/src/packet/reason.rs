@@ -230,7 +230,9 @@ impl ReasonCode {
             | Self::ServerBusy
             | Self::ServerShuttingDown
             | Self::QuotaExceeded
-            | Self::ConnectionRateExceeded => 3,
+            | Self::ConnectionRateExceeded
+            | Self::UseAnotherServer
+            | Self::ServerMoved => 3,
             Self::BadUserNameOrPassword => 4,
             _ => 5,
         }

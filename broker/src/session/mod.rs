@@ -33,7 +33,7 @@ use unhidra_core::ids::ClientId;
 use unhidra_core::time::Timestamp;
 
 use crate::acl::{Acl, Principal};
-use crate::config::{Limits, MqttConfig};
+use crate::config::{Config, Limits, MqttConfig};
 use crate::doors::{Outcome, Ticket};
 use crate::net::facts::Holdings;
 use crate::packet::{
@@ -51,8 +51,35 @@ pub(crate) struct Rules {
     pub(crate) acl: Acl,
     pub(crate) limits: Limits,
     pub(crate) mqtt: MqttConfig,
+    /// Where clients go when the node ends.
+    pub(crate) referral: Option<Referral>,
     /// Whether [`Event::Keep`] is told for sessions that outlive their connection.
     pub(crate) stores_sessions: bool,
+}
+
+/// Another server, and whether for good (section 4.11).
+#[derive(Clone, Debug)]
+pub(crate) struct Referral {
+    pub(crate) server: Text,
+    pub(crate) reason: ReasonCode,
+}
+
+impl Referral {
+    pub(crate) fn of(config: &Config) -> Option<Self> {
+        let reason = if config.server_moved { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer };
+        config.server_reference.clone().map(|server| Self { server, reason })
+    }
+}
+
+impl Rules {
+    /// What is said with a reason: with one that sends the client elsewhere, where.
+    fn properties_of(&self, reason: ReasonCode) -> Properties {
+        let mut properties = Properties::default();
+        if let Some(referral) = self.referral.as_ref().filter(|referral| referral.reason == reason) {
+            properties.push(Property::ServerReference(referral.server.clone()));
+        }
+        properties
+    }
 }
 
 /// One connection's protocol.
@@ -272,7 +299,7 @@ impl Session {
 
     /// The client is not let in.
     pub(crate) fn refuse(&mut self, reason: ReasonCode) {
-        self.refuse_with(reason, Properties::default());
+        self.refuse_with(reason, self.rules.properties_of(reason));
     }
 
     /// The client broke a rule: the connection ends, and the client hears which, if it cares to.
@@ -293,7 +320,8 @@ impl Session {
             Phase::Ended { .. } => return,
         };
         let words = if explains { words() } else { None };
-        let properties = words.map(Property::ReasonString).into_iter().collect();
+        let mut properties = self.rules.properties_of(reason);
+        words.map(Property::ReasonString).into_iter().for_each(|words| properties.push(words));
         match (&self.phase, self.version()) {
             // What is no CONNECT of ours is answered by nothing [MQTT-3.1.4-1], but another version is.
             (Phase::Greeting { spoken: None | Some(Version::V3_1_1), .. }, _)

@@ -23,6 +23,7 @@ fn rules() -> Arc<Rules> {
         acl: Acl::new("unhidra", RuleSet::default()),
         limits: Limits { receive_max: 3, in_flight_max: 4, ..limits },
         mqtt: crate::config::tests::mqtt(),
+        referral: None,
         stores_sessions: false,
     })
 }

@@ -115,6 +115,7 @@ async fn more_unanswered_messages_than_announced_end_5_and_wait_in_3_1_1() {
 async fn one_connection_too_many_is_closed_at_once() {
     let mut config = config();
     config.limits.connections_max = 1;
+    config.gate.antechamber_max = 0;
     let world = World::with(config);
     let mut first = world.plain("first", Version::V5).await;
     let mut second = world.client(Identity::Anonymous, Version::V5);

@@ -8,6 +8,7 @@ mod bad_input;
 mod clients;
 mod device;
 mod disk;
+mod doors;
 mod exactly_once;
 mod kept;
 mod plain;

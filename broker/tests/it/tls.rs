@@ -5,9 +5,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::UnixTime;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -58,8 +65,9 @@ impl Authority {
         let (certificate, key) = self.issue(names, &["node"]);
         let verifier = WebPkiClientVerifier::builder(self.roots()).build().expect("a verifier");
         let config = ServerConfig::builder().with_client_cert_verifier(verifier.clone());
-        let config = config.with_single_cert(vec![certificate], key).expect("a key that fits");
-        TlsOffer { config: Arc::new(config), verifier: Some(verifier), revoked: Arc::default() }
+        let mut config = config.with_single_cert(vec![certificate], key).expect("a key that fits");
+        config.ticketer = Ticketer::new().expect("a key");
+        TlsOffer { config: Arc::new(config), verifier: Some(verifier) }
     }
 
     fn client(&self, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> TlsConnector {
@@ -72,19 +80,67 @@ impl Authority {
     }
 }
 
+/// A verifier three thousand years from now: the certificates here end in 4096.
+#[derive(Debug)]
+struct Late(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Late {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let later = std::time::Duration::from_secs(3_000 * 365 * 86_400);
+        let now = std::time::Duration::from_secs(now.as_secs()) + later;
+        self.0.verify_client_cert(leaf, above, UnixTime::since_unix_epoch(now))
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 /// Dials, and says whether a byte came back from the other side's `echo`.
 async fn dial(connector: TlsConnector, address: SocketAddr) -> std::io::Result<u8> {
+    dial_as(&connector, address).await.map(|(byte, _)| byte)
+}
+
+/// The same, and by what handshake it went.
+async fn dial_as(connector: &TlsConnector, address: SocketAddr) -> std::io::Result<(u8, Option<HandshakeKind>)> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
     let mut stream = connector.connect(name, stream).await?;
     stream.write_all(b"x").await?;
-    stream.read_u8().await
+    let byte = stream.read_u8().await?;
+    Ok((byte, stream.get_ref().1.handshake_kind()))
 }
 
 /// A listener whose accepted streams come back one by one, each echoing one byte.
 async fn listen(authority: &Authority, gate: GateConfig) -> (SocketAddr, mpsc::Receiver<Identity>) {
     let offer = Arc::new(ArcSwap::from_pointee(authority.server()));
-    let gate = Gate::new(gate, Arc::new(RuntimeClock::start()));
+    listen_with(offer, Gate::new(gate, Arc::new(RuntimeClock::start())))
+}
+
+fn listen_with(offer: Arc<ArcSwap<TlsOffer>>, gate: Arc<Gate>) -> (SocketAddr, mpsc::Receiver<Identity>) {
     let layers = Layers::new("tls", &config().tls, Some(offer));
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut listener = PortListener::bind(bind, layers, &Turns::new(&gate, 1), &gate).expect("a free port");
@@ -191,4 +247,82 @@ async fn garbage_ends_its_own_handshake_alone() {
     assert!(answer.len() < 16, "{answer:?}");
     let device = authority.device("pump-7", "spiffe://test/device/pump-7");
     assert_eq!(dial(authority.client(Some(device)), address).await.expect("let in"), b'x');
+}
+
+#[tokio::test]
+async fn who_resumes_is_held_to_the_rules_of_now() {
+    let authority = Authority::new();
+    let offer = authority.server();
+    let verifier = offer.verifier.clone().expect("it asks for certificates");
+    let offers = Arc::new(ArcSwap::from_pointee(offer.clone()));
+    let gate = Gate::new(config().gate, Arc::new(RuntimeClock::start()));
+    let (address, mut identities) = listen_with(offers.clone(), gate.clone());
+    let pump = authority.client(Some(authority.device("pump-7", "spiffe://test/device/pump-7")));
+    let (full, resumed) = (Some(HandshakeKind::Full), Some(HandshakeKind::Resumed));
+    assert_eq!(dial_as(&pump, address).await.expect("let in"), (b'x', full));
+    let first = identities.recv().await;
+    assert_eq!(dial_as(&pump, address).await.expect("let in"), (b'x', resumed));
+    assert_eq!(identities.recv().await, first, "it is known as if it had shown its certificate");
+    let Some(Identity::Device(certificate)) = first else { panic!("{first:?}") };
+
+    // Its certificate has ended meanwhile: the ticket is good, and is not enough.
+    offers.store(Arc::new(TlsOffer { verifier: Some(Arc::new(Late(verifier))), ..offer.clone() }));
+    assert!(dial_as(&pump, address).await.is_err());
+    // Or its authority is none of ours any more.
+    let verifier = WebPkiClientVerifier::builder(Authority::new().roots()).build().expect("a verifier");
+    offers.store(Arc::new(TlsOffer { verifier: Some(verifier), ..offer.clone() }));
+    assert!(dial_as(&pump, address).await.is_err());
+    // Or it is revoked.
+    offers.store(Arc::new(offer));
+    gate.set_revoked(Arc::new(certificate.serials.iter().copied().collect()));
+    assert!(dial_as(&pump, address).await.is_err());
+    assert!(identities.try_recv().is_err(), "none of them came in");
+
+    gate.set_revoked(Arc::default());
+    assert_eq!(dial_as(&pump, address).await.expect("let in").0, b'x');
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_does_not_come_in() {
+    let authority = Authority::new();
+    let offers = Arc::new(ArcSwap::from_pointee(authority.server()));
+    let gate = Gate::new(config().gate, Arc::new(RuntimeClock::start()));
+    let (address, mut identities) = listen_with(offers, gate.clone());
+    let (bad, good) =
+        (authority.device("bad", "spiffe://t/device/bad"), authority.device("good", "spiffe://t/device/good"));
+    dial(authority.client(Some((bad.0.clone(), bad.1.clone_key()))), address).await.expect("let in");
+    let Some(Identity::Device(certificate)) = identities.recv().await else { panic!("a device") };
+    gate.set_revoked(Arc::new(certificate.serials.iter().copied().collect()));
+    assert!(dial(authority.client(Some(bad)), address).await.is_err());
+    assert_eq!(dial(authority.client(Some(good)), address).await.expect("let in"), b'x');
+}
+
+/// Certificates are swapped while devices come in by the dozen: every one of them gets in.
+#[tokio::test]
+async fn certificates_rotate_under_load_and_nobody_is_refused() {
+    let authority = Authority::new();
+    let offers = Arc::new(ArcSwap::from_pointee(authority.server()));
+    let gate = Gate::new(config().gate, Arc::new(RuntimeClock::start()));
+    let (address, mut identities) = listen_with(offers.clone(), gate);
+    tokio::spawn(async move { while identities.recv().await.is_some() {} });
+    let mut devices = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let name = format!("pump-{number}");
+        let pump = authority.client(Some(authority.device(&name, &format!("spiffe://t/device/{name}"))));
+        devices.spawn(async move {
+            for _ in 0..6 {
+                assert_eq!(dial_as(&pump, address).await.expect("let in").0, b'x');
+            }
+        });
+    }
+    loop {
+        tokio::select! {
+            biased;
+            done = devices.join_next() => match done {
+                Some(done) => done.expect("each of them gets in"),
+                None => return,
+            },
+            () = tokio::task::yield_now() => offers.store(Arc::new(authority.server())),
+        }
+    }
 }

@@ -26,6 +26,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const CONFIG: &str = r#"
 prefix = "unhidra"
 durable = true
+server_reference = ""
+server_moved = false
 sys_interval_s = 10
 log_events_per_s = 50
 [mqtt]
@@ -66,6 +68,8 @@ connections_per_address = 0
 connects_per_address_s = 0
 connects_s = 0
 addresses_max = 100
+antechamber_max = 4
+lag_max_ms = 0
 handshakes_per_core = 1
 handshakes_max = 8
 handshake_timeout_s = 10
@@ -321,7 +325,7 @@ pub(crate) fn device(name: &str) -> Identity {
         trust_domain: "test".into(),
         fingerprint: Fingerprint([0; 32]),
         not_after: UnixTime::from_s(u64::from(u32::MAX)),
-        serials: Box::default(),
+        serials: Arc::default(),
     };
     Identity::Device(certificate)
 }

@@ -1,5 +1,7 @@
 //! `unhidra run`
 
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
@@ -13,6 +15,9 @@ use crate::config::Purpose;
 use crate::control::{Addresses, ListenerAddress};
 use crate::folder::{Folder, Kind, Role};
 use crate::log;
+
+/// How often the file of what is revoked is looked at.
+const REVOCATION_LOOK: Duration = Duration::from_secs(10);
 
 /// What a node says on stdout once all of it listens: one line of JSON with `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -96,8 +101,14 @@ pub(super) async fn run(global: &Global, rng: StdRng, out: &mut Output<'_>) -> R
         // Whoever started it has closed its stdout; the node is not the worse for it.
         tracing::warn!(%error, "nobody heard that the node is ready");
     }
-    while signals.next().await == Told::Reload {
-        node.reload(&sources);
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Reload => node.reload(&sources),
+                Told::End => break,
+            },
+            () = tokio::time::sleep(REVOCATION_LOOK) => node.look_at_revocations(),
+        }
     }
     tracing::info!("the node ends");
     let mut stopping = std::pin::pin!(node.stop());

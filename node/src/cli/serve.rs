@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use unhidra_broker::{Gate, Layers, Listener, PortListener, TlsOffer, Turns};
+use unhidra_broker::{Broker, Gate, Layers, Listener, PortListener, TlsOffer, Turns};
 use unhidra_certs::Pki;
 use unhidra_core::time::Clock;
 use unhidra_store::{Embedded, Store};
@@ -25,6 +25,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Reloaded, Sources};
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
 use crate::folder::{Folder, Layout};
+use crate::revocations::Revocations;
 use crate::{keys, tls};
 
 /// A node that serves.
@@ -34,6 +35,8 @@ pub struct Node {
     addresses: Addresses,
     control: Arc<LocalControl>,
     clock: Arc<SystemClock>,
+    broker: Arc<Broker>,
+    revocations: Revocations,
     tls: Served,
     pki: Arc<ArcSwap<Pki>>,
     phase: watch::Sender<Phase>,
@@ -62,6 +65,10 @@ impl Node {
         let tls = Served::new(tls::Offers::new(&pki, &config.broker)?);
         let pki = Arc::new(ArcSwap::from_pointee(pki));
         let gate = Gate::new(config.broker.gate.clone(), clock.clone());
+        gate.set_revoked(tls::revoked(&pki.load().revoked));
+        let mut revocations = Revocations::default();
+        revocations.look(&config.pki);
+        revocations.warn_of_age(&pki.load().revoked, clock.unix_now());
         let listeners = Listeners::bind(&config, &tls, &gate).await?;
         let socket = layout.control_socket();
         let control_listener = ControlListener::bind(&socket, PeerRule::own())
@@ -82,6 +89,7 @@ impl Node {
             addresses: addresses.clone(),
         };
         let app = App::build(&config, doors).await?;
+        let broker = app.broker();
         let control = Arc::new(LocalControl::new(
             LocalDoors {
                 store: store.clone(),
@@ -111,6 +119,8 @@ impl Node {
             addresses,
             control,
             clock,
+            broker,
+            revocations,
             tls,
             pki,
             phase,
@@ -146,6 +156,9 @@ impl Node {
                 }
             };
         self.tls.renew(tls);
+        self.broker.revoke(tls::revoked(&pki.revoked));
+        self.revocations.look(&loaded.config.pki);
+        self.revocations.warn_of_age(&pki.revoked, self.clock.unix_now());
         self.pki.store(Arc::new(pki));
         self.loaded = loaded;
         tracing::info!("configuration and certificates are read again");
@@ -154,6 +167,23 @@ impl Node {
         }
         for change in restart {
             tracing::warn!(key = change.key, from = change.from, to = change.to, "takes effect at the next start");
+        }
+    }
+
+    /// Reads what is revoked again where its file has changed. What cannot be used changes nothing.
+    pub fn look_at_revocations(&mut self) {
+        let config = &self.loaded.config.pki;
+        if !self.revocations.look(config) {
+            return;
+        }
+        match self.pki.load().read_revoked(config) {
+            Ok(lists) => {
+                let revoked = tls::revoked(&lists);
+                tracing::info!(certificates = revoked.len(), "the lists of what is revoked are read again");
+                self.broker.revoke(revoked);
+                self.revocations.warn_of_age(&lists, self.clock.unix_now());
+            }
+            Err(error) => tracing::error!(%error, "not read again; what was revoked before is so still"),
         }
     }
 

@@ -117,6 +117,7 @@ mod tests {
         ListenerConfig {
             listen,
             client_certificate,
+            resumption: false,
             insecure,
             anonymous,
             users,

@@ -8,7 +8,7 @@ use unhidra_certs::read_public;
 use super::{ConfigError, DEFAULT, Origin, Setting, beside};
 
 /// The keys that name files or folders. In a file they are read from the file's own place.
-const PATHS: [&str; 6] = ["data", "demo.data", "pki.ca", "pki.ca_key", "pki.certificate", "pki.key"];
+const PATHS: [&str; 7] = ["data", "demo.data", "pki.ca", "pki.ca_key", "pki.certificate", "pki.key", "pki.crl"];
 
 /// What one source sets.
 pub(super) struct Layer {

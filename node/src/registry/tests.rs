@@ -43,7 +43,7 @@ fn peer(name: &str) -> PeerCertificate {
         trust_domain: TRUST_DOMAIN.to_owned(),
         fingerprint: Fingerprint([2; 32]),
         not_after: UnixTime::from_s(u64::from(u32::MAX)),
-        serials: Box::default(),
+        serials: Arc::default(),
     }
 }
 

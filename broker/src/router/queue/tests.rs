@@ -159,7 +159,7 @@ fn what_is_taken_is_bounded_by_the_window_and_by_bytes() {
     assert_eq!(take(0, usize::MAX), [1]);
     assert_eq!(take(1, usize::MAX), [2, 3]);
     assert_eq!(take(2, 1), [4], "the one that passes the bound is the last");
-    assert_eq!(take(2, 0), []);
+    assert!(take(2, 0).is_empty());
     assert_eq!(take(0, 1), [5]);
 }
 

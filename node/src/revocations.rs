@@ -1,0 +1,67 @@
+//! The file of what is revoked: whether it has changed, and whether its authorities are late.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use unhidra_certs::{Config, RevocationList};
+use unhidra_core::time::UnixTime;
+
+/// The file as it was looked at last.
+#[derive(Debug, Default)]
+pub(crate) struct Revocations {
+    seen: Option<Seen>,
+}
+
+/// What tells one file from another that took its place: a file is written anew or replaced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Seen {
+    inode: u64,
+    len: u64,
+    changed_at: (i64, i64),
+}
+
+impl Revocations {
+    /// Looks at the file, and says whether it is another one than the last time.
+    pub(crate) fn look(&mut self, config: &Config) -> bool {
+        let found = std::fs::metadata(&config.crl).ok().map(|file| Seen {
+            inode: file.ino(),
+            len: file.len(),
+            changed_at: (file.mtime(), file.mtime_nsec()),
+        });
+        let changed = found != self.seen && found.is_some();
+        self.seen = found;
+        changed
+    }
+
+    /// Says which list should have been replaced by now. It is used all the same: what it names is
+    /// revoked, and to refuse everybody would stop every device with it.
+    pub(crate) fn warn_of_age(&self, lists: &[RevocationList], now: UnixTime) {
+        for late in lists.iter().filter_map(|list| list.next_update).filter(|next| *next < now) {
+            let since_s = now.saturating_since(late).as_secs();
+            tracing::warn!(since_s, "a list in pki.crl is older than its authority promised");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_when_it_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "ca = ''\nca_key = ''\ncertificate = ''\nkey = ''\ncrl = ''\nnames = []\n\
+                    trust_domain = 'unhidra.local'\ndevice_validity_days = 30\nnode_validity_days = 30";
+        let mut config: Config = toml::from_str(text).unwrap();
+        config.crl = folder.path().join("crl.pem");
+        let mut revocations = Revocations::default();
+        assert!(!revocations.look(&config), "there is none");
+        std::fs::write(&config.crl, "one").unwrap();
+        assert!(revocations.look(&config) && !revocations.look(&config));
+        let next = folder.path().join("next.pem");
+        std::fs::write(&next, "two").unwrap();
+        std::fs::rename(&next, &config.crl).unwrap();
+        assert!(revocations.look(&config) && !revocations.look(&config));
+        std::fs::remove_file(&config.crl).unwrap();
+        assert!(!revocations.look(&config), "what is gone cannot be read");
+    }
+}
