@@ -71,7 +71,7 @@ impl Broker {
         } else {
             let mut store = self.retained();
             let (live, expired) = store.matches(interest.filter, entry.after.as_deref(), BATCH, now);
-            expired.iter().for_each(|message| self.store_retained(message, false, &mut Storing::for_nobody()));
+            expired.iter().for_each(|message| self.store_retained(message, false, &mut Storing::default()));
             live
         };
         let count = found.len();
@@ -83,9 +83,11 @@ impl Broker {
             if !entry.checked || self.may_read(place.who, message.topic()) {
                 let qos = message.qos().min(entry.subscription.options.qos);
                 let identifiers = entry.subscription.identifier.into_iter().collect();
-                let queued = Queued { message, qos, retain: true, identifiers, group: None };
+                let queued = Queued { message, qos, retain: true, identifiers, group: None, kept: None };
                 // There is room; and if others were faster, the policy says what becomes of it.
-                self.push(place.queue, queued, None, now);
+                let mut storing = Storing::default();
+                self.push(place.queue, queued, None, now, &mut storing);
+                self.store_queued(&mut storing);
             }
             entry.after = Some(topic);
         }

@@ -144,7 +144,7 @@ impl Broker {
                 limits,
                 mqtt: config.mqtt,
                 referral,
-                stores_sessions: false,
+                stores_sessions: doors.persist.is_some(),
             }),
             doors,
         })
@@ -207,7 +207,7 @@ impl Broker {
             mailbox.order(Order::Revoke(reason));
         }
         let stored = self.sessions().discard(device);
-        stored.into_iter().for_each(|stored| self.end_session(stored));
+        stored.into_iter().for_each(|stored| _ = self.end_session(stored));
     }
 
     /// Replaces the rules of who may publish and subscribe where. Subscriptions they do not grant
@@ -229,7 +229,7 @@ impl Broker {
         connections.iter().for_each(|mailbox| mailbox.order(order));
         if stay == Stay::Gone {
             let stored = self.sessions().discard_user(user);
-            stored.into_iter().for_each(|stored| self.end_session(stored));
+            stored.into_iter().for_each(|stored| _ = self.end_session(stored));
         }
     }
 
@@ -246,7 +246,7 @@ impl Broker {
         }
         self.live.emptied().await;
         if let Some(journal) = &self.journal
-            && timeout(grace, journal.settled()).await.is_err()
+            && timeout(grace, journal.settled()).await != Ok(true)
         {
             warn!("the last changes to sessions and messages are not stored");
         }

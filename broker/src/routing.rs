@@ -15,6 +15,7 @@ use crate::metrics::DropCause;
 use crate::net::mailbox::Mailbox;
 use crate::packet::{Properties, QoS, RetainHandling, Text, Will};
 use crate::persist::Storing;
+use crate::persist::receipt::Receipt;
 use crate::router::message::{Incoming, Message, Queued};
 use crate::router::queue::{Pushed, Queue};
 use crate::router::retained::Kept;
@@ -28,6 +29,8 @@ pub(crate) struct Held {
     pub(crate) queue: Arc<Queue>,
     pub(crate) queued: Queued,
     pub(crate) retry_at: Timestamp,
+    /// Its sender's answer waits until it is kept.
+    pub(crate) receipt: Option<Arc<Receipt>>,
 }
 
 /// On whose behalf messages go into queues.
@@ -159,13 +162,15 @@ impl Broker {
         }
         let (from, mailbox) = (sender.map(|sender| sender.subscriber), sender.map(|sender| sender.mailbox));
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        router.route(
+        let found = router.route(
             topic,
             from,
             |who| self.rules.acl.may_read(who, topic),
             || retained.unwrap_or_else(make),
-            |queue, queued| held.extend(self.push(queue, queued, mailbox, now)),
-        )
+            |queue, queued| held.extend(self.push(queue, queued, mailbox, now, storing)),
+        );
+        self.store_queued(storing);
+        found
     }
 
     /// Shows those who may see it what a device has published on a row of its own, or the node to
@@ -179,9 +184,11 @@ impl Broker {
         let make = || Arc::new(Message::new(incoming, now));
         let may_read = |who: &Principal| self.rules.acl.may_read(who, topic);
         let router = self.watchers.router.read().unwrap_or_else(PoisonError::into_inner);
+        let mut storing = Storing::default();
         router.route(topic, None, may_read, make, |queue, queued| {
-            self.push(queue, queued, None, now);
+            self.push(queue, queued, None, now, &mut storing);
         });
+        self.store_queued(&mut storing);
     }
 
     pub(crate) fn show_downlink(&self, device: &DeviceId, row: DownlinkRow, payload: &Bytes) {
@@ -204,19 +211,40 @@ impl Broker {
         queued: Queued,
         sender: Option<&Arc<Mailbox>>,
         now: Timestamp,
+        storing: &mut Storing,
     ) -> Option<Held> {
         match queue.push(queued, sender, now) {
-            Pushed::Taken { evicted: 0 } => None,
-            Pushed::Taken { evicted } => {
-                (0..evicted).for_each(|_| self.metrics.drop_message(DropCause::Evicted));
+            Pushed::Taken { kept, evicted } => {
+                if let Some(kept) = kept {
+                    storing.queued(queue, kept);
+                }
+                if !evicted.is_empty() {
+                    evicted.iter().for_each(|_| self.metrics.drop_message(DropCause::Evicted));
+                    if let Some(session) = queue.keeper() {
+                        self.forget_queued(session, evicted);
+                    }
+                }
                 None
             }
             Pushed::Dropped(cause) => {
                 self.metrics.drop_message(cause);
                 None
             }
-            Pushed::Full(queued, retry_at) => Some(Held { queue: queue.clone(), queued, retry_at }),
+            Pushed::Full(queued, retry_at) => {
+                let receipt = if queue.keeps(queued.qos) { storing.receipt() } else { None };
+                Some(Held { queue: queue.clone(), queued, retry_at, receipt })
+            }
         }
+    }
+
+    /// Offers again what had to wait.
+    pub(crate) fn push_again(&self, held: Held, sender: &Arc<Mailbox>, now: Timestamp) -> Option<Held> {
+        let Held { queue, queued, receipt, .. } = held;
+        let mut storing = Storing::of_receipt(receipt);
+        let again = self.push(&queue, queued, Some(sender), now, &mut storing);
+        self.store_queued(&mut storing);
+        storing.finish();
+        again
     }
 
     /// What a member of groups had unsent, or unacknowledged at QoS 1, goes to other members
@@ -228,13 +256,15 @@ impl Broker {
             if let Some(group) = &queued.group
                 && let Some((queue, queued)) = group.choose(&queued.message, may_read)
             {
-                self.push(&queue, queued, None, now);
+                let mut storing = Storing::default();
+                self.push(&queue, queued, None, now, &mut storing);
+                self.store_queued(&mut storing);
             }
         }
     }
 
     pub(crate) fn publish_will(&self, will: &Will) {
         // Nobody is there to wait for a subscriber without room.
-        self.route(will.into(), None, &mut Storing::for_nobody(), &mut Vec::new());
+        self.route(will.into(), None, &mut Storing::default(), &mut Vec::new());
     }
 }

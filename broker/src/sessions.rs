@@ -11,6 +11,7 @@ use crate::Broker;
 use crate::doors::ConnectionId;
 use crate::net::mailbox::{Mailbox, Order};
 use crate::packet::{Property, QoS, ReasonCode};
+use crate::persist::journal::Written;
 use crate::router::SubscriberId;
 use crate::router::message::Queued;
 use crate::router::queue::Queue;
@@ -23,6 +24,8 @@ pub(crate) struct Claimed {
     pub(crate) resumed: Option<Resumable>,
     pub(crate) subscriber: SubscriberId,
     pub(crate) queue: Arc<Queue>,
+    /// What was written of it.
+    pub(crate) written: Written,
 }
 
 impl Broker {
@@ -41,10 +44,18 @@ impl Broker {
                 }
             }
         }
+        self.handle_due();
+    }
+
+    /// Does what is due now.
+    pub(crate) fn handle_due(&self) {
         let due = self.sessions().handle_timeout(self.doors.clock.now());
         for due in due {
             match due {
-                Due::Will(will) => self.publish_will(&will),
+                Due::Will(key, will) => {
+                    self.publish_will(&will);
+                    self.store_without_will(&key);
+                }
                 Due::Ended(stored) => {
                     self.metrics.expired.inc();
                     self.end_session(*stored);
@@ -58,7 +69,13 @@ impl Broker {
     }
 
     /// Gives a connection its session, once no other carries it. `None` where there are too many.
-    pub(crate) async fn claim(&self, key: &SessionKey, mailbox: &Arc<Mailbox>, clean_start: bool) -> Option<Claimed> {
+    pub(crate) async fn claim(
+        &self,
+        key: &SessionKey,
+        mailbox: &Arc<Mailbox>,
+        clean_start: bool,
+        expiry_s: u32,
+    ) -> Option<Claimed> {
         loop {
             let claim = self.sessions().claim(key, mailbox, clean_start);
             match claim {
@@ -68,15 +85,17 @@ impl Broker {
                 }
                 Claim::Resumed(stored) => {
                     let Stored { resumable, subscriber, queue, .. } = *stored;
-                    return Some(Claimed { resumed: Some(resumable), subscriber, queue });
+                    let written = self.store_session(&queue, key, expiry_s, None);
+                    return Some(Claimed { resumed: Some(resumable), subscriber, queue, written });
                 }
                 Claim::New { ended } => {
-                    if let Some(stored) = ended {
-                        self.end_session(*stored);
-                    }
+                    let gone = ended.map_or(Written::NONE, |stored| self.end_session(*stored));
                     let subscriber = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
-                    let queue = Arc::new(Queue::new(key.clone(), self.queue_terms.clone()));
-                    return Some(Claimed { resumed: None, subscriber, queue });
+                    let queue = Queue::new(key.clone(), self.queue_terms.clone());
+                    let is_kept = expiry_s > 0 && self.journal.is_some();
+                    let queue = Arc::new(if is_kept { queue.kept_for(subscriber) } else { queue });
+                    let written = self.store_session(&queue, key, expiry_s, None).max(gone);
+                    return Some(Claimed { resumed: None, subscriber, queue, written });
                 }
                 Claim::Full => return None,
             }
@@ -107,30 +126,44 @@ impl Broker {
             (None, _) => None,
         };
         let expires_at = now.saturating_add(Duration::from_secs(u64::from(expiry_s)));
-        let stored = Stored { resumable, subscriber, queue, expires_at, will };
+        let left_at = self.doors.clock.unix_now();
+        let stored = Stored { resumable, subscriber, queue, expires_at, expiry_s, left_at, will };
         if expiry_s == 0 {
             self.sessions().release(key, None);
             self.end_session(stored);
         } else {
             let may_go = |queued: &Queued| queued.group.as_ref().is_some_and(|g| g.has_taker_besides(subscriber));
             let may_go_to_others = stored.queue.take_if(may_go);
+            self.store_left(key, &stored);
             self.sessions().release(key, Some(Box::new(stored)));
             self.sessions_due.notify_waiters();
-            self.pass_on(may_go_to_others);
+            self.pass_on(may_go_to_others.iter().cloned());
+            self.forget_queued(subscriber, may_go_to_others);
         }
     }
 
-    pub(crate) fn end_session(&self, stored: Stored) {
+    /// A session that was claimed goes back where it was.
+    pub(crate) fn give_back(&self, key: &SessionKey, claimed: Claimed, expiry_s: u32) {
+        let Claimed { resumed, subscriber, queue, .. } = claimed;
+        let remains = Remains { resumable: resumed.unwrap_or_default(), expiry_s, will: None, lost: Vec::new() };
+        self.release(key, subscriber, queue, remains, false, false);
+    }
+
+    pub(crate) fn end_session(&self, stored: Stored) -> Written {
         for filter in stored.resumable.subscriptions.keys() {
             self.unsubscribe(filter, stored.subscriber);
         }
-        let unsent = stored.queue.take_if(|queued| queued.group.is_some());
+        let waiting = stored.queue.take_if(|_| true);
+        let gone = self.session_ends(&stored, &waiting);
+        let unsent = waiting.into_iter().filter(|queued| queued.group.is_some());
         // A message of QoS 2 that has been sent may go to nobody else [MQTT-4.8.2-5].
         let sent = stored.resumable.in_flight.into_iter().map(|(_, queued)| queued);
         self.pass_on(sent.filter(|queued| queued.qos == QoS::AtLeastOnce).chain(unsent));
         if let Some((_, will)) = stored.will {
             self.publish_will(&will);
         }
+        // Last: others have it before this one has it no more.
+        self.write(gone)
     }
 
     /// The rules are others now: every session's subscriptions are held to them, the stored ones

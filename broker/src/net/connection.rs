@@ -29,7 +29,7 @@ use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Peer};
 use crate::gate::Pass;
 use crate::metrics::{DropCause, Tally};
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
-use crate::persist::Storing;
+use crate::persist::{Keeper, Storing};
 use crate::router::SubscriberId;
 use crate::router::message::Filling;
 use crate::router::queue::Queue;
@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     /// What goes inward with the next offer.
     pub(super) inward: Vec<BrokerEvent>,
     pub(super) hold: Hold,
+    /// What the session writes as it moves on, where it is kept over a restart.
+    pub(super) keeper: Option<Box<Keeper>>,
     /// Whether it reads nothing because what it has written is not taken.
     pub(super) held_by_store: bool,
     /// Made with the first subscription, and gone once nothing is owed.
@@ -127,6 +129,7 @@ impl Connection {
             client: Client::Unknown,
             inward: Vec::new(),
             hold: Hold::default(),
+            keeper: None,
             held_by_store: false,
             arrears: None,
             course: Course::Serving,
@@ -313,6 +316,9 @@ impl Connection {
 
     fn take_mail(&mut self) {
         let mail = self.mailbox.take();
+        if let Some(number) = self.keeper.as_mut().and_then(|keeper| keeper.kept(mail.kept)) {
+            self.session.kept(number);
+        }
         for (token, answer) in mail.answers {
             self.session.answer(token, answer);
         }
@@ -352,9 +358,17 @@ impl Connection {
                 return;
             }
             for queued in taken {
+                if queued.message.is_expired(now)
+                    && let Some(session) = queue.keeper()
+                {
+                    self.broker.metrics().drop_message(DropCause::Expired);
+                    self.broker.forget_queued(session, [queued]);
+                    continue;
+                }
                 if !self.session.deliver(queued, now) {
                     self.broker.metrics().drop_message(DropCause::Expired);
                 }
+                self.take_events();
                 self.transmit(now);
             }
         }
@@ -498,8 +512,17 @@ impl Connection {
                     self.broker.metrics().answer_seconds.observe(took.as_secs_f64());
                     self.broker.metrics().answers.get_or_create(&reason.into()).inc();
                 }
-                // Told where sessions are stored alone.
-                Event::Keep { number, .. } => self.session.kept(number),
+                Event::Keep { number, change } => {
+                    let known = match &mut self.keeper {
+                        Some(keeper) => {
+                            let known = keeper.step(number, change);
+                            self.held_by_store |= self.broker.is_behind(&self.mailbox);
+                            known
+                        }
+                        None => Some(number),
+                    };
+                    known.into_iter().for_each(|number| self.session.kept(number));
+                }
             }
         }
         None
@@ -523,7 +546,13 @@ impl Connection {
         let mut held = Vec::new();
         let sender = Sender { subscriber: *subscriber, mailbox: &self.mailbox };
         let mut storing = Storing::new(&self.mailbox, token);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.join(&mut storing);
+        }
         let found = self.broker.route(publish.into(), Some(sender), &mut storing, &mut held);
+        if let Some(number) = self.keeper.as_mut().and_then(|keeper| keeper.joined(&mut storing)) {
+            self.session.kept(number);
+        }
         self.held_by_store |= storing.is_written() && self.broker.is_behind(&self.mailbox);
         // What must be stored is answered then.
         if let Some(token) = storing.finish() {

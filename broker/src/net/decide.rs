@@ -55,13 +55,23 @@ impl Connection {
         if let Some(device) = who.device() {
             self.broker.crowd_out(device, self.mailbox.id());
         }
-        let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start);
+        let expiry_s = self.session.expiry_s();
+        if expiry_s > 0 && self.broker.stores_no_more() {
+            return self.refuse(ReasonCode::ServerUnavailable, "StoreClosed");
+        }
+        let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start, expiry_s);
         let claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
             Ok(Some(claimed)) => claimed,
             Ok(None) => return self.refuse(ReasonCode::QuotaExceeded, "SessionsFull"),
             // The connection before it still has something for the node, which has no room.
             Err(_) => return self.refuse(ReasonCode::ServerBusy, "Busy"),
         };
+        let written = self.broker.written(claimed.written);
+        if timeout(self.broker.limits().connect_timeout(), written).await != Ok(true) {
+            // What CONNACK would say of the session is not on the disk.
+            self.broker.give_back(&key, claimed, expiry_s);
+            return self.refuse(ReasonCode::ServerBusy, "NotStored");
+        }
         if !self.broker.admission().still_admits(&entrant) {
             // Found in the table from now on; what it had stays for whoever proves to be it.
             self.mailbox.order(Order::Close(ReasonCode::NotAuthorized));
@@ -76,6 +86,7 @@ impl Connection {
         if let Some(device) = who.device().copied() {
             self.inward.push(BrokerEvent::Connected { device, connection: self.mailbox.id() });
         }
+        self.keeper = self.broker.keeper(&claimed, &self.mailbox);
         let assigned = assigned.then(|| who.client_id());
         self.session.admit(who.clone(), claimed.resumed, assigned, self.broker.clock().now());
         claimed.queue.attach(self.mailbox.clone());

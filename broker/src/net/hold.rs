@@ -63,7 +63,7 @@ impl Hold {
     pub(super) fn retry_subscribers(&mut self, mailbox: &Arc<Mailbox>, broker: &Broker, now: Timestamp) -> bool {
         if !self.subscribers.is_empty() {
             let held = mem::take(&mut self.subscribers).into_iter();
-            self.subscribers = held.filter_map(|h| broker.push(&h.queue, h.queued, Some(mailbox), now)).collect();
+            self.subscribers = held.filter_map(|held| broker.push_again(held, mailbox, now)).collect();
         }
         self.subscribers.is_empty()
     }

@@ -33,7 +33,7 @@ impl Broker {
                     mailbox.order(if forget { Order::Revoke(reason) } else { Order::Close(reason) });
                     ending.push(mailbox);
                 }
-                (Seen::Stored { .. }, Some(stored)) => self.end_session(*stored),
+                (Seen::Stored { .. }, Some(stored)) => _ = self.end_session(*stored),
                 (Seen::Stored { .. }, None) => continue,
             }
             kicked.push(before);

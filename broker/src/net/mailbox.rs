@@ -37,6 +37,8 @@ struct Inner {
     /// The rules are others now.
     review: bool,
     life: Life,
+    /// The last step of the session that is kept over a restart.
+    kept: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -75,6 +77,8 @@ pub(crate) struct Mail {
     pub(crate) downlinks: VecDeque<Downlink>,
     pub(crate) order: Option<Order>,
     pub(crate) review: bool,
+    /// The last step of the session that is kept over a restart.
+    pub(crate) kept: u64,
 }
 
 impl Mailbox {
@@ -161,6 +165,14 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
+    /// What the session did up to this step is kept.
+    pub(crate) fn kept(&self, number: u64) {
+        let mut inner = self.lock();
+        inner.kept = inner.kept.max(number);
+        drop(inner);
+        self.arrived.notify_one();
+    }
+
     /// Wakes the connection: its queue was empty and is not any more.
     pub(crate) fn wake(&self) {
         self.arrived.notify_one();
@@ -179,6 +191,7 @@ impl Mailbox {
             downlinks: std::mem::take(&mut inner.downlinks),
             order: inner.order,
             review: std::mem::take(&mut inner.review),
+            kept: inner.kept,
         }
     }
 

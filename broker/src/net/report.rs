@@ -12,6 +12,7 @@ use unhidra_core::topic::TopicName;
 use crate::Broker;
 use crate::clients::record;
 use crate::packet::{Properties, QoS, Text};
+use crate::persist::Storing;
 use crate::router::message::{Incoming, Message};
 use crate::session::table::Seen;
 use crate::sys::{Present, Sys};
@@ -80,6 +81,8 @@ impl Broker {
             Incoming { topic: &text, payload: &payload, qos: QoS::AtMostOnce, retain: true, properties: &properties };
         let message = Arc::new(Message::new(incoming, now));
         self.sys().put(&message);
+        // At QoS 0 nothing of it is kept.
+        let mut storing = Storing::default();
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         router.route(
             name,
@@ -88,7 +91,7 @@ impl Broker {
             || message,
             |queue, queued| {
                 // Without a sender nothing is given back.
-                self.push(queue, queued, None, now);
+                self.push(queue, queued, None, now, &mut storing);
             },
         );
     }

@@ -1,9 +1,9 @@
 //! The pieces records are made of, never read past their end.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::packet::{Assurance, Packet, Publish, QoS, Version, split_frame};
+use crate::packet::{Assurance, Packet, Publish, QoS, Text, Version, split_frame};
 
 /// The version of every record.
 pub(super) const VERSION: u8 = 1;
@@ -33,6 +33,13 @@ pub(super) fn qos(bits: u8) -> Result<QoS, RecordError> {
     QoS::from_bits(bits).ok_or_else(|| wrong("its QoS", bits))
 }
 
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
+    // Names and identifiers came in with a two-byte length, or are shorter still.
+    let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    out.put_u16(len);
+    out.put_slice(text.as_bytes().get(..usize::from(len)).unwrap_or_default());
+}
+
 /// What of a record is still unread.
 pub(super) struct Fields(pub(super) Bytes);
 
@@ -47,6 +54,22 @@ impl Fields {
 
     pub(super) fn u8(&mut self) -> Result<u8, RecordError> {
         self.0.try_get_u8().map_err(|_| RecordError::Truncated)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, RecordError> {
+        self.0.try_get_u16().map_err(|_| RecordError::Truncated)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, RecordError> {
+        self.0.try_get_u32().map_err(|_| RecordError::Truncated)
+    }
+
+    pub(super) fn text(&mut self) -> Result<Text, RecordError> {
+        let len = usize::from(self.u16()?);
+        if len > self.0.len() {
+            return Err(RecordError::Truncated);
+        }
+        Text::from_bytes(self.0.split_to(len)).map_err(|error| wrong("a text", error))
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, RecordError> {

@@ -33,9 +33,9 @@ const WRITE_OVERHEAD: usize = 128;
 
 /// A write's place among all.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Place(u64);
+pub(crate) struct Written(u64);
 
-impl Place {
+impl Written {
     /// Before all writes: always durable.
     pub(crate) const NONE: Self = Self(0);
 }
@@ -49,6 +49,7 @@ pub(crate) struct Journal {
     /// The place up to which all is durable.
     durable: AtomicU64,
     advanced: Notify,
+    next_message: AtomicU64,
 }
 
 #[derive(Default)]
@@ -88,7 +89,12 @@ struct Write {
 
 impl Inner {
     fn is_behind(&self) -> bool {
-        self.course != Course::Going || self.bytes > BEHIND_BYTES
+        match self.course {
+            Course::Going => self.bytes > BEHIND_BYTES,
+            Course::Waiting => true,
+            // Waiting would not help.
+            Course::Closed => false,
+        }
     }
 
     /// Whom to wake, once there is room.
@@ -108,6 +114,7 @@ impl Journal {
             inner: Mutex::default(),
             durable: AtomicU64::new(0),
             advanced: Notify::new(),
+            next_message: AtomicU64::new(1),
         })
     }
 
@@ -115,16 +122,31 @@ impl Journal {
         self.persist.as_ref()
     }
 
+    /// A number for a message that several sessions wait for, never given twice.
+    pub(crate) fn message_number(&self) -> u64 {
+        self.next_message.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Numbers of messages begin behind this one.
+    pub(crate) fn begin_behind(&self, message: u64) {
+        self.next_message.fetch_max(message.saturating_add(1), Ordering::Relaxed);
+    }
+
     /// Writes all of the changes or none, behind all writes before. `after` is done once they are
     /// durable.
-    pub(crate) fn write(self: &Arc<Self>, changes: Vec<Change>, after: Vec<After>) -> Place {
+    pub(crate) fn write(self: &Arc<Self>, changes: Vec<Change>, after: Vec<After>) -> Written {
         if changes.is_empty() && after.is_empty() {
-            return Place::NONE;
+            return Written::NONE;
         }
         let size = |change: &Change| change.key.len() + change.value.as_ref().map_or(0, bytes::Bytes::len);
         let bytes = WRITE_OVERHEAD + changes.iter().map(size).sum::<usize>();
         let place = {
             let mut inner = self.lock();
+            if inner.course == Course::Closed {
+                drop(inner);
+                // Without a word to `after`: nobody is told that it is kept.
+                return Written(u64::MAX);
+            }
             inner.last += 1;
             inner.bytes += bytes;
             let place = inner.last;
@@ -132,31 +154,34 @@ impl Journal {
             place
         };
         self.hand_over();
-        Place(place)
+        Written(place)
     }
 
     /// Whether a write is durable.
-    pub(crate) fn is_durable(&self, place: Place) -> bool {
+    pub(crate) fn is_durable(&self, place: Written) -> bool {
         self.durable.load(Ordering::Acquire) >= place.0
     }
 
-    /// Completes when a write is durable.
-    pub(crate) async fn durable(&self, place: Place) {
+    /// Completes when a write is durable, or never will be: says which.
+    pub(crate) async fn durable(&self, place: Written) -> bool {
         loop {
             // Made before the look, so that an advance between the two is not missed.
             let mut advanced = pin!(self.advanced.notified());
             advanced.as_mut().enable();
             if self.is_durable(place) {
-                return;
+                return true;
+            }
+            if self.is_closed() {
+                return false;
             }
             advanced.await;
         }
     }
 
-    /// Completes when all that was written so far is durable.
-    pub(crate) async fn settled(&self) {
-        let last = Place(self.lock().last);
-        self.durable(last).await;
+    /// Completes when all that was written so far is durable, or never will be: says which.
+    pub(crate) async fn settled(&self) -> bool {
+        let last = Written(self.lock().last);
+        self.durable(last).await
     }
 
     /// Whether a connection that has written reads no more: what waits is near its bound, or is not
@@ -168,6 +193,11 @@ impl Journal {
             inner.held_up.push(writer.clone());
         }
         is_behind
+    }
+
+    /// Whether nothing is written any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().course == Course::Closed
     }
 
     /// Hands over what waits, as far as there is room. One caller at a time, without the lock:
@@ -211,7 +241,15 @@ impl Journal {
                     error!(cause, "the broker's sessions and messages are not stored any more");
                 }
                 inner.course = Course::Closed;
+                let (lost, released) = (std::mem::take(&mut inner.writes), inner.released());
+                inner.under_way = 0;
+                drop(inner);
+                // Whoever waits for an answer is told by the end of its connection.
+                drop(lost);
+                self.advanced.notify_waiters();
+                released.iter().for_each(|held_up| held_up.wake());
             }
+            _ if inner.course == Course::Closed => {}
             Ok(()) if in_turn => self.settle(inner, true),
             Err(PersistError::Refused(cause)) if in_turn => {
                 error!(cause, "what the broker wrote was refused");

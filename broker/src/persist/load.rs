@@ -44,6 +44,7 @@ impl Broker {
         let Some(journal) = &self.journal else { return Ok(()) };
         let mut gone = Vec::new();
         self.restore_retained(journal, &mut gone).await?;
+        self.restore_sessions(journal, &mut gone).await?;
         if !gone.is_empty() {
             info!(records = gone.len(), "what has expired meanwhile is deleted");
         }
@@ -79,7 +80,7 @@ impl Broker {
 }
 
 /// Shows `visit` each record of a table, and says how many there are.
-async fn read_table(
+pub(super) async fn read_table(
     journal: &Journal,
     table: PersistTable,
     visit: &mut (dyn FnMut(Bytes, Bytes) -> Result<(), RecordError> + Send),

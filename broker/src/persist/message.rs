@@ -31,7 +31,7 @@ impl MessageRecord {
         out.freeze()
     }
 
-    fn put(message: &Message, stored_at: UnixTime, left_ms: Option<u64>, out: &mut BytesMut) {
+    pub(super) fn put(message: &Message, stored_at: UnixTime, left_ms: Option<u64>, out: &mut BytesMut) {
         out.put_u8(flags(message.qos(), message.retain()));
         out.put_u64(stored_at.as_ms());
         out.put_u64(left_ms.unwrap_or(FOREVER));
@@ -45,7 +45,7 @@ impl MessageRecord {
         Ok(record)
     }
 
-    fn take(fields: &mut Fields) -> Result<Self, RecordError> {
+    pub(super) fn take(fields: &mut Fields) -> Result<Self, RecordError> {
         let (qos, retain) = fields.flags()?;
         let stored_at = UnixTime::from_ms(fields.u64()?);
         let left_ms = Some(fields.u64()?).filter(|ms| *ms != FOREVER);

@@ -25,49 +25,86 @@
 
 mod fields;
 pub(crate) mod journal;
+mod keeper;
 mod load;
-pub(crate) mod message;
+mod load_sessions;
+mod message;
+mod queued;
 pub(crate) mod receipt;
+mod session;
+mod sessions;
 
+use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use unhidra_core::delivery::{Ack, AckToken};
+use unhidra_core::time::UnixTime;
 
 use crate::Broker;
 use crate::doors::{Change, PersistTable};
 use crate::net::mailbox::Mailbox;
-use crate::router::message::Message;
+use crate::packet::QoS;
+use crate::router::SubscriberId;
+use crate::router::message::{Kept, Message, Queued, Shared};
+use crate::router::queue::Queue;
 pub(crate) use journal::Journal;
+pub(crate) use keeper::Keeper;
 pub use load::RestoreError;
 use message::MessageRecord;
+use queued::{QueuedRecord, number_key, queued_key};
 use receipt::{After, Receipt};
 
 /// What one message of a client writes, and who waits for it.
+#[derive(Default)]
 pub(crate) struct Storing {
     waits: Option<(Arc<Mailbox>, AckToken)>,
     receipt: Option<Arc<Receipt>>,
     is_written: bool,
+    /// Where it waits in a queue that is kept.
+    kept: Vec<(Arc<Queue>, Queued)>,
+    /// That a message of QoS 2 has come, kept together with what becomes of it.
+    step: Option<(Change, After)>,
 }
 
 impl Storing {
     /// Under `token` the client waits for its answer, if it does.
     pub(crate) fn new(mailbox: &Arc<Mailbox>, token: Option<AckToken>) -> Self {
-        Self { waits: token.map(|token| (mailbox.clone(), token)), receipt: None, is_written: false }
+        Self { waits: token.map(|token| (mailbox.clone(), token)), ..Self::default() }
     }
 
-    /// Nobody waits.
-    pub(crate) const fn for_nobody() -> Self {
-        Self { waits: None, receipt: None, is_written: false }
+    /// One part of a message that had to wait.
+    pub(crate) fn of_receipt(receipt: Option<Arc<Receipt>>) -> Self {
+        Self { receipt, ..Self::default() }
+    }
+
+    /// Kept together with a step of the client's session.
+    pub(crate) fn with_step(&mut self, change: Change, after: After) {
+        self.step = Some((change, after));
+    }
+
+    /// The step, where nothing else was to be kept.
+    pub(crate) fn take_step(&mut self) -> bool {
+        self.step.take().is_some()
+    }
+
+    /// It waits in a queue that is kept.
+    pub(crate) fn queued(&mut self, queue: &Arc<Queue>, queued: Queued) {
+        self.kept.push((queue.clone(), queued));
     }
 
     /// What is to be done when one part is stored.
     pub(crate) fn part(&mut self) -> Option<After> {
+        self.receipt().map(After::Answer)
+    }
+
+    /// One part that is to be stored.
+    pub(crate) fn receipt(&mut self) -> Option<Arc<Receipt>> {
         self.is_written = true;
         if let Some((mailbox, token)) = self.waits.take() {
             self.receipt = Some(Receipt::new(Ack::new(mailbox, token)));
         }
-        self.receipt.as_ref().map(|receipt| After::Answer(receipt.part()))
+        self.receipt.as_ref().map(Receipt::part)
     }
 
     /// Whether anything is to be stored.
@@ -91,9 +128,77 @@ impl Broker {
     pub(crate) fn store_retained(&self, message: &Message, is_kept: bool, storing: &mut Storing) {
         let Some(journal) = &self.journal else { return };
         let key = Bytes::copy_from_slice(message.topic().as_bytes());
-        let value = is_kept.then(|| self.message_record(message));
+        let value = is_kept.then(|| {
+            let (now, left_ms) = self.times_of(message);
+            MessageRecord::encode(message, now, left_ms)
+        });
         let change = Change { table: PersistTable::Retained, key, value };
         journal.write(vec![change], storing.part().into_iter().collect());
+    }
+
+    /// Writes where a message waits, in one piece, and lets it leave: at QoS 1 at once, for it may
+    /// come twice; at QoS 2 when it is stored, so that after a crash its identifier stands for
+    /// nothing else.
+    pub(crate) fn store_queued(&self, storing: &mut Storing) {
+        let Some(journal) = &self.journal else { return };
+        let mut kept = mem::take(&mut storing.kept);
+        if kept.is_empty() && !storing.is_written {
+            return;
+        }
+        let mut changes = Vec::with_capacity(kept.len() + 2);
+        self.share(journal, &mut kept, &mut changes);
+        let (mut after, mut at_once) = (Vec::new(), Vec::new());
+        if let Some((change, done)) = storing.step.take() {
+            changes.push(change);
+            after.push(done);
+        }
+        for (queue, queued) in kept {
+            let (Some(session), Some(place)) = (queue.keeper(), &queued.kept) else { continue };
+            let value = match &place.shared {
+                Some(shared) => QueuedRecord::shared(&queued, shared.number),
+                None => {
+                    let (now, left_ms) = self.times_of(&queued.message);
+                    QueuedRecord::whole(&queued, now, left_ms)
+                }
+            };
+            let key = queued_key(session, place.sequence.get());
+            changes.push(Change { table: PersistTable::Queued, key, value: Some(value) });
+            if queued.qos == QoS::ExactlyOnce {
+                after.push(After::Ready(queue, place.sequence));
+            } else {
+                at_once.push((queue, place.sequence));
+            }
+        }
+        if changes.is_empty() {
+            return;
+        }
+        after.extend(storing.part());
+        journal.write(changes, after);
+        at_once.into_iter().for_each(|(queue, sequence)| queue.ready(sequence));
+    }
+
+    /// Where several sessions wait for one message, its contents are written once.
+    fn share(&self, journal: &Journal, kept: &mut [(Arc<Queue>, Queued)], changes: &mut Vec<Change>) {
+        let [(_, first), _, ..] = &*kept else { return };
+        let message = first.message.clone();
+        let shared = Shared::new(journal.message_number(), kept.len());
+        let (now, left_ms) = self.times_of(&message);
+        let value = Some(MessageRecord::encode(&message, now, left_ms));
+        changes.push(Change { table: PersistTable::Messages, key: number_key(shared.number), value });
+        for (queue, queued) in kept {
+            if let Some(place) = &mut queued.kept {
+                place.shared = Some(shared.clone());
+                queue.share(place);
+            }
+        }
+    }
+
+    /// Deletes what a session is done with, or lets go of.
+    pub(crate) fn forget_queued(&self, session: SubscriberId, gone: impl IntoIterator<Item = Queued>) {
+        let Some(journal) = &self.journal else { return };
+        let mut changes = Vec::new();
+        gone.into_iter().filter_map(|queued| queued.kept).for_each(|place| forget(session, &place, &mut changes));
+        journal.write(changes, Vec::new());
     }
 
     /// Whether a connection that has written something reads no more for now.
@@ -101,9 +206,21 @@ impl Broker {
         self.journal.as_ref().is_some_and(|journal| journal.holds_up(writer))
     }
 
-    fn message_record(&self, message: &Message) -> Bytes {
+    /// When it is written down, and how long it has then.
+    fn times_of(&self, message: &Message) -> (UnixTime, Option<u64>) {
         let left = message.left(self.doors.clock.now());
         let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX - 1));
-        MessageRecord::encode(message, self.doors.clock.unix_now(), left_ms)
+        (self.doors.clock.unix_now(), left_ms)
+    }
+}
+
+/// What deletes a queued message.
+pub(crate) fn forget(session: SubscriberId, place: &Kept, changes: &mut Vec<Change>) {
+    let key = queued_key(session, place.sequence.get());
+    changes.push(Change { table: PersistTable::Queued, key, value: None });
+    if let Some(shared) = &place.shared
+        && shared.release()
+    {
+        changes.push(Change { table: PersistTable::Messages, key: number_key(shared.number), value: None });
     }
 }

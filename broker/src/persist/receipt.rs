@@ -1,15 +1,23 @@
 //! What happens once a write is durable.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use unhidra_core::delivery::{Ack, Answer, Refusal};
+
+use crate::net::mailbox::Mailbox;
+use crate::router::queue::Queue;
 
 /// Who is told that a write is durable, and what.
 #[derive(Debug)]
 pub(crate) enum After {
     /// A message of a client is stored, for one part.
     Answer(Arc<Receipt>),
+    /// A session's message may leave.
+    Ready(Arc<Queue>, NonZeroU64),
+    /// Up to this step a session is kept.
+    Step(Arc<Mailbox>, u64),
 }
 
 /// The answer to a message that must be stored first, perhaps in several writes.
@@ -27,6 +35,9 @@ impl After {
         match self {
             Self::Answer(receipt) if is_kept => receipt.part_done(),
             Self::Answer(receipt) => receipt.refuse(),
+            // What was refused goes on all the same: it is lost with the process alone.
+            Self::Ready(queue, sequence) => queue.ready(sequence),
+            Self::Step(mailbox, number) => mailbox.kept(number),
         }
     }
 }

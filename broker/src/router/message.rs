@@ -1,7 +1,8 @@
 //! A message on its way to subscribers, encoded once for all of one version and QoS.
 
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -52,6 +53,46 @@ pub(crate) struct Queued {
     pub(crate) identifiers: Box<[u32]>,
     /// The group it is shared in, whose other members have it if this one never will.
     pub(crate) group: Option<Arc<Group>>,
+    /// Where it is kept over a restart, if it is.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// A queued message's place where it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// Its number among its session's.
+    pub(crate) sequence: NonZeroU64,
+    /// Whether its contents lie there once for several sessions.
+    pub(crate) shared: Option<Arc<Shared>>,
+}
+
+/// A message that several sessions keep in one place.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) number: u64,
+    /// How many sessions still do.
+    holders: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(number: u64, holders: usize) -> Arc<Self> {
+        Arc::new(Self { number, holders: AtomicUsize::new(holders) })
+    }
+
+    /// One session more keeps it.
+    pub(crate) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One session less keeps it. Says whether it was the last.
+    pub(crate) fn release(&self) -> bool {
+        self.holders.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Whether no session keeps it.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.holders.load(Ordering::Acquire) == 0
+    }
 }
 
 /// What is filled in as a message is written.
@@ -356,6 +397,7 @@ mod tests {
             retain: false,
             identifiers: Box::default(),
             group: None,
+            kept: None,
         };
         for version in [Version::V3_1_1, Version::V5] {
             for id in [7, 8] {
@@ -379,6 +421,7 @@ mod tests {
             retain: true,
             identifiers: [5, 9].into(),
             group: None,
+            kept: None,
         };
         let publish = written(&queued, filling(Version::V5, None, 4000));
         let expected = [
@@ -398,7 +441,14 @@ mod tests {
         let pair = Property::UserProperty(Text::from("k"), Text::from("v"));
         let message = message([Property::MessageExpiryInterval(10), pair].into_iter().collect());
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
-            let queued = Queued { message: message.clone(), qos, retain: true, identifiers: [5].into(), group: None };
+            let queued = Queued {
+                message: message.clone(),
+                qos,
+                retain: true,
+                identifiers: [5].into(),
+                group: None,
+                kept: None,
+            };
             let id = (qos != QoS::AtMostOnce).then_some(7);
             let plain = written(&queued, filling(Version::V5, id, 4000));
             for is_new in [true, false] {
@@ -421,6 +471,7 @@ mod tests {
             retain: false,
             identifiers: Box::default(),
             group: None,
+            kept: None,
         };
         let len = |alias| {
             let mut out = BytesMut::new();
@@ -439,6 +490,7 @@ mod tests {
             retain: false,
             identifiers: Box::default(),
             group: None,
+            kept: None,
         };
         let mut out = BytesMut::new();
         assert!(!queued.encode(filling(Version::V3_1_1, None, 0), 11, &mut out) && out.is_empty());

@@ -145,6 +145,7 @@ impl Router {
                     identifiers: served().filter_map(|s| s.identifier).collect(),
                     message: message.clone(),
                     group: None,
+                    kept: None,
                 },
             );
             count += 1;

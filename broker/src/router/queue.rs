@@ -10,15 +10,17 @@
 //! is overdue; of a slow one the policy says at once which message is dropped. So a client that
 //! takes nothing holds up those who publish to it once, for `patience` at most.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::info;
 use unhidra_core::time::Timestamp;
 
-use super::message::Queued;
+use super::SubscriberId;
+use super::message::{Kept, Queued};
 use crate::config::{Limits, QueuePolicy};
 use crate::metrics::DropCause;
 use crate::net::mailbox::{Mailbox, Order};
@@ -30,6 +32,8 @@ use crate::session::table::SessionKey;
 pub(crate) struct Queue {
     whose: SessionKey,
     terms: Arc<Terms>,
+    /// The session it is kept for over a restart, if it is.
+    keeper: Option<SubscriberId>,
     inner: Mutex<Inner>,
 }
 
@@ -66,6 +70,10 @@ struct Inner {
     reader: Option<Arc<Mailbox>>,
     /// Whether the reader left messages here because its peer takes no more.
     is_blocked: bool,
+    /// The last number given to a message that is kept.
+    sequence: u64,
+    /// Those that are kept and may not leave yet.
+    unready: BTreeSet<NonZeroU64>,
     /// Connections that wait for room. Each is here once; they are woken and forgotten at half.
     writers: Vec<Arc<Mailbox>>,
 }
@@ -84,8 +92,8 @@ enum Pace {
 /// What became of a message.
 #[derive(Debug)]
 pub(crate) enum Pushed {
-    /// It waits. So many older ones are gone for it.
-    Taken { evicted: usize },
+    /// It waits; where it is to be kept, it leaves after [`Queue::ready`]. Older ones are gone for it.
+    Taken { kept: Option<Queued>, evicted: Vec<Queued> },
     /// It is gone.
     Dropped(DropCause),
     /// There is no room, and there may soon be: offer it again when the sender's mailbox is woken,
@@ -108,7 +116,64 @@ pub(crate) enum Welcome {
 
 impl Queue {
     pub(crate) fn new(whose: SessionKey, terms: Arc<Terms>) -> Self {
-        Self { whose, terms, inner: Mutex::default() }
+        Self { whose, terms, keeper: None, inner: Mutex::default() }
+    }
+
+    /// The same, kept over a restart.
+    pub(crate) fn kept_for(self, session: SubscriberId) -> Self {
+        Self { keeper: Some(session), ..self }
+    }
+
+    /// The session it is kept for over a restart, if it is.
+    pub(crate) const fn keeper(&self) -> Option<SubscriberId> {
+        self.keeper
+    }
+
+    /// Whether a message of this QoS is kept over a restart.
+    pub(crate) fn keeps(&self, qos: QoS) -> bool {
+        self.keeper.is_some() && qos != QoS::AtMostOnce
+    }
+
+    /// A message that was kept may leave: it is on its way to where it is kept, or there.
+    pub(crate) fn ready(&self, sequence: NonZeroU64) {
+        let mut inner = self.lock();
+        inner.unready.remove(&sequence);
+        if let Some(reader) = &inner.reader
+            && !inner.is_blocked
+        {
+            reader.wake();
+        }
+    }
+
+    /// A message that waits here is kept in one place with others'.
+    pub(crate) fn share(&self, place: &Kept) {
+        let mut inner = self.lock();
+        // Nearly always the last: it was added a moment ago, and may not leave yet.
+        let is_it = |queued: &&mut Queued| queued.kept.as_ref().is_some_and(|kept| kept.sequence == place.sequence);
+        if let Some(queued) = inner.waiting.iter_mut().rev().find(is_it) {
+            queued.kept = Some(place.clone());
+        }
+    }
+
+    /// Puts back what was kept, behind what was put back before. Gives back what is over the
+    /// bounds.
+    pub(crate) fn restore(&self, queued: Queued) -> Option<Queued> {
+        let mut inner = self.lock();
+        let size = queued.message.size();
+        if inner.is_full(size, &self.terms) {
+            return Some(queued);
+        }
+        let last = queued.kept.as_ref().map_or(0, |kept| kept.sequence.get());
+        inner.sequence = inner.sequence.max(last);
+        inner.bytes += size;
+        inner.waiting.push_back(queued);
+        None
+    }
+
+    /// Numbers of kept messages begin behind this one.
+    pub(crate) fn begin_behind(&self, sequence: u64) {
+        let mut inner = self.lock();
+        inner.sequence = inner.sequence.max(sequence);
     }
 
     /// Adds a message, or says why not. `sender` is woken when there is room again; without one
@@ -120,8 +185,8 @@ impl Queue {
         }
         let size = queued.message.size();
         if !inner.is_full(size, &self.terms) {
-            inner.add(queued, size);
-            return Pushed::Taken { evicted: 0 };
+            let kept = inner.add(queued, size, self.keeper);
+            return Pushed::Taken { kept, evicted: Vec::new() };
         }
         let before = inner.pace;
         let may_wait = inner.may_wait(&self.terms, now);
@@ -138,8 +203,8 @@ impl Queue {
         match (self.terms.policy, &inner.reader) {
             (QueuePolicy::Oldest, _) => {
                 let evicted = inner.make_room(size, &self.terms);
-                inner.add(queued, size);
-                return Pushed::Taken { evicted };
+                let kept = inner.add(queued, size, self.keeper);
+                return Pushed::Taken { kept, evicted };
             }
             (QueuePolicy::Disconnect, Some(reader)) => reader.order(Order::Close(ReasonCode::QuotaExceeded)),
             (QueuePolicy::Disconnect, None) | (QueuePolicy::Newest, _) => {}
@@ -171,14 +236,16 @@ impl Queue {
             bytes = bytes.saturating_add(queued.message.size());
             may
         };
-        let count = inner.waiting.iter().take_while(fits).count();
+        let is_ready = |queued: &&Queued| !inner.is_unready(queued);
+        let count = inner.waiting.iter().take_while(is_ready).take_while(fits).count();
         let taken = if count == inner.waiting.len() {
             mem::take(&mut inner.waiting)
         } else {
             inner.waiting.drain(..count).collect()
         };
         inner.bytes -= taken.iter().map(|queued| queued.message.size()).sum::<usize>();
-        inner.is_blocked = !inner.waiting.is_empty();
+        // One that is not ready waits for us, and not for the peer.
+        inner.is_blocked = inner.waiting.front().is_some_and(|first| !inner.is_unready(first));
         let writers = inner.drained(&self.terms);
         drop(inner);
         writers.iter().for_each(|writer| writer.wake());
@@ -257,25 +324,40 @@ impl Inner {
             || (self.bytes.saturating_add(size) > terms.bytes_max && !self.waiting.is_empty())
     }
 
-    fn add(&mut self, queued: Queued, size: usize) {
+    /// Adds a message, and gives it back where it is to be kept.
+    fn add(&mut self, mut queued: Queued, size: usize, keeper: Option<SubscriberId>) -> Option<Queued> {
         if self.waiting.is_empty()
             && let Some(reader) = &self.reader
         {
             reader.wake();
         }
+        let is_kept = keeper.is_some() && queued.qos != QoS::AtMostOnce;
+        queued.kept = None;
+        if is_kept && let Some(sequence) = NonZeroU64::new(self.sequence.saturating_add(1)) {
+            self.sequence = sequence.get();
+            self.unready.insert(sequence);
+            queued.kept = Some(Kept { sequence, shared: None });
+        }
+        let kept = is_kept.then(|| queued.clone());
         self.bytes += size;
         self.waiting.push_back(queued);
+        kept
     }
 
-    fn make_room(&mut self, size: usize, terms: &Terms) -> usize {
-        let mut evicted = 0;
+    fn make_room(&mut self, size: usize, terms: &Terms) -> Vec<Queued> {
+        let mut evicted = Vec::new();
         while self.is_full(size, terms)
             && let Some(oldest) = self.waiting.pop_front()
         {
             self.bytes -= oldest.message.size();
-            evicted += 1;
+            evicted.push(oldest);
         }
         evicted
+    }
+
+    /// Whether a message may not leave yet.
+    fn is_unready(&self, queued: &Queued) -> bool {
+        !self.unready.is_empty() && queued.kept.as_ref().is_some_and(|kept| self.unready.contains(&kept.sequence))
     }
 
     /// Until when a publisher may wait for room, if it may.

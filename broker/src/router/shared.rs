@@ -159,6 +159,7 @@ impl Group {
             retain: subscription.options.retain_as_published && message.retain(),
             identifiers: subscription.identifier.into_iter().collect(),
             group: Some(self.clone()),
+            kept: None,
         };
         Some((queue.clone(), queued))
     }

@@ -43,7 +43,7 @@ use crate::router::Subscription;
 use crate::router::message::{Alias, Queued};
 pub(crate) use error::SessionError;
 use open::Open;
-pub(crate) use state::{Change, Remains, Resumable, Rows, Subscriptions};
+pub(crate) use state::{Change, Interest, Remains, Resumable, Rows, Subscriptions};
 
 /// What holds for every session.
 #[derive(Debug)]
@@ -140,11 +140,7 @@ pub(crate) enum Event {
     /// A QoS 1 or 2 message was answered that had come then.
     Answered { received_at: Timestamp, reason: ReasonCode },
     /// Store this step, in order, and say so by [`Session::kept`].
-    Keep {
-        number: u64,
-        #[allow(dead_code, reason = "read by whoever stores sessions, where one does")]
-        change: Change,
-    },
+    Keep { number: u64, change: Change },
 }
 
 /// What CONNECT asks for, as far as the shell decides it.
@@ -263,6 +259,15 @@ impl Session {
             (Phase::Open(open), packet) => open.handle_packet(packet, &self.rules, now, &mut self.out),
             // The shell hands nothing over while it decides, nor after the end.
             (Phase::Deciding(_) | Phase::Ended { .. }, _) => Ok(()),
+        }
+    }
+
+    /// How long the session is to outlive the connection that asks for it, in s.
+    pub(crate) fn expiry_s(&self) -> u32 {
+        match &self.phase {
+            Phase::Deciding(connect) => terms::Terms::of(connect, &self.rules.limits).expiry_s,
+            Phase::Open(open) => open.expiry_s,
+            Phase::Greeting { .. } | Phase::Ended { .. } => 0,
         }
     }
 

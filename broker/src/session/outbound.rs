@@ -206,7 +206,7 @@ mod tests {
         let (topic, payload, properties) = (&Text::from("t"), &Bytes::new(), &Properties::default());
         let incoming = Incoming { topic, payload, qos, retain: false, properties };
         let message = Arc::new(Message::new(incoming, Timestamp::ZERO));
-        Queued { message, qos, retain: false, identifiers: Box::default(), group: None }
+        Queued { message, qos, retain: false, identifiers: Box::default(), group: None, kept: None }
     }
 
     fn routed(qos: QoS) -> Carried {

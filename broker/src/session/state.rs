@@ -62,10 +62,8 @@ pub(crate) struct Remains {
 }
 
 /// One step of a session that outlives its connection, as [`super::Event::Keep`] tells it: with
-/// these alone [`Resumable`] can be followed, but for subscriptions and rows, which have events of
-/// their own.
+/// these alone [`Resumable`] can be followed.
 #[derive(Debug)]
-#[allow(dead_code, reason = "read by whoever stores sessions, where one does")]
 pub(crate) enum Change {
     /// A message of its queue leaves under an identifier.
     Sent { packet_id: PacketId, queued: Queued },
@@ -78,4 +76,19 @@ pub(crate) enum Change {
     Received(PacketId),
     /// The client has released it, and may use the identifier anew.
     Released(PacketId),
+    /// It listens to something else now.
+    Listens(Vec<Interest>),
+}
+
+/// A step of what a session listens to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Interest {
+    /// To a filter, from now on or in another way.
+    Begun(Box<str>, Subscription),
+    /// To a filter, no more.
+    Ended(Box<str>),
+    /// To a row.
+    Listens(DownlinkRow, QoS),
+    /// To a row, no more.
+    ListensNoMore(DownlinkRow),
 }

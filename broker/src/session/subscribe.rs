@@ -1,13 +1,14 @@
 //! What an admitted client subscribes to.
 
+use super::keeping::After;
 use super::open::Open;
-use super::{Event, Out, Rules, SessionError};
+use super::{Change, Event, Interest, Out, Rules, SessionError, Transmit};
 use crate::acl::SubscribeRight;
 use crate::packet::{
     Packet, Properties, Property, QoS, ReasonCode, SubAck, Subscribe, SubscribeFilter, Text, UnsubAck, Unsubscribe,
 };
 use crate::router::Subscription;
-use crate::router::shared::Interest;
+use crate::router::shared;
 
 impl Open {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe, rules: &Rules, out: &mut Out) -> Result<(), SessionError> {
@@ -19,12 +20,22 @@ impl Open {
             Property::SubscriptionIdentifier(id) => Some(*id),
             _ => None,
         });
-        // SUBACK leaves before what is retained, which the events bring.
-        let reasons =
-            subscribe.filters.into_iter().map(|filter| self.subscribe_one(filter, identifier, rules, out)).collect();
+        // SUBACK leaves before what is retained, which the events bring, unless it waits for a store.
+        let mut steps = Vec::new();
+        let one = |filter| self.subscribe_one(filter, identifier, rules, &mut steps, out);
+        let reasons = subscribe.filters.into_iter().map(one).collect();
         let (packet_id, properties) = (subscribe.packet_id, Properties::default());
-        out.packet(Packet::SubAck(SubAck { packet_id, properties, reasons }));
+        self.listens(steps, Packet::SubAck(SubAck { packet_id, properties, reasons }), out);
         Ok(())
+    }
+
+    /// Answers, once what the session listens to is kept as far as it is to be.
+    fn listens(&mut self, steps: Vec<Interest>, answer: Packet, out: &mut Out) {
+        if steps.is_empty() {
+            out.packet(answer);
+        } else {
+            self.keep(|| Change::Listens(steps), Some(After::Transmit(Transmit::Packet(answer))), out);
+        }
     }
 
     fn subscribe_one(
@@ -32,10 +43,13 @@ impl Open {
         wanted: SubscribeFilter,
         identifier: Option<u32>,
         rules: &Rules,
+        steps: &mut Vec<Interest>,
         out: &mut Out,
     ) -> ReasonCode {
         let text = wanted.filter.as_str();
-        let Ok(Interest { share_name, filter }) = Interest::parse(text) else { return ReasonCode::TopicFilterInvalid };
+        let Ok(shared::Interest { share_name, filter }) = shared::Interest::parse(text) else {
+            return ReasonCode::TopicFilterInvalid;
+        };
         if text.len() > rules.limits.topic_bytes_max || filter.levels().count() > rules.limits.topic_levels_max {
             return ReasonCode::TopicFilterInvalid;
         }
@@ -47,6 +61,9 @@ impl Open {
                 // The rows have QoS 1 and below (e2ee/PROTOCOL.md section 2).
                 let qos = wanted.options.qos.min(QoS::AtLeastOnce);
                 self.rows.insert(row, qos);
+                if self.keeping.is_some() {
+                    steps.push(Interest::Listens(row, qos));
+                }
                 out.events.push_back(Event::Listen(row));
                 qos
             }
@@ -57,6 +74,9 @@ impl Open {
                 }
                 let subscription = Subscription { options: wanted.options, identifier };
                 self.subscriptions.insert(text.into(), subscription);
+                if self.keeping.is_some() {
+                    steps.push(Interest::Begun(text.into(), subscription));
+                }
                 out.events.push_back(Event::Subscribe { filter: wanted.filter, subscription, is_new });
                 wanted.options.qos
             }
@@ -69,20 +89,30 @@ impl Open {
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe, rules: &Rules, out: &mut Out) {
-        let reasons = unsubscribe.filters.into_iter().map(|filter| self.unsubscribe_one(filter, rules, out)).collect();
+        let mut steps = Vec::new();
+        let one = |filter| self.unsubscribe_one(filter, rules, &mut steps, out);
+        let reasons = unsubscribe.filters.into_iter().map(one).collect();
         let (packet_id, properties) = (unsubscribe.packet_id, Properties::default());
-        out.packet(Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }));
+        self.listens(steps, Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }), out);
         self.send_waiting(rules, out);
     }
 
-    fn unsubscribe_one(&mut self, text: Text, rules: &Rules, out: &mut Out) -> ReasonCode {
-        let Ok(Interest { share_name, filter }) = Interest::parse(text.as_str()) else {
+    fn unsubscribe_one(&mut self, text: Text, rules: &Rules, steps: &mut Vec<Interest>, out: &mut Out) -> ReasonCode {
+        let Ok(shared::Interest { share_name, filter }) = shared::Interest::parse(text.as_str()) else {
             return ReasonCode::TopicFilterInvalid;
         };
         // Whoever lost a right may still let go of what it had by it.
         match rules.acl.own_row(&self.who, filter).filter(|_| share_name.is_none()) {
-            Some(row) if self.rows.remove(&row).is_some() => out.events.push_back(Event::Unlisten(row)),
+            Some(row) if self.rows.remove(&row).is_some() => {
+                if self.keeping.is_some() {
+                    steps.push(Interest::ListensNoMore(row));
+                }
+                out.events.push_back(Event::Unlisten(row));
+            }
             None if self.subscriptions.remove(text.as_str()).is_some() => {
+                if self.keeping.is_some() {
+                    steps.push(Interest::Ended(text.as_str().into()));
+                }
                 out.events.push_back(Event::Unsubscribe { filter: text });
             }
             Some(_) | None => return ReasonCode::NoSubscriptionExisted,

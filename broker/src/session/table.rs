@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unhidra_core::ids::{ClientId, DeviceId};
-use unhidra_core::time::Timestamp;
+use unhidra_core::time::{Timestamp, UnixTime};
 
 use super::Resumable;
 use crate::doors::{Admitted, Owner};
@@ -43,6 +43,9 @@ pub(crate) struct Stored {
     pub(crate) subscriber: SubscriberId,
     pub(crate) queue: Arc<Queue>,
     pub(crate) expires_at: Timestamp,
+    /// The same as it is written down: so long after that.
+    pub(crate) expiry_s: u32,
+    pub(crate) left_at: UnixTime,
     /// What is published then, unless the session is taken up before.
     pub(crate) will: Option<(Timestamp, Will)>,
 }
@@ -79,7 +82,7 @@ pub(crate) enum Claim {
 #[derive(Debug)]
 pub(crate) enum Due {
     /// Its Will is published.
-    Will(Will),
+    Will(SessionKey, Will),
     /// It has expired.
     Ended(Box<Stored>),
 }
@@ -136,6 +139,25 @@ impl Table {
         keys.iter().filter_map(|key| self.take_stored(key)).map(|stored| *stored).collect()
     }
 
+    /// A session that no connection carries.
+    pub(crate) fn stored(&self, key: &SessionKey) -> Option<&Stored> {
+        match self.entries.get(key)? {
+            Entry::Stored(stored) => Some(stored),
+            Entry::Live(_) => None,
+        }
+    }
+
+    /// Takes away those that are over the bound: those that end first.
+    pub(crate) fn shrink(&mut self) -> Vec<Stored> {
+        let mut ended = Vec::new();
+        while self.entries.len() > self.max
+            && let Some((_, key)) = self.due.first().cloned()
+        {
+            ended.extend(self.take_stored(&key).map(|stored| *stored));
+        }
+        ended
+    }
+
     /// When to call [`Table::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         self.due.first().map(|(at, _)| *at)
@@ -149,7 +171,7 @@ impl Table {
             if stored.expires_at <= now {
                 what.push(Due::Ended(stored));
             } else {
-                what.extend(stored.will.take().map(|(_, will)| Due::Will(will)));
+                what.extend(stored.will.take().map(|(_, will)| Due::Will(key.clone(), will)));
                 self.release(&key, Some(stored));
             }
         }
@@ -207,6 +229,8 @@ mod tests {
             subscriber: SubscriberId(1),
             queue: Arc::new(Queue::new(key(&Admitted::Client(None), "c"), Arc::new(Terms::of(&limits())))),
             expires_at: Timestamp::from_ms(expires_s * 1000),
+            expiry_s: 0,
+            left_at: UnixTime::EPOCH,
             will: will_s.map(|s| (Timestamp::from_ms(s * 1000), will)),
         })
     }
@@ -239,7 +263,7 @@ mod tests {
         table.release(&key(&Admitted::Client(None), "a"), Some(stored(10, Some(4))));
         assert_eq!(table.poll_timeout(), Some(Timestamp::from_ms(4000)));
         assert!(table.handle_timeout(Timestamp::from_ms(3999)).is_empty());
-        assert!(matches!(table.handle_timeout(Timestamp::from_ms(4000))[..], [Due::Will(_)]));
+        assert!(matches!(table.handle_timeout(Timestamp::from_ms(4000))[..], [Due::Will(..)]));
         assert!(matches!(table.handle_timeout(Timestamp::from_ms(10_000))[..], [Due::Ended(_)]));
         assert_eq!(table.entries.len(), 0);
     }

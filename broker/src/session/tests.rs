@@ -503,7 +503,7 @@ fn a_resumed_device_listens_at_once() {
 fn queued(qos: QoS) -> Queued {
     let (topic, payload, properties) = (&Text::from("t"), &Bytes::new(), &Properties::default());
     let message = Message::new(Incoming { topic, payload, qos, retain: false, properties }, Timestamp::ZERO);
-    Queued { message: Arc::new(message), qos, retain: false, identifiers: Box::default(), group: None }
+    Queued { message: Arc::new(message), qos, retain: false, identifiers: Box::default(), group: None, kept: None }
 }
 
 #[test]

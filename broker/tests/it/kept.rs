@@ -85,6 +85,7 @@ async fn a_disk_without_room_stops_reading_and_a_dead_one_answers_nothing() {
     assert_eq!(publisher.acked().await.0, 2);
     disk.fail([PersistError::Closed("a test".into())]);
     publisher.send(retained("a", "2", Some(3))).await;
+    publisher.ended(ReasonCode::ServerBusy).await;
     other.publish("b", "x", Some(2)).await;
     assert_eq!(other.acked().await.0, 2);
     assert_eq!(disk.writes(), 2);
@@ -106,4 +107,243 @@ async fn qos_0_and_clean_sessions_write_nothing() {
 
 fn publish_packet(topic: &str, packet: Option<u16>) -> Packet {
     Packet::Publish(publish(topic, "x", packet))
+}
+
+// Sessions.
+
+fn lasting(version: Version, client_id: &str) -> Connect {
+    let mut connect = Connect { clean_start: false, ..connect(version, client_id) };
+    if version == Version::V5 {
+        connect.properties.push(Property::SessionExpiryInterval(1_000));
+    }
+    connect
+}
+
+async fn enter(world: &World, version: Version, client_id: &str) -> (Client, bool) {
+    let mut client = world.client(Identity::Anonymous, version);
+    let ack = client.connect(lasting(version, client_id)).await;
+    (client, ack.session_present)
+}
+
+fn exactly_once(topic: &str, payload: &str, number: u16, dup: bool) -> Packet {
+    let assurance = Assurance::ExactlyOnce { packet_id: packet_id(number), dup };
+    Packet::Publish(Publish { assurance, ..publish(topic, payload, None) })
+}
+
+fn step(packet: fn(Acknowledgement) -> Packet, id: PacketId) -> Packet {
+    packet(Acknowledgement { packet_id: id, reason: ReasonCode::Success, properties: Properties::default() })
+}
+
+fn id_of(publish: &Publish) -> PacketId {
+    match publish.assurance {
+        Assurance::AtLeastOnce { packet_id, .. } | Assurance::ExactlyOnce { packet_id, .. } => packet_id,
+        Assurance::AtMostOnce => panic!("{publish:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_and_what_waits_for_it_survive() {
+    for version in [Version::V3_1_1, Version::V5] {
+        let disk = Disk::new();
+        let world = World::on(disk.clone()).await;
+        let (mut subscriber, present) = enter(&world, version, "s").await;
+        assert!(!present);
+        subscriber.subscribe("a/#", QoS::ExactlyOnce).await;
+        subscriber.subscribe("b", QoS::AtLeastOnce).await;
+        subscriber.send(Packet::Unsubscribe(unsubscribe("b"))).await;
+        assert!(matches!(subscriber.packet().await, Packet::UnsubAck(_)));
+        drop(subscriber);
+        let mut publisher = world.plain("p", Version::V5).await;
+        let properties: Properties = [Property::UserProperty(text("k"), text("v"))].into_iter().collect();
+        let first = Publish { properties: properties.clone(), ..publish("a/1", "one", Some(1)) };
+        publisher.send_all([Packet::Publish(first), exactly_once("a/2", "two", 2, false)]).await;
+        assert_eq!(publisher.acked().await, (1, ReasonCode::Success));
+        assert_eq!(publisher.packet().await, step(Packet::PubRec, packet_id(2)));
+        publisher.publish("b", "no more", Some(3)).await;
+        assert_eq!(publisher.acked().await, (3, ReasonCode::NoMatchingSubscribers));
+        assert_eq!(disk.count(PersistTable::Queued), 2);
+
+        let disk = disk.after_crash();
+        let world = World::on(disk.clone()).await;
+        let mut publisher = world.plain("p", Version::V5).await;
+        publisher.publish("a/3", "three", Some(1)).await;
+        assert_eq!(publisher.acked().await, (1, ReasonCode::Success), "its subscription is there");
+        let (mut subscriber, present) = enter(&world, version, "s").await;
+        assert!(present);
+        // The one of QoS 2 leaves when its identifier is kept, and others may pass it.
+        let mut payloads = Vec::new();
+        for _ in 0..3 {
+            let message = subscriber.message().await;
+            let id = id_of(&message);
+            if message.payload == "one" && version == Version::V5 {
+                assert_eq!(message.properties, properties);
+            }
+            let is_two = message.payload == "two";
+            payloads.push(message.payload);
+            if is_two {
+                subscriber.send(step(Packet::PubRec, id)).await;
+                continue;
+            }
+            subscriber.puback(id, ReasonCode::Success).await;
+        }
+        payloads.sort();
+        assert_eq!(payloads, ["one", "three", "two"]);
+        let release = subscriber.packet().await;
+        let Packet::PubRel(release) = release else { panic!("{release:?}") };
+        subscriber.send(step(Packet::PubComp, release.packet_id)).await;
+        subscriber.ping().await;
+        assert_eq!((disk.count(PersistTable::Queued), disk.count(PersistTable::Exchanges)), (0, 0));
+        assert_eq!((disk.count(PersistTable::Sessions), disk.count(PersistTable::Subscriptions)), (1, 1));
+        let mut anew = world.client(Identity::Anonymous, version);
+        let ack = anew.connect(connect(version, "s")).await;
+        assert!(!ack.session_present);
+        assert!(PersistTable::ALL.iter().all(|table| disk.count(*table) == 0), "a clean start leaves nothing");
+    }
+}
+
+fn unsubscribe(filter: &str) -> Unsubscribe {
+    Unsubscribe { packet_id: packet_id(8), properties: Properties::default(), filters: vec![text(filter)] }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_wait_until_it_is_kept_and_nothing_else_does() {
+    let disk = Disk::new();
+    let world = World::on(disk.clone()).await;
+    let (mut subscriber, _) = enter(&world, Version::V5, "s").await;
+    subscriber.subscribe("a", QoS::ExactlyOnce).await;
+    let (mut publisher, _) = enter(&world, Version::V5, "p").await;
+    disk.stand_still();
+    publisher.send_all([publish_packet("a", Some(1)), exactly_once("a", "2", 2, false)]).await;
+    publisher.ping().await;
+    let first = subscriber.message().await;
+    assert_eq!(first.payload, "x", "what may come twice is sent at once");
+    subscriber.ping().await;
+    disk.step(1);
+    assert_eq!(publisher.acked().await, (1, ReasonCode::Success));
+    publisher.ping().await;
+    disk.step(1);
+    assert_eq!(publisher.packet().await, step(Packet::PubRec, packet_id(2)));
+    // Its identifier is to be kept before it leaves.
+    subscriber.ping().await;
+    disk.step(1);
+    let second = subscriber.message().await;
+    assert_eq!(second.payload, "2");
+    subscriber.send(step(Packet::PubRec, id_of(&second))).await;
+    subscriber.ping().await;
+    disk.step(1);
+    assert_eq!(subscriber.packet().await, step(Packet::PubRel, id_of(&second)));
+    publisher.send(step(Packet::PubRel, packet_id(2))).await;
+    publisher.ping().await;
+    disk.step(1);
+    assert_eq!(publisher.packet().await, step(Packet::PubComp, packet_id(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_exchange_goes_on_where_it_was() {
+    let disk = Disk::new();
+    let world = World::on(disk.clone()).await;
+    let (mut subscriber, _) = enter(&world, Version::V5, "s").await;
+    subscriber.subscribe("a", QoS::ExactlyOnce).await;
+    let (mut publisher, _) = enter(&world, Version::V5, "p").await;
+    publisher.send_all([exactly_once("a", "1", 11, false), exactly_once("a", "2", 12, false)]).await;
+    for number in [11, 12] {
+        assert_eq!(publisher.packet().await, step(Packet::PubRec, packet_id(number)));
+    }
+    let (one, two) = (subscriber.message().await, subscriber.message().await);
+    subscriber.send(step(Packet::PubRec, id_of(&one))).await;
+    assert_eq!(subscriber.packet().await, step(Packet::PubRel, id_of(&one)));
+
+    let world = World::on(disk.after_crash()).await;
+    let (mut publisher, present) = enter(&world, Version::V5, "p").await;
+    assert!(present);
+    publisher.send(exactly_once("a", "1", 11, true)).await;
+    assert_eq!(publisher.packet().await, step(Packet::PubRec, packet_id(11)));
+    publisher.send(step(Packet::PubRel, packet_id(11))).await;
+    assert_eq!(publisher.packet().await, step(Packet::PubComp, packet_id(11)));
+    let (mut subscriber, _) = enter(&world, Version::V5, "s").await;
+    assert_eq!(subscriber.packet().await, step(Packet::PubRel, id_of(&one)));
+    let again = subscriber.message().await;
+    assert_eq!(
+        (again.assurance, &again.payload[..]),
+        (Assurance::ExactlyOnce { packet_id: id_of(&two), dup: true }, &b"2"[..])
+    );
+    subscriber.ping().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_and_a_will_is_published_over_the_downtime() {
+    let disk = Disk::new();
+    let world = World::on(disk.clone()).await;
+    let (mut watcher, _) = enter(&world, Version::V5, "watcher").await;
+    watcher.subscribe("will/#", QoS::AtLeastOnce).await;
+    let with_will = |name: &str, delay_s, expiry_s| {
+        let mut connect = connect(Version::V5, name);
+        connect.properties.push(Property::SessionExpiryInterval(expiry_s));
+        let properties = [Property::WillDelayInterval(delay_s)].into_iter().collect();
+        let (topic, payload) = (text(&format!("will/{name}")), bytes::Bytes::from_static(b"gone"));
+        connect.will = Some(Will { topic, payload, qos: QoS::AtLeastOnce, retain: false, properties });
+        connect
+    };
+    for (name, delay_s, expiry_s) in [("soon", 50, 500), ("late", 100, 500), ("ended", 1_000, 60)] {
+        let mut client = world.client(Identity::Anonymous, Version::V5);
+        client.connect(with_will(name, delay_s, expiry_s)).await;
+        drop(client);
+    }
+    watcher.ping().await;
+    drop(watcher);
+    tokio::task::yield_now().await;
+    world.plain("p", Version::V5).await.ping().await;
+    let disk = disk.after_crash();
+    let world = World::later(disk.clone(), 80).await;
+    let (mut watcher, present) = enter(&world, Version::V5, "watcher").await;
+    assert!(present);
+    let mut wills: Vec<String> = Vec::new();
+    for _ in 0..2 {
+        wills.push(watcher.message().await.topic.as_str().to_owned());
+    }
+    wills.sort();
+    assert_eq!(wills, ["will/ended", "will/soon"]);
+    watcher.ping().await;
+    assert_eq!(disk.count(PersistTable::Sessions), 3, "one has ended");
+    tokio::time::advance(std::time::Duration::from_secs(19)).await;
+    assert_eq!(watcher.message().await.topic.as_str(), "will/late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_for_many_sessions_is_written_once() {
+    let disk = Disk::new();
+    let world = World::on(disk.clone()).await;
+    for name in ["a", "b", "c"] {
+        let (mut subscriber, _) = enter(&world, Version::V5, name).await;
+        subscriber.subscribe("t", QoS::AtLeastOnce).await;
+    }
+    let mut publisher = world.plain("p", Version::V5).await;
+    publisher.publish("t", "shared", Some(1)).await;
+    assert_eq!(publisher.acked().await.0, 1);
+    assert_eq!((disk.count(PersistTable::Messages), disk.count(PersistTable::Queued)), (1, 3));
+    let disk = disk.after_crash();
+    let world = World::on(disk.clone()).await;
+    for (name, left) in [("a", 1), ("b", 1), ("c", 0)] {
+        let (mut subscriber, _) = enter(&world, Version::V5, name).await;
+        let message = subscriber.message().await;
+        assert_eq!(message.payload, "shared");
+        subscriber.puback(id_of(&message), ReasonCode::Success).await;
+        subscriber.ping().await;
+        assert_eq!(disk.count(PersistTable::Messages), left, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_disk_refuses_those_who_would_stay() {
+    let disk = Disk::new();
+    let world = World::on(disk.clone()).await;
+    let mut publisher = world.plain("p", Version::V5).await;
+    disk.fail([PersistError::Closed("a test".into())]);
+    publisher.send(retained("a", "1", None)).await;
+    publisher.ping().await;
+    let mut client = world.client(Identity::Anonymous, Version::V5);
+    client.send(Packet::Connect(Box::new(lasting(Version::V5, "s")))).await;
+    let ack = client.packet().await;
+    assert!(matches!(&ack, Packet::ConnAck(ack) if ack.reason == ReasonCode::ServerUnavailable), "{ack:?}");
+    world.plain("q", Version::V5).await.ping().await;
 }
