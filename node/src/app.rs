@@ -24,6 +24,7 @@ use unhidra_core::topic::{TopicError, TopicFilter};
 use unhidra_gateway::{Gateway, Tokens, Use, Visible};
 use unhidra_store::{CommitError, ReadError, Store};
 
+use crate::access::{Access, AccessError, Handle, load_acl};
 use crate::commit::commit;
 use crate::config::Config;
 use crate::control::{
@@ -90,6 +91,9 @@ pub enum BuildError {
     /// What the broker kept cannot be read.
     #[error(transparent)]
     Broker(#[from] RestoreError),
+    /// It cannot be said who may come in.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The signed prekeys are damaged.
     #[error(transparent)]
     Prekeys(#[from] SignedPrekeysError),
@@ -106,6 +110,7 @@ pub struct App {
     gateway: Option<TcpListener>,
     addresses: Addresses,
     metrics: Arc<MetricsRegistry>,
+    files: Handle,
     prekeys: Rotation,
     grace: Duration,
 }
@@ -146,6 +151,9 @@ impl App {
         let pump = Pump::new(layout, inbox_max, store.clone(), clock.clone(), bounds, Box::new(new_id));
 
         let mut token_rng = StdRng::from_rng(&mut rng);
+        let access = Access::open(&config.users, &config.jwt, registry.clone(), clock.clone(), &mut token_rng)?;
+        let access = Arc::new(access);
+        let acl = load_acl(&config.acl.file, config.broker.prefix.as_str()).map_err(AccessError::from)?;
         let tokens = Arc::new(Tokens::new(
             config.gateway.tokens_max,
             Duration::from_secs(config.gateway.session_s),
@@ -162,14 +170,17 @@ impl App {
         let gateway_room = Gateway::new(config.gateway.clone(), gateway_doors, &mut metrics);
         let broker_doors = unhidra_broker::Doors {
             inlet: pump.clone(),
-            admission: registry.clone(),
+            admission: access.clone(),
             gate,
             clock: clock.clone(),
             persist: config.broker.durable.then(|| Kept::new(store.clone()) as Arc<dyn Persist>),
             seed: rng.next_u64(),
         };
         let broker = Broker::new(config.broker.clone(), broker_doors, &mut metrics);
+        // Before what is restored is held to them.
+        broker.use_rules(acl);
         broker.restore().await?;
+        let files = Handle::new(access, broker.clone(), &config.users.file);
         let rooms = Arc::new(Rooms {
             store,
             registry: registry.clone(),
@@ -200,6 +211,7 @@ impl App {
             gateway,
             addresses,
             metrics: Arc::new(metrics),
+            files,
             prekeys: rotation,
             grace: Duration::from_secs(config.pump.drain_timeout_s),
         })
@@ -221,6 +233,12 @@ impl App {
     #[must_use]
     pub fn broker(&self) -> Arc<Broker> {
         self.rooms.broker.clone()
+    }
+
+    /// What takes the files of users, keys and rules into the node anew.
+    #[must_use]
+    pub fn files(&self) -> Handle {
+        self.files.clone()
     }
 
     /// What is counted.

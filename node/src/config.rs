@@ -39,6 +39,13 @@ pub struct Config {
     pub pki: unhidra_certs::Config,
     /// `[broker]`
     pub broker: unhidra_broker::Config,
+    /// `[users]`. Its file is resolved: where the configuration names none, it lies beside the data
+    /// folder.
+    pub users: crate::access::Config,
+    /// `[jwt]`
+    pub jwt: crate::access::TokenConfig,
+    /// `[acl]`
+    pub acl: crate::access::AclConfig,
     /// `[pump]`
     pub pump: Pump,
     /// `[bridge]`
@@ -166,6 +173,9 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
     bind::check(&config)?;
     if config.store.key_file.as_os_str().is_empty() {
         config.store.key_file = Layout::at(&config.data)?.store_key();
+    }
+    if config.users.file.as_os_str().is_empty() {
+        config.users.file = Layout::at(&config.data)?.users();
     }
     Ok(config)
 }

@@ -98,6 +98,14 @@ impl Layout {
         self.root.with_file_name(name)
     }
 
+    /// The users of MQTT, unless the configuration names another file.
+    #[must_use]
+    pub fn users(&self) -> PathBuf {
+        let mut name = self.name.clone();
+        name.push(".users");
+        self.root.with_file_name(name)
+    }
+
     /// What one of the demo's devices keeps.
     #[must_use]
     pub fn device(&self, device: &DeviceId) -> PathBuf {

@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`app`], which puts the node together, and at `pump.rs`, where the rooms meet.
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod cli;

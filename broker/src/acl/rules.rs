@@ -120,6 +120,17 @@ impl RuleSet {
         self.rules.is_empty()
     }
 
+    /// The lines of rules that let somebody publish below `{p}` alone, where nobody but a device
+    /// does: they mean nothing.
+    pub fn idle_publishers(&self) -> impl Iterator<Item = usize> {
+        let idle = |rule: &&Arc<Rule>| {
+            rule.effect == Effect::Allow
+                && rule.actions == Actions { publish: true, ..Actions::default() }
+                && rule.topics.iter().all(Pattern::spells_prefix)
+        };
+        self.rules.iter().filter(idle).map(|rule| rule.line)
+    }
+
     /// The rules that speak of a client, in order.
     pub(super) fn of<'a>(&'a self, who: &'a Principal) -> impl Iterator<Item = &'a Arc<Rule>> {
         let mine = match who.admitted() {

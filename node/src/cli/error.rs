@@ -40,6 +40,9 @@ pub enum CliError {
     /// The store does not read.
     #[error(transparent)]
     Read(#[from] unhidra_store::ReadError),
+    /// The files that say who may come in, and what they may do.
+    #[error(transparent)]
+    Access(#[from] crate::access::AccessError),
     /// The certificates cannot be offered.
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
@@ -93,6 +96,7 @@ impl CliError {
             | Self::Open(_)
             | Self::Read(_)
             | Self::Tls(_)
+            | Self::Access(_)
             | Self::Build(_)
             | Self::Listen { .. }
             | Self::Control(_)

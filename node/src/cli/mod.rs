@@ -16,6 +16,7 @@ use crate::log::{self, Format};
 use output::Output;
 use reach::{Missing, reach};
 
+mod acl;
 mod client;
 mod clients;
 mod console;
@@ -36,6 +37,7 @@ pub mod simulate;
 mod store;
 #[cfg(test)]
 mod tests;
+mod user;
 mod version;
 mod watch;
 
@@ -114,6 +116,18 @@ pub enum Command {
         #[command(subcommand)]
         action: store::Action,
     },
+    /// Adds, changes, removes and lists the users of MQTT.
+    User {
+        /// Which of these.
+        #[command(subcommand)]
+        action: user::Action,
+    },
+    /// Reads the rules of who may publish and subscribe where.
+    Acl {
+        /// What is asked of them.
+        #[command(subcommand)]
+        action: acl::Action,
+    },
     /// Prints the console's address with a fresh one-time token.
     Console(console::Console),
     /// Prints the version.
@@ -153,6 +167,8 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Simulate(simulate) => simulate::command::run(&simulate, &args.global, rng, &mut out).await,
         Command::Version => version::run(&mut out),
         Command::Store { action } => store::run(action, &args.global, &mut out).await,
+        Command::User { action } => user::run(action, &args.global, &mut { rng }, &mut out),
+        Command::Acl { action } => acl::run(action, &args.global, &mut out),
         Command::Watch(watch) if watch.elsewhere.is_named() => {
             watch::run(&watch, watch.elsewhere.client().await?, &mut out).await
         }

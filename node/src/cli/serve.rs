@@ -19,6 +19,7 @@ use unhidra_store::{Embedded, Store};
 use super::CliError;
 use super::open::Opened;
 use super::reach::{command_ids, facts, limits, rules};
+use crate::access::Handle;
 use crate::admin::{self, Phase, Watched};
 use crate::app::{App, Doors};
 use crate::clock::SystemClock;
@@ -41,6 +42,8 @@ pub struct Node {
     pki: Arc<ArcSwap<Pki>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
+    files: Handle,
+    follower: JoinHandle<()>,
     app: JoinHandle<()>,
     socket: JoinHandle<()>,
     close_admin: watch::Sender<bool>,
@@ -112,6 +115,8 @@ impl Node {
             admin::serve(listeners.admin, &admin_config, watched, admin_closed).await;
         });
         let socket = tokio::spawn(control::serve(control_listener, routes, stopped.clone()));
+        let files = app.files();
+        let follower = tokio::spawn(files.clone().follow_users());
         let app = tokio::spawn(app.run(told(stopped)));
         Ok(Self {
             loaded,
@@ -125,6 +130,8 @@ impl Node {
             pki,
             phase,
             stop,
+            files,
+            follower,
             app,
             socket,
             close_admin,
@@ -161,6 +168,7 @@ impl Node {
         self.revocations.warn_of_age(&pki.revoked, self.clock.unix_now());
         self.pki.store(Arc::new(pki));
         self.loaded = loaded;
+        self.files.reload(&self.loaded.config);
         tracing::info!("configuration and certificates are read again");
         for change in applied {
             tracing::info!(key = change.key, from = change.from, to = change.to, "takes effect now");
@@ -191,6 +199,7 @@ impl Node {
     pub async fn stop(self) {
         self.phase.send_replace(Phase::Draining);
         self.stop.send_replace(true);
+        self.follower.abort();
         for (part, task) in [("the control socket", self.socket), ("the node", self.app)] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "{part} did not end as it should");

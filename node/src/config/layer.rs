@@ -8,7 +8,18 @@ use unhidra_certs::read_public;
 use super::{ConfigError, DEFAULT, Origin, Setting, beside};
 
 /// The keys that name files or folders. In a file they are read from the file's own place.
-const PATHS: [&str; 7] = ["data", "demo.data", "pki.ca", "pki.ca_key", "pki.certificate", "pki.key", "pki.crl"];
+const PATHS: [&str; 10] = [
+    "data",
+    "demo.data",
+    "pki.ca",
+    "pki.ca_key",
+    "pki.certificate",
+    "pki.key",
+    "pki.crl",
+    "users.file",
+    "jwt.key_file",
+    "acl.file",
+];
 
 /// What one source sets.
 pub(super) struct Layer {

@@ -10,8 +10,23 @@ use crate::folder::Layout;
 use crate::tls::{self, TlsError};
 
 /// The keys that take effect without a restart. What the files they name hold does so too.
-const LIVE: [&str; 7] =
-    ["pki.ca", "pki.ca_key", "pki.certificate", "pki.key", "pki.crl", "pki.names", "pki.node_validity_days"];
+const LIVE: [&str; 15] = [
+    "pki.ca",
+    "pki.ca_key",
+    "pki.certificate",
+    "pki.key",
+    "pki.crl",
+    "pki.names",
+    "pki.node_validity_days",
+    "users.file",
+    "jwt.key_file",
+    "jwt.algorithm",
+    "jwt.issuer",
+    "jwt.audience",
+    "jwt.user_claim",
+    "jwt.leeway_s",
+    "acl.file",
+];
 
 /// A key whose value is another one now.
 #[derive(Clone, Debug, Eq, PartialEq)]
