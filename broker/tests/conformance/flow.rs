@@ -304,6 +304,20 @@ async fn a_client_that_wants_no_explanations_gets_none() {
         assert!(!properties.iter().any(explains), "{properties:?}");
     }
     assert!(client.unsubscribe(4, &["nothing"]).await.properties.is_empty());
+    assert_eq!(words_of_a_fault(&mut client).await, None);
+    assert!(words_of_a_fault(&mut world.plain("d", Version::V5).await).await.is_some());
+}
+
+/// What a client that breaks the protocol is told besides the reason code.
+async fn words_of_a_fault(client: &mut Client) -> Option<Text> {
+    client.write(&frame(0xC1, b"")).await;
+    match client.packet().await {
+        Packet::Disconnect(told) => told.properties.find(|property| match property {
+            Property::ReasonString(words) => Some(words.clone()),
+            _ => None,
+        }),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ mod malformed;
 mod peer;
 mod publish;
 mod retained;
+mod rules;
 mod sessions;
 mod shared;
 mod subscribe;

@@ -1,5 +1,7 @@
 //! Topic Names and Topic Filters (section 4.7), and the order of messages (section 4.6).
 
+use std::time::Duration;
+
 use crate::peer::*;
 
 #[tokio::test(start_paused = true)]
@@ -118,5 +120,26 @@ async fn messages_in_one_go_keep_their_order() {
         for number in 0..200 {
             assert_eq!(client.message().await.payload, number.to_string());
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wildcard_at_the_beginning_stands_for_no_topic_of_the_broker() {
+    for version in VERSIONS {
+        let world = World::new();
+        let broker = world.broker.clone();
+        tokio::spawn(async move { broker.report().await });
+        let mut client = world.plain("c", version).await;
+        for filter in ["#", "+/#", "+/broker/uptime"] {
+            client.subscribe(filter, QoS::AtMostOnce).await;
+        }
+        let mut reader = world.plain("r", version).await;
+        reader.subscribe("$SYS/broker/uptime", QoS::AtMostOnce).await;
+        // What is retained, and what comes in its time.
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_secs(11)).await;
+            assert_eq!(reader.message().await.topic, text("$SYS/broker/uptime"));
+        }
+        client.ping().await;
     }
 }

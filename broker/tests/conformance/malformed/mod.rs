@@ -148,9 +148,14 @@ async fn every_broken_connect_is_turned_away_with_the_reason_the_standard_names(
         let heard = connack(&mut client).await;
         let is_right = match (&verdict, heard) {
             (Verdict::Good, Some(reason)) => reason == ReasonCode::Success,
-            // A client may be told, where its version has a name for it.
             (Verdict::Wrong(reasons), Some(reason)) => reasons.contains(&reason),
-            (Verdict::Wrong(_), None) => true,
+            // Who speaks 5.0 is told, and who speaks 3.1.1 where it has a name for it.
+            (Verdict::Wrong(reasons), None) => {
+                let speaks_5 = first == 0x10 && body.starts_with(b"\x00\x04MQTT\x05");
+                !speaks_5
+                    && reasons.iter().all(|reason| reason.as_v3_connect_return() == 5)
+                    && !reasons.contains(&ReasonCode::NotAuthorized)
+            }
             _ => false,
         };
         counts[usize::from(verdict != Verdict::Good)] += 1;
