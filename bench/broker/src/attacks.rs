@@ -123,7 +123,7 @@ impl Crew<'_> {
             Name::HalfOpenTls => {
                 if self.puppets.len() < 500 {
                     let hello = client_hello();
-                    let said = if number % 2 == 0 { Vec::new() } else { hello[..50].to_vec() };
+                    let said = if number.is_multiple_of(2) { Vec::new() } else { hello[..50].to_vec() };
                     self.dial(self.attack.tls, true, said);
                 }
             }
@@ -157,7 +157,7 @@ impl Crew<'_> {
             Name::HugePackets => {
                 if self.puppets.len() < 200 {
                     let mut said = wire::connect(&id);
-                    if number % 2 == 0 {
+                    if number.is_multiple_of(2) {
                         // 268 435 455 bytes, the most there can be.
                         said.extend_from_slice(&[0x30, 0xff, 0xff, 0xff, 0x7f]);
                         said.resize(said.len() + 64 * 1024, b'x');

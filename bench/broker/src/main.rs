@@ -1,6 +1,8 @@
 //! Our broker under load: beside its peers (`bench/run broker --help`), and while it is attacked
 //! (`bench/run hostile --help`).
 
+#![expect(clippy::disallowed_methods, reason = "a generator of load lives by the clock of its machine")]
+
 mod attacks;
 mod cases;
 mod compare;
