@@ -278,7 +278,7 @@ impl Broker {
         tokio::spawn(async move {
             let waited = broker.clock().now().saturating_since(accepted_at);
             let turned_away = turned_away.or_else(|| broker.check_load(waited, &accepted));
-            Connection::new(broker, seat.mailbox().clone(), accepted, turned_away).run().await;
+            Box::new(Connection::new(broker, seat.mailbox().clone(), accepted, turned_away)).run().await;
             served.dec();
             drop(seat);
         });

@@ -142,9 +142,12 @@ impl Connection {
     }
 
     /// Serves the peer to the end.
-    pub(crate) async fn run(mut self) {
+    ///
+    /// An idle connection waits in `carry`, so that its future is kept small: what is needed once
+    /// in a connection's life is boxed, and so is the connection, which a future would hold twice.
+    pub(crate) async fn run(mut self: Box<Self>) {
         self.carry().await;
-        self.finish().await;
+        Box::pin(self.finish()).await;
     }
 
     async fn carry(&mut self) {
@@ -443,7 +446,7 @@ impl Connection {
                 (Ok(()), None) => {}
             }
             if let Some(request) = self.take_events() {
-                self.decide(request).await;
+                Box::pin(self.decide(request)).await;
                 self.take_events();
             }
             if let Some(reason) = self.session.close_if_owed() {

@@ -10,7 +10,7 @@ use crate::Broker;
 use crate::doors::{BrokerEvent, Identity, Outcome};
 
 impl Connection {
-    pub(super) async fn finish(mut self) {
+    pub(super) async fn finish(mut self: Box<Self>) {
         let now = self.broker.clock().now();
         self.now = now;
         self.transmit(now);
@@ -29,7 +29,7 @@ impl Connection {
         self.tell_end();
         self.broker.metrics().take(&mut self.tally);
         let device = self.device();
-        let Self { broker, mailbox, session, client, inward, hold, course, mut wire, identity, .. } = self;
+        let Self { broker, mailbox, session, client, inward, hold, course, mut wire, identity, .. } = *self;
         let mut inward = hold.into_inward(inward);
         if let Client::Admitted { queue, .. } = &client {
             queue.detach();
