@@ -347,8 +347,7 @@ impl Engine {
 
     fn receive(&mut self, index: usize) {
         let (mut scratch, mut raw) = (std::mem::take(&mut self.scratch), std::mem::take(&mut self.raw));
-        loop {
-            let Some(link) = &mut self.clients[index].link else { break };
+        while let Some(link) = &mut self.clients[index].link {
             match link.read(&mut scratch, &mut raw) {
                 Ok(Got::Bytes(count)) => {
                     if let Err(why) = self.take(index, &scratch[..count]) {
