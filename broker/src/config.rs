@@ -237,7 +237,7 @@ impl<'de> Deserialize<'de> for Prefix {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod tests {
     use super::*;
 

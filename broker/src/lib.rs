@@ -66,6 +66,16 @@ pub use doors::{Change, NoRoom, Persist, PersistError, PersistTable, Persisted, 
 pub use gate::{Gate, Pass};
 pub use net::{CertificateError, Layers, PortListener, Revoked, Serial, TlsOffer, Turns};
 pub use persist::RestoreError;
+/// Runs a whole session under a script of bytes, for the fuzzer.
+///
+/// # Panics
+///
+/// The session breaks one of its promises.
+#[cfg(feature = "fuzzing")]
+pub fn run_session_script(script: &[u8]) {
+    session::script::run(script);
+}
+
 pub use subscribers::{SubscriberRecord, SubscribersFound};
 
 /// Everything that is not the broker's to decide.

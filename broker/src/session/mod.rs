@@ -18,6 +18,8 @@ mod keeping;
 mod open;
 mod outbound;
 mod receive;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod script;
 mod send;
 mod state;
 mod subscribe;

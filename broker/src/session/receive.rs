@@ -40,7 +40,13 @@ impl Open {
         let token = match exchange {
             None => None,
             Some((packet_id, level, dup)) => {
-                match self.inbound.receive(packet_id, level, dup, usize::from(rules.limits.receive_max), now) {
+                // 3.1.1 knows no Receive Maximum: what waits for our answer is bounded by reading no
+                // more, what waits for PUBREL by the number of identifiers.
+                let max = match self.version {
+                    Version::V5 => usize::from(rules.limits.receive_max),
+                    Version::V3_1_1 => usize::MAX,
+                };
+                match self.inbound.receive(packet_id, level, dup, max, now) {
                     Arrival::New(token) => Some(token),
                     Arrival::Repeat => {
                         self.answer_in_order(out);

@@ -118,6 +118,7 @@ fn in_3_1_1_a_pubrel_is_read_whatever_is_unreleased() {
     assert!(!session.wants_packet());
     tokens(&mut session).into_iter().for_each(|token| session.routed(token, ReasonCode::Success));
     assert!(session.wants_packet());
+    handle(&mut session, publish_two("a", 4, false)).expect("3.1.1 knows no Receive Maximum");
 }
 
 #[test]
