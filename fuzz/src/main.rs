@@ -20,6 +20,7 @@ mod pair;
 mod plaintext;
 mod script;
 mod seeds;
+mod session;
 mod state;
 mod trie;
 
@@ -28,7 +29,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 
 /// Every target by its name, as `fuzz/run` lists them; and what writes their seeds.
-const TARGETS: [(&str, fn(&[u8])); 11] = [
+const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("packet", packet::run),
     ("frame", frame::run),
     ("envelope", envelope::run),
@@ -38,6 +39,7 @@ const TARGETS: [(&str, fn(&[u8])); 11] = [
     ("plaintext", plaintext::run),
     ("state", state::run),
     ("script", script::run),
+    ("session", session::run),
     ("trie", trie::run),
     ("seeds", seeds::run),
 ];
