@@ -79,7 +79,7 @@ impl Run {
             limits = Limits { receive_max: 1, in_flight_max: 1, subscriptions_per_session: 1, ..limits };
         }
         let acl = Acl::new("unhidra", RuleSet::default());
-        let rules = Arc::new(Rules { acl, limits, mqtt: bounds::mqtt(), stores_sessions: has(4) });
+        let rules = Arc::new(Rules { acl, limits, mqtt: bounds::mqtt(), stores_sessions: has(4), referral: None });
         let device = DeviceId::parse("pump-7").map(Admitted::Device);
         let admitted = device.ok().filter(|_| has(2)).unwrap_or(Admitted::Client(None));
         let Ok(client_id) = ClientId::parse("c") else { panic!("an identifier") };
@@ -185,7 +185,7 @@ impl Run {
         let payload = Bytes::from_static(b"payload");
         let incoming = Incoming { topic: &topic, payload: &payload, qos, retain: false, properties: &properties };
         let message = Arc::new(Message::new(incoming, self.now));
-        let queued = Queued { message, qos, retain: false, identifiers: Box::default(), group: None };
+        let queued = Queued { message, qos, retain: false, identifiers: Box::default(), group: None, kept: None };
         self.session.deliver(queued, self.now);
     }
 
