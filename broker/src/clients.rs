@@ -33,6 +33,8 @@ pub struct ClientRecord {
     pub queued_messages: usize,
     /// What they take in memory, in bytes.
     pub queued_bytes: usize,
+    /// Messages that did not come to it since the node started: it was away, or too slow.
+    pub dropped: u64,
     /// Messages it has been sent and has not acknowledged.
     pub in_flight: usize,
 }
@@ -134,6 +136,14 @@ pub(crate) fn record(key: &SessionKey, seen: &Seen, now: Timestamp, unix_now: Un
             (ClientStanding::Away { until }, Some(queue), *subscriptions, *in_flight)
         }
     };
-    let (queued_messages, queued_bytes) = queue.map_or((0, 0), |queue| queue.depth());
-    ClientRecord { name, standing, subscriptions, queued_messages, queued_bytes, in_flight }
+    let queued = queue.map(|queue| queue.depth()).unwrap_or_default();
+    ClientRecord {
+        name,
+        standing,
+        subscriptions,
+        queued_messages: queued.messages,
+        queued_bytes: queued.bytes,
+        dropped: queued.dropped,
+        in_flight,
+    }
 }

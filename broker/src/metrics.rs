@@ -40,9 +40,11 @@ pub(crate) struct Metrics {
     sent: ByQos,
     sent_bytes: Counter,
     pub(crate) deliveries: Counter,
-    pub(crate) routed: Counter,
+    routed: Counter,
     pub(crate) downlinks: Counter,
-    pub(crate) answers: Family<ReasonLabels, Counter>,
+    answers: Family<ReasonLabels, Counter>,
+    /// That of `answers` with Success.
+    accepted_messages: Counter,
     pub(crate) answer_seconds: Histogram,
     dropped: Family<DropLabels, Counter>,
     dropped_all: Counter,
@@ -55,6 +57,10 @@ pub(crate) struct Metrics {
 pub(crate) struct Tally {
     pub(crate) packets_received: u32,
     pub(crate) packets_sent: u32,
+    /// Messages of plain clients.
+    pub(crate) routed: u32,
+    /// Messages answered with Success.
+    pub(crate) accepted: u32,
     received: [u32; 3],
     received_bytes: u64,
     sent: [u32; 3],
@@ -93,9 +99,7 @@ impl Default for ByQos {
 impl ByQos {
     fn add(&self, counts: [u32; 3]) {
         for (counter, count) in self.each.iter().zip(counts) {
-            if count > 0 {
-                counter.inc_by(count.into());
-            }
+            add(counter, count);
         }
     }
 
@@ -163,8 +167,8 @@ struct StandingLabels {
 
 /// A reason code as a number.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct ReasonLabels {
-    pub(crate) reason: u8,
+struct ReasonLabels {
+    reason: u8,
 }
 
 impl From<ReasonCode> for ReasonLabels {
@@ -200,6 +204,7 @@ pub(crate) enum DropCause {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
+        let answers = Family::<ReasonLabels, Counter>::default();
         let m = Self {
             connections: Family::default(),
             accepted: Counter::default(),
@@ -227,7 +232,8 @@ impl Metrics {
             deliveries: Counter::default(),
             routed: Counter::default(),
             downlinks: Counter::default(),
-            answers: Family::default(),
+            accepted_messages: answers.get_or_create_owned(&ReasonCode::Success.into()),
+            answers,
             answer_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             dropped: Family::default(),
             dropped_all: Counter::default(),
@@ -276,7 +282,7 @@ impl Metrics {
         registry.register("broker_answers", "Answers to messages, by reason code", self.answers.clone());
         registry.register_with_unit(
             "broker_answer",
-            "From a message to its answer",
+            "From a message to its answer, where that was not at once",
             Unit::Seconds,
             self.answer_seconds.clone(),
         );
@@ -303,19 +309,30 @@ impl Metrics {
         self.ends.get_or_create(&EndLabels { by, reason }).inc();
     }
 
+    /// A message is answered so.
+    pub(crate) fn answer(&self, reason: ReasonCode) {
+        self.answers.get_or_create(&reason.into()).inc();
+    }
+
     /// Takes what a connection has counted.
     pub(crate) fn take(&self, tally: &mut Tally) {
-        let Tally { packets_received, packets_sent, received, received_bytes, sent, sent_bytes } =
+        let Tally { packets_received, packets_sent, routed, accepted, received, received_bytes, sent, sent_bytes } =
             std::mem::take(tally);
+        add(&self.routed, routed);
+        add(&self.accepted_messages, accepted);
         if packets_received > 0 {
             self.packets_received.inc_by(packets_received.into());
             self.received.add(received);
-            self.received_bytes.inc_by(received_bytes);
+            if received_bytes > 0 {
+                self.received_bytes.inc_by(received_bytes);
+            }
         }
         if packets_sent > 0 {
             self.packets_sent.inc_by(packets_sent.into());
             self.sent.add(sent);
-            self.sent_bytes.inc_by(sent_bytes);
+            if sent_bytes > 0 {
+                self.sent_bytes.inc_by(sent_bytes);
+            }
         }
     }
 
@@ -351,5 +368,11 @@ impl Metrics {
         gauge(&self.queued, present.queued);
         gauge(&self.queued_bytes, present.queued_bytes);
         gauge(&self.in_flight, present.in_flight);
+    }
+}
+
+fn add(counter: &Counter, count: u32) {
+    if count > 0 {
+        counter.inc_by(count.into());
     }
 }

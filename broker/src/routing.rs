@@ -145,7 +145,6 @@ impl Broker {
         held: &mut Vec<Held>,
     ) -> usize {
         let Ok(topic) = TopicName::parse(incoming.topic.as_str()) else { return 0 };
-        self.metrics.routed.inc();
         let now = self.doors.clock.now();
         let make = || Arc::new(Message::new(incoming, now));
         let retained = incoming.retain.then(make);

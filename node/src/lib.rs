@@ -5,6 +5,7 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+mod certificates;
 pub mod cli;
 pub mod clock;
 mod commit;

@@ -123,6 +123,20 @@ const rules = {
     assert.deepEqual([found.text, found.retain], ["kept", true]);
   },
 
+  // It takes and gives aliases by itself, once it has said how many it takes.
+  async a_topic_has_an_alias_both_ways() {
+    const aliased = { autoUseTopicAlias: true, autoAssignTopicAlias: true, properties: { topicAliasMaximum: 4 } };
+    const [reader, writer] = [await Peer.connect("reader", aliased), await Peer.connect("writer", aliased)];
+    assert.ok(writer.connack.properties.topicAliasMaximum > 0, "the broker takes aliases");
+    await reader.subscribe("lab/#", { qos: 1 });
+    for (let n = 0; n < 30; n += 1) {
+      const topic = `lab/${n % 10}`;
+      await writer.publish(topic, `${n}`, { qos: 1 });
+      const found = await reader.message();
+      assert.deepEqual([found.topic, found.text], [topic, `${n}`]);
+    }
+  },
+
   async properties_arrive_as_they_were_sent() {
     const [reader, writer] = [await Peer.connect("reader"), await Peer.connect("writer")];
     await reader.subscribe("lab/t", { qos: 1, properties: { subscriptionIdentifier: 9 } });

@@ -207,6 +207,32 @@ def properties_arrive_as_they_were_sent():
     assert 0 < found.MessageExpiryInterval <= 60, found
 
 
+def a_group_shares_what_comes():
+    members = [Peer("one"), Peer("two"), Peer("three")]
+    for member in members:
+        member.subscribe("$share/crew/lab/#", 1)
+    writer = Peer("writer")
+    for n in range(30):
+        writer.publish("lab/t", str(n), 1)
+    # Each has ten: evenly, and none twice.
+    found = [member.texts(10) for member in members]
+    assert sorted(int(text) for texts in found for text in texts) == list(range(30)), found
+
+
+def a_topic_alias_stands_for_its_topic():
+    reader, writer = Peer("reader"), Peer("writer")
+    assert writer.connack.TopicAliasMaximum > 0, writer.connack
+    reader.subscribe("lab/#", 1)
+    writer.publish("lab/t", "first", 1, TopicAlias=1)
+    for text in ("second", "third"):
+        writer.publish("", text, 1, TopicAlias=1)
+    writer.publish("lab/u", "other", 1, TopicAlias=1)
+    writer.publish("", "last", 1, TopicAlias=1)
+    found = [(message.topic, message.payload.decode()) for message in (reader.message() for _ in range(5))]
+    expected = [("lab/t", text) for text in ("first", "second", "third")]
+    assert found == expected + [("lab/u", "other"), ("lab/u", "last")], found
+
+
 def an_identifier_is_assigned():
     peer = Peer("")
     assert peer.connack.AssignedClientIdentifier, peer.connack

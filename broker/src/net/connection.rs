@@ -473,6 +473,7 @@ impl Connection {
                     self.deliver_inward(row, publish, token);
                 }
                 Event::Route { publish, token } => {
+                    self.tally.routed += 1;
                     self.tally.received(publish.assurance.qos(), publish.payload.len());
                     self.route(&publish, token);
                 }
@@ -512,8 +513,13 @@ impl Connection {
                 }
                 Event::Answered { received_at, reason } => {
                     let took = self.now.saturating_since(received_at);
-                    self.broker.metrics().answer_seconds.observe(took.as_secs_f64());
-                    self.broker.metrics().answers.get_or_create(&reason.into()).inc();
+                    if !took.is_zero() {
+                        self.broker.metrics().answer_seconds.observe(took.as_secs_f64());
+                    }
+                    match reason {
+                        ReasonCode::Success => self.tally.accepted += 1,
+                        other => self.broker.metrics().answer(other),
+                    }
                 }
                 Event::Keep { number, change } => {
                     let known = match &mut self.keeper {

@@ -65,6 +65,8 @@ impl Terms {
 struct Inner {
     waiting: VecDeque<Queued>,
     bytes: usize,
+    /// Messages of the session that did not come to it.
+    dropped: u64,
     pace: Pace,
     /// Whose connection empties it, if there is one.
     reader: Option<Arc<Mailbox>>,
@@ -87,6 +89,16 @@ enum Pace {
     Overdue(Timestamp),
     /// Full for too long.
     Slow,
+}
+
+/// How full a queue is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Depth {
+    pub(crate) messages: usize,
+    /// Of memory.
+    pub(crate) bytes: usize,
+    /// Messages that did not come to the session since the node started.
+    pub(crate) dropped: u64,
 }
 
 /// What became of a message.
@@ -181,6 +193,7 @@ impl Queue {
     pub(crate) fn push(&self, queued: Queued, sender: Option<&Arc<Mailbox>>, now: Timestamp) -> Pushed {
         let mut inner = self.lock();
         if inner.reader.is_none() && queued.qos == QoS::AtMostOnce && !self.terms.keeps_qos0 {
+            inner.dropped += 1;
             return Pushed::Dropped(DropCause::Away);
         }
         let size = queued.message.size();
@@ -204,11 +217,13 @@ impl Queue {
             (QueuePolicy::Oldest, _) => {
                 let evicted = inner.make_room(size, &self.terms);
                 let kept = inner.add(queued, size, self.keeper);
+                inner.dropped += evicted.len() as u64;
                 return Pushed::Taken { kept, evicted };
             }
             (QueuePolicy::Disconnect, Some(reader)) => reader.order(Order::Close(ReasonCode::QuotaExceeded)),
             (QueuePolicy::Disconnect, None) | (QueuePolicy::Newest, _) => {}
         }
+        inner.dropped += 1;
         Pushed::Dropped(cause)
     }
 
@@ -258,10 +273,10 @@ impl Queue {
         inner.waiting.len() >= self.terms.messages_max.div_ceil(2) || inner.bytes > self.terms.bytes_max / 2
     }
 
-    /// How many messages wait, and how many bytes of memory they take.
-    pub(crate) fn depth(&self) -> (usize, usize) {
+    /// How full it is.
+    pub(crate) fn depth(&self) -> Depth {
         let inner = self.lock();
-        (inner.waiting.len(), inner.bytes)
+        Depth { messages: inner.waiting.len(), bytes: inner.bytes, dropped: inner.dropped }
     }
 
     /// Whose session it belongs to.

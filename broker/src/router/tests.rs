@@ -162,7 +162,7 @@ trait EachLen {
 
 impl EachLen for Vec<Arc<Queue>> {
     fn each_len(&self) -> Vec<usize> {
-        self.iter().map(|queue| queue.depth().0).collect()
+        self.iter().map(|queue| queue.depth().messages).collect()
     }
 }
 

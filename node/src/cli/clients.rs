@@ -132,8 +132,19 @@ pub(super) async fn list(args: Clients, control: &dyn Control, out: &mut Output<
     if rows.is_empty() {
         return out.line("no such client");
     }
-    let heading =
-        ["CLIENT", "OWNER", "ADDRESS", "LISTENER", "MQTT", "SINCE", "KEEP ALIVE", "SUBS", "QUEUED", "IN FLIGHT"];
+    let heading = [
+        "CLIENT",
+        "OWNER",
+        "ADDRESS",
+        "LISTENER",
+        "MQTT",
+        "SINCE",
+        "KEEP ALIVE",
+        "SUBS",
+        "QUEUED",
+        "IN FLIGHT",
+        "DROPPED",
+    ];
     out.table(heading, &rows)?;
     if complete { Ok(()) } else { out.line(&format!("and more than these {count}; --limit 0 shows all")) }
 }
@@ -205,7 +216,7 @@ async fn each(
     }
 }
 
-fn row(client: &ClientRecord) -> [String; 10] {
+fn row(client: &ClientRecord) -> [String; 11] {
     let [address, listener, version, since, keep_alive] = match (&client.connection, client.expires_at) {
         (Some(c), _) => {
             let keep_alive = if c.keep_alive_s == 0 { "none".to_owned() } else { format!("{} s", c.keep_alive_s) };
@@ -227,5 +238,6 @@ fn row(client: &ClientRecord) -> [String; 10] {
         client.subscriptions.to_string(),
         format!("{} ({} B)", client.queued_messages, client.queued_bytes),
         client.in_flight.to_string(),
+        client.dropped.to_string(),
     ]
 }

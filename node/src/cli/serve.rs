@@ -27,7 +27,7 @@ use crate::config::{Config, Loaded, Reloaded, Sources};
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
 use crate::folder::{Folder, Layout};
 use crate::revocations::Revocations;
-use crate::{keys, tls};
+use crate::{certificates, keys, tls};
 
 /// A node that serves.
 pub struct Node {
@@ -48,6 +48,8 @@ pub struct Node {
     socket: JoinHandle<()>,
     close_admin: watch::Sender<bool>,
     admin: JoinHandle<()>,
+    /// Looks at certificates until the node ends.
+    certificates: JoinHandle<()>,
     // Let go of last: while it is held nobody else opens the store.
     _folder: Folder,
 }
@@ -107,7 +109,10 @@ impl Node {
         ));
         let routes = control::router(control.clone(), app.gateway().router());
         let (phase, phases) = watch::channel(Phase::Serving);
-        let watched = Watched { metrics: metrics(&app, &store), store: store.health(), phase: phases };
+        let (counted, of_certificates) = metrics(&app, &store);
+        let (known, looking) = (app.registry(), clock.clone());
+        let certificates = tokio::spawn(certificates::keep(of_certificates, pki.clone(), known, looking));
+        let watched = Watched { metrics: counted, store: store.health(), phase: phases };
         let (stop, stopped) = watch::channel(false);
         let (close_admin, admin_closed) = watch::channel(false);
         let admin_config = config.admin.clone();
@@ -136,6 +141,7 @@ impl Node {
             socket,
             close_admin,
             admin,
+            certificates,
             _folder: folder,
         })
     }
@@ -200,6 +206,7 @@ impl Node {
         self.phase.send_replace(Phase::Draining);
         self.stop.send_replace(true);
         self.follower.abort();
+        self.certificates.abort();
         for (part, task) in [("the control socket", self.socket), ("the node", self.app)] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "{part} did not end as it should");
@@ -234,10 +241,11 @@ async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn metrics(app: &App, store: &Embedded) -> Vec<Arc<Metrics>> {
-    let mut of_store = Metrics::with_prefix("unhidra");
-    store.metrics().register(&mut of_store);
-    vec![app.metrics(), Arc::new(of_store)]
+fn metrics(app: &App, store: &Embedded) -> (Vec<Arc<Metrics>>, certificates::Metrics) {
+    let mut others = Metrics::with_prefix("unhidra");
+    store.metrics().register(&mut others);
+    let of_certificates = certificates::Metrics::register(&mut others);
+    (vec![app.metrics(), Arc::new(others)], of_certificates)
 }
 
 /// What the listeners offer in TLS; renewed by a reload.

@@ -65,6 +65,8 @@ pub struct ClientRecord {
     pub queued_messages: usize,
     /// What they take in memory, in bytes.
     pub queued_bytes: usize,
+    /// Messages that did not come to it since the node started: it was away, or too slow.
+    pub dropped: u64,
     /// Messages it has been sent and has not acknowledged.
     pub in_flight: usize,
 }
@@ -237,6 +239,7 @@ impl From<&Found> for ClientRecord {
             subscriptions: found.subscriptions,
             queued_messages: found.queued_messages,
             queued_bytes: found.queued_bytes,
+            dropped: found.dropped,
             in_flight: found.in_flight,
         }
     }

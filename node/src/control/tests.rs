@@ -105,6 +105,7 @@ impl Live for Running {
             subscriptions: 2,
             queued_messages: 3,
             queued_bytes: 4,
+            dropped: 6,
             in_flight: 5,
         };
         Ok(ClientsPage { next: asked.after.clone(), clients: vec![record] })

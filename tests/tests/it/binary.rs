@@ -19,4 +19,5 @@ mod refusals;
 mod reload;
 mod restart;
 mod rumqttc;
+mod rumqttc_v4;
 mod watch;

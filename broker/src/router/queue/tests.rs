@@ -62,7 +62,7 @@ fn a_message_waits_for_nobody_at_qos_0_unless_it_is_to() {
         queue.attach(mailbox(1));
         let _ = queue.push(message(QoS::AtMostOnce, 1), None, at(0));
         queue.detach();
-        assert_eq!(queue.depth().0, if keeps_qos0 { 2 } else { 1 });
+        assert_eq!(queue.depth().messages, if keeps_qos0 { 2 } else { 1 });
     }
 }
 

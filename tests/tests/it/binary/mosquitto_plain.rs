@@ -167,3 +167,34 @@ async fn a_request_gets_its_answer() {
     }
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_group_shares_what_comes() {
+    let place = Place::new();
+    let (node, port) = plain_node(&place).await;
+    for version in VERSIONS {
+        let line = format!("-V {version} -q 1 -t $share/crew/lab/# -C 5 -F got:%p");
+        let (one, two) = (subscribe(&place, port, &line).await, subscribe(&place, port, &line).await);
+        for n in 0..10 {
+            publish(&place, port, &format!("-V {version} -q 1 -t lab/t -m n{n}")).await;
+        }
+        let both = format!("{}\n{}", one.ended().await.out, two.ended().await.out);
+        for n in 0..10 {
+            assert_eq!(both.lines().filter(|line| *line == format!("got:n{n}")).count(), 1, "n{n}: {both}");
+        }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn sys_is_there_under_mosquittos_names() {
+    let place = Place::new();
+    let (node, port) = plain_node(&place).await;
+    for version in VERSIONS {
+        let line = format!("-V {version} -t $SYS/broker/version -t $SYS/broker/clients/connected -C 2 -v");
+        let said = done(&place, port, "mosquitto_sub", &line).await;
+        assert!(said.out.contains("$SYS/broker/version unhidra version "), "{said}");
+        assert!(said.out.contains("$SYS/broker/clients/connected "), "{said}");
+    }
+    node.stop().await;
+}

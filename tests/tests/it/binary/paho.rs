@@ -58,3 +58,13 @@ async fn properties_arrive_as_they_were_sent() {
 async fn an_identifier_is_assigned() {
     holds("an_identifier_is_assigned", &["5"]).await;
 }
+
+#[tokio::test]
+async fn a_group_shares_what_comes() {
+    holds("a_group_shares_what_comes", &["311", "5"]).await;
+}
+
+#[tokio::test]
+async fn a_topic_alias_stands_for_its_topic() {
+    holds("a_topic_alias_stands_for_its_topic", &["5"]).await;
+}
