@@ -11,6 +11,9 @@ const [url, versionName, rule, ca] = process.argv.slice(2);
 const version = { 311: 4, 5: 5 }[versionName];
 const PATIENCE = 20_000;
 const QOS = [0, 1, 2];
+// Messages under way at once. In 5.0 the broker announces how many it takes, and this client sends more
+// all the same (it knows no Receive Maximum), which the standard has answered with 0x93; 3.1.1 has no bound.
+const AT_ONCE = version === 5 ? 50 : 100;
 
 // An awaited event, in vain for PATIENCE at most.
 function soon(what, promise) {
@@ -73,7 +76,7 @@ const rules = {
     for (const granted of QOS) {
       await reader.subscribe("lab/+", { qos: granted });
       for (const sent of QOS) {
-        const texts = Array.from({ length: 100 }, (_, n) => `${sent}.${n}`);
+        const texts = Array.from({ length: AT_ONCE }, (_, n) => `${sent}.${n}`);
         await Promise.all(texts.map((text) => writer.publish("lab/t", text, { qos: sent })));
         for (const text of texts) {
           const found = await reader.message();
