@@ -117,6 +117,8 @@ pub(crate) struct Settings {
     pub(crate) time: Duration,
     pub(crate) rate: f64,
     pub(crate) window: Option<u32>,
+    /// Whether system calls are counted, which slows the broker.
+    pub(crate) trace: bool,
     /// How clients dial that show no certificate.
     pub(crate) unnamed: Option<Arc<ClientConfig>>,
     /// Whose certificates clients show, in turn; without tickets and with.
@@ -134,6 +136,8 @@ pub(crate) struct Outcome {
     /// Microseconds of processor for each message received, or connection made.
     pub(crate) cpu_us: Option<f64>,
     pub(crate) generator_us: Option<f64>,
+    /// System calls for each message received.
+    pub(crate) syscalls: Option<f64>,
     pub(crate) lost: u64,
     pub(crate) repeated: u64,
     /// Bytes of user space for each connection.
@@ -214,6 +218,7 @@ fn run_messages(case: &Case, messages: Messages, broker: &Running, settings: &Se
         if messages.paced { engine.run_at(settings.rate, time) } else { engine.run(time) }
     };
     let ran = go(&mut engine, WARM_UP);
+    let tracer = if settings.trace { process::Tracer::attach(broker.pid).ok() } else { None };
     let (own, its) = (process::cpu(std::process::id()), process::cpu(broker.pid));
     let (began, before) = (Instant::now(), engine.counts.received);
     engine.measuring = true;
@@ -221,6 +226,7 @@ fn run_messages(case: &Case, messages: Messages, broker: &Running, settings: &Se
     engine.measuring = false;
     let (elapsed, received) = (began.elapsed(), engine.counts.received - before);
     let (own, its) = (process::cpu(std::process::id()) - own, process::cpu(broker.pid) - its);
+    let calls = tracer.and_then(process::Tracer::finish);
     engine.settle();
     let each = |spent: Duration| (received > 0).then(|| spent.as_secs_f64() * 1e6 / received as f64);
     Ok(Outcome {
@@ -229,6 +235,7 @@ fn run_messages(case: &Case, messages: Messages, broker: &Running, settings: &Se
         p99_ms: engine.latency.quantile_ms(0.99),
         cpu_us: each(its),
         generator_us: each(own),
+        syscalls: calls.filter(|_| received > 0).map(|calls| calls as f64 / received as f64),
         lost: engine.counts.lost,
         repeated: engine.counts.repeated,
         bytes: None,

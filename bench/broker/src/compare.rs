@@ -40,6 +40,9 @@ pub(crate) struct Compare {
     /// The brokers on the first processor, the generator on the second
     #[arg(long)]
     pin: bool,
+    /// Counts system calls with strace: one round, and times that mean nothing
+    #[arg(long)]
+    syscalls: bool,
     /// Measures a broker that runs already, given as PID@ADDRESS:PORT (plain, or TLS for tls cases)
     #[arg(long, value_name = "PID@ADDRESS:PORT")]
     attach: Option<String>,
@@ -70,7 +73,13 @@ impl Compare {
 fn compare(args: &Compare, folder: &std::path::Path) -> Result<bool, Box<dyn Error>> {
     let cases = chosen(&args.only)?;
     let peers = if args.peer.is_empty() { Peer::ALL.to_vec() } else { args.peer.clone() };
-    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
+    let rounds = args.rounds.unwrap_or(if args.syscalls {
+        1
+    } else if args.quick {
+        3
+    } else {
+        5
+    });
     let mut stage = Stage {
         programs: args.programs.clone(),
         folder: folder.to_owned(),
@@ -87,6 +96,7 @@ fn compare(args: &Compare, folder: &std::path::Path) -> Result<bool, Box<dyn Err
         time: Duration::from_secs_f64(args.seconds.unwrap_or(if args.quick { 1.0 } else { 1.5 })),
         rate: args.rate,
         window: args.window,
+        trace: args.syscalls,
         unnamed: Some(pki::unnamed()?),
         certificates: Vec::new(),
         resuming: Vec::new(),
@@ -105,8 +115,8 @@ fn compare(args: &Compare, folder: &std::path::Path) -> Result<bool, Box<dyn Err
     });
     println!("{header}");
     let mut report = Report::new(&args.json, &header)?;
-    println!("| case | broker | a second | p50 ms | p99 ms | CPU us each | generator us each | lost | bytes |");
-    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| case | broker | a second | p50 ms | p99 ms | CPU us each | generator us each | lost | bytes | calls |");
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for case in &cases {
         // Memory hangs on nothing that moves.
         let rounds = if matches!(case.load, Load::Idle(_)) { rounds.min(1) } else { rounds };

@@ -108,6 +108,7 @@ impl Hostile {
             time: Duration::ZERO,
             rate: self.honest,
             window: None,
+            trace: false,
             unnamed: None,
             certificates: Vec::new(),
             resuming: Vec::new(),

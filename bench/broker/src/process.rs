@@ -1,6 +1,8 @@
 //! What a process has used, as the kernel counts it.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Processor time of all its threads, user and system.
@@ -41,4 +43,36 @@ pub(crate) fn machine() -> String {
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
     let pages = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
     pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+/// strace, counting the system calls of a process. What it watches is slower for it, so its
+/// batches are longer: the counts are of a process under more load than it can carry.
+#[derive(Debug)]
+pub(crate) struct Tracer {
+    strace: Child,
+    file: PathBuf,
+}
+
+impl Tracer {
+    /// Begins to count, once it has had time to attach to every thread.
+    pub(crate) fn attach(pid: u32) -> std::io::Result<Self> {
+        let file = std::env::temp_dir().join(format!("unhidra-bench-{}.strace", std::process::id()));
+        let strace = Command::new("strace")
+            .args(["-c", "-f", "-p", &pid.to_string(), "-o"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(Self { strace, file })
+    }
+
+    /// Ends, with the number of calls.
+    pub(crate) fn finish(mut self) -> Option<u64> {
+        Command::new("kill").args(["-INT", &self.strace.id().to_string()]).status().ok()?;
+        self.strace.wait().ok()?;
+        let table = fs::read_to_string(&self.file).ok()?;
+        let _ = fs::remove_file(&self.file);
+        table.lines().find(|line| line.ends_with(" total"))?.split_whitespace().nth(3)?.parse().ok()
+    }
 }

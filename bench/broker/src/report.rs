@@ -32,6 +32,7 @@ struct Medians {
     cpu_us: Option<f64>,
     generator_us: Option<f64>,
     bytes: Option<f64>,
+    syscalls: Option<f64>,
 }
 
 impl Report {
@@ -48,7 +49,7 @@ impl Report {
             "case": case.name, "peer": peer.name(), "round": round, "rate": outcome.rate,
             "p50_ms": outcome.p50_ms, "p99_ms": outcome.p99_ms, "cpu_us": outcome.cpu_us,
             "generator_us": outcome.generator_us, "lost": outcome.lost, "repeated": outcome.repeated,
-            "bytes": outcome.bytes, "error": outcome.error, "load": crate::process::load(),
+            "bytes": outcome.bytes, "syscalls": outcome.syscalls, "error": outcome.error, "load": crate::process::load(),
         });
         writeln!(self.lines, "{line}")?;
         match self.rows.iter_mut().find(|row| row.case == case.name && row.peer == peer) {
@@ -64,7 +65,7 @@ impl Report {
             let medians = row.medians();
             let lost: u64 = row.outcomes.iter().map(|outcome| outcome.lost).sum();
             println!(
-                "| {} | {} | {} | {} | {} | {} | {} | {lost} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {lost} | {} | {} |",
                 case.name,
                 row.peer,
                 number(medians.rate, 0),
@@ -73,9 +74,10 @@ impl Report {
                 number(medians.cpu_us, 2),
                 number(medians.generator_us, 2),
                 number(medians.bytes, 0),
+                number(medians.syscalls, 3),
             );
             for error in row.outcomes.iter().filter_map(|outcome| outcome.error.as_ref()) {
-                println!("| | | {error} | | | | | | |");
+                println!("| | | {error} | | | | | | | |");
             }
         }
     }
@@ -153,6 +155,7 @@ impl Row {
             cpu_us: median(|outcome| outcome.cpu_us),
             generator_us: median(|outcome| outcome.generator_us),
             bytes: median(|outcome| outcome.bytes),
+            syscalls: median(|outcome| outcome.syscalls),
         }
     }
 }
