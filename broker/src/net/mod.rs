@@ -14,6 +14,8 @@ mod port;
 mod proxy;
 mod report;
 mod revoked;
+#[cfg(test)]
+mod size;
 mod tcp;
 mod tls;
 mod websocket;

@@ -284,11 +284,9 @@ impl Property {
         }
     }
 
-    /// How many bytes [`Property::encode`] appends.
-    pub(crate) fn len(&self) -> usize {
-        let mut out = BytesMut::new();
-        self.encode(&mut out);
-        out.len()
+    /// How many bytes [`Property::put_length`] appends.
+    pub(crate) fn length_len(len: usize) -> usize {
+        varint::to_bytes(u32::try_from(len).unwrap_or(u32::MAX)).1
     }
 
     /// Appends a length as a Variable Byte Integer, as it stands before properties and packets.

@@ -1,4 +1,5 @@
-//! A message on its way to subscribers, encoded once for all of one version and QoS.
+//! A message on its way to subscribers: for one it is encoded into what is written to it, for many once
+//! for all of one version and QoS.
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU64};
@@ -21,7 +22,8 @@ pub(crate) struct Message {
     /// What of its properties is passed on unchanged, encoded.
     forwarded: Bytes,
     expires_at: Option<Timestamp>,
-    frames: [OnceLock<Frame>; 4],
+    /// Once it is written for many.
+    frames: OnceLock<Box<[OnceLock<Frame>; 4]>>,
 }
 
 /// What a PUBLISH or a Will brings.
@@ -36,11 +38,30 @@ pub(crate) struct Incoming<'a> {
 
 /// A PUBLISH whose Packet Identifier, RETAIN, DUP and Message Expiry Interval are still blank.
 struct Frame {
-    bytes: Bytes,
+    bytes: Box<[u8]>,
+    blanks: Blanks,
+}
+
+/// Where a PUBLISH is still blank, from its first byte on.
+#[derive(Clone, Copy)]
+struct Blanks {
     packet_id_at: usize,
-    properties_len: usize,
     expiry_at: usize,
 }
+
+/// What a PUBLISH of a message is like.
+#[derive(Clone, Copy)]
+struct Shape<'a> {
+    version: Version,
+    qos: QoS,
+    /// Empty in 3.1.1, as the alias is `None`.
+    identifiers: &'a [u32],
+    alias: Option<Alias>,
+}
+
+/// How many hold a message that goes to one subscriber: the session, until it is acknowledged, and
+/// what is being written. Beyond that it is encoded once and copied; below it that would only cost.
+const HOLDERS: usize = 2;
 
 /// A message as one subscriber gets it.
 #[derive(Clone, Debug)]
@@ -141,7 +162,7 @@ impl Message {
             retain,
             forwarded: forwarded.freeze(),
             expires_at,
-            frames: Default::default(),
+            frames: OnceLock::new(),
         }
     }
 
@@ -153,7 +174,7 @@ impl Message {
 
     /// Appends a PUBLISH of 5.0 at QoS 0 with all that is passed on.
     pub(crate) fn put_publish(&self, out: &mut BytesMut) {
-        out.extend_from_slice(&Frame::new(self, Version::V5, QoS::AtMostOnce, &[]).bytes);
+        self.put(Shape { version: Version::V5, qos: QoS::AtMostOnce, identifiers: &[], alias: None }, out);
     }
 
     /// How long it has before it expires, if it does.
@@ -202,13 +223,64 @@ impl Message {
     }
 
     fn frame(&self, version: Version, qos: QoS) -> &Frame {
+        let [old_0, old, new_0, new] = self.frames.get_or_init(Box::default).as_ref();
         let slot = match (version, qos) {
-            (Version::V3_1_1, QoS::AtMostOnce) => &self.frames[0],
-            (Version::V3_1_1, _) => &self.frames[1],
-            (Version::V5, QoS::AtMostOnce) => &self.frames[2],
-            (Version::V5, _) => &self.frames[3],
+            (Version::V3_1_1, QoS::AtMostOnce) => old_0,
+            (Version::V3_1_1, _) => old,
+            (Version::V5, QoS::AtMostOnce) => new_0,
+            (Version::V5, _) => new,
         };
-        slot.get_or_init(|| Frame::new(self, version, qos, &[]))
+        slot.get_or_init(|| {
+            let mut bytes = BytesMut::new();
+            let blanks = self.put(Shape { version, qos, identifiers: &[], alias: None }, &mut bytes);
+            Frame { bytes: bytes.as_ref().into(), blanks }
+        })
+    }
+
+    /// Appends a PUBLISH and says where it is blank.
+    fn put(&self, shape: Shape<'_>, out: &mut BytesMut) -> Blanks {
+        const EXPIRY_LEN: usize = 5;
+        const ALIAS_LEN: usize = 3;
+        let Shape { version, qos, identifiers, alias } = shape;
+        let topic = match alias {
+            Some(Alias { is_new: false, .. }) => &[],
+            Some(_) | None => self.topic.as_bytes(),
+        };
+        let id_len = if qos == QoS::AtMostOnce { 0 } else { 2 };
+        let properties_len = self.forwarded.len()
+            + identifiers.iter().map(|id| 1 + Property::length_len(*id as usize)).sum::<usize>()
+            + if self.expires_at.is_some() { EXPIRY_LEN } else { 0 }
+            + if alias.is_some() { ALIAS_LEN } else { 0 };
+        let properties = match version {
+            Version::V3_1_1 => 0,
+            Version::V5 => Property::length_len(properties_len) + properties_len,
+        };
+        let len = 2 + topic.len() + id_len + properties + self.payload.len();
+        let start = out.len();
+        out.reserve(5 + len);
+        out.put_u8(0x30 | qos.as_bits() << 1);
+        Property::put_length(len, out);
+        // A topic came in with a two-byte length, so it has one.
+        out.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
+        out.put_slice(topic);
+        let packet_id_at = out.len() - start;
+        out.put_bytes(0, id_len);
+        let mut expiry_at = 0;
+        if version == Version::V5 {
+            Property::put_length(properties_len, out);
+            if let Some(alias) = alias {
+                Property::TopicAlias(alias.number.get()).encode(out);
+            }
+            if self.expires_at.is_some() {
+                // The identifier of the property, then its value.
+                expiry_at = out.len() - start + 1;
+                Property::MessageExpiryInterval(0).encode(out);
+            }
+            identifiers.iter().for_each(|id| Property::SubscriptionIdentifier(*id).encode(out));
+            out.put_slice(&self.forwarded);
+        }
+        out.put_slice(&self.payload);
+        Blanks { packet_id_at, expiry_at }
     }
 }
 
@@ -237,20 +309,19 @@ impl Queued {
     /// Appends the PUBLISH, unless it has more than `len_max` bytes: then the client does not get
     /// it, as if it had been sent [MQTT-3.1.2-25]. Says whether it did.
     pub(crate) fn encode(&self, filling: Filling, len_max: usize, out: &mut BytesMut) -> bool {
-        let own;
-        let frame = if self.identifiers.is_empty() || filling.version == Version::V3_1_1 {
-            self.message.frame(filling.version, self.qos)
-        } else {
-            own = Frame::new(&self.message, filling.version, self.qos, &self.identifiers);
-            &own
+        let (version, qos) = (filling.version, self.qos);
+        let (identifiers, alias) = match version {
+            Version::V3_1_1 => (&[][..], None),
+            Version::V5 => (self.identifiers.as_ref(), filling.alias),
         };
         let start = out.len();
-        let (packet_id_at, expiry_at) = match filling.alias {
-            Some(alias) if filling.version == Version::V5 => frame.put_with_alias(&self.message, alias, out),
-            _ => {
-                out.extend_from_slice(&frame.bytes);
-                (frame.packet_id_at, frame.expiry_at)
-            }
+        let is_own = !identifiers.is_empty() || alias.is_some() || Arc::strong_count(&self.message) <= HOLDERS;
+        let Blanks { packet_id_at, expiry_at } = if is_own {
+            self.message.put(Shape { version, qos, identifiers, alias }, out)
+        } else {
+            let frame = self.message.frame(version, qos);
+            out.extend_from_slice(&frame.bytes);
+            frame.blanks
         };
         if out.len() - start > len_max {
             out.truncate(start);
@@ -276,67 +347,6 @@ impl Queued {
 fn fill(frame: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(slot) = frame.get_mut(at..at + bytes.len()) {
         slot.copy_from_slice(bytes);
-    }
-}
-
-impl Frame {
-    fn new(message: &Message, version: Version, qos: QoS, identifiers: &[u32]) -> Self {
-        let mut head = BytesMut::new();
-        let topic = message.topic.as_bytes();
-        // A topic came in with a two-byte length, so it has one.
-        head.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
-        head.put_slice(topic);
-        let mut packet_id_at = head.len();
-        if qos != QoS::AtMostOnce {
-            head.put_u16(0);
-        }
-        let (mut properties_len, mut expiry_at) = (0, 0);
-        if version == Version::V5 {
-            let mut properties = BytesMut::new();
-            if message.expires_at.is_some() {
-                Property::MessageExpiryInterval(0).encode(&mut properties);
-            }
-            identifiers.iter().for_each(|id| Property::SubscriptionIdentifier(*id).encode(&mut properties));
-            properties.extend_from_slice(&message.forwarded);
-            properties_len = properties.len();
-            Property::put_length(properties_len, &mut head);
-            // The identifier of the property, then its value.
-            expiry_at = head.len() + 1;
-            head.extend_from_slice(&properties);
-        }
-        let mut bytes = BytesMut::with_capacity(5 + head.len() + message.payload.len());
-        bytes.put_u8(0x30 | qos.as_bits() << 1);
-        Property::put_length(head.len() + message.payload.len(), &mut bytes);
-        packet_id_at += bytes.len();
-        expiry_at += bytes.len();
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&message.payload);
-        Self { bytes: bytes.freeze(), packet_id_at, properties_len, expiry_at }
-    }
-
-    /// Appends the frame with an alias, in place of its topic where the client knows it: a head of
-    /// its own before the shared properties and payload. Gives where the blanks are.
-    fn put_with_alias(&self, message: &Message, alias: Alias, out: &mut BytesMut) -> (usize, usize) {
-        let topic = if alias.is_new { message.topic.as_bytes() } else { &[] };
-        let alias = Property::TopicAlias(alias.number.get());
-        let start = out.len();
-        let first = self.bytes.first().copied().unwrap_or_default();
-        let packet_id: &[u8] = if first & 0b0110 == 0 { &[] } else { &[0; 2] };
-        let shared = self.bytes.get(self.expiry_at.saturating_sub(1)..).unwrap_or_default();
-        let mut properties = BytesMut::with_capacity(8);
-        Property::put_length(self.properties_len + alias.len(), &mut properties);
-        alias.encode(&mut properties);
-        out.put_u8(first);
-        Property::put_length(2 + topic.len() + packet_id.len() + properties.len() + shared.len(), out);
-        out.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
-        out.put_slice(topic);
-        let packet_id_at = out.len() - start;
-        out.put_slice(packet_id);
-        out.put_slice(&properties);
-        // The identifier of the property, then its value.
-        let expiry_at = out.len() - start + 1;
-        out.put_slice(shared);
-        (packet_id_at, expiry_at)
     }
 }
 
@@ -399,15 +409,23 @@ mod tests {
             group: None,
             kept: None,
         };
+        for holders in [HOLDERS, HOLDERS + 1] {
+            let others = vec![message.clone(); holders - 2];
+            check_shapes(&queued);
+            let frames = message.frames.get().map_or(0, |frames| frames.iter().filter(|f| f.get().is_some()).count());
+            assert_eq!(frames, if holders > HOLDERS { 2 } else { 0 }, "with {} others", others.len());
+        }
+    }
+
+    fn check_shapes(queued: &Queued) {
         for version in [Version::V3_1_1, Version::V5] {
             for id in [7, 8] {
-                let publish = written(&queued, Filling { dup: id == 8, ..filling(version, Some(id), 1000) });
+                let publish = written(queued, Filling { dup: id == 8, ..filling(version, Some(id), 1000) });
                 let packet_id = PacketId::new(id).expect("not 0");
                 assert_eq!(publish.assurance, Assurance::AtLeastOnce { packet_id, dup: id == 8 });
                 assert_eq!((publish.topic.as_str(), publish.payload.as_ref()), ("a/b", &b"hello"[..]));
             }
         }
-        assert_eq!(message.frames.iter().filter(|frame| frame.get().is_some()).count(), 2);
     }
 
     #[test]

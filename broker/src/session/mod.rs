@@ -47,6 +47,10 @@ pub(crate) use error::SessionError;
 use open::Open;
 pub(crate) use state::{Change, Interest, Remains, Resumable, Rows, Subscriptions};
 
+/// What a client that is in takes here.
+#[cfg(test)]
+pub(crate) const OPEN_BYTES: usize = size_of::<Open>();
+
 /// What holds for every session.
 #[derive(Debug)]
 pub(crate) struct Rules {
