@@ -167,6 +167,7 @@ impl Connection {
             self.deliver_waiting(now);
             self.hold.offer(&mut self.inward, &broker);
             self.wire.rest();
+            self.session.rest();
             if let Some(facts) = mailbox.facts() {
                 facts.note(self.session.holdings());
             }

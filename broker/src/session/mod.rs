@@ -494,6 +494,16 @@ impl Session {
         }
     }
 
+    /// Gives back the memory of what has been sent and done.
+    pub(crate) fn rest(&mut self) {
+        if self.out.transmit.is_empty() {
+            self.out.transmit = VecDeque::new();
+        }
+        if self.out.events.is_empty() {
+            self.out.events = VecDeque::new();
+        }
+    }
+
     fn end(&mut self) {
         let version = self.version();
         self.phase = match std::mem::replace(&mut self.phase, Phase::Ended { was: None, version }) {
