@@ -9,7 +9,7 @@ use unhidra_core::ids::Partition;
 use unhidra_store::{Batch, BrokerTable, CommitError, Limit, Op, Store};
 
 /// The partition that holds all of it.
-const PARTITION: Partition = Partition::new(0);
+pub(crate) const PARTITION: Partition = Partition::new(0);
 
 /// What a page of records may hold.
 const PAGE: Limit = Limit { rows: 4096, bytes: 1024 * 1024 };

@@ -6,6 +6,11 @@
 //!    +--- a crash before the end: all of it again -----------------------+
 //! ```
 //!
+//! The broker's sessions, and what waits for them, are of the past too: a message that was taken
+//! since would come twice, and an identifier that was released would hide another message. They
+//! are deleted, and clients find that they have none. Retained messages stay: each was its topic's
+//! last word when the copy was made, and the next word replaces it.
+//!
 //! `unhidra store restored` sets the mark. Until it is taken away again nobody is served.
 
 use std::collections::BTreeMap;
@@ -15,7 +20,7 @@ use thiserror::Error;
 use unhidra_bridge::{SignedPrekeys, SignedPrekeysError, put_back};
 use unhidra_core::ids::Partition;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{CommitError, Op, ReadError, RestoredError, Store};
+use unhidra_store::{BrokerTable, CommitError, Limit, Op, ReadError, RestoredError, Store};
 
 use crate::commit::commit;
 
@@ -69,10 +74,36 @@ pub(crate) async fn settle(store: &dyn Store, now: UnixTime, rng: &mut impl Cryp
             break;
         }
     }
+    let forgotten = forget_sessions(store).await?;
     store.settle_restored().await?;
     tracing::warn!(
         devices = count,
+        broker_records = forgotten,
         "the store was put back from a copy: each device is asked for a new session, and clients begin anew"
     );
     Ok(true)
+}
+
+/// Deletes the broker's sessions and all that belongs to them. Says how many records it were.
+async fn forget_sessions(store: &dyn Store) -> Result<usize, SettleError> {
+    let tables = [
+        BrokerTable::Sessions,
+        BrokerTable::Subscriptions,
+        BrokerTable::Queued,
+        BrokerTable::Messages,
+        BrokerTable::Exchanges,
+    ];
+    let mut count = 0_usize;
+    for table in tables {
+        loop {
+            let page = store.broker_records(table, None, Limit { rows: PAGE, bytes: usize::MAX }).await?;
+            if page.rows.is_empty() {
+                break;
+            }
+            count += page.rows.len();
+            let delete = |(key, _)| Op::Broker { table, key, value: None };
+            commit(store, crate::kept::PARTITION, page.rows.into_iter().map(delete).collect()).await?;
+        }
+    }
+    Ok(count)
 }

@@ -6,6 +6,7 @@ mod clients;
 mod commands;
 mod demo;
 mod fingerprint;
+mod kept;
 mod ledger;
 mod minimq;
 mod mosquitto;
