@@ -265,6 +265,16 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn what_the_fuzzer_keeps_is_kept_to() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/session");
+        let scripts: Vec<_> = std::fs::read_dir(folder).expect("a corpus").collect();
+        assert!(scripts.len() >= 14, "{} scripts", scripts.len());
+        for script in scripts {
+            run(&std::fs::read(script.expect("a file").path()).expect("a script"));
+        }
+    }
+
     proptest! {
         #[test]
         fn a_session_keeps_its_bounds_whatever_comes(
