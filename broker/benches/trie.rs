@@ -8,7 +8,7 @@ use tree::Trie;
 use unhidra_core::topic::{TopicFilter, TopicName};
 
 #[path = "../src/router/trie.rs"]
-#[allow(dead_code, reason = "the broker's own; a part of it is measured here")]
+#[allow(dead_code, unused_imports, reason = "the broker's own; a part of it is measured here")]
 mod tree;
 
 /// How long each figure is measured.
@@ -34,6 +34,7 @@ fn plus(n: usize, levels: &[&str]) -> String {
     chosen.map(str::to_owned).chain([tail]).collect::<Vec<_>>().join("/")
 }
 
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn report(count: usize, shape: &str, filter: impl Fn(usize) -> String) {
     let mut tree = Trie::default();
     for n in 0..count {
