@@ -65,6 +65,7 @@ connects_s = 0
 addresses_max = 1000
 antechamber_max = 4
 lag_max_ms = 0
+memory_max_bytes = 0
 handshakes_per_core = 2
 handshakes_max = 1024
 handshake_timeout_s = 10

@@ -97,7 +97,8 @@ impl<'de> Deserialize<'de> for ResponseInformation {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Connections in all. At the bound a new one is closed at once.
+    /// Connections in all. At the bound a new one is told so in CONNACK, as far as the antechamber
+    /// has room, and closed.
     pub connections_max: usize,
     /// Connections of one device, under different client identifiers. At the bound the oldest is
     /// taken over.

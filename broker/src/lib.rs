@@ -306,7 +306,7 @@ impl Broker {
 
     fn check_load(&self, waited: Duration, accepted: &Accepted) -> Option<ReasonCode> {
         self.doors.gate.is_overloaded(waited).then(|| {
-            let waited = format_args!("it waited {} ms for its turn", waited.as_millis());
+            let waited = format_args!("it waited {} ms for its turn, or memory is short", waited.as_millis());
             self.doors.gate.refuse(Refusal::Overload, &accepted.peer, &waited);
             ReasonCode::ServerBusy
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The table `[broker.gate]`: bounds on strangers. A rate or a count of 0 is no bound.
+/// The table `[broker.gate]`: bounds on strangers. A rate, a count or a size of 0 is no bound.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateConfig {
@@ -23,6 +23,8 @@ pub struct GateConfig {
     pub antechamber_max: usize,
     /// How long a new connection may wait for its turn to run before newcomers are refused.
     pub lag_max_ms: u64,
+    /// Memory of the whole process from which on newcomers are refused.
+    pub memory_max_bytes: u64,
     /// How many handshakes compute at once, for each core; the rest wait their turn.
     pub handshakes_per_core: usize,
     /// How many connections of a listener may be in their handshake. At the bound no more are

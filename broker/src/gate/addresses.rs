@@ -171,6 +171,7 @@ mod tests {
             addresses_max: 2,
             antechamber_max: 1,
             lag_max_ms: 0,
+            memory_max_bytes: 0,
             handshakes_per_core: 1,
             handshakes_max: 1,
             handshake_timeout_s: 1,

@@ -2,6 +2,7 @@
 //! have, and how fast it may come.
 
 mod addresses;
+mod load;
 mod refusals;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use unhidra_core::time::Clock;
 use crate::config::GateConfig;
 use crate::net::{Revoked, Serial};
 use addresses::{Addresses, Block};
+use load::Memory;
 pub(crate) use refusals::{Refusal, Refusals};
 
 /// The gate of a node: one, however many listeners it has.
@@ -27,6 +29,7 @@ pub struct Gate {
     refusals: Refusals,
     /// What authorities have revoked. Asked at each handshake and again at CONNECT.
     revoked: ArcSwap<Revoked>,
+    memory: Memory,
 }
 
 /// One connection's way through the gate, given back when it is dropped.
@@ -42,7 +45,14 @@ impl Gate {
     #[must_use]
     pub fn new(config: GateConfig, clock: Arc<dyn Clock + Send + Sync>) -> Arc<Self> {
         let addresses = Mutex::new(Addresses::new(&config, clock.now()));
-        Arc::new(Self { config, clock, addresses, refusals: Refusals::default(), revoked: ArcSwap::default() })
+        Arc::new(Self {
+            config,
+            clock,
+            addresses,
+            refusals: Refusals::default(),
+            revoked: ArcSwap::default(),
+            memory: Memory::default(),
+        })
     }
 
     pub(crate) const fn config(&self) -> &GateConfig {
@@ -59,10 +69,12 @@ impl Gate {
         self.revoked.load().holds_any(serials)
     }
 
-    /// Whether a connection whose task has waited so long to run says that the node has too much
-    /// to do: newcomers are told so before those inside feel it.
+    /// Whether the node has too much to do, as a connection shows whose task has waited so long to
+    /// run, or holds too much: newcomers are told so before those inside feel it.
     pub(crate) fn is_overloaded(&self, waited: Duration) -> bool {
-        self.config.lag_max_ms != 0 && waited >= Duration::from_millis(self.config.lag_max_ms)
+        let lags = self.config.lag_max_ms != 0 && waited >= Duration::from_millis(self.config.lag_max_ms);
+        let max = self.config.memory_max_bytes;
+        lags || (max != 0 && self.memory.bytes(self.clock.now()) >= max)
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {

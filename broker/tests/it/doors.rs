@@ -169,3 +169,13 @@ async fn a_revoked_certificate_closes_its_connection_and_lets_nobody_in() {
     let mut renewed = world.client(holder("pump-7", b"9", FAR), Version::V5);
     renewed.connect(connect(Version::V5, "pump-7")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_holds_too_much_refuses_newcomers_and_serves_on() {
+    let mut config = config();
+    // Any process holds more.
+    config.gate.memory_max_bytes = 1;
+    let world = World::with(config);
+    let mut newcomer = world.client(Identity::Anonymous, Version::V5);
+    assert_eq!(asks(&mut newcomer, Version::V5).await.0, ReasonCode::ServerBusy);
+}

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use unhidra_broker::*;
 
-use crate::world::{RuntimeClock, config, id};
+use crate::world::{RuntimeClock, World, config, id};
 
 /// A development CA with a server and clients.
 struct Authority {
@@ -325,4 +325,29 @@ async fn certificates_rotate_under_load_and_nobody_is_refused() {
             () = tokio::task::yield_now() => offers.store(Arc::new(authority.server())),
         }
     }
+}
+
+#[tokio::test]
+async fn a_farewell_arrives_before_the_end_over_tls() {
+    let authority = Authority::new();
+    let offers = Arc::new(ArcSwap::from_pointee(authority.server()));
+    let world = World::new();
+    let address = world.port(Layers::new("tls", &config().tls, Some(offers)));
+    let pump = authority.client(Some(authority.device("pump-7", "spiffe://test/device/pump-7")));
+    let stream = TcpStream::connect(address).await.expect("accepted");
+    let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
+    let mut stream = pump.connect(name, stream).await.expect("let in");
+    stream.write_all(b"\x10\x13\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x06pump-7").await.expect("written");
+    stream.flush().await.expect("written");
+    let mut connack = [0; 2];
+    stream.read_exact(&mut connack).await.expect("CONNACK");
+    stream.read_exact(&mut vec![0; connack[1].into()]).await.expect("the rest of it");
+    let broker = world.broker.clone();
+    let draining = tokio::spawn(async move { broker.drain(std::time::Duration::from_secs(5)).await });
+    let mut farewell = Vec::new();
+    // A clean end: the node says close_notify, or this would be an error.
+    stream.read_to_end(&mut farewell).await.expect("a clean end");
+    assert_eq!(farewell, [0xe0, 1, 0x8b]);
+    drop(stream);
+    draining.await.expect("drained");
 }

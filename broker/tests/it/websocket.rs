@@ -138,3 +138,36 @@ async fn who_does_not_offer_mqtt_is_told_so() {
         assert!(answer.starts_with(status), "{request}: {answer}");
     }
 }
+
+/// CONNECT of 5.0 without a client identifier, and the DISCONNECT of a node that ends.
+const CONNECT_5: &[u8] = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00";
+const SHUTTING_DOWN: &[u8] = &[0xe0, 1, 0x8b];
+
+/// What a node that ends says arrives, though its peer has sent what nobody reads any more: a close
+/// with that unread would be a reset, and the peer would never see why.
+#[tokio::test]
+async fn a_farewell_arrives_before_the_end_over_tcp_and_over_websocket() {
+    let (world, address) = listen();
+    let plain = world.port(Layers::new("tcp", &config().tcp, None));
+    let mut tcp = TcpStream::connect(plain).await.expect("accepted");
+    tcp.write_all(CONNECT_5).await.expect("written");
+    let mut connack = [0; 2];
+    tcp.read_exact(&mut connack).await.expect("CONNACK");
+    tcp.read_exact(&mut vec![0; connack[1].into()]).await.expect("the rest of it");
+    let mut websocket = Client::open(address).await;
+    websocket.send(&[&frame(0x82, CONNECT_5)]).await;
+    assert_eq!(websocket.frame().await.1[0], 0x20);
+    let broker = world.broker.clone();
+    let draining = tokio::spawn(async move { broker.drain(std::time::Duration::from_secs(5)).await });
+    // QoS 0 without end, until the farewell is here.
+    let publish = b"\x30\x04\x00\x01tx".repeat(1_000);
+    let _ = tcp.write_all(&publish).await;
+    websocket.send(&[&frame(0x82, &publish[..120])]).await;
+    let mut farewell = Vec::new();
+    tcp.read_to_end(&mut farewell).await.expect("an end, not a reset");
+    assert_eq!(farewell, SHUTTING_DOWN);
+    assert_eq!(websocket.frame().await, (0x82, SHUTTING_DOWN.to_vec()));
+    websocket.closed_with(1000).await;
+    drop((tcp, websocket));
+    draining.await.expect("drained");
+}

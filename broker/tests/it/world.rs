@@ -70,6 +70,7 @@ connects_s = 0
 addresses_max = 100
 antechamber_max = 4
 lag_max_ms = 0
+memory_max_bytes = 0
 handshakes_per_core = 1
 handshakes_max = 8
 handshake_timeout_s = 10
