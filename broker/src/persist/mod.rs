@@ -224,3 +224,6 @@ pub(crate) fn forget(session: SubscriberId, place: &Kept, changes: &mut Vec<Chan
         changes.push(Change { table: PersistTable::Messages, key: number_key(shared.number), value: None });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,12 @@ impl Disk {
         }
     }
 
+    /// Does all that wait, and from now on each at once.
+    pub(crate) fn go_on(&self) {
+        self.lock().stands_still = false;
+        self.step(usize::MAX);
+    }
+
     /// How many writes more it takes.
     pub(crate) fn set_room(&self, room: Option<usize>) {
         self.lock().room = room;

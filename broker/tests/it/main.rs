@@ -6,6 +6,7 @@
 mod aliases;
 mod bad_input;
 mod clients;
+mod crashes;
 mod device;
 mod disk;
 mod doors;

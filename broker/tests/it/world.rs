@@ -226,7 +226,10 @@ impl World {
 
     /// The same, so many seconds after the first.
     pub(crate) async fn later(disk: Arc<dyn Persist>, s: u64) -> Self {
-        let world = Self::made(config(), Some(disk), Duration::from_secs(s));
+        let mut config = config();
+        // What comes again after a crash waits beside what was kept: no bound is to drop any of it.
+        config.limits.queue_messages_max = 1_000;
+        let world = Self::made(config, Some(disk), Duration::from_secs(s));
         world.broker.restore().await.expect("records of its own");
         world
     }
