@@ -303,6 +303,28 @@ fn a_brace_is_a_placeholder_or_an_error() {
     assert!(!Pattern::parse("site/#", "site/unhidra").expect("a pattern").spells_prefix());
 }
 
+/// A file of a thousand users with a rule each, and ten for all of them.
+fn large() -> Acl {
+    let mut lines: Vec<String> = (0..1_000).map(|n| format!("allow all user:u{n} home/u{n}/#")).collect();
+    lines.extend((0..10).map(|n| format!("allow publish user:* site/{n}/+/temperature")));
+    lines.push("deny all * #".to_owned());
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    rules(&lines)
+}
+
+#[test]
+fn a_check_meets_the_rules_of_its_client_alone_and_allocates_nothing() {
+    let (acl, who) = (large(), user("u500"));
+    assert_eq!(acl.rules.load().of(&who).count(), 12);
+    let counted = allocation_counter::measure(|| {
+        assert!(acl.publishes(&who, "site/9/x/temperature") && !acl.publishes(&who, "home/u501/x"));
+        assert!(acl.reads(&who, "home/u500/x") && !acl.reads(&who, "site/1/x/temperature"));
+        assert!(acl.publish(&pump(), asked("unhidra/devices/pump-7/messages", QoS::AtMostOnce, false)).1 == By::OwnRow);
+    });
+    // One is the test's own: `pump` makes a client identifier.
+    assert!(counted.count_total <= 1, "{counted:?}");
+}
+
 proptest! {
     /// What a subscription is granted without a look at each delivery, it may read; and whatever a
     /// filter is granted, a covering or meeting of patterns agrees with the match of names.

@@ -14,6 +14,7 @@ mod exactly_once;
 mod kept;
 mod plain;
 mod proxy;
+mod rules;
 mod shared;
 mod slow;
 mod subscribers;
