@@ -21,4 +21,5 @@ mod reload;
 mod restart;
 mod rumqttc;
 mod rumqttc_v4;
+mod users;
 mod watch;
