@@ -81,6 +81,7 @@ impl Ground {
             r#"
             ca = ""
             ca_key = ""
+            crl = ""
             certificate = ""
             key = ""
             names = ["localhost"]

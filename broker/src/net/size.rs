@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::facts::Facts;
 use super::mailbox::Mailbox;
 use crate::router::queue::Queue;
-use crate::session::OPEN_BYTES;
+use crate::session::tests::OPEN_BYTES;
 
 /// The goal is 4 kB of user space a TCP connection, with what allocator, runtime and tables add to
 /// these; so a part that grows is to be noticed here.

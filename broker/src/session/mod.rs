@@ -48,9 +48,6 @@ use open::Open;
 pub(crate) use state::{Change, Interest, Remains, Resumable, Rows, Subscriptions};
 
 /// What a client that is in takes here.
-#[cfg(test)]
-pub(crate) const OPEN_BYTES: usize = size_of::<Open>();
-
 /// What holds for every session.
 #[derive(Debug)]
 pub(crate) struct Rules {
@@ -515,4 +512,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,6 +14,9 @@ mod exactly_once;
 mod interleavings;
 mod terms;
 
+/// How large the session of a client that is in is.
+pub(crate) const OPEN_BYTES: usize = size_of::<Open>();
+
 const MESSAGES: &str = "unhidra/devices/pump-7/messages";
 const COMMANDS: &str = "unhidra/devices/pump-7/commands";
 

@@ -152,12 +152,6 @@ impl Checker {
         Self { turns: Arc::new(Semaphore::new(budget.at_once.max(1))), waiting: AtomicUsize::new(0), budget }
     }
 
-    /// Turns that rest or are taken.
-    #[cfg(test)]
-    pub(super) fn resting(&self) -> usize {
-        self.budget.at_once - self.turns.available_permits()
-    }
-
     /// Whether a hash is a password's.
     ///
     /// # Errors
@@ -263,6 +257,13 @@ impl fmt::Debug for Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Checker {
+        /// Turns that rest or are taken.
+        pub(in crate::access) fn resting(&self) -> usize {
+            self.budget.at_once - self.turns.available_permits()
+        }
+    }
 
     fn hashed(password: &str) -> Hashed {
         Hashed::of(password.as_bytes(), &[7; SALT_LEN]).unwrap()

@@ -92,6 +92,14 @@ fn what_holds_for_all_stands_before_or_behind_the_subcommand() {
     }
 }
 
+/// A token is drawn at random, and may begin like an option.
+#[test]
+fn a_token_may_begin_with_a_hyphen() {
+    for line in ["watch --node http://127.0.0.1:1 --token -Fx", "send d reboot --node http://127.0.0.1:1 --token --x"] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+}
+
 #[test]
 fn what_is_typed_wrongly_is_refused_with_what_is_allowed() {
     for (line, kind, text) in [

@@ -35,7 +35,7 @@ pub struct Elsewhere {
     pub node: Option<NodeUrl>,
     /// With which token; without, that of the environment's UNHIDRA_TOKEN, which no list of
     /// processes shows. `unhidra console --json` makes one.
-    #[arg(long, requires = "node", value_name = "TOKEN")]
+    #[arg(long, requires = "node", value_name = "TOKEN", allow_hyphen_values = true)]
     pub token: Option<String>,
 }
 
