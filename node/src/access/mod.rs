@@ -188,11 +188,13 @@ impl Access {
         if !self.failures().may_try(address, name, now) {
             return Err(Denied::TooManyFailures);
         }
-        // One that cannot be right is checked all the same: the answer must not take less.
+        // One that cannot be right is checked all the same, the beginning of it where it is longer than
+        // any: the answer must not take less.
+        let may_be_right = password.len() <= PASSWORD_LEN_MAX;
         let password = password.get(..PASSWORD_LEN_MAX).unwrap_or(password);
         let hashed = known.unwrap_or(&self.nobody).clone();
         let is_of = self.checker.check(hashed, password).await.map_err(|_| Denied::Busy)?;
-        match known.filter(|_| is_of) {
+        match known.filter(|_| is_of && may_be_right) {
             Some(hashed) => {
                 self.remembered.remember(name, hashed, password, now);
                 Ok(entrant(name, hashed))

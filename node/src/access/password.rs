@@ -169,8 +169,9 @@ impl Checker {
         let Ok(Ok(turn)) = turn else { return Err(Busy) };
         let password = Zeroizing::new(password.to_vec());
         let began = tokio::time::Instant::now();
-        let checked = tokio::task::spawn_blocking(move || hashed.is_of(&password)).await;
-        let is_of = checked.unwrap_or(false);
+        // The turn goes along: it is taken as long as the work runs, whoever still waits for it.
+        let checked = tokio::task::spawn_blocking(move || (hashed.is_of(&password), turn)).await;
+        let Ok((is_of, turn)) = checked else { return Ok(false) };
         if !is_of {
             let rest = began.elapsed().saturating_mul(REST_AFTER_FAILURE);
             tokio::spawn(async move {

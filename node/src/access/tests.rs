@@ -71,6 +71,21 @@ async fn a_user_comes_in_by_its_password_and_nobody_by_another() {
 }
 
 #[tokio::test]
+async fn the_beginning_of_a_password_that_is_too_long_lets_nobody_in() {
+    let gate = Gate::new(&["ann"]).await;
+    let longest = [b'x'; PASSWORD_LEN_MAX];
+    let mut users = Users::default();
+    users.set("ann", Hashed::of(&longest, &[4; SALT_LEN]).unwrap());
+    gate.access.use_users(users);
+    let longer = [&longest[..], b"y"].concat();
+    for _ in 0..2 {
+        // Nor is it remembered.
+        assert_eq!(user(gate.asks("10.0.0.1:5", Some("ann"), Some(&longer)).await), Err(Denied::BadCredentials));
+    }
+    assert_eq!(user(gate.asks("10.0.0.2:5", Some("ann"), Some(&longest)).await), Ok(Some("ann".to_owned())));
+}
+
+#[tokio::test]
 async fn a_name_that_is_nobodys_is_checked_like_another() {
     let gate = Gate::new(&["ann"]).await;
     // The path is the same: a check takes a turn, and a wrong password makes it rest.
