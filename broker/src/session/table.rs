@@ -19,20 +19,24 @@ use crate::router::queue::Queue;
 
 pub(crate) use look::Seen;
 
-/// Whose session, and which: nobody takes over a session of another identity.
+/// Whose session, and which: nobody takes over a session of another identity. Shared: the table, the
+/// queue and the connection of each session have it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct SessionKey {
+pub(crate) struct SessionKey(Arc<Name>);
+
+#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Name {
     owner: Owner,
     client_id: ClientId,
 }
 
 impl SessionKey {
     pub(crate) fn new(who: &Admitted, client_id: ClientId) -> Self {
-        Self { owner: Owner::from(who), client_id }
+        Self(Arc::new(Name { owner: Owner::from(who), client_id }))
     }
 
     pub(crate) fn client_id(&self) -> &ClientId {
-        &self.client_id
+        &self.0.client_id
     }
 }
 
@@ -132,7 +136,7 @@ impl Table {
     /// Takes away what is stored of a device.
     pub(crate) fn discard(&mut self, device: &DeviceId) -> Vec<Stored> {
         let owned = |(key, entry): (&SessionKey, &Entry)| match entry {
-            Entry::Stored(_) if key.owner == Owner::Device(*device) => Some(key.clone()),
+            Entry::Stored(_) if key.0.owner == Owner::Device(*device) => Some(key.clone()),
             Entry::Stored(_) | Entry::Live(_) => None,
         };
         let keys: Vec<SessionKey> = self.entries.iter().filter_map(owned).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use unhidra_core::ids::ClientId;
 use unhidra_core::time::Timestamp;
 
-use super::{Entry, SessionKey, Stored, Table};
+use super::{Entry, Name, SessionKey, Stored, Table};
 use crate::acl::Principal;
 use crate::doors::{Admitted, Owner, UserName};
 use crate::net::mailbox::Mailbox;
@@ -22,26 +22,26 @@ pub(crate) enum Seen {
 }
 
 impl SessionKey {
-    pub(crate) const fn owned(owner: Owner, client_id: ClientId) -> Self {
-        Self { owner, client_id }
+    pub(crate) fn owned(owner: Owner, client_id: ClientId) -> Self {
+        Self(Arc::new(Name { owner, client_id }))
     }
 
-    pub(crate) const fn owner(&self) -> &Owner {
-        &self.owner
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.0.owner
     }
 
     /// Who it is to the rules.
     pub(crate) fn principal(&self) -> Principal {
-        let who = match &self.owner {
+        let who = match &self.0.owner {
             Owner::Device(device) => Admitted::Device(*device),
             Owner::User(user) => Admitted::Client(Some(user.clone())),
             Owner::Anybody => Admitted::Client(None),
         };
-        Principal::new(who, self.client_id.clone())
+        Principal::new(who, self.0.client_id.clone())
     }
 
     fn is_users(&self, user: &UserName) -> bool {
-        matches!(&self.owner, Owner::User(owner) if owner == user)
+        matches!(&self.0.owner, Owner::User(owner) if owner == user)
     }
 }
 
