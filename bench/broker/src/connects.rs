@@ -7,7 +7,7 @@ use mio::{Events, Poll, Token};
 
 use crate::cases::{Outcome, Settings, Way, client};
 use crate::engine::Role;
-use crate::link::{Got, Link, READ_BYTES};
+use crate::link::{Got, Link, READ_BYTES, READ_BYTES_MAX};
 use crate::peers::Running;
 use crate::{process, wire};
 
@@ -41,7 +41,7 @@ pub(crate) fn run(resumed: bool, broker: &Running, settings: &Settings) -> Resul
         shortened: 0,
         failed: 0,
         problem: None,
-        scratch: vec![0; READ_BYTES],
+        scratch: vec![0; READ_BYTES_MAX],
         raw: vec![0; READ_BYTES],
     };
     storm.blow(Duration::from_millis(500)).map_err(|error| error.to_string())?;

@@ -13,7 +13,7 @@ use mio::{Events, Poll, Token};
 use rustls::ClientConfig;
 
 use crate::histogram::Histogram;
-use crate::link::{Got, Link, READ_BYTES};
+use crate::link::{Got, Link, READ_BYTES, READ_BYTES_MAX};
 use crate::wire::{self, Frame, Template};
 
 /// How many connections may be under way at once while clients connect.
@@ -142,7 +142,7 @@ impl Engine {
             under_way: 0,
             problems: Vec::new(),
             dirty: Vec::new(),
-            scratch: vec![0; READ_BYTES],
+            scratch: vec![0; READ_BYTES_MAX],
             raw: vec![0; READ_BYTES],
             began: Instant::now(),
         })

@@ -10,8 +10,11 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How much one read takes at most.
+/// How much one read takes at most off the socket.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
+
+/// How much it brings at most: the read before may have left a TLS record without its end.
+pub(crate) const READ_BYTES_MAX: usize = READ_BYTES + 18 * 1024;
 
 /// One connection.
 #[derive(Debug)]
@@ -86,7 +89,8 @@ impl Link {
         !self.out.is_empty() || self.written < self.wire.len()
     }
 
-    /// Reads once into `into`, which is as long as `raw`, where bytes of TLS land first.
+    /// Reads once into `into`, which is [`READ_BYTES_MAX`] long. Bytes of TLS land in `raw` first, which
+    /// is [`READ_BYTES`] long.
     pub(crate) fn read(&mut self, into: &mut [u8], raw: &mut [u8]) -> io::Result<Got> {
         let Some(tls) = &mut self.tls else {
             // Edge-triggered: what comes later is told of again.
