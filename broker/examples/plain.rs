@@ -135,8 +135,13 @@ impl Clock for Running {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
+    // What the node sets too: how many sockets a thread hears of before it runs what they woke.
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_io_events_per_tick(32).enable_all().build()?;
+    runtime.block_on(serve())
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).init();
     let address: SocketAddr = std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:1883").parse()?;
     let config: Config = toml::from_str(CONFIG)?;
