@@ -136,8 +136,8 @@ pub struct Limits {
     pub queue_bytes_max: usize,
     /// What becomes of a message that finds a full queue.
     pub queue_policy: QueuePolicy,
-    /// How long publishers wait for a full queue whose client takes nothing. Once: it is slow from
-    /// then on, until the queue has been emptied to half.
+    /// How long a client may take nothing before publishers wait for its full queue no more. Once: it
+    /// is slow from then on, until the queue has been emptied to half.
     pub queue_patience_ms: u64,
     /// Whether messages of QoS 0 wait for a client that is away.
     pub queue_qos0: bool,

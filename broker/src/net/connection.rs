@@ -357,7 +357,7 @@ impl Connection {
         while let Some(deliverable) = self.session.deliverable() {
             self.pay_arrears(now);
             let room = self.broker.limits().output_bytes_max.saturating_sub(self.wire.output.len());
-            let taken = queue.take(deliverable, room);
+            let taken = queue.take(deliverable, room, now);
             if taken.is_empty() {
                 return;
             }

@@ -1,14 +1,15 @@
 //! What waits for one subscriber: written by publishers, emptied by its connection.
 //!
 //! ```text
-//! keeping up --full, and the connection sleeps on its peer--> overdue since then
+//! keeping up --full, and the connection sleeps on its peer--> overdue since the peer last took something
 //!     ^                                                           |
 //!     +--emptied to half-- slow <--still full after `patience`----+
 //! ```
 //!
 //! Publishers wait for room while it is the connection's turn to run (our scheduling) and while it
-//! is overdue; of a slow one the policy says at once which message is dropped. So a client that
-//! takes nothing holds up those who publish to it once, for `patience` at most.
+//! is overdue; of a slow one the policy says at once which message is dropped. So a client that takes
+//! too little holds up those who publish to it once, for `patience` at most; and one that has
+//! taken nothing for that long when its queue is full, not at all.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
@@ -45,7 +46,7 @@ pub(crate) struct Terms {
     pub(crate) policy: QueuePolicy,
     /// Whether messages of QoS 0 wait for a client that is away.
     pub(crate) keeps_qos0: bool,
-    /// How long publishers wait for a queue that stays full.
+    /// How long a peer may take nothing before publishers wait for its full queue no more.
     pub(crate) patience: Duration,
 }
 
@@ -70,8 +71,8 @@ struct Inner {
     pace: Pace,
     /// Whose connection empties it, if there is one.
     reader: Option<Arc<Mailbox>>,
-    /// Whether the reader left messages here because its peer takes no more.
-    is_blocked: bool,
+    /// Where the reader left messages here because its peer takes no more: when it last took some.
+    blocked_since: Option<Timestamp>,
     /// The last number given to a message that is kept.
     sequence: u64,
     /// Those that are kept and may not leave yet.
@@ -85,9 +86,9 @@ struct Inner {
 enum Pace {
     #[default]
     KeepsUp,
-    /// Full since then, and it was not for us to go on.
+    /// Full, and it was not for us to go on since then.
     Overdue(Timestamp),
-    /// Full for too long.
+    /// Full, and nobody waits for it.
     Slow,
 }
 
@@ -151,7 +152,7 @@ impl Queue {
         let mut inner = self.lock();
         inner.unready.remove(&sequence);
         if let Some(reader) = &inner.reader
-            && !inner.is_blocked
+            && inner.blocked_since.is_none()
         {
             reader.wake();
         }
@@ -241,7 +242,7 @@ impl Queue {
 
     /// Takes the oldest messages: at most `max` of a QoS above 0, and none behind one that takes
     /// the bytes to `bytes_max`.
-    pub(crate) fn take(&self, mut max: usize, bytes_max: usize) -> VecDeque<Queued> {
+    pub(crate) fn take(&self, mut max: usize, bytes_max: usize, now: Timestamp) -> VecDeque<Queued> {
         let mut inner = self.lock();
         let mut bytes = 0_usize;
         let fits = |queued: &&Queued| {
@@ -260,7 +261,9 @@ impl Queue {
         };
         inner.bytes -= taken.iter().map(|queued| queued.message.size()).sum::<usize>();
         // One that is not ready waits for us, and not for the peer.
-        inner.is_blocked = inner.waiting.front().is_some_and(|first| !inner.is_unready(first));
+        let is_blocked = inner.waiting.front().is_some_and(|first| !inner.is_unready(first));
+        let since = if taken.is_empty() { inner.blocked_since.unwrap_or(now) } else { now };
+        inner.blocked_since = is_blocked.then_some(since);
         let writers = inner.drained(&self.terms);
         drop(inner);
         writers.iter().for_each(|writer| writer.wake());
@@ -293,14 +296,14 @@ impl Queue {
     pub(crate) fn attach(&self, reader: Arc<Mailbox>) {
         let mut inner = self.lock();
         inner.reader = Some(reader);
-        inner.is_blocked = false;
+        inner.blocked_since = None;
     }
 
     /// Nobody empties it any more. Publishers that wait for room find out.
     pub(crate) fn detach(&self) {
         let mut inner = self.lock();
         inner.reader = None;
-        inner.is_blocked = false;
+        inner.blocked_since = None;
         inner.pace = Pace::KeepsUp;
         if !self.terms.keeps_qos0 {
             inner.waiting.retain(|queued| queued.qos != QoS::AtMostOnce);
@@ -378,22 +381,16 @@ impl Inner {
     /// Until when a publisher may wait for room, if it may.
     fn may_wait(&mut self, terms: &Terms, now: Timestamp) -> Option<Timestamp> {
         self.reader.as_ref()?;
-        match self.pace {
-            Pace::Slow => None,
-            Pace::KeepsUp if self.is_blocked => {
-                self.pace = Pace::Overdue(now);
-                Some(now.saturating_add(terms.patience))
-            }
+        let since = match (self.pace, self.blocked_since) {
+            (Pace::Slow, _) => return None,
             // It has been woken, and is to run: that is no fault of its peer.
-            Pace::KeepsUp => Some(now.saturating_add(terms.patience)),
-            Pace::Overdue(since) if since.saturating_add(terms.patience) > now => {
-                Some(since.saturating_add(terms.patience))
-            }
-            Pace::Overdue(_) => {
-                self.pace = Pace::Slow;
-                None
-            }
-        }
+            (Pace::KeepsUp, None) => return Some(now.saturating_add(terms.patience)),
+            (Pace::KeepsUp, Some(since)) | (Pace::Overdue(since), _) => since,
+        };
+        let until = since.saturating_add(terms.patience);
+        let may_wait = until > now;
+        self.pace = if may_wait { Pace::Overdue(since) } else { Pace::Slow };
+        may_wait.then_some(until)
     }
 
     /// What was taken may end an episode: then those who wait are to be woken.

@@ -144,7 +144,7 @@ fn a_member_at_its_bound_or_away_is_passed_over_while_another_can_take() {
     queues[1].detach();
     let turns: Vec<_> = (0..6).flat_map(|_| deliver(&router, "a", &queues)).collect();
     assert_eq!(turns, [0, 2, 0, 2, 0, 2]);
-    queues[0].take(usize::MAX, usize::MAX);
+    queues[0].take(usize::MAX, usize::MAX, Timestamp::ZERO);
     (0..5).for_each(|_| drop(deliver(&router, "a", &queues)));
     assert_eq!(queues.each_len(), [4, 0, 4]);
     // The two that are there are full, and it is not for them to be waited for.

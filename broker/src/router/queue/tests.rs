@@ -34,7 +34,7 @@ fn at(ms: u64) -> Timestamp {
 }
 
 fn sizes(queue: &Queue) -> Vec<usize> {
-    queue.take(usize::MAX, usize::MAX).iter().map(|queued| queued.message.payload_len()).collect()
+    queue.take(usize::MAX, usize::MAX, at(0)).iter().map(|queued| queued.message.payload_len()).collect()
 }
 
 /// A queue of two messages, full, whose reader has left them because its peer takes no more.
@@ -45,7 +45,7 @@ fn blocked(policy: QueuePolicy) -> (Queue, Arc<Mailbox>) {
         let pushed = queue.push(message(QoS::AtLeastOnce, len), None, at(0));
         assert!(matches!(pushed, Pushed::Taken { ref evicted, .. } if evicted.is_empty()));
     }
-    assert!(queue.take(0, usize::MAX).is_empty());
+    assert!(queue.take(0, usize::MAX, at(0)).is_empty());
     (queue, reader)
 }
 
@@ -90,14 +90,28 @@ fn publishers_wait_for_a_client_that_takes_nothing_once_and_for_so_long() {
     let (queue, _reader) = blocked(QueuePolicy::Newest);
     let sender = mailbox(9);
     let push = |ms| queue.push(message(QoS::AtLeastOnce, 3), Some(&sender), at(ms));
-    assert!(matches!(push(50), Pushed::Full(_, until) if until == at(50 + PATIENCE_MS)));
-    assert!(matches!(push(100), Pushed::Full(_, until) if until == at(50 + PATIENCE_MS)));
-    assert!(matches!(push(150), Pushed::Dropped(DropCause::Slow)));
+    for ms in [0, 50, PATIENCE_MS - 1] {
+        assert!(matches!(push(ms), Pushed::Full(_, until) if until == at(PATIENCE_MS)));
+    }
+    assert!(matches!(push(PATIENCE_MS), Pushed::Dropped(DropCause::Slow)));
     assert_eq!(queue.welcome(QoS::AtLeastOnce), Welcome::Lost);
     assert!(matches!(push(10_000), Pushed::Dropped(DropCause::Slow)), "it is slow until half is gone");
-    assert_eq!(queue.take(1, usize::MAX).len(), 1);
+    assert_eq!(queue.take(1, usize::MAX, at(10_000)).len(), 1);
     assert!(matches!(push(10_000), Pushed::Taken { .. }));
     assert!(matches!(push(10_000), Pushed::Full(..)), "it has kept up, and may fall behind again");
+}
+
+#[test]
+fn publishers_do_not_wait_for_a_client_that_took_nothing_long_before_its_queue_was_full() {
+    let sender = mailbox(9);
+    let push = |queue: &Queue, ms| queue.push(message(QoS::AtLeastOnce, 3), Some(&sender), at(ms));
+    let (dead, _reader) = blocked(QueuePolicy::Newest);
+    assert!(dead.take(0, usize::MAX, at(90)).is_empty(), "a turn in which it took nothing");
+    assert!(matches!(push(&dead, PATIENCE_MS), Pushed::Dropped(DropCause::Slow)));
+    let (alive, _reader) = blocked(QueuePolicy::Newest);
+    assert_eq!(alive.take(1, usize::MAX, at(90)).len(), 1);
+    assert!(matches!(push(&alive, 90), Pushed::Taken { .. }));
+    assert!(matches!(push(&alive, PATIENCE_MS), Pushed::Full(_, until) if until == at(90 + PATIENCE_MS)));
 }
 
 #[test]
@@ -156,7 +170,7 @@ fn what_is_taken_is_bounded_by_the_window_and_by_bytes() {
         assert!(matches!(queue.push(message(qos, len), None, at(0)), Pushed::Taken { .. }));
     }
     let take = |window, bytes| -> Vec<usize> {
-        queue.take(window, bytes).iter().map(|queued| queued.message.payload_len()).collect()
+        queue.take(window, bytes, at(0)).iter().map(|queued| queued.message.payload_len()).collect()
     };
     assert_eq!(take(0, usize::MAX), [1]);
     assert_eq!(take(1, usize::MAX), [2, 3]);
@@ -174,8 +188,8 @@ async fn a_reader_is_woken_by_the_first_message_and_a_writer_at_half() {
     let patience = Duration::from_secs(1);
     timeout(patience, reader.arrived()).await.expect("woken");
     assert!(matches!(push(), Pushed::Full(..)));
-    assert_eq!(queue.take(1, usize::MAX).len(), 1);
+    assert_eq!(queue.take(1, usize::MAX, at(0)).len(), 1);
     assert!(timeout(patience, writer.arrived()).await.is_err(), "there is room for one, not for a batch");
-    assert_eq!(queue.take(1, usize::MAX).len(), 1);
+    assert_eq!(queue.take(1, usize::MAX, at(0)).len(), 1);
     timeout(patience, writer.arrived()).await.expect("woken");
 }
