@@ -15,6 +15,7 @@ pub struct Metrics {
     downlinks: Labelled,
     commands_expired: Counter,
     long_tries: Counter,
+    stale: Counter,
 }
 
 impl Metrics {
@@ -33,6 +34,11 @@ impl Metrics {
             "bridge_long_tries",
             "Message numbers far ahead that were tried all the same",
             metrics.long_tries.clone(),
+        );
+        registry.register(
+            "bridge_sessions_stale",
+            "Devices whose sessions were damaged on the disk and begin anew",
+            metrics.stale.clone(),
         );
         metrics
     }
@@ -65,5 +71,6 @@ impl Metrics {
         }
         self.commands_expired.inc_by(stats.expired);
         self.long_tries.inc_by(stats.long_tries);
+        self.stale.inc_by(stats.stale);
     }
 }

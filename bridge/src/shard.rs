@@ -204,6 +204,13 @@ impl Bridge {
             }
             return;
         };
+        if loaded.stored.stale {
+            self.common.stats.stale += 1;
+            tracing::error!(
+                %device,
+                "its sessions are older or newer than its rows, so the disk has damaged them; it is asked for a new one"
+            );
+        }
         match Peer::restore(loaded) {
             Ok(peer) => {
                 self.make_room();

@@ -41,4 +41,6 @@ pub struct Stats {
     pub expired: u64,
     /// Devices whose records could not be read.
     pub unreadable: u64,
+    /// Devices whose session records were not of the same moment as their rows.
+    pub stale: u64,
 }

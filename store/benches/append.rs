@@ -19,7 +19,7 @@ use unhidra_core::ids::{DeviceId, DeviceNumber, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, Config, DataKey, Embedded, Keys, Lane, MessageTag, Op, Slot, Store};
+use unhidra_store::{Batch, Config, DataKey, Durability, Embedded, Keys, Lane, MessageTag, Op, Slot, Store};
 use zeroize::Zeroizing;
 
 const DEVICES: usize = 1000;
@@ -48,6 +48,8 @@ fn config() -> Config {
     Config {
         key_file: "store.key".into(),
         partitions: 1,
+        durability: Durability::Fsync,
+        sync_interval_ms: 1000,
         queue_records: 65_536,
         queue_bytes: 16 << 20,
         commit_records: 4096,

@@ -111,7 +111,7 @@ pub enum Op {
         lane: Lane,
         /// The version before this write.
         expect: Version,
-        /// The chain, at most 48 bytes: with header, version, nonce and tag at most 80 on disk.
+        /// The chain, at most 48 bytes: with header, version, newest row, nonce and tag at most 85 on disk.
         delta: Bytes,
     },
     /// Makes the present session the previous one, chain records and all; what was the previous

@@ -16,6 +16,10 @@ pub struct Config {
     /// How many partitions a new folder has; 0 for 1 up to 8 cores and cores / 8 above. A folder
     /// keeps the number it was made with: another one here, unless 0, is refused.
     pub partitions: u16,
+    /// What is on the disk when something is said to be durable.
+    pub durability: Durability,
+    /// With [`Durability::Interval`]: how long it takes until it is on the disk, in ms, at least 1.
+    pub sync_interval_ms: u64,
     /// How many records may wait for a partition's writer. Full, it gives batches back, and the
     /// shard reads no further deliveries.
     pub queue_records: usize,
@@ -44,6 +48,33 @@ pub struct Config {
     pub open_files: usize,
 }
 
+/// What a commit waits for before it counts as durable. A process that is killed loses nothing in any
+/// of them; a machine that loses power does.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// For the disk to have it. Nothing acknowledged is lost.
+    Fsync,
+    /// For the system to have it, and a sync every `sync_interval_ms`. A power cut loses what was
+    /// acknowledged since the last.
+    Interval,
+    /// For the system to have it. A power cut loses what it had not written yet: half a minute of it,
+    /// as Linux is usually set.
+    None,
+}
+
+impl Durability {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync",
+            Self::Interval => "interval",
+            Self::None => "none",
+        }
+    }
+}
+
 /// A setting out of its bounds.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("store.{key} = {found}: at least {min} is needed")]
@@ -64,6 +95,7 @@ impl Config {
     /// [`ConfigError`] names the first setting out of its bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
         let table = [
+            ("sync_interval_ms", self.sync_interval_ms, 1),
             ("queue_records", self.queue_records as u64, 1),
             ("queue_bytes", self.queue_bytes as u64, 1),
             ("commit_records", self.commit_records as u64, 1),
@@ -105,6 +137,8 @@ pub(crate) mod tests {
         Config {
             key_file: "store.key".into(),
             partitions: 0,
+            durability: Durability::Fsync,
+            sync_interval_ms: 1000,
             queue_records: 65_536,
             queue_bytes: 16 << 20,
             commit_records: 4096,

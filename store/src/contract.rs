@@ -23,6 +23,9 @@ mod sessions;
 pub(crate) trait Bench {
     /// A store with as many partitions over the same data, as after a restart of the node.
     fn open(&mut self, partitions: u16) -> BoxFuture<'_, Arc<dyn Store>>;
+
+    /// Takes one row of a store that is closed away, as damage would.
+    fn damage(&mut self, device: &DeviceId, offset: Offset);
 }
 
 /// What a submitted batch comes to.
@@ -140,6 +143,7 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     newest_leaves_out_what_nobody_is_shown(&mut bench()).await;
     sessions::sessions_keep_their_parts_and_their_version(&mut bench()).await;
     sessions::a_rotated_session_becomes_the_previous_one(&mut bench()).await;
+    sessions::a_session_of_another_moment_than_its_rows_is_not_given(&mut bench()).await;
     sessions::a_wrong_expectation_fails_its_batch_alone(&mut bench()).await;
     an_older_fence_fails_its_batch_alone(&mut bench()).await;
     an_unknown_device_fails_its_batch_alone(&mut bench()).await;

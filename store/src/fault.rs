@@ -7,6 +7,8 @@ pub enum Fault {
     NotWritten,
     /// All of it is durable.
     Written,
+    /// Nothing of it is durable: the engine panicked.
+    Panic,
 }
 
 /// Where a node dies. No answer of that commit, or of one after it, is ever given.

@@ -53,6 +53,8 @@ struct Known {
     newest: Offset,
     /// Which chain records lie there, so that only those are deleted: a bit for each.
     chains: u8,
+    /// Its session records are not of the same moment as its rows: the next write deletes them.
+    stale: bool,
 }
 
 /// What a group of batches becomes.
@@ -115,19 +117,17 @@ impl Ledger {
         if fence != self.fence {
             return Err(CommitError::Fenced { found: fence, held: self.fence });
         }
-        let mut draft = Draft::new(self, rows, plan, ops.len());
-        for op in ops {
-            match draft.apply(op) {
-                Ok(()) => {}
-                Err(Stop::Refused(cause)) => return Err(cause),
-                // A damaged record is this batch's misfortune; an engine that fails is everyone's.
-                Err(Stop::Read(cause @ ReadError::Damaged { .. })) => {
-                    return Err(CommitError::Unknown(cause.to_string()));
-                }
-                Err(Stop::Read(cause)) => {
-                    plan.broken = Some(cause);
-                    return Err(CommitError::Unknown(String::new()));
-                }
+        let mut draft = Draft::new(self, rows, plan, &ops);
+        match ops.into_iter().try_for_each(|op| draft.apply(op)).and_then(|()| draft.mark_rows()) {
+            Ok(()) => {}
+            Err(Stop::Refused(cause)) => return Err(cause),
+            // A damaged record is this batch's misfortune; an engine that fails is everyone's.
+            Err(Stop::Read(cause @ ReadError::Damaged { .. })) => {
+                return Err(CommitError::Unknown(cause.to_string()));
+            }
+            Err(Stop::Read(cause)) => {
+                plan.broken = Some(cause);
+                return Err(CommitError::Unknown(String::new()));
             }
         }
         let moved = draft.into_moved();

@@ -31,12 +31,13 @@ mod record;
 mod rows;
 mod sealed;
 mod table;
+mod tag;
 mod waiting;
 
 pub use batch::{
     Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
 };
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Durability};
 pub use embedded::{Embedded, OpenError, mark_restored};
 pub use error::{CommitError, Full, ReadError, RestoredError};
 pub use fault::{CrashPoint, Fault};
@@ -109,6 +110,9 @@ pub struct Stored {
     pub recent: Vec<MessageTag>,
     /// The device's newest row, [`Offset::ZERO`] without one.
     pub newest: Offset,
+    /// Its session records and its rows are not of one moment, so they were damaged: the sessions
+    /// are not given, and its next write deletes them.
+    pub stale: bool,
 }
 
 /// How many rows' tags [`Stored::recent`] gives (e2ee/PROTOCOL.md section 7).

@@ -356,7 +356,8 @@ impl Life {
             _ if plan.writes.is_empty() => None,
             _ => lock(&self.state).next_commit.take(),
         };
-        if !matches!(fate, Some(Fate::Fails(Fault::NotWritten) | Fate::Kills(CrashPoint::BeforeCommit))) {
+        if !matches!(fate, Some(Fate::Fails(Fault::NotWritten | Fault::Panic) | Fate::Kills(CrashPoint::BeforeCommit)))
+        {
             lock(&self.disk).partitions[usize::from(partition.get())].apply(&plan.writes);
         }
         fate

@@ -1,6 +1,6 @@
 //! What the store counts.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -73,18 +73,22 @@ fn signed(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Measures a commit. The one place of the store that reads a clock: what it reads is counted, and
-/// decides nothing.
+/// Measures a commit, and the time since the last sync where an operator set one. The one place of
+/// the store that reads a clock.
 pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
-    #[allow(clippy::disallowed_methods, reason = "a duration for a metric")]
+    #[allow(clippy::disallowed_methods, reason = "a duration of the writer's, which is a thread and not a core")]
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
     pub(crate) fn seconds(&self) -> f64 {
-        self.0.elapsed().as_secs_f64()
+        self.elapsed().as_secs_f64()
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 

@@ -8,7 +8,7 @@ use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Partition, Version};
 use unhidra_core::message::{Command, Reading, UplinkKind};
 
-use crate::record::{self, Row};
+use crate::record::{self, NewestRow, Row};
 use crate::rows::{Order, Rows, damaged};
 use crate::table::{self, Part, Table};
 use crate::{
@@ -39,20 +39,52 @@ pub(crate) fn log_end(rows: &dyn Rows) -> Result<Offset, ReadError> {
     Ok(offset)
 }
 
-/// Shows each record of a device's sessions: which it is, its version, its state.
+/// Shows each record of a device's sessions: which it is, its version, its newest row, its state.
 pub(crate) fn session_parts(
     rows: &dyn Rows,
     number: DeviceNumber,
-    mut visit: impl FnMut(Part, Version, Bytes),
+    mut visit: impl FnMut(Part, Version, NewestRow, Bytes),
 ) -> Result<(), ReadError> {
     let prefix = table::number_prefix(number);
     rows.scan(Table::Sessions, &prefix, None, Order::Ascending, &mut |key, value| {
         let part = table::tail::<1>(key).and_then(|[byte]| Part::from_byte(byte));
         let part = part.ok_or_else(|| damaged(Table::Sessions, key, "no such part"))?;
-        let (version, state) = record::decode_session(value).map_err(|e| damaged(Table::Sessions, key, e))?;
-        visit(part, version, state);
+        let (version, newest, state) = record::decode_session(value).map_err(|e| damaged(Table::Sessions, key, e))?;
+        visit(part, version, newest, state);
         Ok(ControlFlow::Continue(()))
     })
+}
+
+/// Whether a device's session records are of the same moment as its rows.
+///
+/// Every commit that appends a row writes one of the records that say what was received, with that
+/// row's Offset in it: a session, a receiving chain, or the mark. So the newest of these Offsets is
+/// the newest row's, and another one means that one side of it was lost or went back. What was sent
+/// last and what outlives sessions is written without a row too, and proves nothing.
+#[derive(Default)]
+pub(crate) struct Moment {
+    newest: Option<NewestRow>,
+    anything: bool,
+}
+
+impl Moment {
+    pub(crate) fn add(&mut self, part: Part, newest: NewestRow) {
+        self.anything = true;
+        if matches!(part, Part::Mark | Part::Whole(_) | Part::Chain(_, Lane::Receive))
+            && self.newest.is_none_or(|before| newest.is_after(before))
+        {
+            self.newest = Some(newest);
+        }
+    }
+
+    /// Whether what was added disagrees with a device's newest row.
+    pub(crate) fn is_stale(&self, newest: Offset) -> bool {
+        match self.newest {
+            Some(found) => found != NewestRow::new(newest),
+            // A peer record may be all there is before the first row; a row brings more.
+            None => self.anything && newest != Offset::ZERO,
+        }
+    }
 }
 
 /// All a shard needs to go on with a device.
@@ -62,8 +94,10 @@ pub(crate) fn session(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Store
     let mut anything = stored.newest != Offset::ZERO;
     let mut present = Parts::default();
     let mut previous = Parts::default();
-    session_parts(rows, number, |part, version, state| {
+    let mut moment = Moment::default();
+    session_parts(rows, number, |part, version, newest, state| {
         anything = true;
+        moment.add(part, newest);
         stored.version = stored.version.max(version);
         match part {
             Part::Mark => {}
@@ -73,8 +107,11 @@ pub(crate) fn session(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Store
             Part::Chain(slot, Lane::Send) => slot.of(&mut present, &mut previous).send = Some(state),
         }
     })?;
-    stored.present = present.into_session();
-    stored.previous = previous.into_session();
+    stored.stale = moment.is_stale(stored.newest);
+    if !stored.stale {
+        stored.present = present.into_session();
+        stored.previous = previous.into_session();
+    }
     stored.recent = recent_tags(rows, number)?;
     Ok(anything.then_some(stored))
 }

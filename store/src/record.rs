@@ -12,7 +12,7 @@
 //!          [device time varint]                        class text          prekey   created at varint
 //!          [reading id varint]                         enrolled at varint           secret: the rest
 //!          name text                                   standing 1
-//!          body: the rest                              [revoked at varint] session  version 4, state: the rest
+//!          body: the rest                              [revoked at varint] session  version 4, newest 4, state: the rest
 //! ```
 
 use std::collections::BTreeSet;
@@ -230,11 +230,38 @@ pub(crate) fn decode_prekey(kind: PrekeyKind, id: u32, value: Bytes) -> Result<P
     Ok(PrekeyRecord { kind, id, created_at, secret: input.0 })
 }
 
-pub(crate) fn encode_session(version: Version, state: &[u8]) -> Vec<u8> {
-    [&version.get().to_be_bytes()[..], state].concat()
+/// The last 4 bytes of an Offset, as a record of a session holds them: enough to know another, since
+/// no two that lie 2^31 rows apart can be mistaken for neighbours.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct NewestRow(u32);
+
+impl NewestRow {
+    pub(crate) const fn new(offset: Offset) -> Self {
+        let [_, _, _, _, a, b, c, d] = offset.get().to_be_bytes();
+        Self(u32::from_be_bytes([a, b, c, d]))
+    }
+
+    /// Whether it names a later row than `other` does.
+    pub(crate) const fn is_after(self, other: Self) -> bool {
+        let ahead = self.0.wrapping_sub(other.0);
+        ahead != 0 && ahead < 1 << 31
+    }
 }
 
-pub(crate) fn decode_session(value: Bytes) -> Result<(Version, Bytes), RecordError> {
+/// A record of a device's sessions: `newest` is its newest row in the commit that wrote this.
+pub(crate) fn encode_session(version: Version, newest: Offset, state: &[u8]) -> Vec<u8> {
+    [&version.get().to_be_bytes()[..], &NewestRow::new(newest).0.to_be_bytes(), state].concat()
+}
+
+pub(crate) fn decode_session(value: Bytes) -> Result<(Version, NewestRow, Bytes), RecordError> {
+    let mut input = Input(value);
+    let version = Version::new(u32::from_be_bytes(input.array("the version")?));
+    let newest = NewestRow(u32::from_be_bytes(input.array("the newest row")?));
+    Ok((version, newest, input.0))
+}
+
+/// As version 1 of the format had it, without the newest row.
+pub(crate) fn decode_session_1(value: Bytes) -> Result<(Version, Bytes), RecordError> {
     let mut input = Input(value);
     let version = Version::new(u32::from_be_bytes(input.array("the version")?));
     Ok((version, input.0))
@@ -377,9 +404,9 @@ mod tests {
         }
     }
 
-    /// The bytes of format version 1. A later version must read them still.
+    /// The bytes of format version 2. A later version must read them still.
     #[test]
-    fn the_bytes_of_version_1_stand() {
+    fn the_bytes_of_version_2_stand() {
         let (offset, prev, tag, uplink) = row();
         let text = "0a0102030405060708090d".to_owned() + &"cc".repeat(16) + "027fac0280010174" + "32312e35";
         assert_eq!(hex(&Row::encode(offset, prev, &tag, &uplink)), text);
@@ -400,7 +427,9 @@ mod tests {
             secret: Bytes::from_static(&[9]),
         };
         assert_eq!(hex(&encode_prekey(&prekey)), "0509");
-        assert_eq!(hex(&encode_session(Version::new(258), &[7])), "0000010207");
+        let session = encode_session(Version::new(258), Offset::new(0x0102_0304_0506), &[7]);
+        assert_eq!(hex(&session), "00000102".to_owned() + "03040506" + "07");
+        assert_eq!(decode_session_1(Bytes::from_static(&[0, 0, 1, 2, 7])).unwrap().0, Version::new(258));
     }
 
     #[test]
@@ -425,6 +454,13 @@ mod tests {
         for len in 0..value.len() - 1 {
             assert!(decode_command(device_id(), CommandId::new([0xcc; 16]), value.slice(..len)).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn rows_are_ordered_over_the_end_of_their_short_form() {
+        let row = |offset| NewestRow::new(Offset::new(offset));
+        assert!(row(6).is_after(row(5)) && !row(5).is_after(row(6)) && !row(5).is_after(row(5)));
+        assert!(row(1 << 32).is_after(row((1 << 32) - 1)) && !row((1 << 32) - 1).is_after(row(1 << 32)));
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! Values encrypted at rest.
 //!
 //! ```text
-//! plain    format version 1   key id 2 = 0   the value
-//! sealed   format version 1   key id 2       opening 3   counter 6   AES-256-GCM of the value   tag 16
+//! plain    format version 1 = 2   tag 1   key id 2 = 0   the value
+//! sealed   format version 1 = 2   tag 1   key id 2       opening 3   counter 6   AES-256-GCM of the value   tag 16
 //! ```
 //!
+//! The tag in the header says what kind of record it is (`tag.rs`). Version 1 had none: its header
+//! is version and key id. Such records are read still, but for those of sessions, which are written
+//! anew when a folder of version 1 is opened (`embedded/migration.rs`).
+//!
 //! The nonce is opening (4 bytes) || counter (8 bytes), of which the leading zeros stay off the
-//! disk. The associated data is table || key || version || key id, so that a record moved to
-//! another place, or taken for another version's, does not open.
+//! disk. The associated data is table || key || header, so that a record moved to another place, or
+//! taken for another version's, does not open.
 //!
 //! Every opening of a folder has a key of its own: HKDF-SHA-256 over the data key, salted with 32
 //! random bytes that are durable before the first use, with the opening's number in the info. The
@@ -27,10 +31,13 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::table::Table;
+use crate::tag::Tag;
 
 /// The version of a record's format.
-const VERSION: u8 = 1;
-const HEADER_LEN: usize = 3;
+const VERSION: u8 = 2;
+/// The version before it, which has no tag.
+pub(crate) const VERSION_1: u8 = 1;
+const HEADER_LEN: usize = 4;
 const NONCE_LEN: usize = 9;
 const TAG_LEN: usize = 16;
 
@@ -119,6 +126,8 @@ pub(crate) enum SealError {
     Exhausted,
     #[error("the cipher failed")]
     Cipher,
+    #[error("no record has such a key")]
+    NoKind,
 }
 
 /// Why a record does not open.
@@ -126,8 +135,14 @@ pub(crate) enum SealError {
 pub(crate) enum UnsealError {
     #[error("a record of {found} bytes, at least {min} needed")]
     Short { found: usize, min: usize },
-    #[error("a record of format version {found}, version {VERSION} is understood")]
+    #[error("a record of format version {found}, versions 1 and {VERSION} are understood")]
     Version { found: u8 },
+    #[error("a record of version 1 where all were written anew in version {VERSION}")]
+    Old,
+    #[error("a record of kind 0x{found:02x} in the place of one of kind 0x{expected:02x}")]
+    Tag { found: u8, expected: u8 },
+    #[error("no record has such a key")]
+    NoKind,
     #[error("a record of key {found}, this folder's is {expected}")]
     Key { found: u16, expected: u16 },
     #[error("a record of opening {0}, of which the folder knows nothing")]
@@ -162,9 +177,10 @@ impl Sealing {
     }
 
     pub(crate) fn seal(&self, table: Table, key: &[u8], value: &[u8]) -> Result<Vec<u8>, SealError> {
+        let tag = Tag::of(table, key).ok_or(SealError::NoKind)?;
         match self {
-            Self::Plain => Ok([&header(0)[..], value].concat()),
-            Self::Data(sealing) => sealing.seal(table, key, value),
+            Self::Plain => Ok([&header(tag, 0)[..], value].concat()),
+            Self::Data(sealing) => sealing.seal(table, key, tag, value),
         }
     }
 
@@ -176,13 +192,22 @@ impl Sealing {
         record: &[u8],
         salt_of: impl FnOnce(u32) -> Result<Option<[u8; 32]>, E>,
     ) -> Result<Bytes, E> {
-        let (&[version, id_high, id_low], body) = record
-            .split_first_chunk::<HEADER_LEN>()
-            .ok_or(UnsealError::Short { found: record.len(), min: HEADER_LEN })?;
-        if version != VERSION {
-            return Err(UnsealError::Version { found: version }.into());
+        if table == Table::Sessions && record.first() == Some(&VERSION_1) {
+            return Err(UnsealError::Old.into());
         }
-        let found = u16::from_be_bytes([id_high, id_low]);
+        self.open_any(table, key, record, salt_of)
+    }
+
+    /// Opens a record of whatever version. [`record_version`] says which it is, and the value is
+    /// that version's.
+    pub(crate) fn open_any<E: From<UnsealError>>(
+        &self,
+        table: Table,
+        key: &[u8],
+        record: &[u8],
+        salt_of: impl FnOnce(u32) -> Result<Option<[u8; 32]>, E>,
+    ) -> Result<Bytes, E> {
+        let (header, found, body) = split_header(table, key, record)?;
         let expected = match self {
             Self::Plain => 0,
             Self::Data(sealing) => sealing.data.id.get(),
@@ -192,18 +217,45 @@ impl Sealing {
         }
         match self {
             Self::Plain => Ok(Bytes::copy_from_slice(body)),
-            Self::Data(sealing) => sealing.open(table, key, body, salt_of),
+            Self::Data(sealing) => sealing.open(table, key, header, body, salt_of),
         }
     }
 }
 
+/// The version of a record's format, as its header says.
+pub(crate) fn record_version(record: &[u8]) -> Option<u8> {
+    record.first().copied()
+}
+
+/// A record's header, the key id in it, and what follows.
+fn split_header<'a>(table: Table, key: &[u8], record: &'a [u8]) -> Result<(&'a [u8], u16, &'a [u8]), UnsealError> {
+    let short = |min| UnsealError::Short { found: record.len(), min };
+    match *record {
+        [VERSION_1, id_high, id_low, ..] => {
+            let (header, body) = record.split_at(HEADER_LEN - 1);
+            Ok((header, u16::from_be_bytes([id_high, id_low]), body))
+        }
+        [VERSION, found, id_high, id_low, ..] => {
+            let expected = Tag::of(table, key).ok_or(UnsealError::NoKind)?.as_byte();
+            if found != expected {
+                return Err(UnsealError::Tag { found, expected });
+            }
+            let (header, body) = record.split_at(HEADER_LEN);
+            Ok((header, u16::from_be_bytes([id_high, id_low]), body))
+        }
+        [VERSION_1, ..] => Err(short(HEADER_LEN - 1)),
+        [VERSION, ..] | [] => Err(short(HEADER_LEN)),
+        [found, ..] => Err(UnsealError::Version { found }),
+    }
+}
+
 impl DataSealing {
-    fn seal(&self, table: Table, key: &[u8], value: &[u8]) -> Result<Vec<u8>, SealError> {
+    fn seal(&self, table: Table, key: &[u8], tag: Tag, value: &[u8]) -> Result<Vec<u8>, SealError> {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         if counter > COUNTER_MAX {
             return Err(SealError::Exhausted);
         }
-        let header = header(self.data.id.get());
+        let header = header(tag, self.data.id.get());
         let mut record = Vec::with_capacity(HEADER_LEN + NONCE_LEN + value.len() + TAG_LEN);
         record.extend_from_slice(&header);
         record.extend_from_slice(&self.opening.to_be_bytes()[1..]);
@@ -220,16 +272,18 @@ impl DataSealing {
         &self,
         table: Table,
         key: &[u8],
+        header: &[u8],
         body: &[u8],
         salt_of: impl FnOnce(u32) -> Result<Option<[u8; 32]>, E>,
     ) -> Result<Bytes, E> {
-        let short = UnsealError::Short { found: HEADER_LEN + body.len(), min: HEADER_LEN + NONCE_LEN + TAG_LEN };
+        let found = header.len() + body.len();
+        let short = UnsealError::Short { found, min: header.len() + NONCE_LEN + TAG_LEN };
         let (&[o1, o2, o3, c1, c2, c3, c4, c5, c6], sealed) =
             body.split_first_chunk::<NONCE_LEN>().ok_or_else(|| short.clone())?;
         let len = sealed.len().checked_sub(TAG_LEN).ok_or(short)?;
         let opening = u32::from_be_bytes([0, o1, o2, o3]);
         let nonce = nonce(opening, u64::from_be_bytes([0, 0, c1, c2, c3, c4, c5, c6]));
-        let ad = Aad::from(associated_data(table, key, &header(self.data.id.get())));
+        let ad = Aad::from(associated_data(table, key, header));
         let mut value = vec![0; len];
         let (ciphertext, tag) = sealed.split_at(len);
         let opened = if opening == self.opening {
@@ -258,9 +312,9 @@ impl DataSealing {
     }
 }
 
-const fn header(key_id: u16) -> [u8; HEADER_LEN] {
+const fn header(tag: Tag, key_id: u16) -> [u8; HEADER_LEN] {
     let [high, low] = key_id.to_be_bytes();
-    [VERSION, high, low]
+    [VERSION, tag.as_byte(), high, low]
 }
 
 fn nonce(opening: u32, counter: u64) -> Nonce {
@@ -271,7 +325,7 @@ fn nonce(opening: u32, counter: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-fn associated_data(table: Table, key: &[u8], header: &[u8; HEADER_LEN]) -> Vec<u8> {
+fn associated_data(table: Table, key: &[u8], header: &[u8]) -> Vec<u8> {
     [&[table.as_byte()][..], key, header].concat()
 }
 
@@ -293,8 +347,43 @@ mod tests {
         let sealing = sealing(1);
         let record = sealing.seal(Table::Readings, b"key", b"value").unwrap();
         assert_eq!(open(&sealing, Table::Readings, b"key", &record), Ok(Bytes::from("value")));
-        assert_eq!(open(&sealing, Table::Commands, b"key", &record), Err(UnsealError::Forged));
+        let refused = UnsealError::Tag { found: 0x01, expected: 0x08 };
+        assert_eq!(open(&sealing, Table::Commands, b"key", &record), Err(refused));
         assert_eq!(open(&sealing, Table::Readings, b"kez", &record), Err(UnsealError::Forged));
+    }
+
+    /// A record of version 1, sealed as that version did.
+    fn version_1(table: Table, key: &[u8], value: &[u8]) -> Vec<u8> {
+        let Sealing::Data(data) = sealing(1) else { panic!("sealed") };
+        let header = [VERSION_1, 0, 7];
+        let mut sealed = value.to_vec();
+        let ad = Aad::from(associated_data(table, key, &header));
+        let tag = data.key.seal_in_place_separate_tag(nonce(1, 5), ad, &mut sealed).unwrap();
+        [&header[..], &[0, 0, 1, 0, 0, 0, 0, 0, 5], &sealed, tag.as_ref()].concat()
+    }
+
+    #[test]
+    fn records_of_version_1_open_but_for_those_of_sessions() {
+        let record = version_1(Table::Readings, b"key", b"value");
+        assert_eq!(open(&sealing(1), Table::Readings, b"key", &record), Ok(Bytes::from("value")));
+        let key = [0, 0, 0, 1, 0x10];
+        let record = version_1(Table::Sessions, &key, b"value");
+        assert_eq!(open(&sealing(1), Table::Sessions, &key, &record), Err(UnsealError::Old));
+        let opened: Result<_, UnsealError> = sealing(1).open_any(Table::Sessions, &key, &record, |_| Ok(None));
+        assert_eq!(opened, Ok(Bytes::from("value")));
+    }
+
+    #[test]
+    fn a_record_in_the_place_of_another_kind_is_known() {
+        let key = [0, 0, 0, 1, 0x10];
+        let mut record = Sealing::Plain.seal(Table::Sessions, &key, b"value").unwrap();
+        record[1] = Tag::Peer.as_byte();
+        let refused = UnsealError::Tag { found: 0x05, expected: 0x03 };
+        assert_eq!(open(&Sealing::Plain, Table::Sessions, &key, &record), Err(refused));
+        assert_eq!(Sealing::Plain.seal(Table::Sessions, b"none", b"value"), Err(SealError::NoKind));
+        record[0] = 3;
+        let refused = UnsealError::Version { found: 3 };
+        assert_eq!(open(&Sealing::Plain, Table::Sessions, &key, &record), Err(refused));
     }
 
     #[test]
@@ -326,14 +415,14 @@ mod tests {
             sealing.seal(Table::Readings, b"key", &[0; 64]).unwrap()
         };
         let (once, again) = (seal(1), seal(2));
-        assert_eq!(once[..12], again[..12], "header and nonce are the same");
-        assert_ne!(once[12..], again[12..]);
+        assert_eq!(once[..13], again[..13], "header and nonce are the same");
+        assert_ne!(once[13..], again[13..]);
     }
 
     #[test]
     fn plain_records_are_for_plain_folders_alone() {
         let plain = Sealing::Plain.seal(Table::Readings, b"key", b"value").unwrap();
-        assert_eq!(plain, b"\x01\x00\x00value");
+        assert_eq!(plain, b"\x02\x01\x00\x00value");
         assert_eq!(open(&Sealing::Plain, Table::Readings, b"key", &plain), Ok(Bytes::from("value")));
         let refused = UnsealError::Key { found: 0, expected: 7 };
         assert_eq!(open(&sealing(1), Table::Readings, b"key", &plain), Err(refused));
@@ -343,24 +432,29 @@ mod tests {
     }
 
     #[test]
-    fn a_full_chain_record_has_80_bytes() {
-        let longest = crate::record::encode_session(Default::default(), &[0; crate::ledger::draft::CHAIN_LEN_MAX]);
-        assert_eq!(sealing(1).seal(Table::Sessions, &[0; 5], &longest).unwrap().len(), 80);
-        let usual = crate::record::encode_session(Default::default(), &[0; 41]);
-        assert_eq!(sealing(1).seal(Table::Sessions, &[0; 5], &usual).unwrap().len(), 73);
+    fn a_full_chain_record_has_85_bytes() {
+        let longest = crate::record::encode_session(
+            Default::default(),
+            Default::default(),
+            &[0; crate::ledger::draft::CHAIN_LEN_MAX],
+        );
+        let key = [0, 0, 0, 1, 0x11];
+        assert_eq!(sealing(1).seal(Table::Sessions, &key, &longest).unwrap().len(), 85);
+        let usual = crate::record::encode_session(Default::default(), Default::default(), &[0; 41]);
+        assert_eq!(sealing(1).seal(Table::Sessions, &key, &usual).unwrap().len(), 78);
     }
 
     #[test]
     fn no_nonce_is_used_twice_and_the_last_one_ends_it() {
         let sealing = sealing(OPENING_MAX);
-        let first = sealing.seal(Table::Broker, b"k", b"").unwrap();
-        let second = sealing.seal(Table::Broker, b"k", b"").unwrap();
-        assert_ne!(first[..12], second[..12]);
+        let first = sealing.seal(Table::Broker, b"\x01", b"").unwrap();
+        let second = sealing.seal(Table::Broker, b"\x01", b"").unwrap();
+        assert_ne!(first[..13], second[..13]);
         let Sealing::Data(data) = &sealing else { panic!("sealed") };
         data.next.store(COUNTER_MAX, Ordering::Relaxed);
-        let last = sealing.seal(Table::Broker, b"k", b"last").unwrap();
-        assert_eq!(open(&sealing, Table::Broker, b"k", &last), Ok(Bytes::from("last")));
-        assert_eq!(sealing.seal(Table::Broker, b"k", b""), Err(SealError::Exhausted));
+        let last = sealing.seal(Table::Broker, b"\x01", b"last").unwrap();
+        assert_eq!(open(&sealing, Table::Broker, b"\x01", &last), Ok(Bytes::from("last")));
+        assert_eq!(sealing.seal(Table::Broker, b"\x01", b""), Err(SealError::Exhausted));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! table          key                                             value
 //! readings       number 4, Offset 8                              a row (record.rs)
 //! log            Offset 8, number 4                              nothing: the key says all
-//! sessions       number 4, part 1                                version 4, state (record.rs)
+//! sessions       number 4, part 1                                version 4, newest 4, state (record.rs)
 //! registry       the device's id                                 a device
 //! numbers        number 4                                        the device's id
 //! commands       number 4, command id 16                         a command

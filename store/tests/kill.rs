@@ -16,7 +16,7 @@ use unhidra_core::ids::{DeviceId, DeviceNumber, Offset, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, Config, Embedded, Lane, Limit, MessageTag, Op, Slot, Store, keyfile};
+use unhidra_store::{Batch, Config, Durability, Embedded, Lane, Limit, MessageTag, Op, Slot, Store, keyfile};
 
 const FOLDER: &str = "UNHIDRA_STORE_KILL_FOLDER";
 const DEVICES: u32 = 5;
@@ -26,6 +26,8 @@ fn config() -> Config {
     Config {
         key_file: "store.key".into(),
         partitions: 1,
+        durability: Durability::Fsync,
+        sync_interval_ms: 1000,
         queue_records: 4096,
         queue_bytes: 4 << 20,
         commit_records: 256,

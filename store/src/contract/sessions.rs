@@ -98,3 +98,31 @@ pub(super) async fn the_newest_tags_are_given_oldest_first(bench: &mut impl Benc
     let expected: Vec<MessageTag> = (8..rows).map(tag).collect();
     assert_eq!(store.session(&id("a")).await.unwrap().unwrap().recent, expected);
 }
+
+/// A device's newest row and its session are two records: where damage took one back, the session
+/// is not given, and a later write does not make it look whole.
+pub(super) async fn a_session_of_another_moment_than_its_rows_is_not_given(bench: &mut impl Bench) {
+    let store = bench.open(1).await;
+    let row = |n| vec![chain("a", Slot::Present, Lane::Receive, n, "r"), reading("a", n)];
+    write(&*store, vec![Op::Device(device("a")), session("a", 0, "w"), reading("a", 0)]).await.unwrap();
+    write(&*store, row(1)).await.unwrap();
+    // What a seal and a reset write moves no row.
+    write(&*store, vec![chain("a", Slot::Present, Lane::Send, 2, "s")]).await.unwrap();
+    write(&*store, vec![Op::Peer { device: id("a"), bytes: Bytes::from_static(b"peer") }]).await.unwrap();
+    // A row of which nothing else of the batch speaks.
+    write(&*store, vec![reading("a", 2)]).await.unwrap();
+    let stored = store.session(&id("a")).await.unwrap().unwrap();
+    assert_eq!((stored.stale, stored.version.get(), stored.newest.get()), (false, 3, 3));
+    drop(store);
+    bench.damage(&id("a"), Offset::new(3));
+
+    let store = bench.open(1).await;
+    let stored = store.session(&id("a")).await.unwrap().unwrap();
+    assert!(stored.stale && stored.present.is_none() && stored.previous.is_none());
+    assert_eq!((stored.version.get(), stored.newest.get(), stored.peer.is_some()), (3, 2, true));
+    write(&*store, vec![Op::Peer { device: id("a"), bytes: Bytes::from_static(b"reset") }]).await.unwrap();
+    let stored = store.session(&id("a")).await.unwrap().unwrap();
+    assert_eq!((stored.stale, stored.present, stored.version.get()), (false, None, 3));
+    write(&*store, vec![session("a", 3, "new")]).await.unwrap();
+    assert!(store.session(&id("a")).await.unwrap().unwrap().present.is_some());
+}

@@ -1,13 +1,16 @@
 //! One partition's database: fjall, its tables, and their sealing.
 
+use std::fs::{File, TryLockError};
+use std::io;
 use std::ops::{Bound, ControlFlow};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
-use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot};
 
 use crate::ReadError;
 use crate::config::Config;
@@ -15,8 +18,13 @@ use crate::ledger::Writes;
 use crate::rows::{Order, Rows, Visitor, damaged, prefix_end};
 use crate::sealed::{DataKey, OPENING_MAX, Sealing, UnsealError};
 use crate::table::{self, Table};
+use crate::tag::Tag;
 
 use super::folder::OpenError;
+use super::{closed, journal, levels};
+
+/// What stands before the salt of an opening: version, tag, and no key.
+const OPENING_HEADER: [u8; 4] = [2, Tag::Opening.as_byte(), 0, 0];
 
 /// One partition's files, open.
 pub(super) struct Database {
@@ -32,11 +40,31 @@ pub(super) struct Opening {
 }
 
 impl Database {
-    /// Opens the files, and makes what is missing of them.
+    /// Opens the files, and makes what is missing of them. What can be damaged without the engine
+    /// noticing is looked at first.
     pub(super) fn open(path: &Path, config: &Config, partitions: u16) -> Result<Self, OpenError> {
+        if levels::is_partition(path) {
+            let held = hold(path)?;
+            let walked = journal::check(path)?;
+            if let Some(damage) = closed::survey(path, &walked)? {
+                return Err(damage.into());
+            }
+            levels::check(path)?;
+            closed::take(path).map_err(|cause| OpenError::Io { path: path.into(), cause })?;
+            drop(held);
+        }
+        match caught(|| Self::open_engine(path, config, partitions)) {
+            Ok(opened) => opened,
+            Err(cause) => Err(OpenError::Engine { path: path.into(), cause }),
+        }
+    }
+
+    fn open_engine(path: &Path, config: &Config, partitions: u16) -> Result<Self, OpenError> {
         let engine = |cause| match cause {
             fjall::Error::Locked => OpenError::InUse { path: path.into() },
-            fjall::Error::Io(cause) => OpenError::Io { path: path.into(), cause },
+            fjall::Error::Io(cause) | fjall::Error::Storage(fjall::LsmError::Io(cause)) => {
+                OpenError::Io { path: path.into(), cause }
+            }
             cause => OpenError::Engine { path: path.into(), cause: cause.to_string() },
         };
         let fjall = fjall::Database::builder(path)
@@ -73,7 +101,7 @@ impl Database {
         let mut salt = [0; 32];
         rand::fill(&mut salt).map_err(|_| "no random bytes for a salt")?;
         let mut batch = self.fjall.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(openings, number.to_be_bytes(), salt);
+        batch.insert(openings, number.to_be_bytes(), [&OPENING_HEADER[..], &salt].concat());
         batch.commit().map_err(|e| e.to_string())?;
         let sealing = match data {
             None => Sealing::Plain,
@@ -82,10 +110,11 @@ impl Database {
         Ok(Opening { number, sealing })
     }
 
-    /// Commits `writes` in one atomic, durable write.
-    pub(super) fn commit(&self, sealing: &Sealing, writes: &Writes) -> Result<(), String> {
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), writes.len())
-            .durability(Some(PersistMode::SyncData));
+    /// Commits `writes` in one atomic write. With `sync` it is on the disk when this returns; without,
+    /// the system has it, and a process that dies loses nothing.
+    pub(super) fn commit(&self, sealing: &Sealing, writes: &Writes, sync: bool) -> Result<(), String> {
+        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), writes.len()).durability(Some(mode));
         for ((table, key), value) in writes {
             let keyspace = self.table(*table);
             match value {
@@ -98,7 +127,18 @@ impl Database {
                 }
             }
         }
-        batch.commit().map_err(|e| e.to_string())
+        caught(|| batch.commit())?.map_err(|e| e.to_string())
+    }
+
+    /// Makes durable what was committed without a sync.
+    pub(super) fn sync(&self) -> Result<(), String> {
+        caught(|| self.fjall.persist(PersistMode::SyncData))?.map_err(|e| e.to_string())
+    }
+
+    /// Closes the files, whatever state the engine is in.
+    pub(super) fn close(self) {
+        // It may panic over what an earlier panic has left.
+        _ = caught(move || drop(self));
     }
 
     /// A consistent view.
@@ -120,7 +160,7 @@ pub(super) struct View<'a> {
 
 /// What goes wrong while a record is opened.
 enum Failure {
-    Engine(String),
+    Engine(ReadError),
     Record(UnsealError),
 }
 
@@ -136,22 +176,36 @@ impl View<'_> {
             return Ok(Bytes::new());
         }
         let opened = self.sealing.open(table, key, record, |opening| self.salt(opening));
-        opened.map_err(|failure| match failure {
-            Failure::Engine(cause) => ReadError::Engine(cause),
-            Failure::Record(cause) => damaged(table, key, cause),
-        })
+        opened.map_err(|failure| named(table, key, failure))
     }
 
     fn salt(&self, opening: u32) -> Result<Option<[u8; 32]>, Failure> {
         let openings = self.database.table(Table::Openings);
-        let salt = self.snapshot.get(openings, opening.to_be_bytes()).map_err(|e| Failure::Engine(e.to_string()))?;
-        Ok(salt.and_then(|salt| salt[..].try_into().ok()))
+        let key = opening.to_be_bytes();
+        let salt = read(Table::Openings, &key, || self.snapshot.get(openings, key)).map_err(Failure::Engine)?;
+        Ok(salt.and_then(|record| {
+            // Version 1 wrote the salt alone.
+            let salt = record.strip_prefix(&OPENING_HEADER[..]).unwrap_or(&record);
+            salt.try_into().ok()
+        }))
+    }
+
+    /// A table's records as they lie, in the order of their keys.
+    pub(super) fn records(&self, table: Table) -> impl Iterator<Item = Result<(Slice, Slice), ReadError>> {
+        let mut rows = self.snapshot.iter(self.database.table(table));
+        std::iter::from_fn(move || next(table, &[], || rows.next()).transpose())
+    }
+
+    /// Opens a record of whatever version.
+    pub(super) fn open_any(&self, table: Table, key: &[u8], record: &[u8]) -> Result<Bytes, ReadError> {
+        let opened = self.sealing.open_any(table, key, record, |opening| self.salt(opening));
+        opened.map_err(|failure| named(table, key, failure))
     }
 }
 
 impl Rows for View<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        let record = self.snapshot.get(self.database.table(table), key).map_err(engine)?;
+        let record = read(table, key, || self.snapshot.get(self.database.table(table), key))?;
         record.map(|record| self.open(table, key, &record)).transpose()
     }
 
@@ -167,11 +221,10 @@ impl Rows for View<'_> {
         let end = prefix_end(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), (from, to));
-        while let Some(row) = match order {
+        while let Some((key, record)) = next(table, after.unwrap_or(prefix), || match order {
             Order::Ascending => rows.next(),
             Order::Descending => rows.next_back(),
-        } {
-            let (key, record) = row.into_inner().map_err(engine)?;
+        })? {
             if visit(&key, self.open(table, &key, &record)?)? == ControlFlow::Break(()) {
                 break;
             }
@@ -180,8 +233,61 @@ impl Rows for View<'_> {
     }
 }
 
-fn engine(cause: fjall::Error) -> ReadError {
-    ReadError::Engine(cause.to_string())
+/// Says of which record it is.
+fn named(table: Table, key: &[u8], failure: Failure) -> ReadError {
+    match failure {
+        Failure::Engine(cause) => cause,
+        Failure::Record(cause) => damaged(table, key, cause),
+    }
+}
+
+/// Holds a partition as the engine does, so that nobody has it open while its files are looked at.
+fn hold(path: &Path) -> Result<File, OpenError> {
+    let io = |cause| OpenError::Io { path: path.into(), cause };
+    let lock =
+        File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),
+        Err(TryLockError::Error(cause)) => Err(io(cause)),
+    }
+}
+
+/// Runs something of the engine's. A panic in it is a failure like another.
+pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    // Nothing of it is used afterwards but to be closed and opened anew, or to be read, which
+    // changes nothing.
+    panic::catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        format!("the engine panicked: {words}")
+    })
+}
+
+/// Reads one record of the engine's, and says of which it was where it fails.
+fn read<T>(table: Table, key: &[u8], read: impl FnOnce() -> fjall::Result<T>) -> Result<T, ReadError> {
+    let read = caught(read).map_err(ReadError::Engine)?;
+    read.map_err(|cause| match cause {
+        fjall::Error::Storage(fjall::LsmError::Io(cause)) | fjall::Error::Io(cause)
+            if cause.kind() != io::ErrorKind::UnexpectedEof =>
+        {
+            ReadError::Engine(cause.to_string())
+        }
+        fjall::Error::Poisoned | fjall::Error::KeyspaceDeleted | fjall::Error::Locked => {
+            ReadError::Engine(cause.to_string())
+        }
+        // A block is not as it was written.
+        cause => damaged(table, key, cause),
+    })
+}
+
+/// Reads the next row of a scan that began at `from`.
+fn next(
+    table: Table,
+    from: &[u8],
+    next: impl FnOnce() -> Option<fjall::Guard>,
+) -> Result<Option<(Slice, Slice)>, ReadError> {
+    read(table, from, || next().map(fjall::Guard::into_inner).transpose())
 }
 
 /// Records as they lie, for tests of what is damaged.
@@ -195,7 +301,9 @@ mod raw {
         }
 
         pub(in crate::embedded) fn put_raw(&self, table: Table, key: &[u8], record: &[u8]) {
-            self.database.table(table).insert(key, record).unwrap();
+            let mut batch = self.database.fjall.batch().durability(Some(super::PersistMode::SyncAll));
+            batch.insert(self.database.table(table), key, record);
+            batch.commit().unwrap();
         }
     }
 }

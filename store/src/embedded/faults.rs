@@ -13,6 +13,7 @@ impl Fault {
     pub(super) fn strike(self, commit: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         match self {
             Self::NotWritten => {}
+            Self::Panic => panic!("a panic on demand"),
             Self::Written => commit()?,
         }
         Err("a fault on demand".into())
@@ -38,7 +39,7 @@ impl Embedded {
             return Ok(false);
         }
         let writes = [((Table::Readings, row), None), ((Table::Log, table::log(offset, number)), None)];
-        shared.commit(&Writes::from(writes)).map_err(ReadError::Engine)?;
+        shared.commit(&Writes::from(writes), true).map_err(ReadError::Engine)?;
         Ok(true)
     }
 }

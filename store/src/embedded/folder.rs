@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! store/format     text, one "key = value" a line:
-//!                    unhidra store = 1        the format's version
+//!                    unhidra store = 2        the format's version
 //!                    sealing = plain          or: sealed
 //!                    data key = 1             \ sealed only: the key's id,
 //!                    data key check = hex     / and what tells a wrong key (sealed.rs)
 //!                    partitions = 1
 //!                    epoch = hex
 //!                    restored = yes           put back from a copy, and not acted on yet
+//!                    check = hex              SHA-256 of the lines above, its first 8 bytes; not in version 1
 //! store/p0 ...     one database for each partition
 //! ```
 //!
@@ -16,10 +17,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use thiserror::Error;
 use unhidra_core::ids::{Epoch, Partition};
@@ -29,9 +31,14 @@ use crate::partition::partitions_for;
 use crate::sealed::Keys;
 
 use super::database::Database;
+use super::levels;
 
 /// The version of the folder's format.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+
+/// The version before it: its format file has no check, its records no tag, and those of sessions
+/// do not say what their newest row is. It is read, and made a folder of this version.
+const VERSION_1: u32 = 1;
 
 /// The format file's name.
 const FORMAT: &str = "format";
@@ -43,13 +50,16 @@ const UNSYNCED: &str = "unsynced";
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// It is of another version.
-    #[error("the store {path} is of format version {found}; this program reads version {allowed}")]
+    #[error(
+        "the store {path} is of format version {found}; this program reads versions 1 to {allowed}: \
+         start it with the program that wrote it, or a newer one"
+    )]
     Version {
         /// Which folder.
         path: PathBuf,
         /// Its version.
         found: u32,
-        /// The one that is read.
+        /// The newest that is read.
         allowed: u32,
     },
     /// It holds other files, and no format file.
@@ -100,6 +110,19 @@ pub enum OpenError {
         /// Which folder.
         path: PathBuf,
     },
+    /// A file is not as it was written.
+    #[error(
+        "{file} is damaged at byte {offset}: {found}; nothing was changed: `unhidra store verify` lists all that is \
+         damaged, and `unhidra store verify --accept-loss` goes on without it"
+    )]
+    Damaged {
+        /// Which file.
+        file: PathBuf,
+        /// Where, in bytes from its beginning.
+        offset: u64,
+        /// What is there.
+        found: String,
+    },
     /// A setting is out of its bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -124,6 +147,7 @@ pub enum OpenError {
 /// What the format file says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Format {
+    pub(super) version: u32,
     pub(super) partitions: u16,
     pub(super) epoch: Epoch,
     /// It was put back from a copy, and nobody has acted on it.
@@ -226,7 +250,7 @@ fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> 
         0 => partitions_for(std::thread::available_parallelism().map_or(1, usize::from)),
         partitions => partitions,
     };
-    let format = Format { partitions, epoch, restored: false, sealing: FormatSealing::of(keys) };
+    let format = Format { version: VERSION, partitions, epoch, restored: false, sealing: FormatSealing::of(keys) };
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = PathBuf::from(draft);
@@ -261,12 +285,16 @@ impl Format {
                 format!("sealing = sealed\ndata key = {id}\ndata key check = {check}\n")
             }
         };
-        let Self { partitions, epoch, .. } = self;
+        let Self { version, partitions, epoch, .. } = self;
         let restored = if self.restored { "restored = yes\n" } else { "" };
-        format!(
-            "unhidra store = {VERSION}\n{sealing}partitions = {partitions}\nepoch = {:016x}\n{restored}",
+        let lines = format!(
+            "unhidra store = {version}\n{sealing}partitions = {partitions}\nepoch = {:016x}\n{restored}",
             epoch.get()
-        )
+        );
+        match *version {
+            VERSION_1 => lines,
+            _ => format!("{lines}{CHECK}{}\n", check(&lines)),
+        }
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, OpenError> {
@@ -276,8 +304,15 @@ impl Format {
         let bad = |key: &str, found: &str| wrong(format!("{key} = {found:?}"));
         let version = line("unhidra store")?;
         let found = version.parse().map_err(|_| bad("unhidra store", version))?;
-        if found != VERSION {
-            return Err(OpenError::Version { path: path.into(), found, allowed: VERSION });
+        match found {
+            VERSION_1 => {}
+            VERSION => {
+                let (lines, found) = text.rsplit_once(CHECK).ok_or_else(|| wrong("it has no line \"check\"".into()))?;
+                if found.strip_suffix('\n') != Some(&check(lines)) {
+                    return Err(wrong("its lines are not those that its check was made of".into()));
+                }
+            }
+            found => return Err(OpenError::Version { path: path.into(), found, allowed: VERSION }),
         }
         let sealing = match line("sealing")? {
             "plain" => FormatSealing::Plain,
@@ -298,7 +333,7 @@ impl Format {
             Some("yes") => true,
             Some(found) => return Err(bad("restored", found)),
         };
-        Ok(Self { partitions, epoch, restored, sealing })
+        Ok(Self { version: found, partitions, epoch, restored, sealing })
     }
 }
 
@@ -308,42 +343,66 @@ pub(super) fn mark_unsynced(partition: &Path) -> io::Result<()> {
     File::create(partition.join(UNSYNCED)).map(drop)
 }
 
-/// Writes the journals anew, where they are marked as [`mark_unsynced`] does.
+/// Writes the journals anew, and the small files that say which tables there are, where they are
+/// marked as [`mark_unsynced`] does.
 ///
 /// After a failed sync the system may hold pages of them that it will never try to write again,
-/// and still show them to readers. A copy has pages of its own, and its sync tells the truth.
+/// and still show them to readers. A copy has pages of its own, and its sync tells the truth. Table
+/// files are named by a small file once they are synced, and never written again.
 pub(super) fn write_anew(partition: &Path) -> io::Result<()> {
     if !partition.join(UNSYNCED).exists() {
         return Ok(());
     }
     for entry in fs::read_dir(partition)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jnl") {
-            let copy = path.with_extension("anew");
-            let mut from = File::open(&path)?;
-            let mut to = File::create(&copy)?;
-            copy_bytes(&mut from, &mut to)?;
-            to.sync_all()?;
-            fs::rename(&copy, &path)?;
+        match path.extension() {
+            Some(extension) if extension == "jnl" => copy_over(&path)?,
+            // What a copy left that found no room.
+            Some(extension) if extension == ANEW => fs::remove_file(&path)?,
+            _ => {}
         }
+    }
+    for tree in levels::trees(partition)? {
+        for path in levels::small_files(&tree)? {
+            match path.extension() {
+                Some(extension) if extension == ANEW => fs::remove_file(&path)?,
+                _ => copy_over(&path)?,
+            }
+        }
+        sync_folder(&tree.join("tables"))?;
+        sync_folder(&tree)?;
     }
     sync_folder(partition)?;
     fs::remove_file(partition.join(UNSYNCED))?;
     sync_folder(partition)
 }
 
-/// Reads and writes: the system's own copying may share the very pages that are in doubt.
-fn copy_bytes(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(()),
-            read => to.write_all(buffer.get(..read).unwrap_or_default())?,
-        }
+const ANEW: &str = "anew";
+
+/// Puts a copy in a file's place. The zeros behind what is written in it need no room.
+///
+/// It reads and writes: the system's own copying may share the very pages that are in doubt.
+fn copy_over(path: &Path) -> io::Result<()> {
+    let bytes = fs::read(path)?;
+    let is_journal = path.extension().is_some_and(|extension| extension == "jnl");
+    let len = match is_journal {
+        true => bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
+        false => bytes.len(),
+    };
+    let copy = path.with_extension(ANEW);
+    let written = File::create(&copy).and_then(|mut to| {
+        to.write_all(bytes.get(..len).unwrap_or_default())?;
+        to.sync_all()
+    });
+    if let Err(cause) = written {
+        // On a full disk half a copy would keep what room there is.
+        _ = fs::remove_file(&copy);
+        return Err(cause);
     }
+    fs::rename(&copy, path)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -353,6 +412,21 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
         Some(parent) if parent != Path::new("") => sync_folder(parent),
         _ => sync_folder(Path::new(".")),
     }
+}
+
+/// What begins the last line of a format file.
+const CHECK: &str = "check = ";
+
+/// What the check of a format file's lines is.
+fn check(lines: &str) -> String {
+    let digest = digest(&SHA256, lines.as_bytes());
+    hex(digest.as_ref().get(..8).unwrap_or_default())
+}
+
+/// Says that every record is of the present version.
+pub(super) fn settle_version(path: &Path) -> Result<(), OpenError> {
+    let format = read_format(path)?.ok_or_else(|| OpenError::NoStore { path: path.into() })?;
+    replace_format(path, &Format { version: VERSION, ..format })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -33,10 +33,14 @@ use crate::{
 use self::database::{Database, View};
 use self::writer::Shared;
 
+mod closed;
 mod database;
 #[cfg(any(test, feature = "faults"))]
 mod faults;
 mod folder;
+mod journal;
+mod levels;
+mod migration;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -82,6 +86,10 @@ impl Embedded {
             folder::write_anew(&path).map_err(|cause| OpenError::Io { path: path.clone(), cause })?;
             let database = Database::open(&path, config, format.partitions)?;
             let opening = database.begin(data.as_ref()).map_err(engine)?;
+            if format.version != folder::VERSION {
+                let records = migration::migrate(&database, &opening).map_err(engine)?;
+                tracing::info!(%partition, records, found = format.version, "session records written in the present format");
+            }
             let files = (database, opening);
             let shared = Shared::new(
                 partition,
@@ -96,6 +104,9 @@ impl Embedded {
             shared.committed.send_replace(ledger.newest());
             partitions.push(Arc::new(shared));
             ledgers.push(ledger);
+        }
+        if format.version != folder::VERSION {
+            folder::settle_version(path)?;
         }
         // The writers start once everything is read, so that no error leaves one behind.
         let writers = Arc::new(Mutex::new(Vec::new()));

@@ -67,6 +67,10 @@ impl Bench for Folder {
         let store = self.open_with((self.keys)(), &config).unwrap();
         Box::pin(async move { Arc::new(store) as Arc<dyn Store> })
     }
+
+    fn damage(&mut self, device: &DeviceId, offset: Offset) {
+        assert_eq!(Self::open(self).delete_row(device, offset), Ok(true));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,11 +154,12 @@ async fn a_folder_of_another_version_is_refused_with_both_versions() {
     folder.open().close().await;
     let format = folder.path().join("format");
     let text = fs::read_to_string(&format).unwrap();
-    fs::write(&format, text.replace("unhidra store = 1", "unhidra store = 2")).unwrap();
+    fs::write(&format, text.replace("unhidra store = 2", "unhidra store = 3")).unwrap();
     let refused = folder.open_with(Keys::Plain, &config()).err().unwrap();
-    assert!(matches!(refused, OpenError::Version { found: 2, allowed: 1, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Version { found: 3, allowed: 2, .. }), "{refused}");
+    assert!(refused.to_string().contains("or a newer one"), "{refused}");
     for (from, to) in [
-        ("unhidra store = 1", "unhidra store = one"),
+        ("unhidra store = 2", "unhidra store = one"),
         ("sealing = plain", "sealing = maybe"),
         ("sealing = plain", "sealing = sealed"),
         ("partitions = 1", "partitions = 0"),
@@ -240,7 +245,7 @@ async fn no_two_openings_seal_alike() {
         let shared = folder.open();
         let record = |offset| shared.shared(Partition::new(0)).raw_row(&id("a"), Offset::new(offset));
         for offset in 1..=u64::from(n + 1) * 2 {
-            nonces.insert(record(offset)[3..12].to_vec());
+            nonces.insert(record(offset)[4..13].to_vec());
         }
     }
     assert_eq!(nonces.len(), 6, "every row has a nonce of its own");

@@ -4,25 +4,32 @@
 //! wait -> take -> plan -> commit -> answer -> wait          (no linger: while one commit runs, the next gathers)
 //!                            |
 //!                            +-- failed -> answer "unknown" to all -> reopen -> wait, or Failed for good
+//!                                                                        ^  |
+//!                                                no room, no disk: later +--+
 //! ```
+//!
+//! A panic of the engine, here or in a thread of its own, is a commit that failed.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tracing::{error, warn};
 use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::{Fence, Offset, Partition};
 
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::health::Board;
 use crate::ledger::{Answers, Ledger, Plan, Writes};
 use crate::metrics::{Metrics, Stopwatch};
 use crate::waiting::Waiting;
 use crate::{Batch, CommitError, Full, Health, ReadError};
 
+use super::closed;
 use super::database::{Database, Opening, View};
-use super::folder;
+use super::folder::{self, OpenError};
 
 /// What the writer of a partition and its readers share.
 pub(super) struct Shared {
@@ -114,31 +121,51 @@ impl Shared {
         read(&database.view(&self.opening.sealing))
     }
 
-    /// Commits in one atomic, durable write.
-    pub(super) fn commit(&self, writes: &Writes) -> Result<(), String> {
+    /// Commits in one atomic write.
+    pub(super) fn commit(&self, writes: &Writes, sync: bool) -> Result<(), String> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or("the files are closed")?;
-        database.commit(&self.opening.sealing, writes)
+        database.commit(&self.opening.sealing, writes, sync)
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.as_ref().ok_or("the files are closed")?.sync()
     }
 
     pub(super) fn ledger(&self) -> Result<Ledger, ReadError> {
         self.read(|view| Ledger::load(view, self.partition, self.partitions, self.fence, self.config.known_devices))
     }
 
-    /// The next group, once one waits; `None` when the queue is closed and empty.
-    fn take(&self) -> Option<Vec<Batch>> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        while queue.waiting.is_empty() {
-            if !queue.open {
-                return None;
+    /// The next group, once one waits. `sync_in` is when what was committed is to be synced at the
+    /// latest, if something is.
+    fn take(&self, sync_in: Option<Duration>) -> Next {
+        if sync_in.is_some_and(|sync_in| sync_in.is_zero()) {
+            return Next::Sync;
+        }
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |queue: &mut Queue| queue.open && queue.waiting.is_empty();
+        let mut queue = match sync_in {
+            None => self.arrived.wait_while(queue, waits).unwrap_or_else(PoisonError::into_inner),
+            Some(sync_in) => {
+                self.arrived.wait_timeout_while(queue, sync_in, waits).unwrap_or_else(PoisonError::into_inner).0
             }
-            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        };
+        if queue.waiting.is_empty() {
+            return if queue.open { Next::Sync } else { Next::End };
         }
         let (group, weight) = queue.waiting.take();
         drop(queue);
         self.metrics.taken(weight);
         self.room.notify_waiters();
-        Some(group)
+        Next::Group(group)
+    }
+
+    /// Waits, and says whether the queue is open still.
+    fn pause(&self, pause: Duration) -> bool {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.arrived.wait_timeout_while(queue, pause, |queue| queue.open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.open
     }
 
     fn take_all(&self) -> Vec<Batch> {
@@ -149,7 +176,35 @@ impl Shared {
     }
 
     fn close_files(&self) {
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let database = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(database) = database {
+            database.close();
+        }
+    }
+}
+
+/// What the writer does next.
+enum Next {
+    /// Writes these.
+    Group(Vec<Batch>),
+    /// Syncs what it has committed without.
+    Sync,
+    /// Nothing more: the queue is closed and empty.
+    End,
+}
+
+/// Since when something is committed and not synced; `None` where nothing is, or nobody asked.
+struct Unsynced(Option<Stopwatch>);
+
+impl Unsynced {
+    fn committed(&mut self, durability: Durability) {
+        if durability == Durability::Interval {
+            self.0.get_or_insert_with(Stopwatch::start);
+        }
+    }
+
+    fn due_in(&self, interval: Duration) -> Option<Duration> {
+        self.0.as_ref().map(|since| interval.saturating_sub(since.elapsed()))
     }
 }
 
@@ -157,13 +212,35 @@ impl Shared {
 pub(super) fn run(shared: &Shared, mut ledger: Ledger) {
     let guard = Guard(shared);
     let source = DurableSource::new_for_storage();
-    while let Some(group) = shared.take() {
-        match write(shared, ledger, &source, group) {
+    let interval = Duration::from_millis(shared.config.sync_interval_ms);
+    let mut unsynced = Unsynced(None);
+    loop {
+        let written = match shared.take(unsynced.due_in(interval)) {
+            Next::Group(group) => {
+                unsynced.committed(shared.config.durability);
+                write(shared, ledger, &source, group)
+            }
+            Next::Sync => {
+                unsynced = Unsynced(None);
+                match shared.sync() {
+                    Ok(()) => Ok(ledger),
+                    Err(cause) => reopen(shared, None, &cause),
+                }
+            }
+            Next::End => break,
+        };
+        match written {
             Ok(next) => ledger = next,
             Err(cause) => return fail(shared, cause),
         }
     }
+    let synced = shared.sync();
     drop(guard);
+    // Without this note the next start takes the journals for those of a node that was killed.
+    let noted = synced.and_then(|()| closed::write(&shared.path).map_err(|e| e.to_string()));
+    if let Err(cause) = noted {
+        warn!(partition = %shared.partition, cause, "closed without a note of where the journals end");
+    }
 }
 
 /// Plans a group, commits it and answers.
@@ -173,7 +250,7 @@ fn write(shared: &Shared, mut ledger: Ledger, source: &DurableSource, group: Vec
     let plan = shared.read(|view| Ok(ledger.plan(view, group))).map_err(|e| e.to_string())?;
     let refused = batches.saturating_sub(plan.accepted());
     if let Err(cause) = commit(shared, &plan) {
-        return reopen(shared, plan, &cause);
+        return reopen(shared, Some(plan), &cause);
     }
     shared.metrics.refused.inc_by(refused as u64);
     if refused < batches {
@@ -195,34 +272,72 @@ fn commit(shared: &Shared, plan: &Plan) -> Result<(), String> {
         None if plan.writes.is_empty() => return Ok(()),
         None => {}
     }
+    let sync = shared.config.durability == Durability::Fsync;
     #[cfg(any(test, feature = "faults"))]
     if let Some(fault) = shared.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return fault.strike(|| shared.commit(&plan.writes));
+        return super::database::caught(|| fault.strike(|| shared.commit(&plan.writes, sync)))?;
     }
-    shared.commit(&plan.writes)
+    shared.commit(&plan.writes, sync)
 }
 
-/// After a failed commit: tells all who were ahead of the store, and reads back what is on the disk.
-fn reopen(shared: &Shared, plan: Plan, cause: &str) -> Result<Ledger, String> {
+/// After a failed commit or sync: tells all who were ahead of the store, and reads back what is on
+/// the disk. Where there is no room, or the disk does not take it, it is tried again until it does;
+/// nobody is served meanwhile.
+fn reopen(shared: &Shared, plan: Option<Plan>, cause: &str) -> Result<Ledger, String> {
     error!(partition = %shared.partition, cause, "a commit failed; reopening the store");
     shared.board.set(shared.partition, Health::Reopening);
     shared.metrics.reopenings.inc();
-    plan.unknown(cause).give();
+    if let Some(plan) = plan {
+        plan.unknown(cause).give();
+    }
     Answers::all_unknown(shared.take_all(), cause).give();
-    folder::mark_unsynced(&shared.path).map_err(|e| format!("{cause}; {e}"))?;
+    let mut pause = PAUSE_MIN;
+    loop {
+        match renew(shared) {
+            Ok(ledger) => {
+                shared.committed.send_replace(ledger.newest());
+                // What came meanwhile was built on what is void. What comes from here on either fits
+                // what is on the disk, or its expected versions say that it does not.
+                Answers::all_unknown(shared.take_all(), cause).give();
+                warn!(partition = %shared.partition, "the store serves again");
+                shared.board.set(shared.partition, Health::Ready);
+                return Ok(ledger);
+            }
+            Err(OpenError::Io { path, cause: now }) if may_pass(&now) => {
+                error!(partition = %shared.partition, path = %path.display(), cause = %now, "the store stays closed");
+                shared.close_files();
+                if !shared.pause(pause) {
+                    return Err(format!("{cause}; {now}"));
+                }
+                Answers::all_unknown(shared.take_all(), cause).give();
+                pause = PAUSE_MAX.min(pause * 2);
+            }
+            Err(now) => return Err(format!("{cause}; {now}")),
+        }
+    }
+}
+
+/// Between two tries to open the files again.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Whether an error of the system's may go away without a person who changes the folder.
+fn may_pass(cause: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, NotFound, PermissionDenied};
+    !matches!(cause.kind(), NotFound | PermissionDenied) || cause.kind() == Interrupted
+}
+
+/// Writes anew what may be in memory alone, and opens it.
+fn renew(shared: &Shared) -> Result<Ledger, OpenError> {
+    let io = |cause| OpenError::Io { path: shared.path.clone(), cause };
+    // The engine is asked for nothing more: it may show what it could not write.
     shared.close_files();
-    folder::write_anew(&shared.path).map_err(|e| format!("{cause}; writing the journals anew: {e}"))?;
-    let database =
-        Database::open(&shared.path, &shared.config, shared.partitions).map_err(|e| format!("{cause}; {e}"))?;
+    folder::mark_unsynced(&shared.path).map_err(io)?;
+    folder::write_anew(&shared.path).map_err(io)?;
+    let database = Database::open(&shared.path, &shared.config, shared.partitions)?;
     *shared.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
-    let ledger = shared.ledger().map_err(|e| format!("{cause}; {e}"))?;
-    shared.committed.send_replace(ledger.newest());
-    // What came meanwhile was built on what is void. What comes from here on either fits what is
-    // on the disk, or its expected versions say that it does not.
-    Answers::all_unknown(shared.take_all(), cause).give();
-    warn!(partition = %shared.partition, "the store serves again");
-    shared.board.set(shared.partition, Health::Ready);
-    Ok(ledger)
+    let engine = |cause: ReadError| OpenError::Engine { path: shared.path.clone(), cause: cause.to_string() };
+    shared.ledger().map_err(engine)
 }
 
 /// The writer ends and the partition with it.

@@ -1,6 +1,6 @@
 //! One batch on its way into a group: its ops, one after another, become writes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use unhidra_core::device::Device;
@@ -16,7 +16,7 @@ use crate::{
     Assigned, BrokerTable, CommitError, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, ReadError, Slot, query,
 };
 
-/// The most bytes of a chain's state, so that its record has at most 80 on disk.
+/// The most bytes of a chain's state, so that its record has at most 85 on disk.
 pub(crate) const CHAIN_LEN_MAX: usize = 48;
 
 /// The most bytes of one value: what the engine takes, and more than any message may have.
@@ -46,6 +46,11 @@ pub(super) struct Draft<'a> {
     rows: &'a dyn Rows,
     group: &'a Plan,
     moved: Moved,
+    /// The devices of its rows, and the newest of each: the session records of this batch hold it,
+    /// also those that stand before the row among the ops.
+    newest: HashMap<DeviceId, Offset>,
+    /// Of these the ones that still need a record which says so.
+    unmarked: BTreeSet<DeviceId>,
 }
 
 /// What a batch moves.
@@ -57,11 +62,29 @@ pub(super) struct Moved {
 }
 
 impl<'a> Draft<'a> {
-    /// A batch of `records`, behind what `group` holds already.
-    pub(super) fn new(ledger: &'a Ledger, rows: &'a dyn Rows, group: &'a Plan, records: usize) -> Self {
-        let outcome = Outcome { records, readings: Vec::new(), sessions: 0 };
+    /// A batch of `ops`, behind what `group` holds already.
+    pub(super) fn new(ledger: &'a Ledger, rows: &'a dyn Rows, group: &'a Plan, ops: &[Op]) -> Self {
+        let outcome = Outcome { records: ops.len(), readings: Vec::new(), sessions: 0 };
         let moved = Moved { writes: Writes::new(), head: group.head, known: HashMap::new(), outcome };
-        Self { ledger, rows, group, moved }
+        let mut newest = HashMap::new();
+        let devices = ops.iter().filter_map(|op| match op {
+            Op::Reading { uplink, .. } => Some(uplink.device),
+            _ => None,
+        });
+        for (device, nth) in devices.zip(1..) {
+            newest.insert(device, Offset::new(group.head.offset.get().saturating_add(nth)));
+        }
+        let unmarked = newest.keys().copied().collect();
+        Self { ledger, rows, group, moved, newest, unmarked }
+    }
+
+    /// Writes the newest row of the devices of which this batch wrote nothing else that says it.
+    pub(super) fn mark_rows(&mut self) -> Result<(), Stop> {
+        for device in std::mem::take(&mut self.unmarked) {
+            let known = self.known(&device)?;
+            self.mark(device, known)?;
+        }
+        Ok(())
     }
 
     pub(super) fn into_moved(self) -> Moved {
@@ -74,14 +97,7 @@ impl<'a> Draft<'a> {
             Op::Chain { device, slot, lane, expect, delta } => self.chain(device, slot, lane, expect, &delta),
             Op::Rotate { device, expect } => self.rotate(device, expect),
             Op::EndSessions { device, expect, present } => self.end_sessions(device, expect, present),
-            Op::Peer { device, bytes } => {
-                let number = self.known(&device)?.number;
-                self.put(
-                    Table::Sessions,
-                    table::session(number, Part::Peer),
-                    record::encode_session(Version::default(), &bytes),
-                )
-            }
+            Op::Peer { device, bytes } => self.peer(device, &bytes),
             Op::Reading { tag, uplink } => self.reading(&tag, &uplink),
             Op::Command(command) => self.command(&command),
             Op::Device(device) => self.device(&device),
@@ -93,10 +109,16 @@ impl<'a> Draft<'a> {
     fn session(&mut self, device: DeviceId, slot: Slot, expect: Version, whole: &[u8]) -> Result<(), Stop> {
         let mut known = self.step(&device, expect)?;
         self.delete_chains(&mut known, slot);
-        let value = record::encode_session(known.version, whole);
-        self.put(Table::Sessions, table::session(known.number, Part::Whole(slot)), value)?;
+        self.put_part(&device, &known, Part::Whole(slot), known.version, whole)?;
         self.moved.known.insert(device, known);
         self.moved.outcome.sessions += 1;
+        Ok(())
+    }
+
+    fn peer(&mut self, device: DeviceId, bytes: &[u8]) -> Result<(), Stop> {
+        let known = self.fresh(&device)?;
+        self.put_part(&device, &known, Part::Peer, Version::default(), bytes)?;
+        self.moved.known.insert(device, known);
         Ok(())
     }
 
@@ -105,8 +127,7 @@ impl<'a> Draft<'a> {
             return Err(too_large("a chain's bytes", delta.len(), CHAIN_LEN_MAX).into());
         }
         let mut known = self.step(&device, expect)?;
-        let value = record::encode_session(known.version, delta);
-        self.put(Table::Sessions, table::session(known.number, Part::Chain(slot, lane)), value)?;
+        self.put_part(&device, &known, Part::Chain(slot, lane), known.version, delta)?;
         known.chains |= chain_bit(slot, lane);
         self.moved.known.insert(device, known);
         self.moved.outcome.sessions += 1;
@@ -137,7 +158,7 @@ impl<'a> Draft<'a> {
     }
 
     fn reading(&mut self, tag: &MessageTag, uplink: &Uplink) -> Result<(), Stop> {
-        let mut known = self.known(&uplink.device)?;
+        let mut known = self.fresh(&uplink.device)?;
         let offset = self.moved.head.offset.next().ok_or(exhausted("a partition's rows", u64::MAX))?;
         let prev = known.newest;
         self.put(Table::Readings, table::reading(known.number, offset), Row::encode(offset, prev, tag, uplink))?;
@@ -183,7 +204,7 @@ impl<'a> Draft<'a> {
             None => Some(u32::from(self.ledger.partition.get()) + 1),
         };
         let number = DeviceNumber::new(next.ok_or(exhausted("the numbers of devices", u64::from(u32::MAX)))?);
-        let known = Known { number, version: Version::default(), newest: Offset::ZERO, chains: 0 };
+        let known = Known { number, version: Version::default(), newest: Offset::ZERO, chains: 0, stale: false };
         self.moved.head.number = Some(number);
         self.put(Table::Numbers, table::number_prefix(number), device.as_bytes().to_vec())?;
         self.moved.known.insert(*device, known);
@@ -239,20 +260,37 @@ impl<'a> Draft<'a> {
         }
         // Nothing of this group has touched the device, so the disk alone knows it.
         let Some(number) = query::number(self.rows, device)? else { return Ok(None) };
-        let mut known =
-            Known { number, version: Version::default(), newest: query::newest_offset(self.rows, number)?, chains: 0 };
-        query::session_parts(self.rows, number, |part, version, _| {
+        let newest = query::newest_offset(self.rows, number)?;
+        let mut known = Known { number, version: Version::default(), newest, chains: 0, stale: false };
+        let mut moment = query::Moment::default();
+        query::session_parts(self.rows, number, |part, version, newest, _| {
             known.version = known.version.max(version);
+            moment.add(part, newest);
             if let Part::Chain(slot, lane) = part {
                 known.chains |= chain_bit(slot, lane);
             }
         })?;
+        known.stale = moment.is_stale(newest);
         Ok(Some(known))
     }
 
+    /// The device, without the session records it may not be served any more: a write behind them
+    /// would make them look as if they were of this moment.
+    fn fresh(&mut self, device: &DeviceId) -> Result<Known, Stop> {
+        let mut known = self.known(device)?;
+        if known.stale {
+            known.stale = false;
+            self.delete_slot(&mut known, Slot::Present);
+            self.delete_slot(&mut known, Slot::Previous);
+            // The mark is what was wrong, or may come to be; and the version must not go back.
+            self.mark(*device, known)?;
+        }
+        Ok(known)
+    }
+
     /// The device with its version moved on, where it is the expected one.
-    fn step(&self, device: &DeviceId, expect: Version) -> Result<Known, Stop> {
-        let known = self.known(device)?;
+    fn step(&mut self, device: &DeviceId, expect: Version) -> Result<Known, Stop> {
+        let known = self.fresh(device)?;
         if known.version != expect {
             let refused = CommitError::Version { device: *device, expected: expect, found: known.version };
             return Err(refused.into());
@@ -263,10 +301,25 @@ impl<'a> Draft<'a> {
 
     /// Writes the version where no record of a session carries it.
     fn mark(&mut self, device: DeviceId, known: Known) -> Result<(), Stop> {
-        let value = record::encode_session(known.version, &[]);
-        self.put(Table::Sessions, table::session(known.number, Part::Mark), value)?;
+        self.put_part(&device, &known, Part::Mark, known.version, &[])?;
         self.moved.known.insert(device, known);
         Ok(())
+    }
+
+    /// Writes a record of a device's sessions, with the newest row this batch gives it.
+    fn put_part(
+        &mut self,
+        device: &DeviceId,
+        known: &Known,
+        part: Part,
+        version: Version,
+        state: &[u8],
+    ) -> Result<(), Stop> {
+        let newest = self.newest.get(device).copied().unwrap_or(known.newest);
+        if matches!(part, Part::Mark | Part::Whole(_) | Part::Chain(_, Lane::Receive)) {
+            self.unmarked.remove(device);
+        }
+        self.put(Table::Sessions, table::session(known.number, part), record::encode_session(version, newest, state))
     }
 
     fn delete_slot(&mut self, known: &mut Known, slot: Slot) {

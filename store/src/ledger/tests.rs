@@ -105,6 +105,58 @@ fn a_rotation_leaves_nothing_of_what_was_the_previous_session() {
     assert_eq!((&previous.whole[..], previous.receive, previous.send), (&b"w2"[..], None, None));
 }
 
+/// What an honest bridge writes, in whatever order, grouping and batching: its records are always of
+/// the moment of its rows.
+#[test]
+fn no_honest_history_makes_a_session_stale() {
+    let ops = proptest::collection::vec(0..8_u8, 0..6);
+    let groups = proptest::collection::vec(proptest::collection::vec(ops, 1..4), 1..12);
+    proptest::proptest!(|(groups in groups)| {
+        let mut tables = Tables::new();
+        group(&mut tables, vec![vec![Op::Device(device("a"))]]).remove(0).unwrap();
+        let mut version = 0;
+        for batches in groups {
+            let batches = batches.iter().map(|ops| ops.iter().map(|op| honest(*op, &mut version)).collect());
+            for answer in group(&mut tables, batches.collect()) {
+                answer.unwrap();
+            }
+            let stored = query::session(&tables, &id("a")).unwrap().unwrap_or_default();
+            proptest::prop_assert!(!stored.stale);
+            proptest::prop_assert_eq!(stored.version.get(), version);
+        }
+    });
+}
+
+fn honest(op: u8, version: &mut u32) -> Op {
+    let expect = *version;
+    *version += u32::from(op < 6);
+    match op {
+        0 => session(expect, "w"),
+        1 => chain(Slot::Present, Lane::Receive, expect, "r"),
+        2 => chain(Slot::Present, Lane::Send, expect, "s"),
+        3 => chain(Slot::Previous, Lane::Receive, expect, "r"),
+        4 => rotate(expect),
+        5 => Op::EndSessions { device: id("a"), expect: Version::new(expect), present: expect.is_multiple_of(2) },
+        6 => Op::Peer { device: id("a"), bytes: Bytes::from_static(b"p") },
+        _ => reading("a", expect),
+    }
+}
+
+/// The receiving chain went back, and what was sent and written besides did not.
+#[test]
+fn a_receiving_chain_that_went_back_is_stale_and_stays_so_beside_later_records() {
+    let mut tables = Tables::new();
+    let row = |n| vec![chain(Slot::Present, Lane::Receive, n, "r"), reading("a", n)];
+    group(&mut tables, vec![vec![Op::Device(device("a")), session(0, "w")], row(1)]);
+    let key = table::session(DeviceNumber::new(1), table::Part::Chain(Slot::Present, Lane::Receive));
+    let before = tables.get(Table::Sessions, &key).unwrap();
+    group(&mut tables, vec![row(2), vec![chain(Slot::Present, Lane::Send, 3, "s")]]);
+    assert!(!stored(&tables).stale);
+    tables.write(Table::Sessions, key, before);
+    let stored = stored(&tables);
+    assert_eq!((stored.stale, stored.present, stored.version.get()), (true, None, 4));
+}
+
 #[test]
 fn an_engine_that_fails_fails_the_whole_group() {
     struct Broken;

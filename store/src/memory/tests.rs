@@ -19,6 +19,10 @@ impl Bench for Place {
         self.last = Some(Arc::clone(&memory));
         Box::pin(async move { memory as Arc<dyn Store> })
     }
+
+    fn damage(&mut self, device: &DeviceId, offset: Offset) {
+        assert!(self.last.as_ref().unwrap().delete_row(device, offset));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
