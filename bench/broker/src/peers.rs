@@ -208,7 +208,7 @@ impl Stage {
 
 /// Ours: plain and TLS, for anybody, with a certificate or without. What else there is stays as it
 /// comes.
-const UNHIDRA: [&str; 9] = [
+const UNHIDRA: [&str; 10] = [
     "broker.tls.listen=127.0.0.1:0",
     "broker.tls.client_certificate=optional",
     "broker.tls.anonymous=true",
@@ -216,6 +216,8 @@ const UNHIDRA: [&str; 9] = [
     "broker.tcp.anonymous=true",
     // Few certificates for many connections.
     "broker.limits.connections_per_device=20000",
+    // One address for all of them.
+    "broker.gate.connects_per_address_s=0",
     "gateway.listen=127.0.0.1:0",
     "admin.listen=127.0.0.1:0",
     "log.level=warn",
