@@ -11,6 +11,7 @@ mod acl;
 mod failures;
 mod file;
 mod handle;
+mod memory;
 mod password;
 mod token;
 mod users;

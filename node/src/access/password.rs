@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -17,6 +17,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use unhidra_core::time::Timestamp;
 use zeroize::Zeroizing;
+
+use super::memory::{Memories, Memory};
 
 /// The bytes of a salt.
 pub const SALT_LEN: usize = 16;
@@ -109,10 +111,24 @@ impl Hashed {
         digest.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
     }
 
-    /// Whether it is this password's. Takes tens of milliseconds, and its memory.
-    #[must_use]
-    pub fn is_of(&self, password: &[u8]) -> bool {
-        PasswordHash::new(&self.0).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+    /// Whether it is this password's. Takes tens of milliseconds.
+    fn is_of(&self, password: &[u8], memory: &mut Memory) -> bool {
+        self.computed(password, memory).is_some_and(|(computed, stored)| computed == stored)
+    }
+
+    /// The hash of a password with what this one was made with, and this one. They are compared in
+    /// constant time.
+    fn computed(&self, password: &[u8], memory: &mut Memory) -> Option<(Output, Output)> {
+        let hash = PasswordHash::new(&self.0).ok()?;
+        let (salt, stored) = (hash.salt?, hash.hash?);
+        let params = Params::try_from(&hash).ok()?;
+        let version = hash.version.map_or(Ok(Version::V0x13), Version::try_from).ok()?;
+        let mut buffer = [0; Output::MAX_LENGTH];
+        let out = buffer.get_mut(..stored.len())?;
+        let blocks = memory.blocks(params.block_count())?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, version, params);
+        argon2.hash_password_into_with_memory(password, &salt, out, blocks).ok()?;
+        Some((Output::new(out).ok()?, stored))
     }
 }
 
@@ -142,6 +158,7 @@ pub(super) struct Busy;
 pub(super) struct Checker {
     turns: Arc<Semaphore>,
     waiting: AtomicUsize,
+    memories: Memories,
     budget: Budget,
 }
 
@@ -149,7 +166,8 @@ impl Checker {
     /// With this budget.
     #[must_use]
     pub(super) fn new(budget: Budget) -> Self {
-        Self { turns: Arc::new(Semaphore::new(budget.at_once.max(1))), waiting: AtomicUsize::new(0), budget }
+        let turns = Arc::new(Semaphore::new(budget.at_once.max(1)));
+        Self { turns, waiting: AtomicUsize::new(0), memories: Memories::default(), budget }
     }
 
     /// Whether a hash is a password's.
@@ -170,7 +188,9 @@ impl Checker {
         let password = Zeroizing::new(password.to_vec());
         let began = tokio::time::Instant::now();
         // The turn goes along: it is taken as long as the work runs, whoever still waits for it.
-        let checked = tokio::task::spawn_blocking(move || (hashed.is_of(&password), turn)).await;
+        let memories = self.memories.clone();
+        let check = move || (memories.with(|memory| hashed.is_of(&password, memory)), turn);
+        let checked = tokio::task::spawn_blocking(check).await;
         let Ok((is_of, turn)) = checked else { return Ok(false) };
         if !is_of {
             let rest = began.elapsed().saturating_mul(REST_AFTER_FAILURE);
@@ -279,10 +299,11 @@ mod tests {
         let hash = hashed("secret");
         assert!(hash.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.as_str());
         let read = Hashed::parse(hash.as_str()).unwrap();
-        assert!(read.is_of(b"secret") && !read.is_of(b"Secret") && !read.is_of(b""));
+        let is_of = |hash: &Hashed, password: &[u8]| hash.is_of(password, &mut Memory::default());
+        assert!(is_of(&read, b"secret") && !is_of(&read, b"Secret") && !is_of(&read, b""));
         assert_eq!(format!("{hash:?}"), "[hash]");
         let nobody = Hashed::of_nobody(&[1; SALT_LEN], &[2; 32]);
-        assert!(Hashed::parse(nobody.as_str()).is_ok() && !nobody.is_of(b""), "it is checked as any other");
+        assert!(Hashed::parse(nobody.as_str()).is_ok() && !is_of(&nobody, b""), "it is checked as any other");
     }
 
     #[test]
@@ -307,6 +328,27 @@ mod tests {
         let (first, second) = tokio::join!(checker.check(hash.clone(), b"a"), checker.check(hash, b"a"));
         assert_eq!((first, second), (Ok(true), Err(Busy)));
         assert_eq!(checker.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_hash_of_another_program_is_checked_with_what_it_was_made_with() {
+        // By the reference implementation, through argon2-cffi 25.1: three passes, two lanes, 24 bytes.
+        let hash = "$argon2id$v=19$m=1024,t=3,p=2$1Wq/pCCRyEnFNv26$oBCwax3ZO75HTAtzi98WpsE/4LQDQVMi";
+        let hash = Hashed::parse(hash).unwrap();
+        let is_of = |password: &[u8]| hash.is_of(password, &mut Memory::default());
+        assert!(is_of(b"password") && !is_of(b"passwore"));
+    }
+
+    #[tokio::test]
+    async fn checks_take_the_memory_of_those_at_once_however_many_there_are() {
+        let checker = checker(2, 8);
+        let hash = hashed("a");
+        let check = || checker.check(hash.clone(), b"a");
+        let checked = tokio::join!(check(), check(), check(), check(), check());
+        assert_eq!(checked, (Ok(true), Ok(true), Ok(true), Ok(true), Ok(true)));
+        let sizes = checker.memories.sizes();
+        assert!(!sizes.is_empty() && sizes.len() <= 2, "{sizes:?}");
+        assert!(sizes.iter().all(|blocks| *blocks == Params::DEFAULT.block_count()), "{sizes:?}");
     }
 
     #[test]
