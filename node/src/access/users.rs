@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,12 @@ pub(super) const NAME_LEN_MAX: usize = 128;
 /// Users by name, each with its hashed password.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Users(BTreeMap<String, Hashed>);
+
+/// The right to change the file of users, until it is dropped.
+#[derive(Debug)]
+pub struct Edit {
+    _folder: File,
+}
 
 /// A text that is no user's name.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -136,6 +143,20 @@ impl Users {
         }
     }
 
+    /// Reads the file for a change, and keeps others from changing it until the [`Edit`] is gone: waits
+    /// for whoever changes it now. Nobody where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Users::read`], and where its folder cannot be locked.
+    pub fn edit(path: &Path) -> Result<(Self, Edit), UsersError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // The folder's lock: the file is another one after each change.
+        let locked = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+        let locked = locked.map_err(|source| FileError::Read { path: folder.into(), source })?;
+        Ok((Self::read_or_none(path)?, Edit { _folder: locked }))
+    }
+
     /// Writes the file anew, whole or not at all.
     ///
     /// # Errors
@@ -179,6 +200,25 @@ mod tests {
 
     fn hashed(password: &str) -> Hashed {
         Hashed::of(password.as_bytes(), &[7; 16]).unwrap()
+    }
+
+    #[test]
+    fn of_changes_at_once_none_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, hash) = (folder.path().join("users"), hashed("a"));
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (path, hash) = (&path, &hash);
+                scope.spawn(move || {
+                    for number in 0..5 {
+                        let (mut users, _edit) = Users::edit(path).unwrap();
+                        users.set(&format!("user-{writer}-{number}"), hash.clone());
+                        users.write(path).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(Users::read(&path).unwrap().iter().count(), 20);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `unhidra user add | passwd | remove | list`: the file of users, whether a node runs or not.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use clap::Subcommand;
 use rand_core::CryptoRng;
@@ -41,6 +42,13 @@ pub enum Action {
     List,
 }
 
+/// What is written.
+enum Change {
+    Add(Hashed),
+    Replace(Hashed),
+    Remove,
+}
+
 #[derive(Serialize)]
 struct Done<'a> {
     user: &'a str,
@@ -54,33 +62,60 @@ pub(super) fn run(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     let path = global.sources(Purpose::Node).load()?.config.users.file;
-    let file = path.display().to_string();
-    let mut users = Users::read_or_none(&path).map_err(AccessError::from)?;
-    let known = |users: &Users, name: &str| users.get(name).is_some();
-    let (name, done) = match action {
+    let users = Users::read_or_none(&path).map_err(AccessError::from)?;
+    let (name, change, done) = match action {
         Action::List => return list(&users, out),
-        Action::Add { name, .. } if known(&users, &name) => {
-            let hint = "`unhidra user passwd` gives it another password";
-            return Err(CliError::Failed(format!("the user {name} is in {file} already; {hint}")));
-        }
         Action::Add { name, password_stdin } => {
             check_name(&name).map_err(|error| CliError::Usage(error.to_string()))?;
-            users.set(&name, hashed(&password(password_stdin)?, rng)?);
-            (name, "is a user now")
+            // Before it is asked for, and again when it is there: nobody waits for who types.
+            may_add(&users, &name, &path)?;
+            (name, Change::Add(hashed(&password(password_stdin)?, rng)?), "is a user now")
         }
-        Action::Passwd { name, password_stdin } if known(&users, &name) => {
-            users.set(&name, hashed(&password(password_stdin)?, rng)?);
-            (name, "has another password")
+        Action::Passwd { name, password_stdin } => {
+            must_be_in(&users, &name, &path)?;
+            (name, Change::Replace(hashed(&password(password_stdin)?, rng)?), "has another password")
         }
-        Action::Remove { name } if users.remove(&name) => (name, "is no user any more"),
-        Action::Passwd { name, .. } | Action::Remove { name } => {
-            return Err(CliError::Failed(format!(
-                "no user {name} is in {file}; `unhidra user list` names those that are"
-            )));
-        }
+        Action::Remove { name } => (name, Change::Remove, "is no user any more"),
     };
-    users.write(&path).map_err(AccessError::from)?;
+    apply(change, &name, &path)?;
+    let file = path.display().to_string();
     out.say(&Done { user: &name, file: file.clone() }, &format!("{name} {done} ({file}); a node that runs follows"))
+}
+
+/// Makes a change to the file as it is now.
+fn apply(change: Change, name: &str, path: &Path) -> Result<(), CliError> {
+    let (mut users, _edit) = Users::edit(path).map_err(AccessError::from)?;
+    match change {
+        Change::Add(hashed) => {
+            may_add(&users, name, path)?;
+            users.set(name, hashed);
+        }
+        Change::Replace(hashed) => {
+            must_be_in(&users, name, path)?;
+            users.set(name, hashed);
+        }
+        Change::Remove => {
+            must_be_in(&users, name, path)?;
+            users.remove(name);
+        }
+    }
+    Ok(users.write(path).map_err(AccessError::from)?)
+}
+
+fn may_add(users: &Users, name: &str, path: &Path) -> Result<(), CliError> {
+    if users.get(name).is_none() {
+        return Ok(());
+    }
+    let (file, hint) = (path.display(), "`unhidra user passwd` gives it another password");
+    Err(CliError::Failed(format!("the user {name} is in {file} already; {hint}")))
+}
+
+fn must_be_in(users: &Users, name: &str, path: &Path) -> Result<(), CliError> {
+    if users.get(name).is_some() {
+        return Ok(());
+    }
+    let (file, hint) = (path.display(), "`unhidra user list` names those that are");
+    Err(CliError::Failed(format!("no user {name} is in {file}; {hint}")))
 }
 
 fn list(users: &Users, out: &mut Output<'_>) -> Result<(), CliError> {
