@@ -37,6 +37,9 @@ pub enum UplinkKind {
     /// It opened, and is none of the kinds this node knows or no valid plaintext: kept as a row,
     /// so that a repeat is known, and shown to nobody.
     Ignored,
+    /// What is left of a row whose time was over: its place, and what a repeat is known by. What it
+    /// was is forgotten, and it is shown to nobody.
+    Trimmed,
 }
 
 /// What a device says became of a command (e2ee/PROTOCOL.md section 6, key 5).

@@ -409,9 +409,10 @@ pub(crate) fn encode_reading(reading: &Reading) -> Bytes {
         }
         // A row nobody is shown. Its place is shown all the same, or the chain of `prev` would
         // break and a client could not tell an ignored row from a lost one.
-        UplinkKind::Ignored => {}
+        // What is left of a trimmed row is a gap, and comes nowhere near here.
+        UplinkKind::Ignored | UplinkKind::Trimmed => {}
     }
-    if !matches!(uplink.kind, UplinkKind::Ignored) {
+    if !matches!(uplink.kind, UplinkKind::Ignored | UplinkKind::Trimmed) {
         entry.name = &uplink.name;
         entry.device_time = uplink.device_time.map(UnixTime::as_ms);
         entry.reading_id = uplink.reading_id.map(|id| id.to_string());
@@ -424,10 +425,24 @@ pub(crate) fn encode_reading(reading: &Reading) -> Bytes {
     serde_json::to_vec(&entry).map(Bytes::from).unwrap_or_default()
 }
 
-/// A `readings` frame around encoded readings.
-pub(crate) fn readings_frame(device: &Audience, cursor: &str, readings: &[Bytes]) -> Bytes {
+/// One device's readings that are gone.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Gap {
+    pub(crate) device: String,
+    pub(crate) partition: u16,
+    /// The last of them. The next reading's `prev` is this place, or lies before it.
+    pub(crate) offset: u64,
+}
+
+/// A `readings` frame around encoded readings, and the gaps before them.
+pub(crate) fn readings_frame(device: &Audience, cursor: &str, gaps: &[Gap], readings: &[Bytes]) -> Bytes {
+    // As in `Reply::encode`.
+    let gaps = match gaps {
+        [] => String::new(),
+        gaps => format!(r#""gaps":{},"#, serde_json::to_string(gaps).unwrap_or_default()),
+    };
     // Device ids and cursors hold no character that JSON escapes.
-    let head = format!(r#"{{"type":"readings","device":"{device}","cursor":"{cursor}","readings":"#);
+    let head = format!(r#"{{"type":"readings","device":"{device}","cursor":"{cursor}",{gaps}"readings":"#);
     with_list(head, readings, "}")
 }
 
@@ -552,7 +567,7 @@ mod tests {
     fn frames_of_readings_are_json() {
         let rows = [reading("a", 1, 0, b"x"), reading("a", 2, 1, b"y")].map(|row| encode_reading(&row));
         for rows in [&rows[..0], &rows[..1], &rows[..]] {
-            let frame = readings_frame(&Audience::All, "abc-_", rows);
+            let frame = readings_frame(&Audience::All, "abc-_", &[], rows);
             let value: serde_json::Value = serde_json::from_slice(&frame).expect("JSON");
             assert_eq!((&value["type"], &value["device"]), (&"readings".into(), &"*".into()));
             assert_eq!(value["readings"].as_array().map(Vec::len), Some(rows.len()));

@@ -206,13 +206,21 @@ impl Hub {
         }
     }
 
+    /// Moves on to `to` past rows that are gone: whoever is live goes back to the store, and is told
+    /// there what is missing.
+    pub(crate) fn skip(&self, partition: Partition, to: Offset) {
+        let mut state = lock(&self.state);
+        state.position = state.position.with(partition, to);
+        state.clients.values().for_each(|mailbox| mailbox.with(Outbox::fall_behind));
+    }
+
     fn encode(&self, reading: &Reading) -> Bytes {
         self.metrics.readings_encoded.inc();
         frame::encode_reading(reading)
     }
 
     fn deliver(&self, state: &State, audience: Audience, cursor: &str, texts: &[Bytes], after: &Position) {
-        let text = frame::readings_frame(&audience, cursor, texts);
+        let text = frame::readings_frame(&audience, cursor, &[], texts);
         let frame = Arc::new(LiveFrame { text, after: after.clone(), readings: texts.len() });
         let readings = u64::try_from(frame.readings).unwrap_or(u64::MAX);
         for (_, mailbox) in state.watchers.of(&audience) {

@@ -19,6 +19,7 @@ mod cursor;
 mod doors;
 mod error;
 mod frame;
+mod gap;
 mod hub;
 mod intake;
 mod metrics;

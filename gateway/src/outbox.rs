@@ -233,6 +233,12 @@ impl Outbox {
         }
     }
 
+    /// Has every stream read the store: rows it would have been given are gone.
+    pub(crate) fn fall_behind(&mut self) {
+        let dropped: VecDeque<_> = self.streams.values_mut().flat_map(Stream::fall_behind).collect();
+        self.discount(&dropped);
+    }
+
     /// Notes that all of a stream's rows up to `to` have been read and are about to be sent.
     ///
     /// Returns whether the stream still wants them: it may have ended meanwhile.

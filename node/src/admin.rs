@@ -97,6 +97,7 @@ fn unready(watched: &Watched) -> Option<String> {
     match &*watched.store.borrow() {
         Health::Ready => None,
         Health::Reopening => Some("the store is reopening after a commit that failed".to_owned()),
+        Health::Full(cause) => Some(format!("the store takes no readings: {cause}")),
         Health::Failed(cause) => Some(format!("the store has failed: {cause}")),
     }
 }
@@ -174,6 +175,7 @@ mod tests {
             (Phase::Starting, Health::Ready, "not every listener is up"),
             (Phase::Draining, Health::Ready, "the node is shutting down"),
             (Phase::Serving, Health::Reopening, "reopening"),
+            (Phase::Serving, Health::Full("store.disk_bytes_max is reached".into()), "disk_bytes_max is reached"),
             (Phase::Serving, Health::Failed("no space left".into()), "no space left"),
         ] {
             node.phase.send_replace(phase);

@@ -36,6 +36,7 @@ use crate::kept::Kept;
 use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
+use crate::retention::Retention;
 
 /// How often the age of the signed prekey is looked at.
 const PREKEY_LOOK: Duration = Duration::from_secs(60 * 60);
@@ -112,6 +113,7 @@ pub struct App {
     metrics: Arc<MetricsRegistry>,
     files: Handle,
     prekeys: Rotation,
+    retention: Retention,
     grace: Duration,
 }
 
@@ -180,6 +182,7 @@ impl App {
         // Before what is restored is held to them.
         broker.use_rules(acl);
         broker.restore().await?;
+        let retention = Retention::new(&config.retention, store.clone(), registry.clone(), clock.clone(), &mut metrics);
         let files = Handle::new(access, broker.clone(), &config.users.file);
         let rooms = Arc::new(Rooms {
             store,
@@ -213,6 +216,7 @@ impl App {
             metrics: Arc::new(metrics),
             files,
             prekeys: rotation,
+            retention,
             grace: Duration::from_secs(config.pump.drain_timeout_s),
         })
     }
@@ -267,7 +271,7 @@ impl App {
     /// Serves until `shutdown` completes, then ends in the direction of the data: nobody new, then
     /// DISCONNECT 0x8B to devices, then the shards, then the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { rooms, pump, mut shards, stop_shards, mqtt, gateway, mut prekeys, grace, .. } = self;
+        let Self { rooms, pump, mut shards, stop_shards, mqtt, gateway, mut prekeys, retention, grace, .. } = self;
         let mut doors = JoinSet::new();
         for listener in mqtt {
             let broker = rooms.broker.clone();
@@ -290,6 +294,7 @@ impl App {
         let (store, clock, looked_at) = (rooms.store.clone(), rooms.clock.clone(), pump.clone());
         keepers.spawn(async move { expiry::keep(&*store, &*clock, &looked_at).await });
         keepers.spawn(async move { prekeys.keep(&pump).await });
+        keepers.spawn(retention.keep());
         let broker = rooms.broker.clone();
         keepers.spawn(async move { broker.report().await });
 

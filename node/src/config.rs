@@ -53,6 +53,8 @@ pub struct Config {
     /// `[store]`. Its key file is resolved: where the configuration names none, it lies beside
     /// the data folder.
     pub store: unhidra_store::Config,
+    /// `[retention]`
+    pub retention: crate::retention::Config,
     /// `[gateway]`
     pub gateway: unhidra_gateway::Config,
     /// `[admin]`
@@ -169,6 +171,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
         }
     })?;
     config.store.check()?;
+    config.retention.check()?;
     crate::log::check(&config.log.level)?;
     bind::check(&config)?;
     if config.store.key_file.as_os_str().is_empty() {

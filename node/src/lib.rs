@@ -20,6 +20,7 @@ pub mod log;
 mod pump;
 pub mod registry;
 mod restored;
+pub mod retention;
 mod revocations;
 #[cfg(test)]
 mod testing;

@@ -83,7 +83,7 @@ pub enum Replace {
     /// A name that is taken is refused.
     No,
     /// A name that is taken gets the new certificate and key, and is no longer revoked. It keeps
-    /// its tags beside the new ones.
+    /// its tags beside the new ones, and its class where the enrolment names none.
     Yes,
 }
 
@@ -338,6 +338,10 @@ impl Shared {
         check_tags(enrolment.id, &tags)?;
         let other_peer =
             known.as_ref().is_some_and(|k| k.identity_key != enrolment.identity_key || k.suite != enrolment.suite);
+        let class = match (&known, enrolment.class) {
+            (Some(known), class) if class.is_empty() => known.class.clone(),
+            (_, class) => class,
+        };
         let device = Device {
             id: enrolment.id,
             number: known.as_ref().map_or(DeviceNumber::new(0), |k| k.number),
@@ -346,7 +350,7 @@ impl Shared {
             certificate_expires: enrolment.certificate_expires,
             suite: enrolment.suite,
             tags,
-            class: enrolment.class,
+            class,
             enrolled_at: self.clock.unix_now(),
             standing: Standing::Enrolled,
         };

@@ -17,18 +17,23 @@ use crate::registry::{Registry, Rules};
 pub(crate) const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
 pub(crate) const TRUST_DOMAIN: &str = "unhidra.local";
 
-/// A clock that stands until it is moved.
-pub(crate) struct StillClock(AtomicU64);
+/// A clock that stands until it is moved: its timer, and how far its calendar was set ahead of that.
+pub(crate) struct StillClock(AtomicU64, AtomicU64);
 
 impl StillClock {
     pub(crate) fn advance(&self, by: Duration) {
         self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
+
+    /// Sets the calendar ahead.
+    pub(crate) fn jump(&self, by: Duration) {
+        self.1.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
 }
 
 impl Default for StillClock {
     fn default() -> Self {
-        Self(AtomicU64::new(NOW.as_ms()))
+        Self(AtomicU64::new(NOW.as_ms()), AtomicU64::default())
     }
 }
 
@@ -37,7 +42,7 @@ impl Clock for StillClock {
         Timestamp::from_ms(self.0.load(Ordering::Relaxed))
     }
     fn unix_now(&self) -> UnixTime {
-        UnixTime::from_ms(self.0.load(Ordering::Relaxed))
+        UnixTime::from_ms(self.0.load(Ordering::Relaxed) + self.1.load(Ordering::Relaxed))
     }
 }
 
@@ -123,5 +128,13 @@ pub(crate) fn node_identity_key() -> [u8; 32] {
 pub(crate) fn enroll_asked(device: &str) -> EnrollAsked {
     let csr_pem = KeyPair::generate().unwrap().request(&id(device)).unwrap();
     let identity_key = KeyHex(*unhidra_bridge::IdentitySecret::from_seed(&[3; 32]).public().as_bytes());
-    EnrollAsked { id: id(device), csr_pem, identity_key, suite: 1, tags: Default::default(), replace: false }
+    EnrollAsked {
+        id: id(device),
+        csr_pem,
+        identity_key,
+        suite: 1,
+        tags: Default::default(),
+        class: String::new(),
+        replace: false,
+    }
 }

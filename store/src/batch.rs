@@ -5,11 +5,11 @@ use std::fmt;
 use bytes::Bytes;
 use unhidra_core::device::Device;
 use unhidra_core::durable::Durable;
-use unhidra_core::ids::{DeviceId, Fence, Offset, Partition, Version};
+use unhidra_core::ids::{CommandId, DeviceId, Fence, Offset, Partition, Version};
 use unhidra_core::message::{Command, Uplink};
 use unhidra_core::time::UnixTime;
 
-use crate::CommitError;
+use crate::{CommitError, Trim};
 
 /// What the writer calls when a batch is durable or has failed.
 pub type Done = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
@@ -25,6 +25,13 @@ pub struct Batch {
     /// Called once, from the writer's thread: it hands over, and does not work. A closed store calls
     /// it at once, from [`Store::submit`](crate::Store::submit).
     pub done: Done,
+}
+
+impl Batch {
+    /// Whether it appends a row.
+    pub(crate) fn appends(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Reading { .. }))
+    }
 }
 
 impl fmt::Debug for Batch {
@@ -145,6 +152,25 @@ pub enum Op {
         tag: MessageTag,
         /// What was said, and by whom.
         uplink: Uplink,
+    },
+    /// Deletes rows of a device, and leaves stubs of others: what [`Store::overdue`] and
+    /// [`Store::oldest`] have found. A row that is not there is no error, and of the device's newest
+    /// row a stub stays whatever is said.
+    ///
+    /// [`Store::overdue`]: crate::Store::overdue
+    /// [`Store::oldest`]: crate::Store::oldest
+    Trim {
+        /// Whose.
+        device: DeviceId,
+        /// Which.
+        trim: Trim,
+    },
+    /// Deletes commands of a device that are final; one that is not stays.
+    Forget {
+        /// Whose.
+        device: DeviceId,
+        /// Which.
+        commands: Vec<CommandId>,
     },
     /// Writes a command, new or moved on. A command that [is final] stays readable by its id.
     ///

@@ -17,6 +17,7 @@ use crate::{
 
 mod life;
 mod records;
+mod retention;
 mod sessions;
 
 /// An engine under test, and a folder of its own.
@@ -95,6 +96,7 @@ fn owner(op: &Op) -> Option<DeviceId> {
         | Op::Rotate { device, .. }
         | Op::EndSessions { device, .. }
         | Op::Peer { device, .. } => Some(*device),
+        Op::Trim { device, .. } | Op::Forget { device, .. } => Some(*device),
         Op::Reading { uplink, .. } => Some(uplink.device),
         Op::Command(command) => Some(command.device),
         Op::Device(device) => Some(device.id),
@@ -155,6 +157,13 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     records::prekeys_come_and_go(&mut bench()).await;
     records::broker_records_are_read_in_pages(&mut bench()).await;
     partitions_hold_their_own_devices(&mut bench()).await;
+    retention::rows_whose_time_is_over_go_and_their_newest_stay_as_stubs(&mut bench()).await;
+    retention::a_log_without_a_whole_row_goes_on_where_it_was(&mut bench()).await;
+    retention::bounds_of_rows_and_bytes_keep_the_newest(&mut bench()).await;
+    retention::much_is_trimmed_in_steps(&mut bench()).await;
+    retention::the_oldest_of_all_go_first(&mut bench()).await;
+    retention::held_rows_are_given_back_and_all_else_goes_on(&mut bench()).await;
+    retention::commands_that_are_over_are_forgotten_and_no_others(&mut bench()).await;
     life::a_full_queue_gives_back_and_room_is_signalled(&mut bench()).await;
     life::a_restart_keeps_all(&mut bench()).await;
     life::a_closed_store_answers_so(&mut bench()).await;

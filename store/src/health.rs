@@ -26,10 +26,26 @@ impl Board {
         }
         let worst = partitions.iter().max_by_key(|health| match health {
             Health::Ready => 0,
-            Health::Reopening => 1,
-            Health::Failed(_) => 2,
+            Health::Full(_) => 1,
+            Health::Reopening => 2,
+            Health::Failed(_) => 3,
         });
         self.shown.send_replace(worst.cloned().unwrap_or(Health::Ready));
+    }
+
+    /// Takes note that no partition takes rows, or that all do again; one that is not well for
+    /// another reason stays so.
+    pub(crate) fn set_full(&self, partitions: u16, why: Option<&str>) {
+        for partition in (0..partitions).map(Partition::new) {
+            let held = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = held.get(usize::from(partition.get())).cloned();
+            drop(held);
+            match (now, why) {
+                (Some(Health::Ready | Health::Full(_)), Some(why)) => self.set(partition, Health::Full(why.to_owned())),
+                (Some(Health::Full(_)), None) => self.set(partition, Health::Ready),
+                _ => {}
+            }
+        }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Health> {

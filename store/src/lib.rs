@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition, Version};
 use unhidra_core::message::{Command, Reading};
+use unhidra_core::time::UnixTime;
 
 mod batch;
 mod config;
@@ -28,6 +29,7 @@ mod metrics;
 mod partition;
 mod query;
 mod record;
+mod retention;
 mod rows;
 mod sealed;
 mod table;
@@ -42,6 +44,7 @@ pub use embedded::{Embedded, OpenError, mark_restored};
 pub use error::{CommitError, Full, ReadError, RestoredError};
 pub use fault::{CrashPoint, Fault};
 pub use metrics::Metrics;
+pub use retention::{Bounds, Oldest, Overdue, Reason, STUBS, Tally, Trim};
 pub use sealed::{DataKey, Keys};
 
 /// A future without a name, so that [`Store`] can be a trait object.
@@ -55,9 +58,25 @@ pub enum Health {
     /// A commit failed; its outcome is being read back. Everything in memory that was ahead of the
     /// store is void: drop it, and read again when `Ready` returns.
     Reopening,
+    /// It takes no rows, and does everything else: there is no room for them. Says why.
+    Full(String),
     /// It cannot go on without a person.
     Failed(String),
 }
+
+/// What a partition holds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// Bytes on the disk, journals and what waits to be compacted too.
+    pub disk_bytes: u64,
+    /// When its oldest whole row was received; `None` where there is none among the first.
+    pub oldest: Option<UnixTime>,
+    /// Its newest row.
+    pub newest: Offset,
+}
+
+/// How many of a log's first rows [`Store::usage`] looks at for one that is whole.
+const OLDEST_LOOK: usize = 1024;
 
 /// How much a page may hold: whichever bound is met first ends it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -140,15 +159,57 @@ pub trait Store: Send + Sync + 'static {
     /// ever written of it.
     fn session(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Stored>, ReadError>>;
 
-    /// A device's rows after `after`, in order.
+    /// A device's rows after `after`, in order. Of some that were trimmed there is a stub
+    /// ([`UplinkKind::Trimmed`]), of others nothing: a row whose `prev` lies behind `after` and is not
+    /// here says so.
+    ///
+    /// [`UplinkKind::Trimmed`]: unhidra_core::message::UplinkKind::Trimmed
     fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
     /// A device's newest rows, newest first, rows nobody is shown left out. Looks at no more than
     /// its newest 4 096.
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
-    /// A partition's rows after `after`, in order.
+    /// A partition's rows after `after`, in order, stubs too, as in [`history`](Self::history).
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
+
+    /// What of a device's rows is beyond `bounds` at `now`: of `max` rows at once. `tally` is what the
+    /// last look at this device gave.
+    fn overdue(
+        &self,
+        device: &DeviceId,
+        bounds: Bounds,
+        now: UnixTime,
+        tally: Option<Tally>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Overdue, ReadError>>;
+
+    /// The oldest `max` rows of a partition behind `after`, whatever their age, as what is to be
+    /// trimmed next.
+    fn oldest(&self, partition: Partition, after: Offset, max: usize) -> BoxFuture<'_, Result<Oldest, ReadError>>;
+
+    /// A device's final commands that ended before `before`, at most `max`.
+    fn ended_commands(
+        &self,
+        device: &DeviceId,
+        before: UnixTime,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<CommandId>, ReadError>>;
+
+    /// What all of it takes of the disk, in bytes; journals and what waits to be compacted too.
+    fn disk_bytes(&self) -> BoxFuture<'_, Result<u64, ReadError>>;
+
+    /// Writes out and compacts rows and log as a whole, so that what was deleted leaves the disk.
+    /// It needs as much room again as they take, for a while.
+    fn compact(&self) -> BoxFuture<'_, Result<(), ReadError>>;
+
+    /// How much a partition holds: what it takes of the disk, and how old its oldest whole row is.
+    fn usage(&self, partition: Partition) -> BoxFuture<'_, Result<Usage, ReadError>>;
+
+    /// From now on gives back every batch that appends a row, as if the queue were full, and says
+    /// why in its [`health`](Self::health); everything else goes on. `None` ends that, and notifies
+    /// [`room`](Self::room).
+    fn hold_rows(&self, why: Option<String>);
 
     /// The newest durable row of a partition.
     fn committed(&self, partition: Partition) -> watch::Receiver<Offset>;

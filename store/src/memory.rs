@@ -20,6 +20,7 @@ use unhidra_core::device::Device;
 use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition};
 use unhidra_core::message::{Command, Reading};
+use unhidra_core::time::UnixTime;
 
 use crate::health::Board;
 use crate::ledger::{Answers, Ledger, Plan};
@@ -28,8 +29,8 @@ use crate::rows::Rows;
 use crate::table::{self, Table};
 use crate::waiting::{Bounds, Waiting};
 use crate::{
-    Batch, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit, Page, PrekeyRecord, ReadError,
-    RestoredError, Store, Stored, query,
+    Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit, OLDEST_LOOK,
+    Oldest, Overdue, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, query, retention,
 };
 
 use self::tables::Tables;
@@ -123,6 +124,8 @@ struct State {
     waiting: Vec<Waiting>,
     stalled: bool,
     reopening: bool,
+    /// No rows are taken.
+    held: bool,
     next_commit: Option<Fate>,
     /// Batches nobody will answer. Kept until the life's handle is gone, for a dead node does not
     /// drop its acknowledgements one by one either.
@@ -204,6 +207,7 @@ impl Memory {
             waiting: (0..partitions).map(|_| Waiting::new(options.bounds())).collect(),
             stalled: false,
             reopening: false,
+            held: false,
             next_commit: None,
             lost: Vec::new(),
         };
@@ -317,6 +321,7 @@ impl Life {
     fn submit(&self, batch: Batch) -> Result<(), Full> {
         let mut state = lock(&self.state);
         match self.phase() {
+            Phase::Open if state.held && batch.appends() => return Err(Full(Box::new(batch))),
             Phase::Open => {
                 state.waiting[usize::from(batch.partition.get())].push(batch)?;
                 self.wake.notify_one();
@@ -460,6 +465,60 @@ impl Store for Memory {
 
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         self.read(partition, move |rows, partition| query::log(rows, partition, after, max))
+    }
+
+    fn overdue(
+        &self,
+        device: &DeviceId,
+        bounds: Keep,
+        now: UnixTime,
+        tally: Option<Tally>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Overdue, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, _| {
+            retention::overdue(rows, &device, &bounds, now, tally, max)
+        })
+    }
+
+    fn oldest(&self, partition: Partition, after: Offset, max: usize) -> BoxFuture<'_, Result<Oldest, ReadError>> {
+        self.read(partition, move |rows, _| retention::oldest(rows, after, max))
+    }
+
+    fn ended_commands(
+        &self,
+        device: &DeviceId,
+        before: UnixTime,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<CommandId>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, _| query::ended_commands(rows, &device, before, max))
+    }
+
+    fn disk_bytes(&self) -> BoxFuture<'_, Result<u64, ReadError>> {
+        Box::pin(async move {
+            let bytes = self.all().map(|partition| self.life.read(partition, |rows| retention::bytes(rows)));
+            Ok(bytes.collect::<Result<Vec<_>, _>>()?.into_iter().sum())
+        })
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn usage(&self, partition: Partition) -> BoxFuture<'_, Result<Usage, ReadError>> {
+        self.read(partition, |rows, _| {
+            let oldest = retention::oldest_at(rows, OLDEST_LOOK)?;
+            Ok(Usage { disk_bytes: retention::bytes(rows)?, oldest, newest: query::log_end(rows)? })
+        })
+    }
+
+    fn hold_rows(&self, why: Option<String>) {
+        lock(&self.life.state).held = why.is_some();
+        self.life.board.set_full(self.partitions(), why.as_deref());
+        if why.is_none() {
+            self.life.rooms.iter().for_each(|room| room.notify_waiters());
+        }
     }
 
     fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Partition, Version};
 use unhidra_core::message::{Command, Reading, UplinkKind};
+use unhidra_core::time::UnixTime;
 
 use crate::record::{self, NewestRow, Row};
 use crate::rows::{Order, Rows, damaged};
@@ -213,7 +214,7 @@ pub(crate) fn newest(
             return Ok(ControlFlow::Break(()));
         }
         let reading = decode_row(partition, *device, key, value)?;
-        if reading.uplink.kind == UplinkKind::Ignored {
+        if matches!(reading.uplink.kind, UplinkKind::Ignored | UplinkKind::Trimmed) {
             return Ok(ControlFlow::Continue(()));
         }
         let bytes = reading.uplink.body.len();
@@ -249,7 +250,7 @@ pub(crate) fn log(
     Ok(filling.page)
 }
 
-fn device_of(rows: &dyn Rows, number: DeviceNumber) -> Result<DeviceId, ReadError> {
+pub(crate) fn device_of(rows: &dyn Rows, number: DeviceNumber) -> Result<DeviceId, ReadError> {
     let key = table::number_prefix(number);
     let value = rows.get(Table::Numbers, &key)?;
     let value = value.ok_or_else(|| damaged(Table::Numbers, &key, "a row has this number and no device does"))?;
@@ -310,6 +311,27 @@ pub(crate) fn open_commands(rows: &dyn Rows, device: &DeviceId) -> Result<Vec<Co
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(open)
+}
+
+/// A device's commands that are final and ended before `before`, at most `max`.
+pub(crate) fn ended_commands(
+    rows: &dyn Rows,
+    device: &DeviceId,
+    before: UnixTime,
+    max: usize,
+) -> Result<Vec<CommandId>, ReadError> {
+    let mut ended = Vec::new();
+    let Some(number) = number(rows, device)? else { return Ok(ended) };
+    rows.scan(Table::Commands, &table::number_prefix(number), None, Order::Ascending, &mut |key, value| {
+        let id = table::tail::<16>(key).ok_or_else(|| damaged(Table::Commands, key, "its key is too short"))?;
+        let id = CommandId::new(id);
+        let command = record::decode_command(*device, id, value).map_err(|e| damaged(Table::Commands, key, e))?;
+        if command.state.is_final() && command.expires_at.max(command.created_at) < before {
+            ended.push(id);
+        }
+        Ok(if ended.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(ended)
 }
 
 /// The signed prekeys a partition holds.

@@ -6,7 +6,7 @@
 //! row      gap varint (offset - prev)        device    number 4            command  name text
 //!          tag: key 4, number varint, tag 4            identity key 32              created at varint
 //!          kind 1: bits 0..1 the kind,                 certificate 32               expires at varint
-//!            bit 2 device time, bit 3 id               expires varint               state 1, receipts 0x10 + status
+//!            bit 2 device time, bit 3 id,              expires varint               state 1, receipts 0x10 + status
 //!          [receipt: command id 16, status 1]          suite 1                      body: the rest
 //!          received at varint                          tags: varint, text each
 //!          [device time varint]                        class text          prekey   created at varint
@@ -43,6 +43,7 @@ pub(crate) enum RecordError {
 
 const DEVICE_TIME: u8 = 1 << 2;
 const READING_ID: u8 = 1 << 3;
+const TRIMMED: u8 = 1 << 4;
 
 /// A row as it lies.
 #[derive(Debug, PartialEq)]
@@ -64,6 +65,7 @@ impl Row {
             UplinkKind::Receipt { .. } => 1,
             UplinkKind::Event => 2,
             UplinkKind::Ignored => 3,
+            UplinkKind::Trimmed => 3 | TRIMMED,
         };
         let device_time = if uplink.device_time.is_some() { DEVICE_TIME } else { 0 };
         let reading_id = if uplink.reading_id.is_some() { READING_ID } else { 0 };
@@ -90,13 +92,14 @@ impl Row {
         let prev = offset.get().checked_sub(gap).ok_or(RecordError::Value { what: "the gap", found: gap })?;
         let tag = input.tag()?;
         let kind_byte = input.byte("the kind")?;
-        if kind_byte & !0x0f != 0 {
+        if kind_byte & !0x1f != 0 || (kind_byte & TRIMMED != 0 && kind_byte & 0x03 != 3) {
             return Err(RecordError::Value { what: "the kind", found: u64::from(kind_byte) });
         }
         let kind = match kind_byte & 0x03 {
             0 => UplinkKind::Reading,
             1 => UplinkKind::Receipt { command: CommandId::new(input.array("the command")?), status: input.status()? },
             2 => UplinkKind::Event,
+            _ if kind_byte & TRIMMED != 0 => UplinkKind::Trimmed,
             _ => UplinkKind::Ignored,
         };
         let received_at = input.time("received at")?;
@@ -105,6 +108,13 @@ impl Row {
         let name = input.text("the name")?;
         let uplink = Uplink { device, kind, name, device_time, received_at, reading_id, body: input.0 };
         Ok(Self { prev: Offset::new(prev), tag, uplink })
+    }
+
+    /// What stays of it where its time is over.
+    pub(crate) fn into_trimmed(self) -> Self {
+        let uplink =
+            Uplink { kind: UplinkKind::Trimmed, name: "".into(), device_time: None, body: Bytes::new(), ..self.uplink };
+        Self { uplink, ..self }
     }
 
     /// The tag alone, without what comes after it.

@@ -103,6 +103,9 @@ fn payload(op: &Op) -> usize {
         Op::Rotate { .. } | Op::EndSessions { .. } => 0,
         Op::Peer { bytes, .. } => bytes.len(),
         Op::Reading { uplink, .. } => uplink.name.len() + uplink.body.len(),
+        // Two keys of each, deleted.
+        Op::Trim { trim, .. } => 48 * trim.delete.len() + OP_OVERHEAD * trim.stub.len(),
+        Op::Forget { commands, .. } => OP_OVERHEAD * commands.len(),
         Op::Command(command) => command.name.len() + command.body.len(),
         Op::Device(device) => device.class.len() + device.tags.iter().map(|tag| tag.as_str().len()).sum::<usize>(),
         Op::Prekey(PrekeyChange::Put(prekey)) => prekey.secret.len(),

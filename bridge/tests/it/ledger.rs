@@ -353,7 +353,7 @@ impl World {
             Op::Prekey(PrekeyChange::Delete { kind, id }) => {
                 self.kept.prekeys.retain(|record| (record.kind, record.id) != (kind, id));
             }
-            Op::Device(_) | Op::Broker { .. } => panic!("not the bridge's"),
+            Op::Device(_) | Op::Broker { .. } | Op::Trim { .. } | Op::Forget { .. } => panic!("not the bridge's"),
         }
     }
 }

@@ -8,6 +8,7 @@ use unhidra_core::ids::{Offset, Partition};
 use unhidra_store::{Health, Limit};
 
 use crate::Shared;
+use crate::gap;
 use crate::intake::{CHUNK_BYTES, CHUNK_ROWS, Intake, Work};
 
 /// Between two attempts to read a log that does not serve, or does not yet hold what was offered.
@@ -51,11 +52,16 @@ async fn step(shared: &Shared, partition: Partition) -> bool {
             let page = shared.doors.store.log(partition, from, Limit { rows: CHUNK_ROWS, bytes: CHUNK_BYTES }).await;
             match page {
                 Ok(page) => {
-                    let rows: Vec<_> = page.rows.into_iter().map(Arc::new).collect();
-                    let to = rows.last().map_or(from, |last| last.offset);
-                    shared.hub.dispatch(partition, &rows);
+                    let to = page.rows.last().map_or(from, |last| last.offset);
+                    let (rows, gaps) = gap::part(partition, page.rows, from);
+                    if gaps.is_empty() {
+                        let rows: Vec<_> = rows.into_iter().map(Arc::new).collect();
+                        shared.hub.dispatch(partition, &rows);
+                    } else {
+                        shared.hub.skip(partition, to);
+                    }
                     let closed = closes_gap(intake, to, !page.more);
-                    if rows.is_empty() && !closed {
+                    if to == from && !closed {
                         sleep(RETRY).await;
                     }
                 }

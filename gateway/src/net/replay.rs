@@ -10,6 +10,7 @@ use unhidra_store::{Limit, Page, ReadError};
 use crate::Shared;
 use crate::cursor::Position;
 use crate::frame::{self, Audience};
+use crate::gap;
 use crate::intake::{CHUNK_BYTES, CHUNK_ROWS};
 use crate::outbox::Replay;
 
@@ -37,15 +38,16 @@ pub(crate) async fn page(shared: &Shared, replay: &Replay) -> Result<ReplayPage,
         }
     };
     let (rows, reached) = cut(page, replay.until.at(partition));
+    let (rows, gaps) = gap::part(partition, rows, replay.from.at(partition));
     let place = replay.from.with(partition, reached);
     // One device's rows all lie in one log: with that, the stream has reached all of them.
     let to = match &replay.audience {
         Audience::Device(_) if reached >= replay.until.at(partition) => replay.until.with(partition, reached),
         Audience::All | Audience::Device(_) => place,
     };
-    let frame = (!rows.is_empty()).then(|| {
+    let frame = (!rows.is_empty() || !gaps.is_empty()).then(|| {
         let texts: Vec<Bytes> = rows.iter().map(frame::encode_reading).collect();
-        frame::readings_frame(&replay.audience, &shared.hub.cursors().encode(&to), &texts)
+        frame::readings_frame(&replay.audience, &shared.hub.cursors().encode(&to), &gaps, &texts)
     });
     Ok(ReplayPage { to, frame, readings: rows.len() })
 }

@@ -12,7 +12,8 @@ use unhidra_core::message::{Command, Reading, Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{
-    Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored,
+    Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, Oldest, Overdue, Page, PrekeyRecord, ReadError,
+    RestoredError, Store, Stored, Tally, Usage,
 };
 
 /// The store.
@@ -151,6 +152,39 @@ impl Store for MemoryStore {
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         self.read(|state| page(state.logs[usize::from(partition.get())].iter().filter(|row| row.offset > after), max))
     }
+
+    fn overdue(
+        &self,
+        _: &DeviceId,
+        _: Bounds,
+        _: UnixTime,
+        _: Option<Tally>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Overdue, ReadError>> {
+        Box::pin(async { Ok(Overdue::default()) })
+    }
+
+    fn oldest(&self, _: Partition, _: Offset, _: usize) -> BoxFuture<'_, Result<Oldest, ReadError>> {
+        Box::pin(async { Ok(Oldest::default()) })
+    }
+
+    fn ended_commands(&self, _: &DeviceId, _: UnixTime, _: usize) -> BoxFuture<'_, Result<Vec<CommandId>, ReadError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn disk_bytes(&self) -> BoxFuture<'_, Result<u64, ReadError>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn usage(&self, _: Partition) -> BoxFuture<'_, Result<Usage, ReadError>> {
+        Box::pin(async { Ok(Usage::default()) })
+    }
+
+    fn hold_rows(&self, _: Option<String>) {}
 
     fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {
         self.committed[usize::from(partition.get())].subscribe()

@@ -75,6 +75,8 @@ pub(super) enum Frame {
     },
     Readings {
         cursor: String,
+        #[serde(default)]
+        gaps: Vec<GapRecord>,
         readings: Vec<RowRecord>,
     },
     Command {
@@ -93,6 +95,14 @@ pub(super) enum Frame {
     },
     #[serde(other)]
     Other,
+}
+
+/// Readings that are no longer kept, up to a place (gateway/PROTOCOL.md section 3).
+#[derive(Debug, Deserialize, serde::Serialize)]
+pub(super) struct GapRecord {
+    pub(super) device: String,
+    pub(super) partition: u16,
+    pub(super) offset: u64,
 }
 
 /// A connection that has been let in.
@@ -209,7 +219,7 @@ mod tests {
             {"device":"pump-7","partition":0,"offset":2,"prev":1,"kind":"reading","name":"temperature",
              "received_at":2000,"reading_id":"18446744073709551615","text":"21.5"},
             {"device":"pump-7","partition":0,"offset":3,"prev":2,"kind":"ignored","received_at":2000}]}"#;
-        let Frame::Readings { cursor, readings } = read(readings) else { panic!("readings") };
+        let Frame::Readings { cursor, readings, .. } = read(readings) else { panic!("readings") };
         assert_eq!((cursor.as_str(), readings.len()), ("abc", 2));
         assert_eq!(readings[0].reading_id, Some(u64::MAX));
         assert_eq!(readings[0].body.as_ref().unwrap().as_bytes(), b"21.5");

@@ -210,7 +210,8 @@ async fn devices(
                 // Half of a device: the other half was never written, or was taken away.
                 fs::remove_dir_all(&path).map_err(|source| CliError::File { path: path.clone(), source })?;
             }
-            let args = Enroll { device: id, out: path.clone(), tags: Vec::new(), suite, replace: known };
+            let args =
+                Enroll { device: id, out: path.clone(), tags: Vec::new(), class: String::new(), suite, replace: known };
             enroll(&args, control, rng).await?;
         }
         folders.push((id, path));
@@ -236,7 +237,7 @@ async fn export(control: &dyn Control, partitions: u16) -> Result<Ledger, CliErr
     for partition in 0..partitions {
         let mut after = 0;
         loop {
-            let page = control.rows(RowsAsked { of: Span::Partition(partition), after }).await?;
+            let page = control.rows(RowsAsked { after, ..RowsAsked::all(Span::Partition(partition)) }).await?;
             for row in page.rows.iter().filter(|row| row.kind == RowKind::Reading) {
                 let body = row.body.as_ref().map(|body| body.as_bytes()).unwrap_or_default();
                 if let Some(key) = Key::of(row.device.as_str(), body) {

@@ -44,6 +44,9 @@ pub struct Enroll {
     /// A tag it carries; may be given more than once.
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<Tag>,
+    /// Its hardware class, which `[retention.class.NAME]` and `unhidra export --class` go by.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub class: String,
     /// Its key agreement, which its firmware must have: x3dh (1), or pqxdh (2), which stays secret
     /// even from a quantum computer and takes 40 KB of stack.
     #[arg(long, value_name = "SUITE", default_value_t = Suite::X3dh)]
@@ -93,6 +96,7 @@ pub(super) async fn enroll(
         identity_key: KeyHex(*identity.public().as_bytes()),
         suite: args.suite.as_byte(),
         tags: args.tags.iter().cloned().collect::<BTreeSet<_>>(),
+        class: args.class.clone(),
         replace: args.replace,
     };
     let enrolled = control.enroll(asked).await?;

@@ -20,12 +20,14 @@ mod acl;
 mod client;
 mod clients;
 mod console;
+mod csv;
 pub mod demo;
 mod device;
 mod enroll;
 mod error;
 mod export;
 mod fingerprint;
+mod moment;
 mod open;
 mod output;
 mod qr;
@@ -108,7 +110,7 @@ pub enum Command {
     Watch(watch::Watch),
     /// Sends a command to a device, sealed by its session.
     Send(send::Send),
-    /// Prints every stored row.
+    /// Prints stored rows, as JSON lines or CSV.
     Export(export::Export),
     /// Looks after the store of a stopped node.
     Store {
@@ -218,7 +220,7 @@ async fn on_folder(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked
             Err(error) => Err(error),
         },
         Asked::Send(send) => send::run(&send, control, out).await,
-        Asked::Export(export) => export::run(export, control, out).await,
+        Asked::Export(export) => export::run(&export, control, out).await,
         Asked::Console(console) => console::run(console, control, out).await,
     };
     reached.close().await;

@@ -36,6 +36,11 @@ impl<'a> Output<'a> {
         })
     }
 
+    /// Bytes as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.write(|w| w.write_all(bytes))
+    }
+
     /// One object, or its lines.
     pub(crate) fn say(&mut self, value: &impl Serialize, text: &str) -> Result<(), CliError> {
         if self.json { self.object(value) } else { self.line(text) }

@@ -20,7 +20,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::commit::commit;
 use crate::config::Loaded;
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, EnrollAsked};
 use crate::folder::{Folder, FolderError, Kind, Layout, Role};
 use crate::testing::{Ground, NOW, enroll_asked, id, node_identity_key};
 
@@ -42,7 +42,7 @@ async fn printed(control: &dyn Control, line: &str) -> Result<String, CliError> 
     match args.command.unwrap() {
         Command::Device { action } => device::run(action, control, &mut out).await,
         Command::Send(send) => send::run(&send, control, &mut out).await,
-        Command::Export(export) => export::run(export, control, &mut out).await,
+        Command::Export(export) => export::run(&export, control, &mut out).await,
         Command::Console(console) => console::run(console, control, &mut out).await,
         Command::Enroll(enroll) => enroll::run(&enroll, control, &mut rng(), &mut out).await,
         _ => panic!("{line} is not asked of control"),
@@ -115,6 +115,9 @@ fn what_is_typed_wrongly_is_refused_with_what_is_allowed() {
         ("device show a/b", ErrorKind::ValueValidation, "allowed are A-Z a-z 0-9 . _ -"),
         ("device tag a", ErrorKind::MissingRequiredArgument, "<TAG>"),
         ("device tag a b!c", ErrorKind::ValueValidation, "a tag has 1 to 64 characters"),
+        ("export --from yesterday", ErrorKind::ValueValidation, "\"yesterday\" is no time"),
+        ("export --format xml", ErrorKind::InvalidValue, "jsonl"),
+        ("export a --device b", ErrorKind::ArgumentConflict, "--device"),
         ("enroll a", ErrorKind::MissingRequiredArgument, "--out <DIR>"),
         ("enroll --out d", ErrorKind::MissingRequiredArgument, "<DEVICE_ID>"),
         ("enroll ä --out d", ErrorKind::ValueValidation, "in a device id"),
@@ -222,6 +225,37 @@ async fn export_prints_every_row_and_hides_what_a_terminal_would_obey() {
         .collect();
     assert!(offsets.len() == 2500 && offsets.is_sorted());
     assert!(refusal(&control, "export nobody").await.contains("no device nobody"));
+
+    let csv = printed(&control, "export --device b --format csv").await.unwrap();
+    let records: Vec<_> = csv.split_terminator("\r\n").collect();
+    assert_eq!(records.len(), 3, "a header and two rows");
+    assert!(records[1].starts_with("b,") && records[1].contains(",reading,temperature,text,21.5,"), "{csv}");
+    let lines = printed(&control, "export b --format jsonl").await.unwrap();
+    assert_eq!(lines, printed(&control, "export b --json").await.unwrap(), "two names of one thing");
+}
+
+#[tokio::test]
+async fn export_prints_what_lies_within_its_bounds_alone() {
+    let ground = Ground::new();
+    let control = ground.control(None).await;
+    let classed = EnrollAsked { class: "pump".to_owned(), ..enroll_asked("a") };
+    control.enroll(classed).await.unwrap();
+    control.enroll(enroll_asked("b")).await.unwrap();
+    for device in ["a", "b"] {
+        append(&*ground.store, device, vec![row(device, 0, UplinkKind::Reading, b"21.5")]).await;
+    }
+    let [before, at, after] = [NOW.as_ms() - 1, NOW.as_ms(), NOW.as_ms() + 1].map(super::output::instant);
+    for (line, rows) in [
+        (format!("export --from {at}"), 2),
+        (format!("export --from {after}"), 0),
+        (format!("export --to {at}"), 0),
+        (format!("export --from {before} --to {after}"), 2),
+        ("export --class pump".to_owned(), 1),
+        ("export --class valve".to_owned(), 0),
+        (format!("export b --from {at} --class pump"), 0),
+    ] {
+        assert_eq!(printed(&control, &line).await.unwrap().lines().count(), rows, "{line}");
+    }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -327,7 +361,14 @@ async fn enroll_overwrites_nothing_and_leaves_nothing_half_done() {
 
 #[test]
 fn a_seed_is_never_printed() {
-    let enroll = Enroll { device: id("a"), out: "d".into(), tags: Vec::new(), suite: Suite::X3dh, replace: false };
+    let enroll = Enroll {
+        device: id("a"),
+        out: "d".into(),
+        tags: Vec::new(),
+        class: String::new(),
+        suite: Suite::X3dh,
+        replace: false,
+    };
     let identity = unhidra_bridge::IdentitySecret::from_seed(&[0xab; 32]);
     assert!(!format!("{enroll:?} {identity:?}").contains("abab"));
 }

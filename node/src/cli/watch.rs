@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use unhidra_core::ids::DeviceId;
 
 use super::CliError;
-use super::client::{Client, Frame, NodeUrl, unexpected};
+use super::client::{Client, Frame, GapRecord, NodeUrl, unexpected};
 use super::export::text;
 use super::output::Output;
 use super::reach::Reached;
@@ -100,7 +100,12 @@ async fn follow(args: &Watch, client: &mut Client, cursor: &mut String, out: &mu
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
         // Frames about commands and the like are not for a watcher.
-        let Frame::Readings { cursor: at, readings } = client.next().await? else { continue };
+        let Frame::Readings { cursor: at, gaps, readings } = client.next().await? else { continue };
+        for gap in &gaps {
+            let GapRecord { device, partition, offset } = gap;
+            let text = format!("readings of {device} up to {partition}/{offset} are no longer kept");
+            out.say(&json!({ "gap": gap }), &text)?;
+        }
         for row in &readings {
             if out.is_json() {
                 out.object(row)?;

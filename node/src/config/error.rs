@@ -102,6 +102,9 @@ pub enum ConfigError {
     /// A setting of the store out of its bounds.
     #[error(transparent)]
     Store(#[from] unhidra_store::ConfigError),
+    /// A setting of what is kept out of its bounds.
+    #[error(transparent)]
+    Retention(#[from] crate::retention::RetentionError),
     /// A log level that is none.
     #[error(transparent)]
     Log(#[from] LogError),

@@ -80,6 +80,8 @@ impl Layer {
                     let hint = hint(&key, above, here, schema);
                     return Err(ConfigError::UnknownKey { setting: self.setting(key, value), hint });
                 }
+                // Names are an operator's there; what stands under them, the type it becomes says.
+                (Value::Table(_), Some(Value::Table(expected))) if expected.is_empty() => {}
                 (Value::Table(inner), Some(Value::Table(expected))) => {
                     self.check_table(inner, expected, schema, &key)?;
                 }

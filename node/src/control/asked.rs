@@ -127,6 +127,9 @@ pub struct EnrollAsked {
     /// Labels.
     #[serde(with = "text::set")]
     pub tags: BTreeSet<Tag>,
+    /// Its hardware class; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub class: String,
     /// Whether it may take the place of a device of the same name.
     pub replace: bool,
 }
@@ -326,9 +329,31 @@ pub struct RowsAsked {
     pub of: Span,
     /// Those after this place; 0 for all.
     pub after: u64,
+    /// Those the node received then or later, in ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// Those the node received before then, in ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+    /// Those of devices of this class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
 }
 
 impl RowsAsked {
+    /// All rows of `of`.
+    #[must_use]
+    pub const fn all(of: Span) -> Self {
+        Self { of, after: 0, from: None, to: None, class: None }
+    }
+
+    /// Whether a row received then is asked for.
+    #[must_use]
+    pub fn covers(&self, received_at: UnixTime) -> bool {
+        let at = received_at.as_ms();
+        self.from.is_none_or(|from| at >= from) && self.to.is_none_or(|to| at < to)
+    }
+
     /// The place after which rows are asked for.
     #[must_use]
     pub const fn offset(&self) -> Offset {
@@ -341,8 +366,12 @@ impl RowsAsked {
 pub struct RowsPage {
     /// In order.
     pub rows: Vec<RowRecord>,
-    /// Whether there are more.
+    /// Whether there may be more.
     pub more: bool,
+    /// The place looked at last: where the next question begins. Rows that were not asked for lie
+    /// before it too, so a page may be empty and not the last.
+    #[serde(default)]
+    pub next: Option<u64>,
 }
 
 /// What a row is.
@@ -433,7 +462,7 @@ impl From<&Reading> for RowRecord {
                 (RowKind::Receipt, Some(command), Some(status.as_str().to_owned()))
             }
             UplinkKind::Event => (RowKind::Event, None, None),
-            UplinkKind::Ignored => (RowKind::Ignored, None, None),
+            UplinkKind::Ignored | UplinkKind::Trimmed => (RowKind::Ignored, None, None),
         };
         Self {
             partition: row.partition.get(),

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use unhidra_bridge::IdentityKey;
 use unhidra_certs::{Pki, Request, TrustDomain};
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
-use unhidra_core::message::{Command, CommandState, MessageName};
+use unhidra_core::message::{Command, CommandState, MessageName, Reading, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::Clock;
 use unhidra_store::{Limit, Op, Store};
@@ -110,7 +110,7 @@ impl LocalControl {
             certificate_expires: certificate.expires(),
             suite,
             tags: asked.tags,
-            class: String::new(),
+            class: class_of(asked.class)?,
         };
         let replace = if asked.replace { Replace::Yes } else { Replace::No };
         let device = self.doors.registry.enroll(enrolment, replace).await?;
@@ -202,7 +202,19 @@ impl LocalControl {
                 store.history(&id, after, ROWS).await?
             }
         };
-        Ok(RowsPage { rows: page.rows.iter().map(RowRecord::from).collect(), more: page.more })
+        let next = page.rows.last().map(|row| row.offset.get());
+        // What is left of a trimmed row is shown to nobody.
+        let wanted = |row: &&Reading| {
+            let whole = row.uplink.kind != UplinkKind::Trimmed;
+            whole && asked.covers(row.uplink.received_at) && self.is_of_class(row, &asked)
+        };
+        let rows = page.rows.iter().filter(wanted).map(RowRecord::from).collect();
+        Ok(RowsPage { rows, more: page.more, next })
+    }
+
+    fn is_of_class(&self, row: &Reading, asked: &RowsAsked) -> bool {
+        let Some(class) = &asked.class else { return true };
+        self.doors.registry.get(&row.uplink.device).is_some_and(|device| device.class == *class)
     }
 }
 
@@ -298,6 +310,16 @@ impl Control for LocalControl {
             Err(error) => Box::pin(async { Err(error) }),
         }
     }
+}
+
+/// A class is an operator's word, and stands in tables and in names of configuration keys.
+fn class_of(class: String) -> Result<String, ControlError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if class.len() <= 64 && class.bytes().all(allowed) {
+        return Ok(class);
+    }
+    let found: String = class.chars().take(80).collect();
+    Err(ControlError::Invalid(format!("the class {found:?}; a class has at most 64 characters of A-Z a-z 0-9 . _ -")))
 }
 
 fn suite_of(byte: u8) -> Result<Suite, ControlError> {

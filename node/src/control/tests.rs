@@ -197,7 +197,7 @@ async fn an_error_crosses_the_socket_whole() {
     );
     assert!(invalid(remote.send(long).await.err()).contains("101 bytes; at most 100"));
     assert!(invalid(remote.send(unnamed).await.err()).contains("a name has 1 to 64 bytes"));
-    let rows = RowsAsked { of: Span::Partition(2), after: 0 };
+    let rows = RowsAsked::all(Span::Partition(2));
     assert!(invalid(remote.rows(rows).await.err()).contains("partition 2; there are 2"));
 }
 
@@ -208,6 +208,7 @@ async fn an_enrolment_at_fault_is_refused_and_enrols_nobody() {
     for (asked, cause) in [
         (EnrollAsked { csr_pem: "hello".to_owned(), ..good.clone() }, "the request"),
         (EnrollAsked { suite: 0, ..good.clone() }, "suite 0; there are 1 (x3dh) and 2 (pqxdh)"),
+        (EnrollAsked { class: "a b".to_owned(), ..good.clone() }, "a class has at most 64 characters"),
         (EnrollAsked { suite: 9, ..good.clone() }, "suite 9; there are 1 (x3dh) and 2 (pqxdh)"),
         // Not a point of the curve.
         (EnrollAsked { identity_key: KeyHex([2; 32]), ..good.clone() }, "no Ed25519 public key"),
@@ -285,8 +286,8 @@ async fn rows_come_back_as_they_were_stored() {
     let partition = store.partition_of(&device);
     commit(&**store, partition, ops).await.unwrap();
 
-    let of_device = node.remote.rows(RowsAsked { of: Span::Device(device), after: 0 }).await.unwrap();
-    let of_partition = node.remote.rows(RowsAsked { of: Span::Partition(partition.get()), after: 0 }).await.unwrap();
+    let of_device = node.remote.rows(RowsAsked::all(Span::Device(device))).await.unwrap();
+    let of_partition = node.remote.rows(RowsAsked::all(Span::Partition(partition.get()))).await.unwrap();
     assert_eq!(of_device, of_partition);
     let [reading, receipt, ignored] = &of_device.rows[..] else { panic!("{of_device:?}") };
     assert_eq!((reading.kind, reading.offset, reading.prev), (RowKind::Reading, 1, 0));
@@ -294,10 +295,19 @@ async fn rows_come_back_as_they_were_stored() {
     assert_eq!((receipt.kind, receipt.prev, receipt.status.as_deref()), (RowKind::Receipt, 1, Some("done")));
     assert_eq!(receipt.body.as_ref().unwrap().as_bytes(), b"\xff\x00");
     assert_eq!(ignored.kind, RowKind::Ignored);
-    let after = node.remote.rows(RowsAsked { of: Span::Device(device), after: 2 }).await.unwrap();
+    let after = node.remote.rows(RowsAsked { after: 2, ..RowsAsked::all(Span::Device(device)) }).await.unwrap();
     assert_eq!(after.rows.iter().collect::<Vec<_>>(), [ignored]);
-    let other = RowsAsked { of: Span::Partition(1 - partition.get()), after: 0 };
+    let other = RowsAsked::all(Span::Partition(1 - partition.get()));
     assert!(node.remote.rows(other).await.unwrap().rows.is_empty());
+    // Nothing that is asked for, and still the way on.
+    let of = Span::Device(device);
+    let later = RowsAsked { from: Some(NOW.as_ms() + 1), ..RowsAsked::all(of.clone()) };
+    let page = node.remote.rows(later).await.unwrap();
+    assert_eq!((page.rows.len(), page.next), (0, Some(3)));
+    for (class, found) in [("", 3), ("pump", 0)] {
+        let asked = RowsAsked { to: Some(NOW.as_ms() + 1), class: Some(class.into()), ..RowsAsked::all(of.clone()) };
+        assert_eq!(node.remote.rows(asked).await.unwrap().rows.len(), found, "{class:?}");
+    }
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ impl<R: CryptoRng> Shard<R> {
             }
             let recovering = matches!(self.state, State::Recovering);
             if recovering && self.in_flight.is_empty() {
-                if matches!(*health.borrow_and_update(), Health::Ready) {
+                if matches!(*health.borrow_and_update(), Health::Ready | Health::Full(_)) {
                     self.recover();
                     continue;
                 }

@@ -171,6 +171,20 @@ impl From<UnsealError> for Failure {
 }
 
 impl View<'_> {
+    /// What the partition takes of the disk.
+    pub(super) fn disk_bytes(&self) -> Result<u64, ReadError> {
+        engine(|| self.database.fjall.disk_space())
+    }
+
+    /// Writes out and compacts rows and log as a whole. The files cannot be closed meanwhile.
+    pub(super) fn compact(&self) -> Result<(), ReadError> {
+        for table in [Table::Readings, Table::Log] {
+            let keyspace = self.database.table(table);
+            engine(|| keyspace.rotate_memtable_and_wait().and_then(|()| keyspace.major_compact()))?;
+        }
+        Ok(())
+    }
+
     fn open(&self, table: Table, key: &[u8], record: &[u8]) -> Result<Bytes, ReadError> {
         if table.is_index() {
             return Ok(Bytes::new());
@@ -262,6 +276,11 @@ pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
         let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         format!("the engine panicked: {words}")
     })
+}
+
+/// Asks the engine something that is about no record.
+fn engine<T>(ask: impl FnOnce() -> fjall::Result<T>) -> Result<T, ReadError> {
+    caught(ask).map_err(ReadError::Engine)?.map_err(|cause| ReadError::Engine(cause.to_string()))
 }
 
 /// Reads one record of the engine's, and says of which it was where it fails.

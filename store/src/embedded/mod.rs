@@ -19,6 +19,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition};
 use unhidra_core::message::{Command, Reading};
+use unhidra_core::time::UnixTime;
 
 use crate::config::Config;
 use crate::health::Board;
@@ -26,8 +27,8 @@ use crate::metrics::Metrics;
 use crate::partition::partition_of;
 use crate::sealed::Keys;
 use crate::{
-    Batch, BoxFuture, BrokerTable, Full, Health, Limit, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored,
-    query,
+    Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord,
+    ReadError, RestoredError, Store, Stored, Tally, Usage, query, retention,
 };
 
 use self::database::{Database, View};
@@ -195,6 +196,65 @@ impl Store for Embedded {
 
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         self.read(partition, move |view, partition| query::log(view, partition, after, max))
+    }
+
+    fn overdue(
+        &self,
+        device: &DeviceId,
+        bounds: Bounds,
+        now: UnixTime,
+        tally: Option<Tally>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Overdue, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, _| {
+            retention::overdue(view, &device, &bounds, now, tally, max)
+        })
+    }
+
+    fn oldest(&self, partition: Partition, after: Offset, max: usize) -> BoxFuture<'_, Result<Oldest, ReadError>> {
+        self.read(partition, move |view, _| retention::oldest(view, after, max))
+    }
+
+    fn ended_commands(
+        &self,
+        device: &DeviceId,
+        before: UnixTime,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<CommandId>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, _| query::ended_commands(view, &device, before, max))
+    }
+
+    fn disk_bytes(&self) -> BoxFuture<'_, Result<u64, ReadError>> {
+        Box::pin(async move {
+            let mut bytes = 0;
+            for partition in self.all() {
+                bytes += self.read(partition, |view, _| view.disk_bytes()).await?;
+            }
+            Ok(bytes)
+        })
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(async move {
+            for partition in self.all() {
+                self.read(partition, |view, _| view.compact()).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn usage(&self, partition: Partition) -> BoxFuture<'_, Result<Usage, ReadError>> {
+        self.read(partition, |view, _| {
+            let oldest = retention::oldest_at(view, OLDEST_LOOK)?;
+            Ok(Usage { disk_bytes: view.disk_bytes()?, oldest, newest: query::log_end(view)? })
+        })
+    }
+
+    fn hold_rows(&self, why: Option<String>) {
+        self.partitions.iter().for_each(|shared| shared.hold_rows(why.is_some()));
+        self.board.set_full(self.partitions(), why.as_deref());
     }
 
     fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {

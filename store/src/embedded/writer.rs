@@ -54,6 +54,8 @@ pub(super) struct Shared {
 struct Queue {
     waiting: Waiting,
     open: bool,
+    /// No rows are taken.
+    held: bool,
 }
 
 impl Shared {
@@ -74,7 +76,7 @@ impl Shared {
             fence: Fence::new(u64::from(opening.number)),
             opening,
             database: RwLock::new(Some(database)),
-            queue: Mutex::new(Queue { waiting: Waiting::new(config.bounds()), open: true }),
+            queue: Mutex::new(Queue { waiting: Waiting::new(config.bounds()), open: true, held: false }),
             arrived: Condvar::new(),
             room: Arc::new(Notify::new()),
             committed: watch::Sender::new(Offset::ZERO),
@@ -93,7 +95,10 @@ impl Shared {
             (batch.done)(Err(CommitError::Closed));
             return Ok(());
         }
-        let pushed = queue.waiting.push(batch);
+        let pushed = match queue.held && batch.appends() {
+            true => Err(Full(Box::new(batch))),
+            false => queue.waiting.push(batch),
+        };
         drop(queue);
         match pushed {
             Ok(weight) => {
@@ -105,6 +110,14 @@ impl Shared {
                 self.metrics.full.inc();
                 Err(full)
             }
+        }
+    }
+
+    /// Gives back what appends rows from now on, or no longer.
+    pub(super) fn hold_rows(&self, held: bool) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).held = held;
+        if !held {
+            self.room.notify_waiters();
         }
     }
 

@@ -4,16 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use unhidra_core::device::Device;
-use unhidra_core::ids::{DeviceId, DeviceNumber, Offset, Version};
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Version};
 use unhidra_core::message::{Command, Uplink};
 
 use super::{Head, Known, Ledger, Outcome, Plan, Writes};
 use crate::partition::partition_of;
 use crate::record::{self, Row};
-use crate::rows::{Order, Rows, Visitor};
+use crate::rows::{Order, Rows, Visitor, damaged};
 use crate::table::{self, KEY_LEN_MAX, Part, Table};
 use crate::{
-    Assigned, BrokerTable, CommitError, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, ReadError, Slot, query,
+    Assigned, BrokerTable, CommitError, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, ReadError, Slot, Trim, query,
 };
 
 /// The most bytes of a chain's state, so that its record has at most 85 on disk.
@@ -99,6 +99,8 @@ impl<'a> Draft<'a> {
             Op::EndSessions { device, expect, present } => self.end_sessions(device, expect, present),
             Op::Peer { device, bytes } => self.peer(device, &bytes),
             Op::Reading { tag, uplink } => self.reading(&tag, &uplink),
+            Op::Trim { device, trim } => self.trim(&device, &trim),
+            Op::Forget { device, commands } => self.forget(&device, &commands),
             Op::Command(command) => self.command(&command),
             Op::Device(device) => self.device(&device),
             Op::Prekey(change) => self.prekey(change),
@@ -167,6 +169,36 @@ impl<'a> Draft<'a> {
         known.newest = offset;
         self.moved.known.insert(uplink.device, known);
         self.moved.outcome.readings.push(Assigned { offset, prev });
+        Ok(())
+    }
+
+    fn trim(&mut self, device: &DeviceId, trim: &Trim) -> Result<(), Stop> {
+        let known = self.known(device)?;
+        for offset in trim.delete.iter().filter(|offset| **offset != known.newest) {
+            self.delete(Table::Readings, table::reading(known.number, *offset));
+            self.delete(Table::Log, table::log(*offset, known.number));
+        }
+        // The newest row is where the log ends: were it gone, its place would be given again.
+        let newest = trim.delete.iter().filter(|offset| **offset == known.newest);
+        for offset in newest.chain(&trim.stub) {
+            let key = table::reading(known.number, *offset);
+            let Some(value) = self.get(Table::Readings, &key)? else { continue };
+            let wrong = |e| damaged(Table::Readings, &key, e);
+            let Row { prev, tag, uplink } = Row::decode(*device, *offset, value).map_err(wrong)?.into_trimmed();
+            let stub = Row::encode(*offset, prev, &tag, &uplink);
+            self.put(Table::Readings, key, stub)?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, device: &DeviceId, commands: &[CommandId]) -> Result<(), Stop> {
+        let number = self.known(device)?.number;
+        for id in commands {
+            let command = query::command_of(&*self, number, device, id)?;
+            if command.is_some_and(|command| command.state.is_final()) {
+                self.delete(Table::Commands, table::command(number, id));
+            }
+        }
         Ok(())
     }
 

@@ -1,0 +1,74 @@
+//! Readings a stream has not been given and will not be: they were trimmed.
+//!
+//! A page of the log shows it in two ways. A row names by `prev` one behind the page's beginning
+//! that is not among those before it; or what is left of a row stands in its place. Either way the
+//! client is told up to which place its device's readings are gone, before it is given the next.
+
+use std::collections::BTreeMap;
+
+use unhidra_core::ids::{DeviceId, Offset, Partition};
+use unhidra_core::message::{Reading, UplinkKind};
+
+use crate::frame::Gap;
+
+/// Parts a page of rows behind `from` into those that are shown and the gaps before them.
+pub(crate) fn part(partition: Partition, rows: Vec<Reading>, from: Offset) -> (Vec<Reading>, Vec<Gap>) {
+    let mut last: BTreeMap<DeviceId, Offset> = BTreeMap::new();
+    let mut gone: BTreeMap<DeviceId, Offset> = BTreeMap::new();
+    let mut shown = Vec::with_capacity(rows.len());
+    for row in rows {
+        let device = row.uplink.device;
+        let before = last.insert(device, row.offset);
+        if row.uplink.kind == UplinkKind::Trimmed {
+            gone.insert(device, row.offset);
+            continue;
+        }
+        if row.prev > from && before != Some(row.prev) {
+            gone.insert(device, row.prev);
+        }
+        shown.push(row);
+    }
+    let gap = |(device, offset): (DeviceId, Offset)| Gap {
+        device: device.to_string(),
+        partition: partition.get(),
+        offset: offset.get(),
+    };
+    (shown, gone.into_iter().map(gap).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::reading;
+
+    fn trimmed(device: &str, offset: u64, prev: u64) -> Reading {
+        let mut row = reading(device, offset, prev, b"");
+        row.uplink.kind = UplinkKind::Trimmed;
+        row
+    }
+
+    fn parted(rows: Vec<Reading>, from: u64) -> (Vec<u64>, Vec<(String, u64)>) {
+        let (shown, gaps) = part(Partition::new(0), rows, Offset::new(from));
+        let shown = shown.iter().map(|row| row.offset.get()).collect();
+        (shown, gaps.into_iter().map(|gap| (gap.device, gap.offset)).collect())
+    }
+
+    #[test]
+    fn a_whole_chain_has_no_gap() {
+        let rows = || vec![reading("a", 5, 3, b""), reading("b", 6, 0, b""), reading("a", 7, 5, b"")];
+        assert_eq!(parted(rows(), 4), (vec![5, 6, 7], vec![]));
+        assert_eq!(parted(rows(), 3), (vec![5, 6, 7], vec![]), "3 is what the stream was given last");
+    }
+
+    #[test]
+    fn a_row_whose_predecessor_is_gone_says_up_to_where() {
+        let rows = vec![reading("a", 5, 3, b""), reading("b", 6, 4, b""), reading("a", 7, 5, b"")];
+        assert_eq!(parted(rows, 2), (vec![5, 6, 7], vec![("a".into(), 3), ("b".into(), 4)]));
+    }
+
+    #[test]
+    fn what_is_left_of_a_row_is_a_gap_and_shown_to_nobody() {
+        let rows = vec![trimmed("a", 5, 4), trimmed("a", 6, 5), reading("b", 7, 0, b""), reading("a", 8, 6, b"")];
+        assert_eq!(parted(rows, 0), (vec![7, 8], vec![("a".into(), 6)]));
+    }
+}

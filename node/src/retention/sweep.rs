@@ -1,0 +1,210 @@
+//! The look at all devices: whose readings are beyond their bounds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use unhidra_core::device::Device;
+use unhidra_core::ids::{DeviceId, Partition};
+use unhidra_core::time::{Clock, UnixTime};
+use unhidra_store::{Bounds, Op, Store, Tally};
+
+use super::metrics::{Metrics, shown};
+use super::steady::{Calendar, Steady};
+use super::{Config, DAY, LookError, days};
+use crate::commit::commit;
+use crate::registry::Registry;
+
+/// Devices taken from the registry at once.
+const PAGE: usize = 256;
+
+/// Rows of one device that go at once.
+const STEP: usize = 512;
+
+/// Rows that go in one commit, over several devices: enough to be quick, and few enough that nobody
+/// waits behind them.
+const COMMIT_ROWS: usize = 1024;
+
+/// Commands that go at once, of one device.
+const COMMANDS: usize = 256;
+
+/// All devices, and what is known of each.
+pub(super) struct Sweep {
+    config: Config,
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    clock: Arc<dyn Clock + Send + Sync>,
+    metrics: Metrics,
+    steady: Steady,
+    known: HashMap<DeviceId, Known>,
+}
+
+/// What the last look at a device gave.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    tally: Option<Tally>,
+    /// Before then nothing is due.
+    rows_due: UnixTime,
+    commands_due: UnixTime,
+}
+
+/// Ops of several devices that wait for one commit.
+#[derive(Default)]
+struct Waiting {
+    ops: BTreeMap<u16, Vec<Op>>,
+    rows: usize,
+}
+
+impl Sweep {
+    pub(super) fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { config, store, registry, clock, metrics, steady: Steady::default(), known: HashMap::new() }
+    }
+
+    /// Looks at every device once.
+    pub(super) async fn look(&mut self) -> Result<(), LookError> {
+        let aged = self.believes_the_calendar();
+        let mut waiting = Waiting::default();
+        let mut after = None;
+        loop {
+            let page = self.registry.page(after.as_ref(), PAGE);
+            for device in &page.rows {
+                if let Err(error) = self.look_at(device, aged, &mut waiting).await {
+                    // What waits was counted as gone, and may not be.
+                    self.known.clear();
+                    return Err(error);
+                }
+            }
+            after = page.rows.last().map(|device| device.id);
+            if !page.more || after.is_none() {
+                break;
+            }
+        }
+        if let Err(error) = self.flush(&mut waiting).await {
+            self.known.clear();
+            return Err(error);
+        }
+        self.show_oldest().await
+    }
+
+    /// Whether rows and commands go for their age this time.
+    fn believes_the_calendar(&mut self) -> bool {
+        match self.steady.look(self.clock.now(), self.clock.unix_now()) {
+            Calendar::Steady => true,
+            Calendar::Doubted => false,
+            Calendar::Jumped(by) => {
+                tracing::warn!(
+                    by_s = by.as_secs(),
+                    "the clock has jumped; nothing goes for its age for a day, so that it can be set right"
+                );
+                // What was due is so by another calendar.
+                self.known.clear();
+                false
+            }
+        }
+    }
+
+    async fn look_at(&mut self, device: &Device, aged: bool, waiting: &mut Waiting) -> Result<(), LookError> {
+        let now = self.clock.unix_now();
+        let mut known = self.known.get(&device.id).copied().unwrap_or_default();
+        let mut bounds = self.config.bounds(&device.class);
+        if !aged {
+            bounds.age = None;
+        }
+        if bounds != Bounds::default() && now >= known.rows_due {
+            self.rows(device, &bounds, now, &mut known, waiting).await?;
+        }
+        if aged && self.config.commands_days != 0 && now >= known.commands_due {
+            self.commands(device, now, &mut known, waiting).await?;
+        }
+        self.known.insert(device.id, known);
+        Ok(())
+    }
+
+    async fn rows(
+        &self,
+        device: &Device,
+        bounds: &Bounds,
+        now: UnixTime,
+        known: &mut Known,
+        waiting: &mut Waiting,
+    ) -> Result<(), LookError> {
+        loop {
+            let found = self.store.overdue(&device.id, *bounds, now, known.tally, STEP).await?;
+            known.tally = found.tally;
+            if !found.trim.is_empty() {
+                found.rows.iter().for_each(|(reason, rows)| self.metrics.trimmed(*reason, *rows));
+                self.metrics.freed(found.bytes);
+                let rows = found.trim.delete.len() + found.trim.stub.len();
+                let partition = self.store.partition_of(&device.id);
+                waiting.push(partition, rows, Op::Trim { device: device.id, trim: found.trim });
+            }
+            if found.more || waiting.rows >= COMMIT_ROWS {
+                self.flush(waiting).await?;
+            }
+            if !found.more {
+                // By its age alone nothing is due before the oldest row is, nor any that comes.
+                let by_age = bounds.rows.is_none() && bounds.bytes.is_none();
+                known.rows_due = match bounds.age {
+                    Some(age) if by_age => found.oldest.unwrap_or(now).saturating_add(age),
+                    _ => UnixTime::EPOCH,
+                };
+                return Ok(());
+            }
+        }
+    }
+
+    async fn commands(
+        &self,
+        device: &Device,
+        now: UnixTime,
+        known: &mut Known,
+        waiting: &mut Waiting,
+    ) -> Result<(), LookError> {
+        let kept_ms = days(self.config.commands_days).as_secs().saturating_mul(1000);
+        let before = UnixTime::from_ms(now.as_ms().saturating_sub(kept_ms));
+        let ended = self.store.ended_commands(&device.id, before, COMMANDS).await?;
+        // The rest of a full answer comes with the next look.
+        if ended.len() < COMMANDS {
+            known.commands_due = now.saturating_add(DAY);
+        }
+        if !ended.is_empty() {
+            self.metrics.forgotten(ended.len());
+            let partition = self.store.partition_of(&device.id);
+            waiting.push(partition, ended.len(), Op::Forget { device: device.id, commands: ended });
+            if waiting.rows >= COMMIT_ROWS {
+                self.flush(waiting).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&self, waiting: &mut Waiting) -> Result<(), LookError> {
+        waiting.rows = 0;
+        for (partition, ops) in std::mem::take(&mut waiting.ops) {
+            commit(&*self.store, Partition::new(partition), ops).await?;
+        }
+        Ok(())
+    }
+
+    async fn show_oldest(&self) -> Result<(), LookError> {
+        let mut oldest: Option<UnixTime> = None;
+        for partition in 0..self.store.partitions() {
+            let usage = self.store.usage(Partition::new(partition)).await?;
+            oldest = oldest.into_iter().chain(usage.oldest).min();
+        }
+        self.metrics.oldest.set(shown(oldest.map_or(0, UnixTime::as_s)));
+        Ok(())
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, partition: Partition, rows: usize, op: Op) {
+        self.ops.entry(partition.get()).or_default().push(op);
+        self.rows += rows;
+    }
+}

@@ -1,0 +1,139 @@
+//! Retention over the store in memory, on a clock of the test's.
+
+use bytes::Bytes;
+use unhidra_core::ids::{Offset, Partition};
+use unhidra_core::message::{Reading, Uplink, UplinkKind};
+use unhidra_core::time::UnixTime;
+use unhidra_store::{Batch, Full, Health, Limit, MessageTag, Op, STUBS};
+
+use super::*;
+use crate::commit::commit;
+use crate::control::{Control, EnrollAsked};
+use crate::testing::{Ground, NOW, enroll_asked, id};
+
+const ALL: Limit = Limit { rows: usize::MAX, bytes: usize::MAX };
+
+/// Nothing is bounded.
+fn config() -> Config {
+    Config {
+        days: 0,
+        device_rows_max: 0,
+        device_bytes_max: 0,
+        commands_days: 0,
+        disk_bytes_max: 0,
+        interval_s: 1,
+        class: BTreeMap::new(),
+    }
+}
+
+fn row(device: &str, number: u32, received_at: UnixTime) -> Op {
+    let uplink = Uplink {
+        device: id(device),
+        kind: UplinkKind::Reading,
+        name: "temperature".into(),
+        device_time: None,
+        received_at,
+        reading_id: None,
+        body: Bytes::from_static(b"21.5"),
+    };
+    Op::Reading { tag: MessageTag { key: [1; 4], number, tag: [2; 4] }, uplink }
+}
+
+/// Devices with `rows` readings each: the first half of `days` days ago, the rest of now.
+async fn filled(ground: &Ground, devices: &[(&str, &str)], rows: u32, days: u64) -> Arc<Registry> {
+    let registry = ground.registry().await;
+    let control = ground.control_over(registry.clone(), None);
+    for (device, class) in devices {
+        let asked = EnrollAsked { class: (*class).to_owned(), ..enroll_asked(device) };
+        control.enroll(asked).await.unwrap();
+        let old = UnixTime::from_ms(NOW.as_ms() - days * 86_400_000);
+        let ops = (0..rows).map(|n| row(device, n, if n < rows / 2 { old } else { NOW })).collect();
+        let partition = ground.store.partition_of(&id(device));
+        commit(&*ground.store, partition, ops).await.unwrap();
+    }
+    registry
+}
+
+async fn history(ground: &Ground, device: &str) -> Vec<Reading> {
+    ground.store.history(&id(device), Offset::ZERO, ALL).await.unwrap().rows
+}
+
+fn sweep(ground: &Ground, config: Config, registry: Arc<Registry>) -> Sweep {
+    Sweep::new(config, ground.store.clone(), registry, ground.clock.clone(), Metrics::default())
+}
+
+#[tokio::test]
+async fn each_class_has_bounds_of_its_own() {
+    let ground = Ground::new();
+    let devices = [("pump", ""), ("camera", "camera"), ("meter", "meter")];
+    let registry = filled(&ground, &devices, 400, 10).await;
+    let class = |days| ClassConfig { days: Some(days), ..ClassConfig::default() };
+    let few = ClassConfig { days: Some(0), device_rows_max: Some(100), device_bytes_max: None };
+    let class = BTreeMap::from([("camera".to_owned(), class(7)), ("meter".to_owned(), few)]);
+    let mut sweep = sweep(&ground, Config { days: 90, class, ..config() }, registry);
+    sweep.look().await.unwrap();
+    assert_eq!(history(&ground, "pump").await.len(), 400);
+    assert_eq!(history(&ground, "camera").await.len(), 200, "a week");
+    assert_eq!(history(&ground, "meter").await.len(), 100, "as many as it may have");
+    // A device that was looked at is looked at again when something is due.
+    ground.clock.advance(Duration::from_secs(3000));
+    let partition = ground.store.partition_of(&id("meter"));
+    commit(&*ground.store, partition, vec![row("meter", 500, NOW)]).await.unwrap();
+    sweep.look().await.unwrap();
+    let meter = history(&ground, "meter").await;
+    assert_eq!((meter.len(), meter[99].prev), (100, meter[98].offset));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_costs_nothing_for_a_day() {
+    let ground = Ground::new();
+    let registry = filled(&ground, &[("pump", "")], 200, 10).await;
+    let mut sweep = sweep(&ground, Config { days: 90, ..config() }, registry);
+    sweep.look().await.unwrap();
+    ground.clock.jump(Duration::from_secs(400 * 86_400));
+    sweep.look().await.unwrap();
+    assert_eq!(history(&ground, "pump").await.iter().filter(|row| row.uplink.kind == UplinkKind::Reading).count(), 200);
+    for _ in 0..25 {
+        ground.clock.advance(Duration::from_secs(3600));
+        sweep.look().await.unwrap();
+    }
+    let left = history(&ground, "pump").await;
+    assert!(left.len() == STUBS && left.iter().all(|row| row.uplink.kind == UplinkKind::Trimmed));
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_its_oldest_rows_and_then_takes_none() {
+    let ground = Ground::new();
+    filled(&ground, &[("pump", ""), ("camera", "")], 2000, 1).await;
+    let used = ground.store.disk_bytes().await.unwrap();
+    let disk = |max| Disk::new(max, ground.store.clone(), ground.clock.clone(), Metrics::default());
+    disk(used * 2).look().await.unwrap();
+    assert_eq!(history(&ground, "pump").await.len() + history(&ground, "camera").await.len(), 4000);
+    // Over nine tenths: the oldest go, and rows are taken on.
+    let max = used / 100 * 105;
+    disk(max).look().await.unwrap();
+    let left = ground.store.disk_bytes().await.unwrap();
+    assert!((max / 100 * 30..max / 100 * 86).contains(&left), "{left} of {max}");
+    assert_eq!(*ground.store.health().borrow(), Health::Ready);
+    // What cannot be made to fit: the newest of each device stay as stubs, and more is not taken.
+    let mut tight = disk(1000);
+    for _ in 0..20 {
+        tight.look().await.unwrap();
+    }
+    assert!(
+        matches!(&*ground.store.health().borrow(), Health::Full(why) if why.contains("disk_bytes_max allows 1000"))
+    );
+    let partition = ground.store.partition_of(&id("pump"));
+    let fence = ground.store.fence(partition);
+    let batch = Batch { partition, fence, ops: vec![row("pump", 9000, NOW)], done: Box::new(|_| ()) };
+    assert!(matches!(ground.store.submit(batch), Err(Full(_))));
+    assert!(ground.store.log(Partition::new(0), Offset::ZERO, ALL).await.is_ok(), "what is there is shown");
+}
+
+#[test]
+fn a_setting_out_of_its_bounds_names_itself() {
+    let wrong = Config { disk_bytes_max: 1000, ..config() }.check().unwrap_err();
+    assert_eq!(wrong.to_string(), "retention.disk_bytes_max = 1000: at least 268435456 is needed");
+    assert!(Config { interval_s: 0, ..config() }.check().is_err());
+    assert_eq!(config().check(), Ok(()));
+}
