@@ -20,7 +20,7 @@ use crate::sealed::{DataKey, OPENING_MAX, Sealing, UnsealError};
 use crate::table::{self, Table};
 use crate::tag::Tag;
 
-use super::folder::OpenError;
+use super::folder::{self, OpenError};
 use super::{closed, journal, levels};
 
 /// What stands before the salt of an opening: version, tag, and no key.
@@ -86,7 +86,11 @@ impl Database {
         };
         let tables =
             Table::ALL.into_iter().map(|table| fjall.keyspace(table.name(), options)).collect::<Result<_, _>>();
-        Ok(Self { tables: tables.map_err(engine)?, fjall })
+        let tables = tables.map_err(engine)?;
+        // The engine syncs what is in the folder of each table, and not that the folder is there.
+        let folders = path.join("keyspaces");
+        folder::sync_folder(&folders).map_err(|cause| OpenError::Io { path: folders, cause })?;
+        Ok(Self { tables, fjall })
     }
 
     /// Begins an opening: gives it the next number, and makes its salt durable before its first use.
