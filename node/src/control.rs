@@ -20,7 +20,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
 pub use asked::{
     Addresses, CommandRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex,

@@ -23,7 +23,7 @@ use super::enroll::{Enroll, enroll};
 use super::output::Output;
 use super::run::{Ready, Signals, Told};
 use super::serve::Node;
-use super::simulate::{SimulateEvent, SimulateOptions, journal};
+use super::simulate::{RETRY_MAX, SimulateEvent, SimulateOptions, journal};
 use super::{CliError, Global, simulate};
 use crate::clock::SystemClock;
 use crate::config::Purpose;
@@ -125,6 +125,7 @@ async fn with_node(
         duration: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
         drain: PATIENCE,
         sync: false,
+        retry_max: RETRY_MAX,
     };
     out.say(&started, &welcome(&started, layout))?;
     let Some(seconds) = args.seconds else {

@@ -195,7 +195,7 @@ mod tests {
     fn journal(acknowledged: std::ops::Range<u64>, open: std::ops::Range<u64>) -> Vec<BTreeMap<u64, Entry>> {
         let entry = |n: u64, acknowledged_at| {
             let Key { device, n, sha256 } = key(n);
-            (n, Entry { device, n, sha256, published_at: 1, acknowledged_at })
+            (n, Entry { device, n, reading: n, sha256, published_at: 1, acknowledged_at })
         };
         vec![acknowledged.map(|n| entry(n, Some(2))).chain(open.map(|n| entry(n, None))).collect()]
     }

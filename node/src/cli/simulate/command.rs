@@ -1,11 +1,13 @@
 //! `unhidra simulate`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 
-use super::{SimulateEvent, SimulateOptions};
+use super::report::ReportFile;
+use super::{RETRY_MAX, SimulateEvent, SimulateOptions};
 use crate::cli::fingerprint::Shown;
 use crate::cli::output::{Output, name};
 use crate::cli::run::{Signals, Told};
@@ -35,11 +37,15 @@ pub struct Simulate {
     #[arg(long)]
     pub sync: bool,
     /// Shows each device's fingerprint, as the device itself computes it, and runs nothing.
-    #[arg(long, conflicts_with_all = ["server", "rate", "seconds", "drain", "sync", "report"])]
+    #[arg(long, conflicts_with_all = ["server", "rate", "seconds", "drain", "sync", "report", "retry_max"])]
     pub fingerprint: bool,
-    /// Where the report is written, JSON.
+    /// Says in this file, as it happens, of each reading that it was published and that it was acknowledged:
+    /// JSON lines, after those that are there. The last line of a run says what each device did.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// The longest pause between two attempts of a device to connect, in ms; 15 s unless set.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub retry_max: Option<u32>,
 }
 
 /// Runs the devices, says what happens on stderr, and at the end what they did.
@@ -61,13 +67,31 @@ pub(in crate::cli) async fn run(
         duration: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
         drain: Duration::from_secs(args.drain.into()),
         sync: args.sync,
+        retry_max: args.retry_max.map_or(RETRY_MAX, |ms| Duration::from_millis(ms.into())),
     };
-    let interrupted = async { while signals.next().await == Told::Reload {} };
-    let report = super::run(options, &mut rng, interrupted, tell).await?;
-    if let Some(path) = &args.report {
-        let failed = |source| CliError::File { path: path.clone(), source };
-        let text = serde_json::to_vec_pretty(&report).map_err(|error| failed(error.into()))?;
-        std::fs::write(path, text).map_err(failed)?;
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| CliError::File { path, source }
+    };
+    let file = args.report.as_ref().map(|path| ReportFile::open(path).map_err(failed(path))).transpose()?;
+    let file = Arc::new(file);
+    let interrupted = async {
+        tokio::select! {
+            () = async { while signals.next().await == Told::Reload {} } => {}
+            // A report with a gap proves nothing: who cannot write it ends.
+            () = gap(file.as_ref().as_ref()) => {}
+        }
+    };
+    let written = file.clone();
+    let hear = move |event: SimulateEvent| {
+        if let Some(file) = written.as_ref() {
+            file.event(&event);
+        }
+        tell(event);
+    };
+    let report = super::run(options, &mut rng, interrupted, hear).await?;
+    if let (Some(path), Some(file)) = (&args.report, file.as_ref()) {
+        file.end(&report).map_err(failed(path))?;
     }
     let text = format!(
         "{} devices: published {}, acknowledged {}",
@@ -76,6 +100,14 @@ pub(in crate::cli) async fn run(
         report.acknowledged
     );
     out.say(&report, &text)
+}
+
+/// Completes once a line of the report could not be written.
+async fn gap(file: Option<&ReportFile>) {
+    match file {
+        Some(file) => file.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn fingerprints(args: &Simulate, out: &mut Output<'_>) -> Result<(), CliError> {

@@ -64,6 +64,8 @@ pub(super) struct Surroundings {
     pub(super) sync: bool,
     /// Where the node listens; else as each folder says.
     pub(super) server: Option<String>,
+    /// The longest pause between two attempts to connect.
+    pub(super) retry_max: Duration,
 }
 
 /// A simulated device.
@@ -101,7 +103,8 @@ impl SimulatedDevice {
         let server = around.server.clone().or(folder.server);
         let server = server.ok_or_else(|| SimulateError::NoServer { folder: folder.path.clone() })?;
         let now = around.clock.now();
-        let opened = Device::open(settings(folder.prefix), folder.identity, flash, StdRng::from_rng(rng), now);
+        let opened =
+            Device::open(settings(folder.prefix, around.retry_max), folder.identity, flash, StdRng::from_rng(rng), now);
         let mut device = Box::new(opened.map_err(|error| SimulateError::Folder {
             path: flash_path,
             cause: match error {
@@ -234,6 +237,7 @@ impl SimulatedDevice {
         let entry = Entry {
             device: self.report.device.clone(),
             n,
+            reading: queued.reading.0,
             sha256: sha256_hex(body.as_bytes()),
             published_at: unix.as_ms(),
             acknowledged_at: None,
@@ -345,7 +349,10 @@ impl SimulatedDevice {
 /// How long DISCONNECT may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
-fn settings(prefix: Prefix) -> Settings {
+/// The first pause before another attempt to connect.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+
+fn settings(prefix: Prefix, retry_max: Duration) -> Settings {
     Settings {
         prefix,
         keep_alive_s: 30,
@@ -354,8 +361,8 @@ fn settings(prefix: Prefix) -> Settings {
         lease: NonZeroU8::MIN.saturating_add(31),
         when_full: WhenFull::RefuseNew,
         backoff: BackoffOptions {
-            first: Duration::from_millis(250),
-            max: Duration::from_secs(15),
+            first: RETRY_FIRST.min(retry_max),
+            max: retry_max,
             stable_after: Duration::from_secs(10),
         },
     }

@@ -2,8 +2,8 @@
 //! has acknowledged. Of lines with the same number the last one counts.
 //!
 //! ```text
-//! {"device":"pump-7","n":17,"sha256":"ab..","published_at":1750000000000}
-//! {"device":"pump-7","n":17,"sha256":"ab..","published_at":1750000000000,"acknowledged_at":1750000000021}
+//! {"device":"pump-7","n":17,"reading":"9041","sha256":"ab..","published_at":1750000000000}
+//! {"device":"pump-7","n":17,"reading":"9041","sha256":"ab..","published_at":1750000000000,"acknowledged_at":1750000000021}
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use crate::control::text;
 
 /// A journal's name in its device's folder.
 pub const FILE: &str = "journal.jsonl";
@@ -23,6 +25,9 @@ pub struct Entry {
     pub device: String,
     /// The device's own number for it, which its body carries.
     pub n: u64,
+    /// The SDK's id of it, which its row shows as well; a string, as there.
+    #[serde(with = "text")]
+    pub reading: u64,
     /// SHA-256 of the body, in hexadecimal.
     pub sha256: String,
     /// When it was handed to the SDK, in ms since the Unix epoch.
@@ -111,7 +116,7 @@ impl Journal {
 
 /// Ends a line that was cut off, so that the next one begins on its own, and makes it no line by
 /// cutting it away.
-fn end_last_line(path: &Path, file: &mut File) -> io::Result<()> {
+pub(super) fn end_last_line(path: &Path, file: &mut File) -> io::Result<()> {
     let bytes = std::fs::read(path)?;
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     if whole < bytes.len() { file.set_len(whole as u64) } else { Ok(()) }
@@ -122,7 +127,7 @@ mod tests {
     use super::*;
 
     fn entry(n: u64) -> Entry {
-        Entry { device: "d".into(), n, sha256: "ab".into(), published_at: 5, acknowledged_at: None }
+        Entry { device: "d".into(), n, reading: 9, sha256: "ab".into(), published_at: 5, acknowledged_at: None }
     }
 
     #[test]

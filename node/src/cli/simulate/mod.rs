@@ -1,8 +1,8 @@
 //! Simulated devices against any node: real clients of the device SDK over TCP and TLS.
 //!
 //! Each lives in a folder that `unhidra enroll` has written, and adds two files to it: `flash`,
-//! what a device keeps over a reset, and `journal.jsonl`, what it says it has published. Whoever
-//! calls prints; nothing here does.
+//! what a device keeps over a reset, and `journal.jsonl`, what it says it has published. A report
+//! says the same of all of them in one file. Whoever calls prints; nothing here does.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,11 +27,15 @@ mod device;
 mod flash;
 mod folder;
 pub mod journal;
+pub mod report;
 mod sensor;
 mod transport;
 
 use device::{Phase, SimulatedDevice, Surroundings};
 use folder::DeviceFolder;
+
+/// The longest pause between two attempts of a device to connect, where nobody asks for another.
+pub const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// What is to be simulated.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct SimulateOptions {
     /// Whether a write to a device's flash returns only when the disk has it. Without, a device
     /// survives the end of its process and not that of the machine.
     pub sync: bool,
+    /// The longest pause between two attempts of a device to connect.
+    pub retry_max: Duration,
 }
 
 /// What a simulated device did, as it happens.
@@ -109,7 +115,7 @@ pub enum SimulateEvent {
 }
 
 /// What a device did in all.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DeviceReport {
     /// Who.
     pub device: String,
@@ -130,7 +136,7 @@ pub struct DeviceReport {
 }
 
 /// What all of them did.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Report {
     /// Readings published.
     pub published: u64,
@@ -210,6 +216,7 @@ pub async fn run(
             interval,
             sync: options.sync,
             server: options.server.clone(),
+            retry_max: options.retry_max,
         };
         devices.push(SimulatedDevice::open(DeviceFolder::read(path)?, around, rng)?);
     }
