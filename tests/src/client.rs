@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 use unhidra_gateway::Gateway;
 
@@ -109,6 +109,15 @@ impl SimClient {
         }
     }
 
+    /// Receives what comes for so long. The node may be gone.
+    pub async fn listen(&mut self, time: Duration) {
+        let until = tokio::time::Instant::now() + time;
+        // What is cancelled here has taken no frame: none is lost.
+        while let Ok(Some(Ok(message))) = timeout_at(until, self.socket.next()).await {
+            self.take_message(&message).await;
+        }
+    }
+
     async fn say(&mut self, request: &Value) {
         self.socket.send(Message::text(request.to_string())).await.expect("the gateway listens");
     }
@@ -129,22 +138,28 @@ impl SimClient {
         loop {
             let message = timeout(PATIENCE, self.socket.next()).await.expect("a frame in time");
             let message = message.expect("the gateway speaks").expect("a frame");
-            let Some(text) = message.as_text() else { continue };
-            let frame: Value = serde_json::from_str(text).expect("JSON");
-            match frame["type"].as_str() {
-                Some("ping") => {
-                    self.say(&json!({ "type": "pong" })).await;
-                    continue;
-                }
-                Some("readings") => self.take(&frame),
-                Some("command_changed") => {
-                    let text = |key: &str| frame["command"][key].as_str().unwrap_or_default().to_owned();
-                    self.states.insert(text("command"), text("state"));
-                }
-                _ => {}
+            if let Some(frame) = self.take_message(&message).await {
+                return frame;
             }
-            return frame;
         }
+    }
+
+    /// Takes what a frame says; gives it, unless it is one that is answered at once.
+    async fn take_message(&mut self, message: &Message) -> Option<Value> {
+        let frame: Value = serde_json::from_str(message.as_text()?).expect("JSON");
+        match frame["type"].as_str() {
+            Some("ping") => {
+                self.say(&json!({ "type": "pong" })).await;
+                return None;
+            }
+            Some("readings") => self.take(&frame),
+            Some("command_changed") => {
+                let text = |key: &str| frame["command"][key].as_str().unwrap_or_default().to_owned();
+                self.states.insert(text("command"), text("state"));
+            }
+            _ => {}
+        }
+        Some(frame)
     }
 
     fn take(&mut self, frame: &Value) {

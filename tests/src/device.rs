@@ -1,55 +1,71 @@
 //! A device: the SDK, whole, on a wire of the world.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 use unhidra_broker::{Identity as PeerIdentity, PeerCertificate};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Clock as _;
 use unhidra_device_sdk::backoff::BackoffOptions;
 use unhidra_device_sdk::client::Qos;
-use unhidra_device_sdk::device::{Device, Event, Settings, packet_len};
+use unhidra_device_sdk::device::{Device, Event, Fault, Settings, packet_len};
 use unhidra_device_sdk::outbox::{ReadingId, WhenFull};
 use unhidra_device_sdk::storage::{Record, Storage, Write};
 use unhidra_device_sdk::topics::Prefix;
-use unhidra_device_sdk::{Identity, Status};
+use unhidra_device_sdk::{Identity, IdentityKey, IdentitySecret, Status, Suite};
 
 use crate::clock::SimClock;
 use crate::door::{Network, Wire};
+use crate::fuse::{Fuse, Passage, Side};
 
 const BODY: usize = 128;
 const SLOTS: usize = 64;
 const WINDOW: usize = 8;
 type Sdk = Device<Flash, StdRng, SLOTS, BODY, WINDOW, { packet_len(BODY) }>;
 
-/// Flash that outlives the device, and never fails.
+/// What flash holds.
 #[derive(Clone, Debug, Default)]
-struct Flash(Arc<Mutex<BTreeMap<u8, Vec<u8>>>>);
+pub struct Image(BTreeMap<u8, Vec<u8>>);
+
+/// Flash that outlives the device, and fails only where the device is to die.
+#[derive(Clone, Debug, Default)]
+struct Flash {
+    records: Arc<Mutex<Image>>,
+    fuse: Fuse,
+}
+
+/// The device is dead.
+#[derive(Debug)]
+struct Dead;
 
 impl Storage for Flash {
-    type Error = Infallible;
+    type Error = Dead;
 
-    fn read(&mut self, record: Record, out: &mut [u8]) -> Result<Option<usize>, Infallible> {
-        let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn read(&mut self, record: Record, out: &mut [u8]) -> Result<Option<usize>, Dead> {
+        let records = &self.records.lock().unwrap_or_else(PoisonError::into_inner).0;
         Ok(records.get(&record.index()).map(|bytes| {
             out[..bytes.len()].copy_from_slice(bytes);
             bytes.len()
         }))
     }
 
-    fn write(&mut self, writes: &[Write<'_>]) -> Result<(), Infallible> {
-        let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn write(&mut self, writes: &[Write<'_>]) -> Result<(), Dead> {
+        let passage = self.fuse.write();
+        if passage == Passage::Shut {
+            return Err(Dead);
+        }
+        let records = &mut self.records.lock().unwrap_or_else(PoisonError::into_inner).0;
         for write in writes {
             records.insert(write.record.index(), write.bytes.to_vec());
         }
-        Ok(())
+        if passage == Passage::Last { Err(Dead) } else { Ok(()) }
     }
 }
 
@@ -64,6 +80,8 @@ pub struct Log {
     pub sessions: u32,
     /// Times the node took the connection.
     pub connections: u32,
+    /// Times the device died.
+    pub deaths: u32,
 }
 
 /// A handle to a device that lives in the world.
@@ -72,12 +90,16 @@ pub struct SimDevice {
     pub id: DeviceId,
     say: mpsc::UnboundedSender<String>,
     log: watch::Receiver<Log>,
+    flash: Flash,
+    wire: Fuse,
     task: tokio::task::JoinHandle<()>,
 }
 
 /// Who a device is, and where.
 pub(crate) struct Birth {
-    pub(crate) identity: Identity,
+    pub(crate) seed: [u8; 32],
+    pub(crate) node: IdentityKey,
+    pub(crate) suite: Suite,
     pub(crate) certificate: PeerCertificate,
     pub(crate) rng: StdRng,
     pub(crate) network: Network,
@@ -89,8 +111,36 @@ impl SimDevice {
         let (say, said) = mpsc::unbounded_channel();
         let (log, seen) = watch::channel(Log::default());
         let id = birth.certificate.device;
-        let task = tokio::spawn(live(birth, said, log));
-        Self { id, say, log: seen, task }
+        let (flash, wire) = (Flash::default(), Fuse::default());
+        let task = tokio::spawn(live(birth, flash.clone(), wire.clone(), said, log));
+        Self { id, say, log: seen, flash, wire, task }
+    }
+
+    /// It dies before or after a write to its flash, the one after so many others; what it had in memory
+    /// is lost, and it begins again.
+    pub fn dies_at_write(&self, side: Side, after: u32) {
+        self.flash.fuse.light(side, after);
+    }
+
+    /// It dies before or after it sends something, the one after so many others.
+    pub fn dies_at_transmit(&self, side: Side, after: u32) {
+        self.wire.light(side, after);
+    }
+
+    /// A copy of its flash, as one would make of its memory card.
+    #[must_use]
+    pub fn copy(&self) -> Image {
+        self.flash.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is switched off, and begins again with another flash.
+    pub async fn put_back(&mut self, image: Image) {
+        let deaths = self.log().deaths;
+        self.flash.fuse.light(Side::Before, 0);
+        self.wire.light(Side::Before, 0);
+        // From here on it writes nothing more.
+        *self.flash.records.lock().unwrap_or_else(PoisonError::into_inner) = image;
+        self.until(|log| log.deaths > deaths).await;
     }
 
     /// Takes a reading; it is published when there is a connection.
@@ -124,9 +174,31 @@ impl Drop for SimDevice {
     }
 }
 
-async fn live(birth: Birth, mut said: mpsc::UnboundedReceiver<String>, log: watch::Sender<Log>) {
-    let Birth { identity, certificate, rng, network, clock } = birth;
-    let settings = Settings {
+async fn live(
+    birth: Birth,
+    flash: Flash,
+    fuse: Fuse,
+    mut said: mpsc::UnboundedReceiver<String>,
+    log: watch::Sender<Log>,
+) {
+    let Birth { seed, node, suite, certificate, mut rng, network, clock } = birth;
+    loop {
+        let secret = IdentitySecret::from_seed(&seed);
+        let identity = Identity { device: certificate.device, secret, node, suite };
+        let born = Sdk::open(settings(), identity, flash.clone(), StdRng::from_rng(&mut rng), clock.now());
+        let life =
+            Life { sdk: born.expect("opens"), bodies: BTreeMap::new(), waiting: None, fuse: &fuse, clock, log: &log };
+        let Dead = life.live(&network, &certificate, &mut said).await;
+        // Whatever it was, it is over, and another life has another of each.
+        log.send_modify(|log| log.deaths += 1);
+        flash.fuse.mend();
+        fuse.mend();
+        sleep(Duration::from_millis(rng.random_range(0..2000))).await;
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
         prefix: Prefix::parse("unhidra").expect("a topic"),
         keep_alive_s: 30,
         session_expiry_s: 3600,
@@ -138,101 +210,134 @@ async fn live(birth: Birth, mut said: mpsc::UnboundedReceiver<String>, log: watc
             max: Duration::from_secs(5),
             stable_after: Duration::from_secs(1),
         },
-    };
-    let mut sdk = Sdk::open(settings, identity, Flash::default(), rng, clock.now()).expect("opens");
-    let mut bodies: BTreeMap<ReadingId, String> = BTreeMap::new();
-    let mut waiting: Option<String> = None;
-    loop {
-        let Some(dial_at) = sdk.dial_at() else { unreachable!("the wire below is gone") };
-        sleep_until(clock.instant(dial_at)).await;
-        let identity = PeerIdentity::Device(certificate.clone());
-        match network.dial(identity, certificate.device.as_str()).await {
-            Some(wire) => {
-                sdk.connected(clock.now());
-                talk(&mut sdk, wire, &clock, &mut said, &mut waiting, &mut bodies, &log).await;
-            }
-            None => sdk.disconnected(clock.now()),
-        }
-        take_events(&mut sdk, &clock, &mut bodies, &log);
     }
 }
 
-/// Drives one connection to its end.
-async fn talk(
-    sdk: &mut Sdk,
-    wire: Wire,
-    clock: &SimClock,
-    said: &mut mpsc::UnboundedReceiver<String>,
-    waiting: &mut Option<String>,
-    bodies: &mut BTreeMap<ReadingId, String>,
-    log: &watch::Sender<Log>,
-) {
-    let Wire { mut stream, mut cut } = wire;
-    let mut buffer = [0; 4096];
-    loop {
-        if let Some(body) = waiting.take() {
-            match sdk.publish("value", body.as_bytes(), Qos::AtLeastOnce, clock.now()) {
-                Ok(queued) => drop(bodies.insert(queued.reading, body)),
-                Err(_) => *waiting = Some(body),
+/// One life of a device, with what it has in memory.
+struct Life<'a> {
+    sdk: Sdk,
+    bodies: BTreeMap<ReadingId, String>,
+    waiting: Option<String>,
+    fuse: &'a Fuse,
+    clock: SimClock,
+    log: &'a watch::Sender<Log>,
+}
+
+impl Life<'_> {
+    /// Lives until it dies.
+    async fn live(
+        mut self,
+        network: &Network,
+        certificate: &PeerCertificate,
+        said: &mut mpsc::UnboundedReceiver<String>,
+    ) -> Dead {
+        loop {
+            let Some(dial_at) = self.sdk.dial_at() else { unreachable!("the wire below is gone") };
+            sleep_until(self.clock.instant(dial_at)).await;
+            let identity = PeerIdentity::Device(certificate.clone());
+            match network.dial(identity, certificate.device.as_str()).await {
+                Some(wire) => {
+                    self.sdk.connected(self.clock.now());
+                    if let Err(dead) = self.talk(wire, said).await {
+                        // What it heard before it died it has heard.
+                        self.take_events();
+                        return dead;
+                    }
+                }
+                None => self.sdk.disconnected(self.clock.now()),
             }
+            self.take_events();
         }
-        while let Some(bytes) = sdk.poll_transmit(clock.now()).expect("flash holds") {
-            let len = bytes.len();
-            if stream.write_all(bytes).await.is_err() {
+    }
+
+    /// Drives one connection to its end.
+    async fn talk(&mut self, wire: Wire, said: &mut mpsc::UnboundedReceiver<String>) -> Result<(), Dead> {
+        let Wire { mut stream, mut cut } = wire;
+        let mut buffer = [0; 4096];
+        let clock = self.clock;
+        loop {
+            if let Some(body) = self.waiting.take() {
+                match self.sdk.publish("value", body.as_bytes(), Qos::AtLeastOnce, clock.now()) {
+                    Ok(queued) => drop(self.bodies.insert(queued.reading, body)),
+                    Err(_) => self.waiting = Some(body),
+                }
+            }
+            while let Some(bytes) = self.sdk.poll_transmit(clock.now()).map_err(dead)? {
+                let passage = self.fuse.write();
+                let len = bytes.len();
+                if passage == Passage::Shut {
+                    return Err(Dead);
+                }
+                let written = stream.write_all(bytes).await;
+                if passage == Passage::Last {
+                    return Err(Dead);
+                }
+                if written.is_err() {
+                    break;
+                }
+                self.sdk.transmitted(len, clock.now());
+            }
+            self.take_events();
+            if self.sdk.is_finished() {
                 break;
             }
-            sdk.transmitted(len, clock.now());
-        }
-        take_events(sdk, clock, bodies, log);
-        if sdk.is_finished() {
-            break;
-        }
-        let timeout = sdk.poll_timeout();
-        let more = tokio::select! {
-            biased;
-            _ = cut.recv() => break,
-            read = stream.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => break,
-                Ok(len) => Some(len),
-            },
-            Some(body) = said.recv(), if waiting.is_none() => {
-                *waiting = Some(body);
-                None
-            }
-            () = async {
-                match timeout {
-                    Some(at) => sleep_until(clock.instant(at)).await,
-                    None => std::future::pending().await,
+            let timeout = self.sdk.poll_timeout();
+            let more = tokio::select! {
+                biased;
+                _ = cut.recv() => break,
+                read = stream.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => break,
+                    Ok(len) => Some(len),
+                },
+                Some(body) = said.recv(), if self.waiting.is_none() => {
+                    self.waiting = Some(body);
+                    None
                 }
-            } => {
-                sdk.handle_timeout(clock.now());
-                None
+                () = async {
+                    match timeout {
+                        Some(at) => sleep_until(clock.instant(at)).await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.sdk.handle_timeout(clock.now());
+                    None
+                }
+            };
+            if let Some(len) = more {
+                self.sdk.handle_bytes(&buffer[..len], clock.now()).map_err(dead)?;
             }
-        };
-        if let Some(len) = more {
-            sdk.handle_bytes(&buffer[..len], clock.now()).expect("flash holds");
+        }
+        self.sdk.disconnected(clock.now());
+        Ok(())
+    }
+
+    fn take_events(&mut self) {
+        let Self { sdk, bodies, clock, log, .. } = self;
+        while let Some(event) = sdk.poll_event() {
+            match event {
+                Event::Acknowledged(id) => {
+                    if let Some(body) = bodies.remove(&id) {
+                        log.send_modify(|log| assert!(log.acknowledged.insert(body), "acknowledged twice"));
+                    }
+                }
+                Event::Command { ticket, name, body, .. } => {
+                    let (name, body) = (name.to_owned(), String::from_utf8_lossy(body).into_owned());
+                    let status = if name == "fail" { Status::Failed } else { Status::Done };
+                    assert!(sdk.answer(ticket, status, &[], clock.now()).is_ok(), "receipts have room of their own");
+                    log.send_modify(|log| log.commands.push((name, body)));
+                }
+                Event::NewSession { .. } => log.send_modify(|log| log.sessions += 1),
+                Event::Connected { .. } => log.send_modify(|log| log.connections += 1),
+                Event::Disconnected { .. } | Event::Refused { .. } => {}
+            }
         }
     }
-    sdk.disconnected(clock.now());
 }
 
-fn take_events(sdk: &mut Sdk, clock: &SimClock, bodies: &mut BTreeMap<ReadingId, String>, log: &watch::Sender<Log>) {
-    while let Some(event) = sdk.poll_event() {
-        match event {
-            Event::Acknowledged(id) => {
-                if let Some(body) = bodies.remove(&id) {
-                    log.send_modify(|log| assert!(log.acknowledged.insert(body), "acknowledged twice"));
-                }
-            }
-            Event::Command { ticket, name, body, .. } => {
-                let (name, body) = (name.to_owned(), String::from_utf8_lossy(body).into_owned());
-                let status = if name == "fail" { Status::Failed } else { Status::Done };
-                assert!(sdk.answer(ticket, status, &[], clock.now()).is_ok(), "receipts have room of their own");
-                log.send_modify(|log| log.commands.push((name, body)));
-            }
-            Event::NewSession { .. } => log.send_modify(|log| log.sessions += 1),
-            Event::Connected { .. } => log.send_modify(|log| log.connections += 1),
-            Event::Disconnected { .. } | Event::Refused { .. } => {}
-        }
+/// Flash fails where the device is to die, and nowhere else.
+fn dead(fault: Fault<Dead>) -> Dead {
+    match fault {
+        Fault::Storage(dead) => dead,
+        Fault::Stopped => unreachable!("nobody drives a device on after its flash failed"),
     }
 }

@@ -1,11 +1,15 @@
 //! The network: a door into the node that devices dial, and that can be shut.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::{broadcast, mpsc};
 use unhidra_broker::{Accepted, BoxFuture, Entrance, Identity, Listener};
+
+use crate::fuse::{Fuse, Passage};
 
 /// Bytes in flight in each direction.
 const PIPE: usize = 16 * 1024;
@@ -15,6 +19,8 @@ const PIPE: usize = 16 * 1024;
 pub struct Network {
     door: Arc<Mutex<Option<mpsc::Sender<Accepted>>>>,
     cut: broadcast::Sender<()>,
+    /// Where the node dies: at one of its writes to anybody.
+    pub fuse: Fuse,
 }
 
 /// The node's side: the listener of one life of the node.
@@ -33,7 +39,7 @@ pub struct Wire {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { door: Arc::default(), cut: broadcast::Sender::new(1) }
+        Self { door: Arc::default(), cut: broadcast::Sender::new(1), fuse: Fuse::default() }
     }
 }
 
@@ -64,13 +70,52 @@ impl Network {
         let (near, far) = tokio::io::duplex(PIPE);
         let cut = self.cut.subscribe();
         let entrance = Arc::new(Entrance { name: "simulated", anonymous: false, users: false });
-        let stream = Box::new(far);
+        let stream = Box::new(Mortal { stream: far, fuse: self.fuse.clone() });
         door.send(Accepted { stream, identity, peer: peer.into(), entrance, pass: None }).await.ok()?;
         Some(Wire { stream: near, cut })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Accepted>>> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The node's end of a connection, which knows when the node is dead.
+struct Mortal {
+    stream: DuplexStream,
+    fuse: Fuse,
+}
+
+impl AsyncRead for Mortal {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // The dead hear nothing. Nobody wakes them: they are buried.
+        if self.fuse.is_blown() { Poll::Pending } else { Pin::new(&mut self.stream).poll_read(context, buffer) }
+    }
+}
+
+impl AsyncWrite for Mortal {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.fuse.write() {
+            Passage::Shut => Poll::Pending,
+            // It leaves, and the node does not live to know.
+            Passage::Last => {
+                let _ = Pin::new(&mut self.stream).poll_write(context, bytes);
+                Poll::Pending
+            }
+            Passage::Free => Pin::new(&mut self.stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -7,10 +7,13 @@
 
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a world that cannot go on says why")]
 
+pub mod account;
 pub mod client;
 pub mod clock;
 pub mod device;
 pub mod door;
+pub mod fuse;
+pub mod power;
 pub mod process;
 pub mod seed;
 pub mod world;

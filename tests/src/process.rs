@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -41,6 +42,10 @@ pub async fn soon<T>(what: impl fmt::Display, future: impl Future<Output = T>) -
 #[derive(Debug)]
 pub struct Place {
     folder: TempDir,
+    /// The node's data folder in it.
+    data: &'static str,
+    /// What processes find in their environment.
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Place {
@@ -52,7 +57,18 @@ impl Place {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
+        Self { folder: tempfile::tempdir().expect("a folder"), data: "node", environment: Vec::new() }
+    }
+
+    /// The same, with the node's data folder elsewhere in it than in `node`.
+    #[must_use]
+    pub fn with_data(self, data: &'static str) -> Self {
+        Self { data, ..self }
+    }
+
+    /// What the processes that are started from here on find in their environment, and nothing else of it.
+    pub fn set_environment(&mut self, environment: Vec<(&'static str, PathBuf)>) {
+        self.environment = environment;
     }
 
     /// Something in it.
@@ -73,6 +89,7 @@ impl Place {
         assert!(binary.is_file(), "{} is missing; build it first with `cargo build -p unhidra-node`", binary.display());
         let mut command = Command::new(binary);
         command.args(line.split_whitespace()).current_dir(self.folder.path()).env_remove("UNHIDRA_TOKEN");
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         command
     }
 
@@ -107,10 +124,10 @@ impl Place {
         ended.out
     }
 
-    /// Starts a node on the folder `node`, and returns once all of it listens. `line` is `run` with
+    /// Starts a node on its data folder, `node`, and returns once all of it listens. `line` is `run` with
     /// its options.
     pub async fn node(&self, line: &str) -> Node {
-        self.node_on("node", line).await
+        self.node_on(self.data, line).await
     }
 
     /// Starts a node on another folder.
@@ -129,10 +146,16 @@ impl Place {
         Node { mqtt: address("mqtt"), gateway: address("gateway"), admin: address("admin"), ready, process }
     }
 
-    /// Enrols a device with the folder `node`, running or not, into a folder of its name.
+    /// Enrols a device with the node's folder, running or not, into a folder of its name.
     pub async fn enroll(&self, device: &str) -> PathBuf {
-        self.done(&format!("enroll {device} --out {device} --data node")).await;
+        self.done(&format!("enroll {device} --out {device} --data {}", self.data)).await;
         self.path(device)
+    }
+
+    /// Enrols several, some at once.
+    pub async fn enroll_all(&self, devices: &[&str]) {
+        let enrolled = stream::iter(devices).map(|device| self.enroll(device)).buffer_unordered(4);
+        enrolled.for_each(|_| std::future::ready(())).await;
     }
 
     /// Starts simulated devices, and returns once each has connected. `line` holds their folders
@@ -146,16 +169,25 @@ impl Place {
         process
     }
 
-    /// Returns once the node on the folder `node` has handed out `count` more readings.
+    /// Returns once the node has handed out `count` more readings.
     pub async fn readings(&self, count: usize) {
-        self.done(&format!("watch --json --count {count} --data node")).await;
+        self.done(&format!("watch --json --count {count} --data {}", self.data)).await;
     }
 
-    /// What the folder `node` stores, as its export gives it.
+    /// What the node's folder stores, as its export gives it.
     pub async fn rows(&self) -> Vec<Value> {
-        let exported = self.done("export --json --data node").await;
-        exported.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect()
+        rows(&self.done(&format!("export --json --data {}", self.data)).await)
     }
+}
+
+/// The rows of an export.
+///
+/// # Panics
+///
+/// Where a line is no row.
+#[must_use]
+pub fn rows(exported: &str) -> Vec<Value> {
+    exported.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect()
 }
 
 /// The binary beside this test: `target/PROFILE/deps/it-HASH` and `target/PROFILE/unhidra`.

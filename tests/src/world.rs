@@ -15,7 +15,6 @@ use unhidra_core::ids::{DeviceId, Epoch, Offset, Partition};
 use unhidra_core::message::UplinkKind;
 use unhidra_core::suite::Suite;
 use unhidra_core::time::{Clock as _, UnixTime};
-use unhidra_device_sdk::Identity;
 use unhidra_gateway::Gateway;
 use unhidra_node::app::{App, Doors};
 use unhidra_node::config::{Config, Purpose, Sources};
@@ -28,6 +27,7 @@ use crate::client::SimClient;
 use crate::clock::SimClock;
 use crate::device::{Birth, SimDevice};
 use crate::door::Network;
+use crate::fuse::Side;
 
 const TRUST_DOMAIN: &str = "world.test";
 /// As a disk's: while one commit runs the next batch gathers.
@@ -142,6 +142,19 @@ impl World {
         self.start_node().await;
     }
 
+    /// The node dies before or after it writes to somebody, not at its next write but at the one after
+    /// so many others, and another begins on what was durable.
+    pub async fn crash_at_transmit(&mut self, side: Side, after: u32) {
+        self.network.fuse.light(side, after);
+        self.network.fuse.blown().await;
+        // Nothing of it goes on; what it has written arrives.
+        self.store.stall();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.bury().await;
+        self.network.fuse.mend();
+        self.start_node().await;
+    }
+
     /// The node dies now.
     pub async fn bury(&mut self) {
         self.network.shut();
@@ -187,9 +200,10 @@ impl World {
     /// Where the node is down, or the name is taken.
     pub async fn provision_of(&mut self, suite: Suite, name: &str) -> SimDevice {
         let id = DeviceId::parse(name).expect("a device id");
-        let secret = unhidra_device_sdk::IdentitySecret::generate(&mut self.rng);
-        let mut fingerprint = [0; 32];
+        let (mut seed, mut fingerprint) = ([0; 32], [0; 32]);
+        self.rng.fill_bytes(&mut seed);
         self.rng.fill_bytes(&mut fingerprint);
+        let secret = unhidra_device_sdk::IdentitySecret::from_seed(&seed);
         let enrolment = Enrolment {
             id,
             identity_key: *secret.public().as_bytes(),
@@ -203,7 +217,9 @@ impl World {
         node.registry.enroll(enrolment, Replace::No).await.expect("enrolled");
         let node_key = IdentitySecret::from_seed(&self.identity).public();
         SimDevice::switch_on(Birth {
-            identity: Identity { device: id, secret, node: node_key, suite },
+            seed,
+            node: node_key,
+            suite,
             certificate: PeerCertificate {
                 device: id,
                 trust_domain: TRUST_DOMAIN.to_owned(),

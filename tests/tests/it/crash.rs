@@ -9,6 +9,8 @@ use unhidra_tests::world::World;
 
 use crate::{bodies, scenario};
 
+mod everywhere;
+
 /// All that was published is acknowledged in the end, and stored exactly once.
 async fn nothing_is_lost_or_doubled(world: &World, pump: &mut SimDevice, count: usize) {
     pump.acknowledged(count).await;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_websockets::{ClientBuilder, MaybeTlsStream, Message, WebSocketStream};
+use unhidra_tests::account::Said;
 use unhidra_tests::process::{FREE_PORTS, Node, Place, Process, soon};
 
 use super::peer::{dial, enter, packet, until_closed};
@@ -25,7 +26,7 @@ impl Steady {
         let place = Place::new();
         let node = place.node(&format!("run {FREE_PORTS} {options}")).await;
         place.enroll("pump-7").await;
-        let device = place.simulate(&["pump-7"], "--rate 20 --report report.json").await;
+        let device = place.simulate(&["pump-7"], "--rate 20 --report report.jsonl").await;
         let watch = Process::start("unhidra watch", place.unhidra("watch pump-7 --json --data node"));
         let steady = Self { place, node, device, watch };
         steady.publishes_on().await;
@@ -44,13 +45,10 @@ impl Steady {
         let ended = self.device.ended().await;
         assert_eq!(ended.status, Some(0), "{ended}");
         self.node.stop().await;
-        let report = std::fs::read(self.place.path("report.json")).expect("a report");
-        let report: Value = serde_json::from_slice(&report).expect("it is JSON");
-        let device = &report["devices"][0];
-        for (key, expected) in [("connections", 1), ("sessions", 1), ("refused", 0)] {
-            assert_eq!(device[key], expected, "{key}: {report}");
-        }
-        assert_eq!(device["acknowledged"], device["published"], "{report}");
+        let report = Said::read(&self.place.path("report.jsonl")).ended.expect("it came to its end");
+        let [device] = report.devices.as_slice() else { panic!("one device: {report:?}") };
+        assert_eq!((device.connections, device.sessions, device.refused), (1, 1, 0), "{report:?}");
+        assert_eq!(device.acknowledged, device.published, "{report:?}");
     }
 }
 

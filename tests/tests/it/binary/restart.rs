@@ -1,7 +1,7 @@
 //! A node that ends and comes back, and devices that go on.
 
 use rustix::process::Signal;
-use serde_json::Value;
+use unhidra_tests::account::Said;
 use unhidra_tests::process::{FREE_PORTS, Node, Place};
 
 use super::ledger::{journal, nothing_is_lost_or_doubled};
@@ -33,7 +33,7 @@ async fn goes_on_after(end: impl AsyncFnOnce(Node, &Place)) {
     for device in DEVICES {
         place.enroll(device).await;
     }
-    let devices = place.simulate(&DEVICES, "--rate 20 --report report.json").await;
+    let devices = place.simulate(&DEVICES, "--rate 20 --report report.jsonl").await;
     place.readings(40).await;
 
     end(node, &place).await;
@@ -57,10 +57,10 @@ async fn goes_on_after(end: impl AsyncFnOnce(Node, &Place)) {
     let published: usize = journals.iter().map(Vec::len).sum();
     assert!(acknowledged >= between + 40, "{acknowledged} acknowledged, {between} of them before the end");
     assert_eq!(acknowledged, published, "with the node back, everything is acknowledged");
-    let report = std::fs::read(place.path("report.json")).expect("a report");
-    let report: Value = serde_json::from_slice(&report).expect("it is JSON");
-    for device in report["devices"].as_array().expect("devices") {
-        assert_eq!((&device["sessions"], &device["refused"]), (&1.into(), &0.into()), "{report}");
-        assert!(device["connections"].as_u64() >= Some(2), "{report}");
+    let report = Said::read(&place.path("report.jsonl")).ended.expect("it came to its end");
+    assert_eq!(report.devices.len(), DEVICES.len());
+    for device in &report.devices {
+        assert_eq!((device.sessions, device.refused), (1, 0), "{report:?}");
+        assert!(device.connections >= 2, "{report:?}");
     }
 }
