@@ -23,13 +23,14 @@ mod seeds;
 mod session;
 mod state;
 mod trie;
+mod websocket;
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
 /// Every target by its name, as `fuzz/run` lists them; and what writes their seeds.
-const TARGETS: [(&str, fn(&[u8])); 12] = [
+const TARGETS: [(&str, fn(&[u8])); 13] = [
     ("packet", packet::run),
     ("frame", frame::run),
     ("envelope", envelope::run),
@@ -41,6 +42,7 @@ const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("script", script::run),
     ("session", session::run),
     ("trie", trie::run),
+    ("websocket", websocket::run),
     ("seeds", seeds::run),
 ];
 

@@ -42,6 +42,7 @@ pub(crate) fn run(_: &[u8]) {
         write("handshake", &format!("resealed-{name}"), &[&[1], &changes, b"text"]);
     }
     scripts();
+    frames();
 }
 
 /// Records of both sides: before the first answer, after it, with keys kept, and with chain records.
@@ -102,6 +103,29 @@ fn scripts() {
     for (settings, (name, steps)) in (0_u8..).zip(talks) {
         write("script", name, &[&[7, settings], &TALK, steps]);
     }
+}
+
+/// Frames of WebSocket as a client sends them, each masked with the same four bytes.
+fn frames() {
+    let frame = |first: u8, payload: &[u8]| {
+        let mask = [0x11, 0x22, 0x44, 0x88];
+        let mut frame = match u8::try_from(payload.len()) {
+            Ok(len) if len <= 125 => vec![first, 0x80 | len],
+            _ => {
+                let len = u16::try_from(payload.len()).expect("at most 65 535");
+                [&[first, 0x80 | 126][..], &len.to_be_bytes()].concat()
+            }
+        };
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    };
+    let parts = [frame(0x02, b"be"), frame(0x89, b"there?"), frame(0x00, b""), frame(0x80, b"gin")];
+    write("websocket", "parts-and-a-ping", &[&[6], &parts.concat()]);
+    write("websocket", "long", &[&[99], &frame(0x82, &[7; 200]), &frame(0x8a, b"nobody asked")]);
+    write("websocket", "close", &[&[255], &frame(0x82, b"last"), &frame(0x88, &[0x03, 0xe9, b'b']), b"more"]);
+    write("websocket", "too-long", &[&[0, 0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x86, 0xa1, 1, 2, 3, 4]]);
+    write("websocket", "text", &[&[0], &frame(0x81, b"text")]);
 }
 
 fn write(target: &str, name: &str, parts: &[&[u8]]) {
