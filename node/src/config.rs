@@ -50,7 +50,7 @@ pub struct Config {
     pub pump: Pump,
     /// `[bridge]`
     pub bridge: unhidra_bridge::Config,
-    /// `[store]`. Its key file is resolved: where the configuration names none, it lies beside
+    /// `[store]`. The file of its master key is resolved: where the configuration names none, it lies beside
     /// the data folder.
     pub store: unhidra_store::Config,
     /// `[retention]`
@@ -174,8 +174,8 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
     config.retention.check()?;
     crate::log::check(&config.log.level)?;
     bind::check(&config)?;
-    if config.store.key_file.as_os_str().is_empty() {
-        config.store.key_file = Layout::at(&config.data)?.store_key();
+    if config.store.names_no_master_key() {
+        config.store.master_key_file = Layout::at(&config.data)?.store_key();
     }
     if config.users.file.as_os_str().is_empty() {
         config.users.file = Layout::at(&config.data)?.users();

@@ -14,6 +14,7 @@ use crate::registry::RegistryError;
 
 mod asked;
 mod clients;
+mod keys;
 mod local;
 mod remote;
 mod server;
@@ -31,10 +32,11 @@ pub use clients::{
     ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked, SubscriberRecord,
     SubscribersAsked, SubscribersFound,
 };
+pub use keys::{ActRecord, ActsAsked, ActsPage, KeyRecord, KeysStatus, RewrapAsked, Rewrapped};
 pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;
 pub use server::{PREFIX, router, serve};
-pub use socket::{ControlListener, PeerRule, SOCKET_PATH_MAX, connect};
+pub use socket::{ControlListener, Peer, PeerRule, SOCKET_PATH_MAX, connect};
 
 /// A future without a name, so that the traits can be trait objects.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -82,6 +84,18 @@ pub trait Control: Send + Sync {
 
     /// Who would get a message.
     fn subscribers(&self, asked: SubscribersAsked) -> Asked<'_, SubscribersFound>;
+
+    /// What keys encrypt the store, and how old they are.
+    fn keys(&self) -> Asked<'_, KeysStatus>;
+
+    /// Makes new keys, which encrypt from now on.
+    fn rotate_keys(&self) -> Asked<'_, KeysStatus>;
+
+    /// Wraps the keys under another master key.
+    fn rewrap_keys(&self, asked: RewrapAsked) -> Asked<'_, Rewrapped>;
+
+    /// What was done, and by whom.
+    fn acts(&self, asked: ActsAsked) -> Asked<'_, ActsPage>;
 }
 
 /// The parts of a node that exist only while it runs.

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -28,7 +28,9 @@ pub(crate) struct Limits {
 
 /// Serves `router` on `listener` until `shutdown` says so, or whoever holds it is gone; then the
 /// requests under way have the grace to end.
-pub(crate) async fn serve<L: Listener>(
+///
+/// Each request carries the peer's address, as an extension.
+pub(crate) async fn serve<L: Listener<Addr: Clone + Sync>>(
     mut listener: L,
     router: Router,
     limits: Limits,
@@ -44,15 +46,15 @@ pub(crate) async fn serve<L: Listener>(
         };
         // The semaphore is never closed.
         let Ok(permit) = permit else { break };
-        let io = tokio::select! {
+        let (io, router) = tokio::select! {
             () = told(&mut shutdown) => break,
-            (io, _) = listener.accept() => io,
+            (io, peer) = listener.accept() => (io, router.clone().layer(Extension(peer))),
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_buf_size(64 * 1024)
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(router.clone()))
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
             .with_upgrades();
         let mut down = shutdown.clone();
         connections.spawn(async move {

@@ -3,6 +3,7 @@
 //! Start reading at [`app`], which puts the node together, and at `pump.rs`, where the rooms meet.
 
 pub mod access;
+mod actor;
 pub mod admin;
 pub mod app;
 mod certificates;
@@ -15,8 +16,10 @@ mod expiry;
 pub mod folder;
 mod http;
 mod kept;
+mod keychain;
 pub mod keys;
 pub mod log;
+mod master;
 mod pump;
 pub mod registry;
 mod restored;

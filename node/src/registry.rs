@@ -22,8 +22,9 @@ use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{DeviceId, DeviceNumber};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::{Clock, UnixTime};
-use unhidra_store::{CommitError, Health, Op, Page, ReadError, Store};
+use unhidra_store::{Act, CommitError, Deed, Health, Op, Page, ReadError, Store};
 
+use crate::actor;
 use crate::commit::commit;
 
 /// The most tags a device may carry.
@@ -143,6 +144,8 @@ struct Shared {
 
 struct Request {
     change: Change,
+    /// In whose name.
+    by: Arc<str>,
     answer: oneshot::Sender<Result<Changed, RegistryError>>,
 }
 
@@ -284,7 +287,8 @@ impl Registry {
 
     async fn change(&self, change: Change) -> Result<Changed, RegistryError> {
         let (answer, changed) = oneshot::channel();
-        self.changes.send(Request { change, answer }).await.map_err(|_| RegistryError::Closed)?;
+        let by = actor::current();
+        self.changes.send(Request { change, by, answer }).await.map_err(|_| RegistryError::Closed)?;
         changed.await.unwrap_or(Err(RegistryError::Closed))
     }
 }
@@ -297,8 +301,8 @@ impl Admission for Registry {
 }
 
 async fn own(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
-    while let Some(Request { change, answer }) = requests.recv().await {
-        let result = shared.apply(change).await;
+    while let Some(Request { change, by, answer }) = requests.recv().await {
+        let result = actor::by(by, shared.apply(change)).await;
         // The caller may be gone; the change stands.
         let _ = answer.send(result);
     }
@@ -354,7 +358,9 @@ impl Shared {
             enrolled_at: self.clock.unix_now(),
             standing: Standing::Enrolled,
         };
-        self.write(&device, if other_peer { Sessions::End } else { Sessions::Keep }).await?;
+        let sessions = if other_peer { Sessions::End } else { Sessions::Keep };
+        let detail = if known.is_some() { "again, with another certificate" } else { "" };
+        self.write(&device, sessions, Deed::Enroll, detail).await?;
         // Read back, for the number the store gave.
         let written = self.store.device(&device.id).await?.unwrap_or(device);
         let device = self.remember(written);
@@ -373,7 +379,10 @@ impl Shared {
             return Ok(Changed::AlreadySo(known));
         }
         check_tags(id, &device.tags)?;
-        self.write(&device, Sessions::Keep).await?;
+        let added = device.tags.difference(&known.tags).map(|tag| format!("+{tag}"));
+        let removed = known.tags.difference(&device.tags).map(|tag| format!("-{tag}"));
+        let detail = added.chain(removed).collect::<Vec<_>>().join(" ");
+        self.write(&device, Sessions::Keep, Deed::Tag, &detail).await?;
         Ok(Changed::Written(self.remember(device)))
     }
 
@@ -381,7 +390,7 @@ impl Shared {
         let known = self.get(&id).ok_or(RegistryError::NoDevice(id))?;
         let changed = if known.is_enrolled() {
             let device = Device { standing: Standing::Revoked { at: self.clock.unix_now() }, ..Device::clone(&known) };
-            self.write(&device, Sessions::Keep).await?;
+            self.write(&device, Sessions::Keep, Deed::Revoke, "").await?;
             Changed::Written(self.remember(device))
         } else {
             Changed::AlreadySo(known)
@@ -394,11 +403,14 @@ impl Shared {
         Ok(changed)
     }
 
-    async fn write(&self, device: &Device, sessions: Sessions) -> Result<(), RegistryError> {
+    /// Writes a device's record, and in the same commit who had it written.
+    async fn write(&self, device: &Device, sessions: Sessions, deed: Deed, detail: &str) -> Result<(), RegistryError> {
+        let act = Act::on(self.clock.unix_now(), &actor::current(), deed, device.id, detail);
         let partition = self.store.partition_of(&device.id);
         let mut attempts = 1;
         loop {
-            let ops = self.ops(device, sessions).await?;
+            let mut ops = self.ops(device, sessions).await?;
+            ops.push(Op::Act(act.clone()));
             match commit(&*self.store, partition, ops).await {
                 Ok(_) => return Ok(()),
                 // A shard moved the session between the read and the commit.

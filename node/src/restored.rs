@@ -20,8 +20,9 @@ use thiserror::Error;
 use unhidra_bridge::{SignedPrekeys, SignedPrekeysError, put_back};
 use unhidra_core::ids::Partition;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{BrokerTable, CommitError, Limit, Op, ReadError, RestoredError, Store};
+use unhidra_store::{Act, BrokerTable, CommitError, Deed, Limit, Op, ReadError, RestoredError, Store};
 
+use crate::actor;
 use crate::commit::commit;
 
 /// Devices read and written at once.
@@ -75,6 +76,9 @@ pub(crate) async fn settle(store: &dyn Store, now: UnixTime, rng: &mut impl Cryp
         }
     }
     let forgotten = forget_sessions(store).await?;
+    let act =
+        Act::new(now, &actor::current(), Deed::Restore, "put back from a copy; each device is asked for a new session");
+    commit(store, Partition::new(0), vec![Op::Act(act)]).await?;
     store.settle_restored().await?;
     tracing::warn!(
         devices = count,

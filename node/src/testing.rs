@@ -106,6 +106,7 @@ impl Ground {
                 CommandId::new(u128::from(numbers.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
             }),
             live,
+            keys: None,
         };
         let facts = NodeFacts {
             trust_domain: TRUST_DOMAIN.parse().unwrap(),

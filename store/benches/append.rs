@@ -8,7 +8,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use unhidra_core::ids::{DeviceId, DeviceNumber, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, Config, DataKey, Durability, Embedded, Keys, Lane, MessageTag, Op, Slot, Store};
+use unhidra_store::{Batch, Config, Durability, Embedded, Keys, Lane, LocalMaster, MessageTag, Op, Slot, Store};
 use zeroize::Zeroizing;
 
 const DEVICES: usize = 1000;
@@ -29,7 +28,7 @@ fn main() {
     let seconds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(3);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     println!("fdatasync            {:>8.0} /s", syncs(folder.path()));
-    for (sealing, keys) in [("plain", Keys::Plain), ("sealed", Keys::Data(key()))] {
+    for (sealing, keys) in [("plain", Keys::Plain), ("sealed", key())] {
         let store = Embedded::open(&folder.path().join(sealing), &config(), keys).unwrap();
         let mut versions = enrol(&store);
         for in_flight in [1, 64, 512, 4096] {
@@ -40,13 +39,20 @@ fn main() {
     println!("{}", peak_memory());
 }
 
-fn key() -> DataKey {
-    DataKey::new(NonZeroU16::MIN, Zeroizing::new([7; 32]))
+fn key() -> Keys {
+    Keys::sealed(LocalMaster::new(Zeroizing::new([7; 32])), UnixTime::from_s(1_800_000_000))
 }
 
 fn config() -> Config {
     Config {
-        key_file: "store.key".into(),
+        key_file: std::path::PathBuf::new(),
+        master_key_file: "store.key".into(),
+        master_key_command: Vec::new(),
+        master_key_command_timeout_s: 10,
+        master_key_env: String::new(),
+        key_rotation_days: 90,
+        key_expiry_days: 365,
+        acts_max: 1000,
         partitions: 1,
         durability: Durability::Fsync,
         sync_interval_ms: 1000,

@@ -9,7 +9,8 @@ use unhidra_core::ids::{CommandId, DeviceId, Fence, Offset, Partition, Version};
 use unhidra_core::message::{Command, Uplink};
 use unhidra_core::time::UnixTime;
 
-use crate::{CommitError, Trim};
+use crate::table::RecordName;
+use crate::{Act, CommitError, Trim};
 
 /// What the writer calls when a batch is durable or has failed.
 pub type Done = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
@@ -192,6 +193,12 @@ pub enum Op {
         /// What, or nothing to delete it.
         value: Option<Bytes>,
     },
+    /// Appends an act to the partition's log of acts, which gives it a number; over
+    /// `store.acts_max` the oldest goes. It stands in the batch of what was done.
+    Act(Act),
+    /// Writes these records again as they are, so that the keys that seal now seal them: one that
+    /// is gone, or does not open, is left as it is.
+    Reseal(Vec<RecordName>),
 }
 
 /// The broker's tables.

@@ -11,8 +11,23 @@ use crate::waiting::Bounds;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the data key is; a relative path begins in the data folder. Made at the first run.
+    /// The name of `master_key_file` before it had that one. Empty where the other is set.
     pub key_file: PathBuf,
+    /// Where the master key is; a relative path begins in the data folder. Made at the first run.
+    pub master_key_file: PathBuf,
+    /// A program and its arguments that print the master key; empty for none.
+    pub master_key_command: Vec<String>,
+    /// How long that program may take, in s, at least 1.
+    pub master_key_command_timeout_s: u64,
+    /// The variable of the environment that holds the master key; empty for none.
+    pub master_key_env: String,
+    /// How old a data key grows before another one seals, in days, at least 1.
+    pub key_rotation_days: u32,
+    /// How old a data key grows before it is destroyed, once nothing is left under it, in days: at
+    /// least one more than `key_rotation_days`.
+    pub key_expiry_days: u32,
+    /// How many acts each partition remembers, at least 1. At the bound the oldest goes.
+    pub acts_max: u64,
     /// How many partitions a new folder has; 0 for 1 up to 8 cores and cores / 8 above. A folder
     /// keeps the number it was made with: another one here, unless 0, is refused.
     pub partitions: u16,
@@ -37,7 +52,7 @@ pub struct Config {
     /// How many bytes of blocks are kept in memory, for all partitions.
     pub cache_bytes: u64,
     /// How large a table grows in memory before it is written out, at least 65 536. Each of a
-    /// partition's ten tables has up to five of these. Fixed when the folder is made.
+    /// partition's tables has up to five of these. Fixed when the folder is made.
     pub memtable_bytes: u64,
     /// How many bytes of journals a partition may keep, at least 67 108 864. What is in them is
     /// read at every start.
@@ -75,16 +90,27 @@ impl Durability {
     }
 }
 
-/// A setting out of its bounds.
+/// Settings that cannot be.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("store.{key} = {found}: at least {min} is needed")]
-pub struct ConfigError {
-    /// Which.
-    pub key: &'static str,
-    /// What it is set to.
-    pub found: u64,
-    /// The least it may be.
-    pub min: u64,
+pub enum ConfigError {
+    /// One is out of its bounds.
+    #[error("store.{key} = {found}: at least {min} is needed")]
+    Less {
+        /// Which.
+        key: &'static str,
+        /// What it is set to.
+        found: u64,
+        /// The least it may be.
+        min: u64,
+    },
+    /// The master key comes from two places.
+    #[error("store.{first} and store.{second} are both set; the master key comes from one place")]
+    TwoSources {
+        /// One.
+        first: &'static str,
+        /// Another.
+        second: &'static str,
+    },
 }
 
 impl Config {
@@ -94,6 +120,16 @@ impl Config {
     ///
     /// [`ConfigError`] names the first setting out of its bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
+        let sources = [
+            ("master_key_file", !self.master_key_file.as_os_str().is_empty()),
+            ("key_file", !self.key_file.as_os_str().is_empty()),
+            ("master_key_command", !self.master_key_command.is_empty()),
+            ("master_key_env", !self.master_key_env.is_empty()),
+        ];
+        let mut set = sources.into_iter().filter(|(_, set)| *set).map(|(key, _)| key);
+        if let (Some(first), Some(second)) = (set.next(), set.next()) {
+            return Err(ConfigError::TwoSources { first, second });
+        }
         let table = [
             ("sync_interval_ms", self.sync_interval_ms, 1),
             ("queue_records", self.queue_records as u64, 1),
@@ -106,17 +142,33 @@ impl Config {
             ("journal_bytes", self.journal_bytes, 64 * 1024 * 1024),
             ("compaction_threads", self.compaction_threads as u64, 1),
             ("open_files", self.open_files as u64, 10),
+            ("master_key_command_timeout_s", self.master_key_command_timeout_s, 1),
+            ("key_rotation_days", u64::from(self.key_rotation_days), 1),
+            ("key_expiry_days", u64::from(self.key_expiry_days), u64::from(self.key_rotation_days) + 1),
+            ("acts_max", self.acts_max, 1),
         ];
         match table.into_iter().find(|(_, found, min)| found < min) {
-            Some((key, found, min)) => Err(ConfigError { key, found, min }),
+            Some((key, found, min)) => Err(ConfigError::Less { key, found, min }),
             None => Ok(()),
         }
     }
 
-    /// Where the data key is, for a node whose data is in `data`.
+    /// Where the master key's file is, for a node whose data is in `data`. Where another place has
+    /// the key, there is none.
     #[must_use]
-    pub fn key_path(&self, data: &Path) -> PathBuf {
-        data.join(&self.key_file)
+    pub fn master_key_path(&self, data: &Path) -> Option<PathBuf> {
+        let named = [&self.master_key_file, &self.key_file];
+        named.into_iter().find(|path| !path.as_os_str().is_empty()).map(|path| data.join(path))
+    }
+
+    /// Whether nothing says where the master key is.
+    #[must_use]
+    pub fn names_no_master_key(&self) -> bool {
+        let Self { key_file, master_key_file, master_key_command, master_key_env, .. } = self;
+        let files = [key_file, master_key_file];
+        files.iter().all(|path| path.as_os_str().is_empty())
+            && master_key_command.is_empty()
+            && master_key_env.is_empty()
     }
 
     pub(crate) const fn bounds(&self) -> Bounds {
@@ -135,7 +187,14 @@ pub(crate) mod tests {
 
     pub(crate) fn config() -> Config {
         Config {
-            key_file: "store.key".into(),
+            key_file: PathBuf::new(),
+            master_key_file: "store.key".into(),
+            master_key_command: Vec::new(),
+            master_key_command_timeout_s: 10,
+            master_key_env: String::new(),
+            key_rotation_days: 90,
+            key_expiry_days: 365,
+            acts_max: 50,
             partitions: 0,
             durability: Durability::Fsync,
             sync_interval_ms: 1000,
@@ -160,14 +219,34 @@ pub(crate) mod tests {
         let refused = Config { open_files: 9, ..config() }.check().unwrap_err();
         assert_eq!(refused.to_string(), "store.open_files = 9: at least 10 is needed");
         let refused = Config { journal_bytes: 1 << 20, ..config() }.check().unwrap_err();
-        assert_eq!(refused, ConfigError { key: "journal_bytes", found: 1 << 20, min: 64 << 20 });
+        assert_eq!(refused, ConfigError::Less { key: "journal_bytes", found: 1 << 20, min: 64 << 20 });
     }
 
     #[test]
     fn the_key_lies_beside_the_folder_unless_its_path_is_absolute() {
         let data = Path::new("/var/lib/unhidra");
-        assert_eq!(config().key_path(data), Path::new("/var/lib/unhidra/store.key"));
-        let elsewhere = Config { key_file: "/run/secrets/store.key".into(), ..config() };
-        assert_eq!(elsewhere.key_path(data), Path::new("/run/secrets/store.key"));
+        let at = |config: &Config| config.master_key_path(data);
+        assert_eq!(at(&config()).unwrap(), Path::new("/var/lib/unhidra/store.key"));
+        let elsewhere = Config { master_key_file: "/run/secrets/store.key".into(), ..config() };
+        assert_eq!(at(&elsewhere).unwrap(), Path::new("/run/secrets/store.key"));
+        let before = Config { master_key_file: PathBuf::new(), key_file: "old.key".into(), ..config() };
+        assert_eq!(at(&before).unwrap(), Path::new("/var/lib/unhidra/old.key"));
+        let none = Config { master_key_file: PathBuf::new(), master_key_env: "KEY".into(), ..config() };
+        assert!(at(&none).is_none() && !none.names_no_master_key());
+    }
+
+    #[test]
+    fn the_master_key_comes_from_one_place() {
+        let two = Config { key_file: "store.key".into(), ..config() };
+        assert_eq!(two.check(), Err(ConfigError::TwoSources { first: "master_key_file", second: "key_file" }));
+        let two = Config { master_key_command: vec!["vault".into()], ..config() };
+        let refused = two.check().unwrap_err().to_string();
+        assert!(refused.contains("store.master_key_file") && refused.contains("store.master_key_command"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_rotates_before_it_expires() {
+        let refused = Config { key_rotation_days: 90, key_expiry_days: 90, ..config() }.check().unwrap_err();
+        assert_eq!(refused, ConfigError::Less { key: "key_expiry_days", found: 90, min: 91 });
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     PrekeyKind, PrekeyRecord, RECENT_TAGS, Slot, Store, StoredSession,
 };
 
+mod acts;
 mod life;
 mod records;
 mod retention;
@@ -104,7 +105,7 @@ fn owner(op: &Op) -> Option<DeviceId> {
             PrekeyChange::Put(PrekeyRecord { kind: PrekeyKind::OneTime(device), .. })
             | PrekeyChange::Delete { kind: PrekeyKind::OneTime(device), .. },
         ) => Some(*device),
-        Op::Prekey(_) | Op::Broker { .. } => None,
+        Op::Prekey(_) | Op::Broker { .. } | Op::Act(_) | Op::Reseal(_) => None,
     }
 }
 
@@ -156,6 +157,9 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     records::open_commands_are_those_not_final(&mut bench()).await;
     records::prekeys_come_and_go(&mut bench()).await;
     records::broker_records_are_read_in_pages(&mut bench()).await;
+    acts::acts_are_numbered_in_their_batches_commit(&mut bench()).await;
+    acts::the_oldest_act_goes_at_the_bound(&mut bench()).await;
+    acts::what_is_sealed_anew_is_what_it_was(&mut bench()).await;
     partitions_hold_their_own_devices(&mut bench()).await;
     retention::rows_whose_time_is_over_go_and_their_newest_stay_as_stubs(&mut bench()).await;
     retention::a_log_without_a_whole_row_goes_on_where_it_was(&mut bench()).await;

@@ -34,6 +34,8 @@ pub(crate) struct Ledger {
     known: HashMap<DeviceId, Known>,
     /// How many of them; beyond, all are forgotten and read again as they come.
     known_max: usize,
+    /// How many acts are kept.
+    acts_max: u64,
 }
 
 /// Where the partition's counters stand.
@@ -43,6 +45,8 @@ struct Head {
     offset: Offset,
     /// The number given last.
     number: Option<DeviceNumber>,
+    /// The numbers of the oldest act that is kept and of the next one.
+    acts: (u64, u64),
 }
 
 /// A device as the writer knows it.
@@ -75,18 +79,19 @@ struct Outcome {
 }
 
 impl Ledger {
-    /// Reads where the partition stands; remembers `known_max` devices.
+    /// Reads where the partition stands; remembers `known_max` devices and keeps `acts_max` acts.
     pub(crate) fn load(
         rows: &dyn Rows,
         partition: Partition,
         partitions: u16,
         fence: Fence,
         known_max: usize,
+        acts_max: u64,
     ) -> Result<Self, ReadError> {
         let number = rows.last_key(Table::Numbers, &[])?.and_then(|key| table::tail::<4>(&key));
         let number = number.map(|bytes| DeviceNumber::new(u32::from_be_bytes(bytes)));
-        let head = Head { offset: query::log_end(rows)?, number };
-        Ok(Self { partition, partitions, fence, head, known: HashMap::new(), known_max })
+        let head = Head { offset: query::log_end(rows)?, number, acts: query::acts_kept(rows)? };
+        Ok(Self { partition, partitions, fence, head, known: HashMap::new(), known_max, acts_max })
     }
 
     /// The partition's newest row.

@@ -14,6 +14,7 @@ use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition, Ve
 use unhidra_core::message::{Command, Reading};
 use unhidra_core::time::UnixTime;
 
+mod act;
 mod batch;
 mod config;
 #[cfg(test)]
@@ -23,29 +24,37 @@ mod error;
 mod fault;
 mod health;
 pub mod keyfile;
+mod keyring;
 mod ledger;
+mod master;
 pub mod memory;
 mod metrics;
 mod partition;
 mod query;
 mod record;
 mod retention;
+mod ring;
 mod rows;
 mod sealed;
 mod table;
 mod tag;
 mod waiting;
 
+pub use act::{Act, ActRow, Deed};
 pub use batch::{
     Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
 };
 pub use config::{Config, ConfigError, Durability};
-pub use embedded::{Embedded, OpenError, mark_restored};
+pub use embedded::{Embedded, OpenError, Resealable, mark_restored};
 pub use error::{CommitError, Full, ReadError, RestoredError};
 pub use fault::{CrashPoint, Fault};
+pub use keyring::{KeyRecord, Keyring, KeyringError, RingRecord};
+pub use master::{KeyBytes, LocalMaster, MasterError, MasterId, MasterKey};
 pub use metrics::Metrics;
 pub use retention::{Bounds, Oldest, Overdue, Reason, STUBS, Tally, Trim};
-pub use sealed::{DataKey, Keys};
+pub use ring::{KeyState, Purpose, RingError};
+pub use sealed::Keys;
+pub use table::RecordName;
 
 /// A future without a name, so that [`Store`] can be a trait object.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -243,6 +252,9 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&[u8]>,
         max: Limit,
     ) -> BoxFuture<'_, Result<Page<(bytes::Bytes, bytes::Bytes)>, ReadError>>;
+
+    /// A partition's acts after the number `after`, in order; 0 is before the first.
+    fn acts(&self, partition: Partition, after: u64, max: usize) -> BoxFuture<'_, Result<Page<ActRow>, ReadError>>;
 
     /// Which partition holds a device.
     fn partition_of(&self, device: &DeviceId) -> Partition;

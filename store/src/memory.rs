@@ -29,8 +29,9 @@ use crate::rows::Rows;
 use crate::table::{self, Table};
 use crate::waiting::{Bounds, Waiting};
 use crate::{
-    Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit, OLDEST_LOOK,
-    Oldest, Overdue, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, query, retention,
+    ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
+    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, query,
+    retention,
 };
 
 use self::tables::Tables;
@@ -50,18 +51,22 @@ pub struct Options {
     pub queue_bytes: usize,
     /// How many devices a writer remembers.
     pub known_devices: usize,
+    /// How many acts each partition remembers.
+    pub acts_max: u64,
     /// How long a commit takes, by the runtime's clock. While it does the next group gathers.
     pub commit_time: Duration,
 }
 
 impl Options {
-    /// One partition, a queue of 4 096 records or 4 MiB, 1 024 devices remembered, and commits that take no time.
+    /// One partition, a queue of 4 096 records or 4 MiB, 1 024 devices and 50 acts remembered, and commits that take
+    /// no time.
     pub const SMALL: Self = Self {
         partitions: 1,
         epoch: Epoch::new(1),
         queue_records: 4096,
         queue_bytes: 4 << 20,
         known_devices: 1024,
+        acts_max: 50,
         commit_time: Duration::ZERO,
     };
 
@@ -298,8 +303,8 @@ impl Life {
         let disk = lock(&self.disk);
         let partitions = (0..self.options.partitions).map(Partition::new).zip(&disk.partitions);
         let load = |(partition, tables): (Partition, &Tables)| {
-            let Options { partitions, known_devices, .. } = self.options;
-            let ledger = Ledger::load(tables, partition, partitions, self.fence, known_devices);
+            let Options { partitions, known_devices, acts_max, .. } = self.options;
+            let ledger = Ledger::load(tables, partition, partitions, self.fence, known_devices, acts_max);
             let ledger = ledger.unwrap_or_else(|e| panic!("memory does not fail: {e}"));
             self.committed[usize::from(partition.get())].send_replace(ledger.newest());
             ledger
@@ -580,6 +585,10 @@ impl Store for Memory {
                 |partition| self.life.read(partition, |rows| query::broker_records(rows, table, after.as_deref(), max));
             Ok(query::merge_broker_records(self.all().map(read).collect::<Result<_, _>>()?, max))
         })
+    }
+
+    fn acts(&self, partition: Partition, after: u64, max: usize) -> BoxFuture<'_, Result<Page<ActRow>, ReadError>> {
+        self.read(partition, move |rows, partition| query::acts(rows, partition, after, max))
     }
 
     fn partition_of(&self, device: &DeviceId) -> Partition {

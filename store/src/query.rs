@@ -13,7 +13,8 @@ use crate::record::{self, NewestRow, Row};
 use crate::rows::{Order, Rows, damaged};
 use crate::table::{self, Part, Table};
 use crate::{
-    BrokerTable, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError, Slot, Stored, StoredSession,
+    Act, ActRow, BrokerTable, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError, Slot, Stored,
+    StoredSession,
 };
 
 /// How many rows [`newest`] looks at, at most: a device that sends what nobody is shown must not
@@ -369,6 +370,30 @@ pub(crate) fn broker_records(
         let key = key.get(1..).unwrap_or_default();
         let bytes = key.len() + value.len();
         Ok(filling.push((Bytes::copy_from_slice(key), value), bytes))
+    })?;
+    Ok(filling.page)
+}
+
+/// The numbers of the oldest act there is and of the one after the newest.
+pub(crate) fn acts_kept(rows: &dyn Rows) -> Result<(u64, u64), ReadError> {
+    let number =
+        |key: &[u8]| table::parse_act(key).ok_or_else(|| damaged(Table::Acts, key, "its key has another length"));
+    let mut oldest = None;
+    rows.scan(Table::Acts, &[], None, Order::Ascending, &mut |key, _| {
+        oldest = Some(number(key)?);
+        Ok(ControlFlow::Break(()))
+    })?;
+    let newest = rows.last_key(Table::Acts, &[])?.map(|key| number(&key)).transpose()?;
+    Ok((oldest.unwrap_or(1), newest.map_or(1, |newest| newest.saturating_add(1))))
+}
+
+/// A partition's acts after the number `after`, in order.
+pub(crate) fn acts(rows: &dyn Rows, partition: Partition, after: u64, max: usize) -> Result<Page<ActRow>, ReadError> {
+    let mut filling = Filling::new(Limit { rows: max, bytes: usize::MAX });
+    rows.scan(Table::Acts, &[], Some(&table::act(after)), Order::Ascending, &mut |key, value| {
+        let number = table::parse_act(key).ok_or_else(|| damaged(Table::Acts, key, "its key has another length"))?;
+        let act = Act::decode(&value).map_err(|e| damaged(Table::Acts, key, e))?;
+        Ok(filling.push(ActRow { partition, number, act }, 0))
     })?;
     Ok(filling.page)
 }

@@ -13,10 +13,20 @@
 //! disk. The associated data is table || key || header, so that a record moved to another place, or
 //! taken for another version's, does not open.
 //!
-//! Every opening of a folder has a key of its own: HKDF-SHA-256 over the data key, salted with 32
-//! random bytes that are durable before the first use, with the opening's number in the info. The
-//! counter starts at 0 with each. So a crash, which loses the counter, and a backup, which repeats
-//! the opening's number, both get another key, and no pair of key and nonce is ever used twice.
+//! A record names its key by the id, which is one key's in the ring for ever (`ring.rs`), and each
+//! table's records are sealed by the active key of its purpose. A record of a key of another purpose
+//! does not open.
+//!
+//! Every opening of a folder has a key of its own for each of them: HKDF-SHA-256 over the data key,
+//! salted with 32 random bytes that are durable before the first use, with the opening's number in
+//! the info. The counter starts at 0 with each opening and counts for all keys of it. So:
+//!
+//! - within an opening no counter comes twice, whichever keys it has meanwhile;
+//! - a crash, which loses the counter, and a backup, which repeats the opening's number, both begin
+//!   with another salt, hence with other keys;
+//! - a new data key makes another key of the same salt and number.
+//!
+//! No pair of key and nonce is ever used twice.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,11 +35,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::hkdf;
 use bytes::Bytes;
 use thiserror::Error;
+use unhidra_core::time::UnixTime;
 use zeroize::Zeroizing;
 
+use crate::keyring::Keyring;
+use crate::master::{LocalMaster, MasterKey, derive, fill};
+use crate::ring::Purpose;
 use crate::table::Table;
 use crate::tag::Tag;
 
@@ -51,52 +64,63 @@ const COUNTER_MAX: u64 = (1 << 48) - 1;
 pub enum Keys {
     /// As they are. For the demo's folder, which says so of itself.
     Plain,
-    /// Encrypted under a data key.
-    Data(DataKey),
+    /// Encrypted under the keys of a ring.
+    Sealed {
+        /// What opens the ring.
+        master: Arc<dyn MasterKey>,
+        /// The time, for keys that are made.
+        now: UnixTime,
+    },
+}
+
+impl Keys {
+    /// Sealed, under a master key that this process holds.
+    #[must_use]
+    pub fn sealed(master: LocalMaster, now: UnixTime) -> Self {
+        Self::Sealed { master: Arc::new(master), now }
+    }
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plain => f.write_str("Plain"),
-            Self::Data(key) => f.debug_tuple("Data").field(key).finish(),
+            Self::Sealed { master, .. } => write!(f, "Sealed({})", master.id()),
         }
     }
 }
 
 /// A data key and its id. Wiped when dropped.
-pub struct DataKey {
+pub(crate) struct DataKey {
     id: NonZeroU16,
     key: Zeroizing<[u8; 32]>,
 }
 
 impl DataKey {
-    /// Takes a key.
-    #[must_use]
-    pub const fn new(id: NonZeroU16, key: Zeroizing<[u8; 32]>) -> Self {
+    pub(crate) const fn new(id: NonZeroU16, key: Zeroizing<[u8; 32]>) -> Self {
         Self { id, key }
     }
 
     /// Its id, which every record sealed under it names.
-    #[must_use]
-    pub const fn id(&self) -> NonZeroU16 {
+    pub(crate) const fn id(&self) -> NonZeroU16 {
         self.id
     }
 
-    /// What the folder remembers of its data key, to know the wrong one: 16 bytes that tell
-    /// nothing of the key.
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    /// What a folder of version 1 remembers of its data key, to know the wrong one: 16 bytes that
+    /// tell nothing of the key.
     pub(crate) fn check(&self) -> [u8; 16] {
-        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&*self.key);
         let mut check = [0; 16];
-        fill(&prk, &[b"unhidra store data key check"], &mut check);
+        fill(&*self.key, &[], &[b"unhidra store data key check"], &mut check);
         check
     }
 
     /// The key of one opening.
     fn of_opening(&self, opening: u32, salt: &[u8; 32]) -> Option<LessSafeKey> {
-        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&*self.key);
-        let mut key = Zeroizing::new([0; 32]);
-        fill(&prk, &[b"unhidra store records", &opening.to_be_bytes()], &mut *key);
+        let key = derive(&*self.key, salt, &[b"unhidra store records", &opening.to_be_bytes()]);
         UnboundKey::new(&AES_256_GCM, &*key).ok().map(LessSafeKey::new)
     }
 }
@@ -107,18 +131,6 @@ impl fmt::Debug for DataKey {
     }
 }
 
-/// Expands `out.len()` bytes. That many are always few enough for HKDF, so nothing fails.
-fn fill(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
-    struct Len(usize);
-    impl hkdf::KeyType for Len {
-        fn len(&self) -> usize {
-            self.0
-        }
-    }
-    let expanded = prk.expand(info, Len(out.len())).and_then(|okm| okm.fill(out));
-    assert!(expanded.is_ok(), "HKDF gives at least 8 160 bytes");
-}
-
 /// Why a value cannot be sealed.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum SealError {
@@ -126,6 +138,8 @@ pub(crate) enum SealError {
     Exhausted,
     #[error("the cipher failed")]
     Cipher,
+    #[error("the key ring has no active key for {}", .0.as_str())]
+    NoKey(Purpose),
     #[error("no record has such a key")]
     NoKind,
 }
@@ -143,8 +157,14 @@ pub(crate) enum UnsealError {
     Tag { found: u8, expected: u8 },
     #[error("no record has such a key")]
     NoKind,
-    #[error("a record of key {found}, this folder's is {expected}")]
-    Key { found: u16, expected: u16 },
+    #[error("a record of key {0}, which the key ring does not hold")]
+    Key(u16),
+    #[error("a record of key {id}, which is for {}, in a table of {}", .found.as_str(), .expected.as_str())]
+    Purpose { id: u16, found: Purpose, expected: Purpose },
+    #[error("a sealed record, of key {0}, in a plain folder")]
+    Sealed(u16),
+    #[error("a plain record in a sealed folder")]
+    Plain,
     #[error("a record of opening {0}, of which the folder knows nothing")]
     Opening(u32),
     #[error("it does not authenticate")]
@@ -157,23 +177,40 @@ pub(crate) enum Sealing {
     Data(Box<DataSealing>),
 }
 
-/// The sealing under a data key.
+/// The sealing under the keys of a ring.
 pub(crate) struct DataSealing {
-    data: Arc<DataKey>,
+    ring: Arc<Keyring>,
     opening: u32,
-    key: LessSafeKey,
+    salt: [u8; 32],
     next: AtomicU64,
-    /// Keys of openings before this one, as records of theirs are read. One for each start of the
-    /// node since the folder was made, at most.
-    older: RwLock<HashMap<u32, Arc<LessSafeKey>>>,
+    /// What seals, as of a generation of the ring.
+    present: RwLock<Arc<Present>>,
+    /// What opens beside it, by key and opening, as their records are read. One for each start of
+    /// the node and each key under which a record is left, at most.
+    others: RwLock<HashMap<(u16, u32), Arc<LessSafeKey>>>,
+}
+
+/// The keys of this opening that seal.
+struct Present {
+    generation: u64,
+    /// In the order of [`Purpose::SEALING`].
+    keys: [Option<(u16, LessSafeKey)>; 4],
 }
 
 impl Sealing {
     /// The sealing of a new opening. Its salt must be durable before anything is sealed.
-    pub(crate) fn data(data: Arc<DataKey>, opening: u32, salt: &[u8; 32]) -> Option<Self> {
-        let key = data.of_opening(opening, salt)?;
-        let sealing = DataSealing { data, opening, key, next: AtomicU64::new(0), older: RwLock::default() };
-        Some(Self::Data(Box::new(sealing)))
+    pub(crate) fn data(ring: Arc<Keyring>, opening: u32, salt: [u8; 32]) -> Self {
+        let present = RwLock::new(Arc::new(Present::of(&ring, opening, &salt)));
+        let next = AtomicU64::new(0);
+        Self::Data(Box::new(DataSealing { ring, opening, salt, next, present, others: RwLock::default() }))
+    }
+
+    /// What the opening's own record is to say: its salt, and how new a ring it was used with.
+    pub(crate) fn opening_record(&self) -> Option<([u8; 32], u64)> {
+        match self {
+            Self::Plain => None,
+            Self::Data(sealing) => Some((sealing.salt, sealing.ring.generation())),
+        }
     }
 
     pub(crate) fn seal(&self, table: Table, key: &[u8], value: &[u8]) -> Result<Vec<u8>, SealError> {
@@ -208,17 +245,20 @@ impl Sealing {
         salt_of: impl FnOnce(u32) -> Result<Option<[u8; 32]>, E>,
     ) -> Result<Bytes, E> {
         let (header, found, body) = split_header(table, key, record)?;
-        let expected = match self {
-            Self::Plain => 0,
-            Self::Data(sealing) => sealing.data.id.get(),
-        };
-        if found != expected {
-            return Err(UnsealError::Key { found, expected }.into());
+        match (self, found) {
+            (Self::Plain, 0) => Ok(Bytes::copy_from_slice(body)),
+            (Self::Plain, found) => Err(UnsealError::Sealed(found).into()),
+            (Self::Data(_), 0) => Err(UnsealError::Plain.into()),
+            (Self::Data(sealing), found) => sealing.open((table, key), header, found, body, salt_of),
         }
-        match self {
-            Self::Plain => Ok(Bytes::copy_from_slice(body)),
-            Self::Data(sealing) => sealing.open(table, key, header, body, salt_of),
-        }
+    }
+}
+
+/// The key that a record names, 0 for none. `None` where it is no record.
+pub(crate) fn key_of(record: &[u8]) -> Option<u16> {
+    match *record {
+        [VERSION_1, high, low, ..] | [VERSION, _, high, low, ..] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
     }
 }
 
@@ -249,13 +289,31 @@ fn split_header<'a>(table: Table, key: &[u8], record: &'a [u8]) -> Result<(&'a [
     }
 }
 
+impl Present {
+    fn of(ring: &Keyring, opening: u32, salt: &[u8; 32]) -> Self {
+        let ring = ring.ring();
+        let keys = Purpose::SEALING.map(|purpose| {
+            let entry = ring.active(purpose)?;
+            Some((entry.id().get(), entry.key.of_opening(opening, salt)?))
+        });
+        Self { generation: ring.generation, keys }
+    }
+
+    fn sealing(&self, purpose: Purpose) -> Option<&(u16, LessSafeKey)> {
+        self.keys.get(purpose.place()?)?.as_ref()
+    }
+}
+
 impl DataSealing {
     fn seal(&self, table: Table, key: &[u8], tag: Tag, value: &[u8]) -> Result<Vec<u8>, SealError> {
+        let present = self.present();
+        let purpose = table.purpose();
+        let (id, cipher) = present.sealing(purpose).ok_or(SealError::NoKey(purpose))?;
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         if counter > COUNTER_MAX {
             return Err(SealError::Exhausted);
         }
-        let header = header(tag, self.data.id.get());
+        let header = header(tag, *id);
         let mut record = Vec::with_capacity(HEADER_LEN + NONCE_LEN + value.len() + TAG_LEN);
         record.extend_from_slice(&header);
         record.extend_from_slice(&self.opening.to_be_bytes()[1..]);
@@ -263,16 +321,29 @@ impl DataSealing {
         record.extend_from_slice(value);
         let nonce = nonce(self.opening, counter);
         let ad = Aad::from(associated_data(table, key, &header));
-        let tag = self.key.seal_in_place_separate_tag(nonce, ad, &mut record[HEADER_LEN + NONCE_LEN..]);
+        let tag = cipher.seal_in_place_separate_tag(nonce, ad, &mut record[HEADER_LEN + NONCE_LEN..]);
         record.extend_from_slice(tag.map_err(|_| SealError::Cipher)?.as_ref());
         Ok(record)
     }
 
+    /// What seals now. The ring may have changed since it was made.
+    fn present(&self) -> Arc<Present> {
+        let present = Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner));
+        if present.generation == self.ring.generation() {
+            return present;
+        }
+        let present = Arc::new(Present::of(&self.ring, self.opening, &self.salt));
+        *self.present.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&present);
+        // What is destroyed in the ring opens nothing from here on, and what is not is found again.
+        self.others.write().unwrap_or_else(PoisonError::into_inner).clear();
+        present
+    }
+
     fn open<E: From<UnsealError>>(
         &self,
-        table: Table,
-        key: &[u8],
+        (table, key): (Table, &[u8]),
         header: &[u8],
+        id: u16,
         body: &[u8],
         salt_of: impl FnOnce(u32) -> Result<Option<[u8; 32]>, E>,
     ) -> Result<Bytes, E> {
@@ -286,28 +357,41 @@ impl DataSealing {
         let ad = Aad::from(associated_data(table, key, header));
         let mut value = vec![0; len];
         let (ciphertext, tag) = sealed.split_at(len);
-        let opened = if opening == self.opening {
-            self.key.open_separate_gather(nonce, ad, ciphertext, tag, &mut value)
-        } else {
-            self.older(opening, salt_of)?.open_separate_gather(nonce, ad, ciphertext, tag, &mut value)
+        let present = self.present();
+        let own = present.sealing(table.purpose()).filter(|(own, _)| opening == self.opening && *own == id);
+        let opened = match own {
+            Some((_, cipher)) => cipher.open_separate_gather(nonce, ad, ciphertext, tag, &mut value),
+            None => {
+                let cipher = self.other(table, id, opening, salt_of)?;
+                cipher.open_separate_gather(nonce, ad, ciphertext, tag, &mut value)
+            }
         };
         opened.map_err(|_| UnsealError::Forged)?;
         Ok(Bytes::from(value))
     }
 
-    /// The key of an opening before this one.
-    fn older<E: From<UnsealError>>(
+    /// A key that is not one of those that seal, or of an opening before this one.
+    fn other<E: From<UnsealError>>(
         &self,
+        table: Table,
+        id: u16,
         opening: u32,
         salt_of: impl FnOnce(u32) -> Result<Option<[u8; 32]>, E>,
     ) -> Result<Arc<LessSafeKey>, E> {
-        let known = self.older.read().unwrap_or_else(PoisonError::into_inner).get(&opening).cloned();
+        let ring = self.ring.ring();
+        let entry = ring.key(id).ok_or(UnsealError::Key(id))?;
+        let (found, expected) = (entry.purpose, table.purpose());
+        if found != expected && found != Purpose::All {
+            return Err(UnsealError::Purpose { id, found, expected }.into());
+        }
+        let known = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&(id, opening)).cloned();
         if let Some(key) = known {
             return Ok(key);
         }
-        let salt = salt_of(opening)?.ok_or(UnsealError::Opening(opening))?;
-        let key = Arc::new(self.data.of_opening(opening, &salt).ok_or(UnsealError::Opening(opening))?);
-        self.older.write().unwrap_or_else(PoisonError::into_inner).insert(opening, Arc::clone(&key));
+        let salt =
+            if opening == self.opening { self.salt } else { salt_of(opening)?.ok_or(UnsealError::Opening(opening))? };
+        let key = Arc::new(entry.key.of_opening(opening, &salt).ok_or(UnsealError::Opening(opening))?);
+        self.others.write().unwrap_or_else(PoisonError::into_inner).insert((id, opening), Arc::clone(&key));
         Ok(key)
     }
 }
@@ -330,136 +414,4 @@ fn associated_data(table: Table, key: &[u8], header: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sealing(opening: u32) -> Sealing {
-        let data = DataKey::new(NonZeroU16::new(7).unwrap(), Zeroizing::new([3; 32]));
-        Sealing::data(Arc::new(data), opening, &[opening as u8; 32]).unwrap()
-    }
-
-    fn open(sealing: &Sealing, table: Table, key: &[u8], record: &[u8]) -> Result<Bytes, UnsealError> {
-        sealing.open(table, key, record, |opening| Ok((opening < 9).then_some([opening as u8; 32])))
-    }
-
-    #[test]
-    fn a_record_opens_in_its_place_alone() {
-        let sealing = sealing(1);
-        let record = sealing.seal(Table::Readings, b"key", b"value").unwrap();
-        assert_eq!(open(&sealing, Table::Readings, b"key", &record), Ok(Bytes::from("value")));
-        let refused = UnsealError::Tag { found: 0x01, expected: 0x08 };
-        assert_eq!(open(&sealing, Table::Commands, b"key", &record), Err(refused));
-        assert_eq!(open(&sealing, Table::Readings, b"kez", &record), Err(UnsealError::Forged));
-    }
-
-    /// A record of version 1, sealed as that version did.
-    fn version_1(table: Table, key: &[u8], value: &[u8]) -> Vec<u8> {
-        let Sealing::Data(data) = sealing(1) else { panic!("sealed") };
-        let header = [VERSION_1, 0, 7];
-        let mut sealed = value.to_vec();
-        let ad = Aad::from(associated_data(table, key, &header));
-        let tag = data.key.seal_in_place_separate_tag(nonce(1, 5), ad, &mut sealed).unwrap();
-        [&header[..], &[0, 0, 1, 0, 0, 0, 0, 0, 5], &sealed, tag.as_ref()].concat()
-    }
-
-    #[test]
-    fn records_of_version_1_open_but_for_those_of_sessions() {
-        let record = version_1(Table::Readings, b"key", b"value");
-        assert_eq!(open(&sealing(1), Table::Readings, b"key", &record), Ok(Bytes::from("value")));
-        let key = [0, 0, 0, 1, 0x10];
-        let record = version_1(Table::Sessions, &key, b"value");
-        assert_eq!(open(&sealing(1), Table::Sessions, &key, &record), Err(UnsealError::Old));
-        let opened: Result<_, UnsealError> = sealing(1).open_any(Table::Sessions, &key, &record, |_| Ok(None));
-        assert_eq!(opened, Ok(Bytes::from("value")));
-    }
-
-    #[test]
-    fn a_record_in_the_place_of_another_kind_is_known() {
-        let key = [0, 0, 0, 1, 0x10];
-        let mut record = Sealing::Plain.seal(Table::Sessions, &key, b"value").unwrap();
-        record[1] = Tag::Peer.as_byte();
-        let refused = UnsealError::Tag { found: 0x05, expected: 0x03 };
-        assert_eq!(open(&Sealing::Plain, Table::Sessions, &key, &record), Err(refused));
-        assert_eq!(Sealing::Plain.seal(Table::Sessions, b"none", b"value"), Err(SealError::NoKind));
-        record[0] = 3;
-        let refused = UnsealError::Version { found: 3 };
-        assert_eq!(open(&Sealing::Plain, Table::Sessions, &key, &record), Err(refused));
-    }
-
-    #[test]
-    fn a_changed_byte_never_opens() {
-        let sealing = sealing(1);
-        let record = sealing.seal(Table::Readings, b"key", b"value").unwrap();
-        for at in 0..record.len() {
-            let mut changed = record.clone();
-            changed[at] ^= 1;
-            assert!(open(&sealing, Table::Readings, b"key", &changed).is_err(), "byte {at}");
-            assert!(open(&sealing, Table::Readings, b"key", &record[..at]).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn records_of_earlier_openings_open_and_those_of_unknown_ones_do_not() {
-        let record = sealing(1).seal(Table::Readings, b"key", b"value").unwrap();
-        assert_eq!(open(&sealing(2), Table::Readings, b"key", &record), Ok(Bytes::from("value")));
-        let unknown = sealing(9).seal(Table::Readings, b"key", b"value").unwrap();
-        assert_eq!(open(&sealing(2), Table::Readings, b"key", &unknown), Err(UnsealError::Opening(9)));
-    }
-
-    /// Two openings with the same number, as a restored backup makes them, differ by their salts.
-    #[test]
-    fn a_restored_opening_has_another_key() {
-        let data = || Arc::new(DataKey::new(NonZeroU16::MIN, Zeroizing::new([3; 32])));
-        let seal = |salt: u8| {
-            let sealing = Sealing::data(data(), 5, &[salt; 32]).unwrap();
-            sealing.seal(Table::Readings, b"key", &[0; 64]).unwrap()
-        };
-        let (once, again) = (seal(1), seal(2));
-        assert_eq!(once[..13], again[..13], "header and nonce are the same");
-        assert_ne!(once[13..], again[13..]);
-    }
-
-    #[test]
-    fn plain_records_are_for_plain_folders_alone() {
-        let plain = Sealing::Plain.seal(Table::Readings, b"key", b"value").unwrap();
-        assert_eq!(plain, b"\x02\x01\x00\x00value");
-        assert_eq!(open(&Sealing::Plain, Table::Readings, b"key", &plain), Ok(Bytes::from("value")));
-        let refused = UnsealError::Key { found: 0, expected: 7 };
-        assert_eq!(open(&sealing(1), Table::Readings, b"key", &plain), Err(refused));
-        let sealed = sealing(1).seal(Table::Readings, b"key", b"value").unwrap();
-        let refused = UnsealError::Key { found: 7, expected: 0 };
-        assert_eq!(open(&Sealing::Plain, Table::Readings, b"key", &sealed), Err(refused));
-    }
-
-    #[test]
-    fn a_full_chain_record_has_85_bytes() {
-        let longest = crate::record::encode_session(
-            Default::default(),
-            Default::default(),
-            &[0; crate::ledger::draft::CHAIN_LEN_MAX],
-        );
-        let key = [0, 0, 0, 1, 0x11];
-        assert_eq!(sealing(1).seal(Table::Sessions, &key, &longest).unwrap().len(), 85);
-        let usual = crate::record::encode_session(Default::default(), Default::default(), &[0; 41]);
-        assert_eq!(sealing(1).seal(Table::Sessions, &key, &usual).unwrap().len(), 78);
-    }
-
-    #[test]
-    fn no_nonce_is_used_twice_and_the_last_one_ends_it() {
-        let sealing = sealing(OPENING_MAX);
-        let first = sealing.seal(Table::Broker, b"\x01", b"").unwrap();
-        let second = sealing.seal(Table::Broker, b"\x01", b"").unwrap();
-        assert_ne!(first[..13], second[..13]);
-        let Sealing::Data(data) = &sealing else { panic!("sealed") };
-        data.next.store(COUNTER_MAX, Ordering::Relaxed);
-        let last = sealing.seal(Table::Broker, b"\x01", b"last").unwrap();
-        assert_eq!(open(&sealing, Table::Broker, b"\x01", &last), Ok(Bytes::from("last")));
-        assert_eq!(sealing.seal(Table::Broker, b"\x01", b""), Err(SealError::Exhausted));
-    }
-
-    #[test]
-    fn a_key_shows_nothing_of_itself() {
-        let shown = format!("{:?}", Keys::Data(DataKey::new(NonZeroU16::MIN, Zeroizing::new([0xab; 32]))));
-        assert_eq!(shown, "Data(DataKey(1, [secret]))");
-    }
-}
+mod tests;

@@ -16,11 +16,13 @@
 //! prekeys        0, id 4  or  1, number 4, id 4                  a prekey
 //! broker         table 1, the broker's key                       the broker's value
 //! openings       opening 4                                       a salt (sealed.rs)
+//! acts           number 8                                        an act (act.rs)
 //! ```
 
 use unhidra_core::ids::{CommandId, DeviceNumber, Offset};
 use unhidra_core::time::UnixTime;
 
+use crate::ring::Purpose;
 use crate::{BrokerTable, Lane, Slot};
 
 /// A table of a partition.
@@ -37,10 +39,11 @@ pub(crate) enum Table {
     Prekeys = 8,
     Broker = 9,
     Openings = 10,
+    Acts = 11,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Readings,
         Self::Log,
         Self::Sessions,
@@ -51,6 +54,7 @@ impl Table {
         Self::Prekeys,
         Self::Broker,
         Self::Openings,
+        Self::Acts,
     ];
 
     /// Its name on disk and in errors.
@@ -66,12 +70,29 @@ impl Table {
             Self::Prekeys => "prekeys",
             Self::Broker => "broker",
             Self::Openings => "openings",
+            Self::Acts => "acts",
         }
     }
 
     /// Whether its keys say all, and its values are empty.
     pub(crate) const fn is_index(self) -> bool {
         matches!(self, Self::Log | Self::OpenCommands)
+    }
+
+    /// What the keys that seal its values are for.
+    pub(crate) const fn purpose(self) -> Purpose {
+        match self {
+            Self::Sessions | Self::Prekeys => Purpose::Sessions,
+            Self::Readings | Self::Log | Self::Commands | Self::OpenCommands => Purpose::Readings,
+            Self::Broker => Purpose::Broker,
+            Self::Registry | Self::Numbers | Self::Openings | Self::Acts => Purpose::Registry,
+        }
+    }
+
+    /// Whether its values are sealed. Those of an index are empty, and the salts are what the keys
+    /// are derived with.
+    pub(crate) const fn is_sealed(self) -> bool {
+        !self.is_index() && !matches!(self, Self::Openings)
     }
 
     /// Its place in [`Table::ALL`], where the bytes count from 1.
@@ -82,6 +103,19 @@ impl Table {
     /// The byte that stands for it in what a record is sealed to.
     pub(crate) const fn as_byte(self) -> u8 {
         self as u8
+    }
+}
+
+/// What names a record: its table and its key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RecordName {
+    pub(crate) table: Table,
+    pub(crate) key: Vec<u8>,
+}
+
+impl RecordName {
+    pub(crate) fn len(&self) -> usize {
+        self.key.len()
     }
 }
 
@@ -172,6 +206,15 @@ pub(crate) fn one_time_prekey(number: DeviceNumber, id: u32) -> Vec<u8> {
 
 pub(crate) fn broker(table: BrokerTable, key: &[u8]) -> Vec<u8> {
     [&[table as u8][..], key].concat()
+}
+
+pub(crate) fn act(number: u64) -> Vec<u8> {
+    number.to_be_bytes().to_vec()
+}
+
+/// The number of a key of the acts.
+pub(crate) fn parse_act(key: &[u8]) -> Option<u64> {
+    key.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// The last `N` bytes of a key, where it has as many.

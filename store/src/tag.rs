@@ -10,6 +10,7 @@
 //! 0x03 session            0x08 command              0x13 queued message        0x16 packet identifier
 //! 0x04 chain              0x09 signed prekey
 //! 0x05 peer               0x0a one-time prekey      0x0b opening
+//!                                                                          0x0c act
 //! ```
 
 use crate::BrokerTable;
@@ -30,6 +31,7 @@ pub(crate) enum Tag {
     SignedPrekey = 0x09,
     OneTimePrekey = 0x0a,
     Opening = 0x0b,
+    Act = 0x0c,
     Retained = 0x11,
     BrokerSession = 0x12,
     Queued = 0x13,
@@ -61,6 +63,7 @@ impl Tag {
             },
             Table::Broker => Self::of_broker(*key.first()?)?,
             Table::Openings => Self::Opening,
+            Table::Acts => Self::Act,
         })
     }
 
@@ -108,6 +111,7 @@ mod tests {
             (Table::Prekeys, &[0, 0, 0, 0, 1], 0x09),
             (Table::Prekeys, &[1, 0, 0, 0, 1, 0, 0, 0, 1], 0x0a),
             (Table::Openings, &[0; 4], 0x0b),
+            (Table::Acts, &[0; 8], 0x0c),
             (Table::Broker, &[1], 0x11),
             (Table::Broker, &[6, 7], 0x16),
         ] {

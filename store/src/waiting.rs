@@ -111,6 +111,8 @@ fn payload(op: &Op) -> usize {
         Op::Prekey(PrekeyChange::Put(prekey)) => prekey.secret.len(),
         Op::Prekey(PrekeyChange::Delete { .. }) => 0,
         Op::Broker { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
+        Op::Act(act) => act.len(),
+        Op::Reseal(names) => names.iter().map(|name| name.len().saturating_add(OP_OVERHEAD)).sum(),
     }
 }
 

@@ -24,7 +24,14 @@ const PARTITION: Partition = Partition::new(0);
 
 fn config() -> Config {
     Config {
-        key_file: "store.key".into(),
+        key_file: std::path::PathBuf::new(),
+        master_key_file: "store.key".into(),
+        master_key_command: Vec::new(),
+        master_key_command_timeout_s: 10,
+        master_key_env: String::new(),
+        key_rotation_days: 90,
+        key_expiry_days: 365,
+        acts_max: 1000,
         partitions: 1,
         durability: Durability::Fsync,
         sync_interval_ms: 1000,
@@ -46,8 +53,8 @@ fn config() -> Config {
 fn open(folder: &Path) -> Embedded {
     let config = config();
     let path = folder.join("store");
-    let key = keyfile::load_or_create(&config.key_path(folder), &path).unwrap();
-    Embedded::open(&path, &config, unhidra_store::Keys::Data(key)).unwrap()
+    let key = keyfile::load_or_create(&config.master_key_path(folder).unwrap(), &path).unwrap();
+    Embedded::open(&path, &config, unhidra_store::Keys::sealed(key, UnixTime::from_s(1_800_000_000))).unwrap()
 }
 
 fn device(n: u32) -> DeviceId {

@@ -353,7 +353,10 @@ impl World {
             Op::Prekey(PrekeyChange::Delete { kind, id }) => {
                 self.kept.prekeys.retain(|record| (record.kind, record.id) != (kind, id));
             }
-            Op::Device(_) | Op::Broker { .. } | Op::Trim { .. } | Op::Forget { .. } => panic!("not the bridge's"),
+            Op::Act(_) => {}
+            Op::Device(_) | Op::Broker { .. } | Op::Trim { .. } | Op::Forget { .. } | Op::Reseal(_) => {
+                panic!("not the bridge's")
+            }
         }
     }
 }

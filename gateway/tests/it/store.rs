@@ -12,7 +12,7 @@ use unhidra_core::message::{Command, Reading, Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{
-    Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, Oldest, Overdue, Page, PrekeyRecord, ReadError,
+    ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, Oldest, Overdue, Page, PrekeyRecord, ReadError,
     RestoredError, Store, Stored, Tally, Usage,
 };
 
@@ -231,6 +231,10 @@ impl Store for MemoryStore {
         _: Option<&[u8]>,
         _: Limit,
     ) -> BoxFuture<'_, Result<Page<(Bytes, Bytes)>, ReadError>> {
+        Box::pin(async { Ok(Page { rows: Vec::new(), more: false }) })
+    }
+
+    fn acts(&self, _: Partition, _: u64, _: usize) -> BoxFuture<'_, Result<Page<ActRow>, ReadError>> {
         Box::pin(async { Ok(Page { rows: Vec::new(), more: false }) })
     }
 

@@ -31,9 +31,9 @@ pub enum CliError {
     /// The certificates.
     #[error(transparent)]
     Pki(#[from] unhidra_certs::PkiError),
-    /// The key of the store.
+    /// The master key of the store.
     #[error(transparent)]
-    StoreKey(#[from] unhidra_store::keyfile::KeyFileError),
+    StoreKey(#[from] crate::master::MasterSourceError),
     /// The store does not open.
     #[error(transparent)]
     Open(#[from] unhidra_store::OpenError),

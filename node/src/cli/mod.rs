@@ -11,12 +11,16 @@ use clap::{Parser, Subcommand};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::actor;
+use crate::clock::SystemClock;
 use crate::config::{Purpose, Sources};
 use crate::log::{self, Format};
 use output::Output;
 use reach::{Missing, reach};
+use unhidra_core::time::Clock;
 
 mod acl;
+mod acts;
 mod client;
 mod clients;
 mod console;
@@ -27,6 +31,7 @@ mod enroll;
 mod error;
 mod export;
 mod fingerprint;
+mod keys;
 mod moment;
 mod open;
 mod output;
@@ -112,6 +117,14 @@ pub enum Command {
     Send(send::Send),
     /// Prints stored rows, as JSON lines or CSV.
     Export(export::Export),
+    /// Shows and changes the keys that encrypt the store.
+    Keys {
+        /// Which of these.
+        #[command(subcommand)]
+        action: keys::Action,
+    },
+    /// Prints who commanded, enrolled, revoked, changed a key.
+    Acts(acts::Acts),
     /// Looks after the store of a stopped node.
     Store {
         /// What is done.
@@ -185,6 +198,8 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Subscriptions(asked) => on_folder(&args.global, rng, &mut out, Asked::Subscriptions(asked)).await,
         Command::Kick(kick) => on_folder(&args.global, rng, &mut out, Asked::Kick(kick)).await,
         Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
+        Command::Keys { action } => on_folder(&args.global, rng, &mut out, Asked::Keys(action)).await,
+        Command::Acts(acts) => on_folder(&args.global, rng, &mut out, Asked::Acts(acts)).await,
         Command::Console(console) => on_folder(&args.global, rng, &mut out, Asked::Console(console)).await,
     }
 }
@@ -199,10 +214,18 @@ enum Asked {
     Watch(watch::Watch),
     Send(send::Send),
     Export(export::Export),
+    Keys(keys::Action),
+    Acts(acts::Acts),
     Console(console::Console),
 }
 
-async fn on_folder(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Asked) -> Result<(), CliError> {
+/// Where no node runs, what is done is done in the name of who runs this.
+async fn on_folder(global: &Global, rng: StdRng, out: &mut Output<'_>, asked: Asked) -> Result<(), CliError> {
+    let own = actor::user(rustix::process::geteuid().as_raw());
+    actor::by(own, ask(global, rng, out, asked)).await
+}
+
+async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Asked) -> Result<(), CliError> {
     let config = global.sources(Purpose::Node).load()?.config;
     // A subcommand says what it has to say itself; the rooms it opens are heard when they warn.
     log::start(&log::Config { level: "warn".to_owned(), format: config.log.format })?;
@@ -221,6 +244,8 @@ async fn on_folder(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked
         },
         Asked::Send(send) => send::run(&send, control, out).await,
         Asked::Export(export) => export::run(&export, control, out).await,
+        Asked::Keys(action) => keys::run(action, control, out).await,
+        Asked::Acts(acts) => acts::run(acts, SystemClock::start().unix_now(), control, out).await,
         Asked::Console(console) => console::run(console, control, out).await,
     };
     reached.close().await;

@@ -6,12 +6,13 @@ use rand_core::CryptoRng;
 use unhidra_bridge::IdentitySecret;
 use unhidra_certs::Pki;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Embedded, Keys, keyfile};
+use unhidra_store::{Embedded, Keys};
 
 use super::CliError;
 use crate::config::Config;
 use crate::folder::{Folder, Kind};
 use crate::keys;
+use crate::master::Source;
 
 /// What a data folder holds.
 pub(crate) struct Opened {
@@ -28,7 +29,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens what is in `folder`, and makes what is not there yet. Blocks until the store has read
     /// back what is on the disk.
-    pub(crate) fn open(
+    pub(crate) async fn open(
         folder: Folder,
         config: &Config,
         rng: &mut impl CryptoRng,
@@ -41,7 +42,7 @@ impl Opened {
         let path = layout.store();
         let keys = match folder.kind() {
             Kind::Plain => Keys::Plain,
-            Kind::Sealed => Keys::Data(keyfile::load_or_create(&config.store.key_path(layout.root()), &path)?),
+            Kind::Sealed => Keys::sealed(Source::of(&config.store, layout.root()).read_or_create(&path).await?, now),
         };
         let store = Arc::new(Embedded::open(&path, &config.store, keys)?);
         Ok(Self { folder, store, pki, identity })

@@ -17,6 +17,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control::{CommandLimits, Control, LocalControl, LocalDoors, NodeFacts, RemoteControl, connect};
 use crate::folder::{Folder, FolderError, Layout, Role};
+use crate::keychain::Keychain;
 use crate::registry::{Registry, Rules};
 
 /// How long a subcommand waits for another one, or for a node that is just starting.
@@ -151,17 +152,19 @@ fn remove_stale(socket: &PathBuf) -> Result<(), CliError> {
 
 async fn alone(folder: Folder, config: &Config, mut rng: impl CryptoRng + Send + 'static) -> Result<Alone, CliError> {
     let clock = Arc::new(SystemClock::start());
-    let Opened { folder, store, pki, identity } = Opened::open(folder, config, &mut rng, clock.unix_now())?;
+    let Opened { folder, store, pki, identity } = Opened::open(folder, config, &mut rng, clock.unix_now()).await?;
     let facts = facts(config, *identity.public().as_bytes());
     let rules = rules(config);
     let registry = Registry::load(store.clone(), clock.clone(), rules).await?;
+    let keys = Arc::new(Keychain::new(store.clone(), &config.store, folder.layout().root(), clock.clone()));
     let doors = LocalDoors {
         store: store.clone(),
         registry,
         pki: Arc::new(ArcSwap::from_pointee(pki)),
-        clock,
+        clock: clock.clone(),
         command_ids: command_ids(rng),
         live: None,
+        keys: Some(keys),
     };
     let control = LocalControl::new(doors, facts, limits(config));
     Ok(Alone { control, store, _folder: folder })

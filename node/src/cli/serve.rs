@@ -26,6 +26,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Reloaded, Sources};
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
 use crate::folder::{Folder, Layout};
+use crate::keychain::{Keychain, life};
 use crate::revocations::Revocations;
 use crate::{certificates, keys, tls};
 
@@ -50,6 +51,8 @@ pub struct Node {
     admin: JoinHandle<()>,
     /// Looks at certificates until the node ends.
     certificates: JoinHandle<()>,
+    /// Looks after the store's keys until the node ends.
+    key_life: JoinHandle<()>,
     // Let go of last: while it is held nobody else opens the store.
     _folder: Folder,
 }
@@ -64,7 +67,7 @@ impl Node {
         let config = loaded.config.clone();
         raise_open_files();
         let clock = Arc::new(SystemClock::start());
-        let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now())?;
+        let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now()).await?;
         let layout = folder.layout().clone();
         let cursor_key = keys::load_or_make(&layout.cursor_key(), &mut rng)?;
         let tls = Served::new(tls::Offers::new(&pki, &config.broker)?);
@@ -95,6 +98,7 @@ impl Node {
         };
         let app = App::build(&config, doors).await?;
         let broker = app.broker();
+        let keychain = Arc::new(Keychain::new(store.clone(), &config.store, layout.root(), clock.clone()));
         let control = Arc::new(LocalControl::new(
             LocalDoors {
                 store: store.clone(),
@@ -103,13 +107,15 @@ impl Node {
                 clock: clock.clone(),
                 command_ids: command_ids(rng),
                 live: Some(app.live()),
+                keys: Some(keychain.clone()),
             },
             facts,
             limits(&config),
         ));
         let routes = control::router(control.clone(), app.gateway().router());
         let (phase, phases) = watch::channel(Phase::Serving);
-        let (counted, of_certificates) = metrics(&app, &store);
+        let (counted, of_certificates, of_keys) = metrics(&app, &store);
+        let key_life = tokio::spawn(life::keep(keychain, of_keys));
         let (known, looking) = (app.registry(), clock.clone());
         let certificates = tokio::spawn(certificates::keep(of_certificates, pki.clone(), known, looking));
         let watched = Watched { metrics: counted, store: store.health(), phase: phases };
@@ -142,6 +148,7 @@ impl Node {
             close_admin,
             admin,
             certificates,
+            key_life,
             _folder: folder,
         })
     }
@@ -207,6 +214,7 @@ impl Node {
         self.stop.send_replace(true);
         self.follower.abort();
         self.certificates.abort();
+        self.key_life.abort();
         for (part, task) in [("the control socket", self.socket), ("the node", self.app)] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "{part} did not end as it should");
@@ -241,11 +249,12 @@ async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn metrics(app: &App, store: &Embedded) -> (Vec<Arc<Metrics>>, certificates::Metrics) {
+fn metrics(app: &App, store: &Embedded) -> (Vec<Arc<Metrics>>, certificates::Metrics, life::Metrics) {
     let mut others = Metrics::with_prefix("unhidra");
     store.metrics().register(&mut others);
     let of_certificates = certificates::Metrics::register(&mut others);
-    (vec![app.metrics(), Arc::new(others)], of_certificates)
+    let of_keys = life::Metrics::register(&mut others);
+    (vec![app.metrics(), Arc::new(others)], of_certificates, of_keys)
 }
 
 /// What the listeners offer in TLS; renewed by a reload.

@@ -478,7 +478,7 @@ async fn one_subcommand_waits_for_another() {
 /// Writes into the store of a folder no node runs on.
 async fn append_offline(place: &Place, device: &str, ops: Vec<Op>) {
     let clock = SystemClock::start();
-    let opened = Opened::open(place.open(), &place.loaded().config, &mut rng(), clock.unix_now()).unwrap();
+    let opened = Opened::open(place.open(), &place.loaded().config, &mut rng(), clock.unix_now()).await.unwrap();
     append(&*opened.store, device, ops).await;
     opened.store.close().await;
 }

@@ -48,7 +48,7 @@ fn the_defaults_are_a_configuration_with_the_ports_of_the_table() {
     assert_eq!(config.broker.tcp.listen, unhidra_broker::Listen::default());
     assert_eq!(config.gateway.listen, address("127.0.0.1:8080"));
     assert_eq!(config.admin.listen, address("127.0.0.1:9600"));
-    assert!(config.store.key_file.ends_with("data/node.key"), "{:?}", config.store.key_file);
+    assert!(config.store.master_key_file.ends_with("data/node.key"), "{:?}", config.store.master_key_file);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn what_is_nearer_to_the_command_line_wins() {
     assert_eq!(config.gateway.listen.port(), 4);
     assert_eq!(config.admin.listen.port(), 2);
     assert_eq!(config.log.format, Format::Json);
-    assert_eq!(config.store.key_file, Path::new("/b.key"));
+    assert_eq!(config.store.master_key_file, Path::new("/b.key"));
 }
 
 #[test]

@@ -15,15 +15,20 @@ use unhidra_core::time::Clock;
 use unhidra_store::{Limit, Op, Store};
 
 use super::{
-    Addresses, Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked,
-    DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, KickAsked, Kicked, Live, Minted, Revoked, RowRecord, RowsAsked,
-    RowsPage, SendAsked, Span, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked,
+    ActRecord, ActsAsked, ActsPage, Addresses, Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError,
+    DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live,
+    Minted, Revoked, RewrapAsked, Rewrapped, RowRecord, RowsAsked, RowsPage, SendAsked, Span, SubscribersAsked,
+    SubscribersFound, TagAsked, TokenAsked,
 };
 use crate::commit::commit;
+use crate::keychain::Keychain;
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
 
 /// How many devices one answer holds at most.
 const DEVICES_MAX: usize = 256;
+
+/// How many acts one answer looks at.
+const ACTS_MAX: usize = 4096;
 
 /// How much of the log one answer holds at most; a row with the largest body fits.
 const ROWS: Limit = Limit { rows: 1024, bytes: 1024 * 1024 };
@@ -68,6 +73,8 @@ pub struct LocalDoors {
     pub command_ids: Box<dyn Fn() -> CommandId + Send + Sync>,
     /// The running node, if one runs.
     pub live: Option<Arc<dyn Live>>,
+    /// The keys of the store, if it lies in a folder.
+    pub keys: Option<Arc<Keychain>>,
 }
 
 /// [`Control`] by hand.
@@ -90,6 +97,10 @@ impl LocalControl {
 
     fn live(&self, what: &str) -> Result<&dyn Live, ControlError> {
         self.doors.live.as_deref().ok_or_else(|| ControlError::NotRunning(what.to_owned()))
+    }
+
+    fn keychain(&self) -> Result<&Keychain, ControlError> {
+        self.doors.keys.as_deref().ok_or_else(|| ControlError::NotRunning("the keys of a store in memory".to_owned()))
     }
 
     fn is_online(&self, device: &DeviceId) -> Option<bool> {
@@ -302,6 +313,34 @@ impl Control for LocalControl {
     fn subscribers(&self, asked: SubscribersAsked) -> Asked<'_, SubscribersFound> {
         let found = self.live("who would get a message").and_then(|live| live.subscribers(&asked));
         Box::pin(async { found })
+    }
+
+    fn keys(&self) -> Asked<'_, KeysStatus> {
+        let status = self.keychain().and_then(Keychain::status);
+        Box::pin(async { status })
+    }
+
+    fn rotate_keys(&self) -> Asked<'_, KeysStatus> {
+        Box::pin(async { self.keychain()?.rotate().await })
+    }
+
+    fn rewrap_keys(&self, asked: RewrapAsked) -> Asked<'_, Rewrapped> {
+        Box::pin(async { self.keychain()?.rewrap(asked).await })
+    }
+
+    fn acts(&self, asked: ActsAsked) -> Asked<'_, ActsPage> {
+        Box::pin(async move {
+            let store = &self.doors.store;
+            let partitions = store.partitions();
+            if asked.partition >= partitions {
+                let found = asked.partition;
+                return Err(ControlError::Invalid(format!("partition {found}; there are {partitions}, from 0")));
+            }
+            let page = store.acts(Partition::new(asked.partition), asked.after, ACTS_MAX).await?;
+            let next = page.rows.last().filter(|_| page.more).map(|row| row.number);
+            let acts = page.rows.iter().filter(|row| asked.wants(row)).map(ActRecord::from).collect();
+            Ok(ActsPage { acts, next })
+        })
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

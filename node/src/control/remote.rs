@@ -15,9 +15,10 @@ use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::server::Problem;
 use super::{
-    Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage,
-    EnrollAsked, Enrolled, Info, KickAsked, Kicked, Minted, PREFIX, Revoked, RowsAsked, RowsPage, SendAsked,
-    SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, connect,
+    ActsAsked, ActsPage, Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord,
+    DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeysStatus, KickAsked, Kicked, Minted, PREFIX, Revoked,
+    RewrapAsked, Rewrapped, RowsAsked, RowsPage, SendAsked, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked,
+    connect,
 };
 
 /// The most bytes one answer may have: a page of rows with the largest bodies.
@@ -109,6 +110,22 @@ impl Control for RemoteControl {
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {
         Box::pin(async move { self.post("/clients/kick".to_owned(), &asked).await })
+    }
+
+    fn keys(&self) -> Asked<'_, KeysStatus> {
+        Box::pin(self.get("/keys".to_owned()))
+    }
+
+    fn rotate_keys(&self) -> Asked<'_, KeysStatus> {
+        Box::pin(self.ask(Method::POST, "/keys/rotate".to_owned(), Bytes::new()))
+    }
+
+    fn rewrap_keys(&self, asked: RewrapAsked) -> Asked<'_, Rewrapped> {
+        Box::pin(async move { self.post("/keys/rewrap".to_owned(), &asked).await })
+    }
+
+    fn acts(&self, asked: ActsAsked) -> Asked<'_, ActsPage> {
+        Box::pin(async move { self.post("/acts".to_owned(), &asked).await })
     }
 
     fn enroll(&self, asked: EnrollAsked) -> Asked<'_, Enrolled> {

@@ -9,6 +9,7 @@ use axum::body::to_bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
@@ -17,9 +18,10 @@ use tokio::sync::watch;
 use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::{
-    ClientsAsked, Control, ControlError, ControlListener, DevicesAsked, EnrollAsked, KickAsked, RowsAsked, SendAsked,
-    SubscribersAsked, TagAsked, TokenAsked,
+    ActsAsked, ClientsAsked, Control, ControlError, ControlListener, DevicesAsked, EnrollAsked, KickAsked, Peer,
+    RewrapAsked, RowsAsked, SendAsked, SubscribersAsked, TagAsked, TokenAsked,
 };
+use crate::actor;
 use crate::http::{self, Limits};
 
 /// Where the routes stand; their version is part of it.
@@ -69,10 +71,22 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/clients", post(clients))
         .route("/clients/kick", post(kick))
         .route("/subscribers", post(subscribers))
+        .route("/keys", get(keys))
+        .route("/keys/rotate", post(rotate_keys))
+        .route("/keys/rewrap", post(rewrap_keys))
+        .route("/acts", post(acts))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .with_state(control);
-    Router::new().nest(PREFIX, routes).fallback_service(gateway)
+    Router::new().nest(PREFIX, routes).fallback_service(gateway).layer(from_fn(in_the_name_of_the_peer))
+}
+
+/// Whatever is asked for here is done in the name of the user at the other end.
+async fn in_the_name_of_the_peer(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Peer>() {
+        Some(Peer { uid }) => actor::by(actor::user(*uid), next.run(request)).await,
+        None => next.run(request).await,
+    }
 }
 
 type Shared = State<Arc<dyn Control>>;
@@ -126,6 +140,22 @@ async fn clients(State(control): Shared, Question(asked): Question<ClientsAsked>
 
 async fn subscribers(State(control): Shared, Question(asked): Question<SubscribersAsked>) -> Answer {
     answer(control.subscribers(asked).await)
+}
+
+async fn keys(State(control): Shared) -> Answer {
+    answer(control.keys().await)
+}
+
+async fn rotate_keys(State(control): Shared) -> Answer {
+    answer(control.rotate_keys().await)
+}
+
+async fn rewrap_keys(State(control): Shared, Question(asked): Question<RewrapAsked>) -> Answer {
+    answer(control.rewrap_keys(asked).await)
+}
+
+async fn acts(State(control): Shared, Question(asked): Question<ActsAsked>) -> Answer {
+    answer(control.acts(asked).await)
 }
 
 async fn kick(State(control): Shared, Question(asked): Question<KickAsked>) -> Answer {

@@ -11,7 +11,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use axum::serve::Listener;
-use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 
 /// The most bytes a socket's path may have (`sun_path`, less its final zero).
@@ -39,6 +38,13 @@ impl PeerRule {
     fn admits(&self, uid: u32) -> bool {
         self.uids.contains(&uid)
     }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Its user on this machine.
+    pub uid: u32,
 }
 
 /// The listening side. Removes the socket when it is dropped.
@@ -78,23 +84,24 @@ impl Drop for ControlListener {
 
 impl Listener for ControlListener {
     type Io = UnixStream;
-    type Addr = SocketAddr;
+    type Addr = Peer;
 
     /// The next peer that may come in. One that may not is closed without a word.
-    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+    async fn accept(&mut self) -> (UnixStream, Peer) {
         loop {
             // axum's own accept waits a second where descriptors have run out, and goes on.
-            let (stream, address) = Listener::accept(&mut self.listener).await;
+            let (stream, _) = Listener::accept(&mut self.listener).await;
             match stream.peer_cred() {
-                Ok(peer) if self.rule.admits(peer.uid()) => return (stream, address),
+                Ok(peer) if self.rule.admits(peer.uid()) => return (stream, Peer { uid: peer.uid() }),
                 Ok(peer) => tracing::warn!(uid = peer.uid(), "refused on the control socket: another user"),
                 Err(error) => tracing::warn!(%error, "refused on the control socket: its user is not known"),
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// The user who listens: the socket itself has no name but its path.
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer { uid: rustix::process::geteuid().as_raw() })
     }
 }
 

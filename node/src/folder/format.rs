@@ -80,7 +80,7 @@ impl Format {
         let words = match kind {
             Kind::Sealed => {
                 "The node's data. What it stores is encrypted; the key lies beside this folder, or where\n\
-                 store.key_file of the configuration says. Without the key nothing here can be read."
+                 store.master_key_file of the configuration says. Without the key nothing here can be read."
             }
             Kind::Plain => {
                 "A demo's data. What it stores is NOT encrypted, so that it can be looked into.\n\

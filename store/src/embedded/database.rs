@@ -14,9 +14,10 @@ use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snaps
 
 use crate::ReadError;
 use crate::config::Config;
+use crate::keyring::Keyring;
 use crate::ledger::Writes;
 use crate::rows::{Order, Rows, Visitor, damaged, prefix_end};
-use crate::sealed::{DataKey, OPENING_MAX, Sealing, UnsealError};
+use crate::sealed::{OPENING_MAX, Sealing, UnsealError};
 use crate::table::{self, Table};
 use crate::tag::Tag;
 
@@ -93,8 +94,31 @@ impl Database {
         Ok(Self { tables, fjall })
     }
 
+    /// The newest generation of the key ring that this partition was used with; 0 for none.
+    pub(super) fn ring_seen(&self) -> Result<u64, String> {
+        let last = self.table(Table::Openings).last_key_value();
+        let Some(last) = last else { return Ok(0) };
+        let (_, record) = last.into_inner().map_err(|e| e.to_string())?;
+        let seen = record.get(OPENING_HEADER.len() + 32..).and_then(|seen| <[u8; 8]>::try_from(seen).ok());
+        Ok(seen.map_or(0, u64::from_be_bytes))
+    }
+
+    /// Writes down how new a key ring this opening is used with.
+    pub(super) fn mark_ring(&self, opening: &Opening) -> Result<(), String> {
+        let Some((salt, generation)) = opening.sealing.opening_record() else { return Ok(()) };
+        self.put_opening(opening.number, &salt, generation)
+    }
+
+    /// Makes an opening's record durable: no record of version 1 of the format has the generation.
+    fn put_opening(&self, number: u32, salt: &[u8; 32], generation: u64) -> Result<(), String> {
+        let record = [&OPENING_HEADER[..], salt, &generation.to_be_bytes()].concat();
+        let mut batch = self.fjall.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(self.table(Table::Openings), number.to_be_bytes(), record);
+        batch.commit().map_err(|e| e.to_string())
+    }
+
     /// Begins an opening: gives it the next number, and makes its salt durable before its first use.
-    pub(super) fn begin(&self, data: Option<&Arc<DataKey>>) -> Result<Opening, String> {
+    pub(super) fn begin(&self, ring: Option<&Arc<Keyring>>) -> Result<Opening, String> {
         let openings = self.table(Table::Openings);
         let last = openings.last_key_value().map(fjall::Guard::key).transpose().map_err(|e| e.to_string())?;
         let last = last.and_then(|key| table::tail::<4>(&key)).map_or(0, u32::from_be_bytes);
@@ -104,12 +128,10 @@ impl Database {
         }
         let mut salt = [0; 32];
         rand::fill(&mut salt).map_err(|_| "no random bytes for a salt")?;
-        let mut batch = self.fjall.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(openings, number.to_be_bytes(), [&OPENING_HEADER[..], &salt].concat());
-        batch.commit().map_err(|e| e.to_string())?;
-        let sealing = match data {
+        self.put_opening(number, &salt, ring.map_or(0, |ring| ring.generation()))?;
+        let sealing = match ring {
             None => Sealing::Plain,
-            Some(data) => Sealing::data(Arc::clone(data), number, &salt).ok_or("the cipher takes no key")?,
+            Some(ring) => Sealing::data(Arc::clone(ring), number, salt),
         };
         Ok(Opening { number, sealing })
     }
@@ -203,8 +225,10 @@ impl View<'_> {
         let salt = read(Table::Openings, &key, || self.snapshot.get(openings, key)).map_err(Failure::Engine)?;
         Ok(salt.and_then(|record| {
             // Version 1 wrote the salt alone.
-            let salt = record.strip_prefix(&OPENING_HEADER[..]).unwrap_or(&record);
-            salt.try_into().ok()
+            match record.strip_prefix(&OPENING_HEADER[..]) {
+                Some(rest) if record.len() > 32 => rest.first_chunk::<32>().copied(),
+                _ => record[..].try_into().ok(),
+            }
         }))
     }
 
@@ -212,6 +236,23 @@ impl View<'_> {
     pub(super) fn records(&self, table: Table) -> impl Iterator<Item = Result<(Slice, Slice), ReadError>> {
         let mut rows = self.snapshot.iter(self.database.table(table));
         std::iter::from_fn(move || next(table, &[], || rows.next()).transpose())
+    }
+
+    /// Shows `visit` a table's records as they lie, from the first key after `after` on, until it breaks.
+    pub(super) fn records_after(
+        &self,
+        table: Table,
+        after: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), (from, Bound::Unbounded));
+        while let Some((key, record)) = next(table, after.unwrap_or_default(), || rows.next())? {
+            if visit(&key, &record).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Opens a record of whatever version.

@@ -4,12 +4,15 @@
 //! store/format     text, one "key = value" a line:
 //!                    unhidra store = 2        the format's version
 //!                    sealing = plain          or: sealed
-//!                    data key = 1             \ sealed only: the key's id,
-//!                    data key check = hex     / and what tells a wrong key (sealed.rs)
+//!                    key ring = hex           sealed only: the id of the ring in store/keys; in
+//!                                             version 1, which had one key, instead of it
+//!                    data key = 1             \ the key's id,
+//!                    data key check = hex     / and what tells a wrong one
 //!                    partitions = 1
 //!                    epoch = hex
 //!                    restored = yes           put back from a copy, and not acted on yet
 //!                    check = hex              SHA-256 of the lines above, its first 8 bytes; not in version 1
+//! store/keys       the key ring (ring.rs), where it is sealed
 //! store/p0 ...     one database for each partition
 //! ```
 //!
@@ -18,17 +21,23 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::num::NonZeroU16;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use thiserror::Error;
 use unhidra_core::ids::{Epoch, Partition};
+use unhidra_core::time::UnixTime;
 
 use crate::config::{Config, ConfigError};
+use crate::keyring::{Keyring, KeyringError};
+use crate::master::MasterKey;
 use crate::partition::partitions_for;
-use crate::sealed::Keys;
+use crate::ring::RingId;
+use crate::sealed::{DataKey, Keys};
 
 use super::database::Database;
 use super::levels;
@@ -89,11 +98,17 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Its records are sealed under another key.
-    #[error("the store {path} is sealed under another data key than the one in store.key_file")]
+    #[error(
+        "the store {path} is sealed under another key than the one given; store.master_key_file, \
+         .master_key_command or .master_key_env says where the master key is"
+    )]
     OtherKey {
         /// Which folder.
         path: PathBuf,
     },
+    /// Its key ring.
+    #[error(transparent)]
+    Keys(#[from] KeyringError),
     /// It was made with another number of partitions.
     #[error("the store {path} was made with {found} partitions and keeps them; store.partitions is {configured}")]
     Partitions {
@@ -158,16 +173,13 @@ pub(super) struct Format {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum FormatSealing {
     Plain,
-    Sealed { id: u16, check: String },
-}
-
-impl FormatSealing {
-    fn of(keys: &Keys) -> Self {
-        match keys {
-            Keys::Plain => Self::Plain,
-            Keys::Data(key) => Self::Sealed { id: key.id().get(), check: hex(&key.check()) },
-        }
-    }
+    /// Under the keys of this ring.
+    Sealed(RingId),
+    /// Under one key, which was the master key itself.
+    OneKey {
+        id: NonZeroU16,
+        check: String,
+    },
 }
 
 /// Whether a store is there, of whatever version.
@@ -175,8 +187,8 @@ pub(crate) fn is_folder(path: &Path) -> bool {
     path.join(FORMAT).exists()
 }
 
-/// Makes the folder where it is missing, and says what it is.
-pub(super) fn prepare(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> {
+/// Makes the folder where it is missing, and says what it is and what seals it.
+pub(super) fn prepare(path: &Path, config: &Config, keys: Keys) -> Result<(Format, Option<Arc<Keyring>>), OpenError> {
     config.check()?;
     let io = |cause| OpenError::Io { path: path.into(), cause };
     let Some(format) = read_format(path)? else {
@@ -185,16 +197,45 @@ pub(super) fn prepare(path: &Path, config: &Config, keys: &Keys) -> Result<Forma
         }
         return make(path, config, keys);
     };
-    match (&format.sealing, FormatSealing::of(keys)) {
-        (FormatSealing::Plain, FormatSealing::Sealed { .. }) => Err(OpenError::Plain { path: path.into() }),
-        (FormatSealing::Sealed { .. }, FormatSealing::Plain) => Err(OpenError::Sealed { path: path.into() }),
-        (found, given) if *found != given => Err(OpenError::OtherKey { path: path.into() }),
-        _ if config.partitions != 0 && config.partitions != format.partitions => {
-            let (found, configured) = (format.partitions, config.partitions);
-            Err(OpenError::Partitions { path: path.into(), found, configured })
-        }
-        _ => Ok(format),
+    if config.partitions != 0 && config.partitions != format.partitions {
+        let (found, configured) = (format.partitions, config.partitions);
+        return Err(OpenError::Partitions { path: path.into(), found, configured });
     }
+    let ring = match (&format.sealing, keys) {
+        (FormatSealing::Plain, Keys::Plain) => None,
+        (FormatSealing::Plain, Keys::Sealed { .. }) => return Err(OpenError::Plain { path: path.into() }),
+        (_, Keys::Plain) => return Err(OpenError::Sealed { path: path.into() }),
+        (FormatSealing::Sealed(id), Keys::Sealed { master, .. }) => {
+            let ring = Keyring::open(path, *id, master)?;
+            if ring.is_opened_by_the_new()? {
+                ring.settle_rewrap()?;
+            }
+            Some(ring)
+        }
+        (FormatSealing::OneKey { id, check }, Keys::Sealed { master, now }) => {
+            let ring = adopt(path, (*id, check), master, now)?;
+            let format = Format { sealing: FormatSealing::Sealed(ring.id()), ..format };
+            replace_format(path, &format)?;
+            return Ok((format, Some(Arc::new(ring))));
+        }
+    };
+    Ok((format, ring.map(Arc::new)))
+}
+
+/// Makes a ring around the one key that sealed a folder of version 1, before anything is sealed
+/// under its other keys.
+fn adopt(
+    path: &Path,
+    (id, check): (NonZeroU16, &str),
+    master: Arc<dyn MasterKey>,
+    now: UnixTime,
+) -> Result<Keyring, OpenError> {
+    let first = master.first_data_key().map(|key| DataKey::new(id, key));
+    let first = first.filter(|first| hex(&first.check()) == check);
+    let first = first.ok_or_else(|| OpenError::OtherKey { path: path.into() })?;
+    let ring = Keyring::adopt(path, master, first, now)?;
+    tracing::info!(folder = %path.display(), "the store's one key is in a key ring now, and new keys seal");
+    Ok(ring)
 }
 
 /// Marks a store that no process has open as put back from a copy: its log begins another life, so
@@ -244,13 +285,12 @@ fn new_epoch(path: &Path) -> Result<Epoch, OpenError> {
     Ok(Epoch::new(u64::from_be_bytes(epoch)))
 }
 
-fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> {
+fn make(path: &Path, config: &Config, keys: Keys) -> Result<(Format, Option<Arc<Keyring>>), OpenError> {
     let epoch = new_epoch(path)?;
     let partitions = match config.partitions {
         0 => partitions_for(std::thread::available_parallelism().map_or(1, usize::from)),
         partitions => partitions,
     };
-    let format = Format { version: VERSION, partitions, epoch, restored: false, sealing: FormatSealing::of(keys) };
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = PathBuf::from(draft);
@@ -264,13 +304,21 @@ fn make(path: &Path, config: &Config, keys: &Keys) -> Result<Format, OpenError> 
     for partition in 0..partitions {
         drop(Database::open(&partition_path(&draft, Partition::new(partition)), config, partitions)?);
     }
+    let (sealing, ring) = match keys {
+        Keys::Plain => (FormatSealing::Plain, None),
+        Keys::Sealed { master, now } => {
+            let ring = Keyring::make(&draft, master, now)?;
+            (FormatSealing::Sealed(ring.id()), Some(Arc::new(ring.moved_to(path))))
+        }
+    };
+    let format = Format { version: VERSION, partitions, epoch, restored: false, sealing };
     let mut file = File::create_new(draft.join(FORMAT)).map_err(io)?;
     file.write_all(format.print().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
     sync_folder(&draft).map_err(io)?;
     let io = |cause| OpenError::Io { path: path.into(), cause };
     fs::rename(&draft, path).map_err(io)?;
     sync_parent(path).map_err(io)?;
-    Ok(format)
+    Ok((format, ring))
 }
 
 pub(super) fn partition_path(path: &Path, partition: Partition) -> PathBuf {
@@ -281,7 +329,8 @@ impl Format {
     fn print(&self) -> String {
         let sealing = match &self.sealing {
             FormatSealing::Plain => "sealing = plain\n".to_owned(),
-            FormatSealing::Sealed { id, check } => {
+            FormatSealing::Sealed(id) => format!("sealing = sealed\nkey ring = {id}\n"),
+            FormatSealing::OneKey { id, check } => {
                 format!("sealing = sealed\ndata key = {id}\ndata key check = {check}\n")
             }
         };
@@ -316,10 +365,14 @@ impl Format {
         }
         let sealing = match line("sealing")? {
             "plain" => FormatSealing::Plain,
+            "sealed" if lines.contains_key("key ring") => {
+                let id = line("key ring")?;
+                FormatSealing::Sealed(RingId::parse(id).ok_or_else(|| bad("key ring", id))?)
+            }
             "sealed" => {
                 let id = line("data key")?;
                 let id = id.parse().map_err(|_| bad("data key", id))?;
-                FormatSealing::Sealed { id, check: line("data key check")?.to_owned() }
+                FormatSealing::OneKey { id, check: line("data key check")?.to_owned() }
             }
             found => return Err(bad("sealing", found)),
         };

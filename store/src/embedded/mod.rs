@@ -23,12 +23,13 @@ use unhidra_core::time::UnixTime;
 
 use crate::config::Config;
 use crate::health::Board;
+use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::partition::partition_of;
 use crate::sealed::Keys;
 use crate::{
-    Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord,
-    ReadError, RestoredError, Store, Stored, Tally, Usage, query, retention,
+    ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page,
+    PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, query, retention,
 };
 
 use self::database::{Database, View};
@@ -40,6 +41,7 @@ mod database;
 mod faults;
 mod folder;
 mod journal;
+mod keys;
 mod levels;
 mod migration;
 #[cfg(test)]
@@ -48,6 +50,7 @@ mod writer;
 
 pub use self::folder::{OpenError, mark_restored};
 pub(crate) use self::folder::{is_folder, sync_parent};
+pub use self::keys::Resealable;
 
 /// The engine over fjall.
 pub struct Embedded {
@@ -56,6 +59,8 @@ pub struct Embedded {
     path: PathBuf,
     epoch: Epoch,
     restored: AtomicBool,
+    /// `None` in a plain folder.
+    ring: Option<Arc<Keyring>>,
     board: Arc<Board>,
     reads: Arc<Semaphore>,
     metrics: Metrics,
@@ -69,11 +74,7 @@ impl Embedded {
     ///
     /// [`OpenError`] says what the folder is and what was allowed.
     pub fn open(path: &Path, config: &Config, keys: Keys) -> Result<Self, OpenError> {
-        let format = folder::prepare(path, config, &keys)?;
-        let data = match keys {
-            Keys::Plain => None,
-            Keys::Data(key) => Some(Arc::new(key)),
-        };
+        let (format, ring) = folder::prepare(path, config, keys)?;
         let board = Arc::new(Board::new(format.partitions));
         let metrics = Metrics::new();
         let mut partitions = Vec::new();
@@ -86,7 +87,10 @@ impl Embedded {
             }
             folder::write_anew(&path).map_err(|cause| OpenError::Io { path: path.clone(), cause })?;
             let database = Database::open(&path, config, format.partitions)?;
-            let opening = database.begin(data.as_ref()).map_err(engine)?;
+            if let Some(ring) = &ring {
+                ring.check_seen(database.ring_seen().map_err(&engine)?)?;
+            }
+            let opening = database.begin(ring.as_ref()).map_err(&engine)?;
             if format.version != folder::VERSION {
                 let records = migration::migrate(&database, &opening).map_err(engine)?;
                 tracing::info!(%partition, records, found = format.version, "session records written in the present format");
@@ -117,6 +121,7 @@ impl Embedded {
             path: path.to_owned(),
             epoch: format.epoch,
             restored: AtomicBool::new(format.restored),
+            ring,
             board,
             reads: Arc::new(Semaphore::new(config.reads)),
             metrics,
@@ -329,6 +334,10 @@ impl Store for Embedded {
             }
             Ok(query::merge_broker_records(pages, max))
         })
+    }
+
+    fn acts(&self, partition: Partition, after: u64, max: usize) -> BoxFuture<'_, Result<Page<ActRow>, ReadError>> {
+        self.read(partition, move |view, partition| query::acts(view, partition, after, max))
     }
 
     fn partition_of(&self, device: &DeviceId) -> Partition {

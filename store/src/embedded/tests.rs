@@ -1,20 +1,22 @@
 use std::collections::BTreeSet;
 use std::fs;
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use unhidra_core::ids::Version;
+use unhidra_core::message::Uplink;
+use unhidra_core::time::UnixTime;
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::config::tests::config;
 use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
-use crate::sealed::DataKey;
 use crate::table::{self, Table};
-use crate::{CommitError, Fault, Lane, Op, Slot};
+use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Slot};
+
+const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
 
 fn key(byte: u8) -> Keys {
-    Keys::Data(DataKey::new(NonZeroU16::MIN, Zeroizing::new([byte; 32])))
+    Keys::sealed(LocalMaster::new(Zeroizing::new([byte; 32])), NOW)
 }
 
 impl Shared {
@@ -103,6 +105,9 @@ async fn no_value_is_on_the_disk_of_a_sealed_folder() {
         let bytes = || Bytes::from_static(b"SECRET-4f1d9a");
         let mut command = contract::command("a", 1, unhidra_core::message::CommandState::Queued);
         command.body = bytes();
+        command.name = secret.into();
+        let row = Uplink { name: secret.into(), ..uplink("a", secret) };
+        let act = crate::Act::new(NOW, secret, crate::Deed::AddUser, secret);
         let prekey = PrekeyRecord {
             kind: crate::PrekeyKind::Signed,
             id: 1,
@@ -121,15 +126,29 @@ async fn no_value_is_on_the_disk_of_a_sealed_folder() {
                 delta: bytes(),
             },
             Op::Peer { device: device_id, bytes: bytes() },
-            Op::Reading { tag: contract::tag(0), uplink: uplink("a", secret) },
+            Op::Reading { tag: contract::tag(0), uplink: row },
+            Op::Act(act),
             Op::Command(command),
             Op::Prekey(crate::PrekeyChange::Put(prekey)),
-            Op::Broker { table: BrokerTable::Queued, key: Bytes::from_static(b"k"), value: Some(bytes()) },
         ];
         write(&store, ops).await.unwrap();
+        let tables = [
+            BrokerTable::Retained,
+            BrokerTable::Sessions,
+            BrokerTable::Queued,
+            BrokerTable::Subscriptions,
+            BrokerTable::Messages,
+            BrokerTable::Exchanges,
+        ];
+        let kept = |table| Op::Broker { table, key: Bytes::from_static(b"k"), value: Some(bytes()) };
+        write(&store, tables.map(kept).into()).await.unwrap();
         let read = store.history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap();
         assert_eq!(read.rows[0].uplink.body, secret);
         assert_eq!(holds(&folder.path(), secret.as_bytes()), found, "while it is open");
+        for entry in store.keyring().iter().flat_map(|ring| ring.ring().keys.clone()) {
+            assert!(!holds(&folder.path(), entry.key.as_bytes()), "the key {} lies there as it is", entry.id());
+        }
+        assert!(found || !holds(&folder.path(), &[1; 32]), "the master key is elsewhere");
         store.close().await;
         assert_eq!(holds(&folder.path(), secret.as_bytes()), found, "and closed");
     }
@@ -140,7 +159,8 @@ async fn a_folder_is_refused_under_other_keys() {
     let sealed = Folder::new(|| key(1));
     sealed.open().close().await;
     assert!(matches!(sealed.open_with(Keys::Plain, &config()), Err(OpenError::Sealed { .. })));
-    assert!(matches!(sealed.open_with(key(2), &config()), Err(OpenError::OtherKey { .. })));
+    let other = sealed.open_with(key(2), &config());
+    assert!(matches!(other, Err(OpenError::Keys(KeyringError::Ring { .. }))));
     sealed.open().close().await;
     let plain = Folder::new(|| Keys::Plain);
     plain.open().close().await;

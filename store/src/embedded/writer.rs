@@ -146,8 +146,17 @@ impl Shared {
         database.as_ref().ok_or("the files are closed")?.sync()
     }
 
+    /// Writes down how new a key ring is used.
+    pub(super) fn mark_ring(&self) -> Result<(), String> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.as_ref().ok_or("the files are closed")?.mark_ring(&self.opening)
+    }
+
     pub(super) fn ledger(&self) -> Result<Ledger, ReadError> {
-        self.read(|view| Ledger::load(view, self.partition, self.partitions, self.fence, self.config.known_devices))
+        self.read(|view| {
+            let config = &self.config;
+            Ledger::load(view, self.partition, self.partitions, self.fence, config.known_devices, config.acts_max)
+        })
     }
 
     /// The next group, once one waits. `sync_in` is when what was committed is to be synced at the

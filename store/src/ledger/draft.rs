@@ -11,9 +11,10 @@ use super::{Head, Known, Ledger, Outcome, Plan, Writes};
 use crate::partition::partition_of;
 use crate::record::{self, Row};
 use crate::rows::{Order, Rows, Visitor, damaged};
-use crate::table::{self, KEY_LEN_MAX, Part, Table};
+use crate::table::{self, KEY_LEN_MAX, Part, RecordName, Table};
 use crate::{
-    Assigned, BrokerTable, CommitError, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, ReadError, Slot, Trim, query,
+    Act, Assigned, BrokerTable, CommitError, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, ReadError, Slot, Trim,
+    query,
 };
 
 /// The most bytes of a chain's state, so that its record has at most 85 on disk.
@@ -21,6 +22,9 @@ pub(crate) const CHAIN_LEN_MAX: usize = 48;
 
 /// The most bytes of one value: what the engine takes, and more than any message may have.
 const VALUE_LEN_MAX: usize = 1 << 30;
+
+/// How many acts one new one may push out.
+const ACTS_DELETED_MAX: usize = 16;
 
 /// Why a batch goes no further.
 pub(super) enum Stop {
@@ -105,6 +109,8 @@ impl<'a> Draft<'a> {
             Op::Device(device) => self.device(&device),
             Op::Prekey(change) => self.prekey(change),
             Op::Broker { table, key, value } => self.broker(table, &key, value),
+            Op::Act(act) => self.act(&act),
+            Op::Reseal(names) => self.reseal(names),
         }
     }
 
@@ -277,6 +283,39 @@ impl<'a> Draft<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn act(&mut self, act: &Act) -> Result<(), Stop> {
+        let (mut oldest, number) = self.moved.head.acts;
+        let next = number.checked_add(1).ok_or(exhausted("a partition's acts", u64::MAX))?;
+        self.put(Table::Acts, table::act(number), act.encode())?;
+        // Some at a time, where the bound was set lower.
+        for _ in 0..ACTS_DELETED_MAX {
+            if next.saturating_sub(oldest) <= self.ledger.acts_max {
+                break;
+            }
+            self.delete(Table::Acts, table::act(oldest));
+            oldest = oldest.saturating_add(1);
+        }
+        self.moved.head.acts = (oldest, next);
+        Ok(())
+    }
+
+    /// Puts what is there in its own place: the commit seals it. What this group has written is
+    /// sealed with it anyway, and newer.
+    fn reseal(&mut self, names: Vec<RecordName>) -> Result<(), Stop> {
+        for RecordName { table, key } in names {
+            let place = (table, key);
+            if self.moved.writes.contains_key(&place) || self.group.writes.contains_key(&place) {
+                continue;
+            }
+            match self.rows.get(place.0, &place.1) {
+                Ok(None) | Err(ReadError::Damaged { .. }) => {}
+                Ok(Some(value)) => self.put(place.0, place.1, value)?,
+                Err(cause) => return Err(cause.into()),
+            }
+        }
+        Ok(())
     }
 
     /// The device, which must be enrolled.

@@ -20,7 +20,7 @@ fn batch(ops: Vec<Op>) -> (Batch, Answer) {
 
 /// Commits all of it as one group, and gives the answers.
 fn group(tables: &mut Tables, batches: Vec<Vec<Op>>) -> Vec<Result<Committed, CommitError>> {
-    let mut ledger = Ledger::load(tables, PARTITION, 1, FENCE, KNOWN_MAX).unwrap();
+    let mut ledger = Ledger::load(tables, PARTITION, 1, FENCE, KNOWN_MAX, 50).unwrap();
     let (batches, answers): (Vec<_>, Vec<_>) = batches.into_iter().map(batch).unzip();
     let plan = ledger.plan(tables, batches);
     tables.apply(&plan.writes);
@@ -175,7 +175,7 @@ fn an_engine_that_fails_fails_the_whole_group() {
             Err(ReadError::Engine("no disk".into()))
         }
     }
-    let ledger = Ledger::load(&Tables::new(), PARTITION, 1, FENCE, KNOWN_MAX).unwrap();
+    let ledger = Ledger::load(&Tables::new(), PARTITION, 1, FENCE, KNOWN_MAX, 50).unwrap();
     let (reads, read) = batch(vec![reading("a", 0)]);
     let (behind, waited) = batch(Vec::new());
     let (stale, fenced) = batch(Vec::new());

@@ -1,22 +1,21 @@
 use std::fs;
-use std::num::NonZeroU16;
 use std::path::Path;
 
 use bytes::Bytes;
 use unhidra_core::ids::{CommandId, Offset};
 use unhidra_core::message::CommandState;
+use unhidra_core::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::config::tests::config;
 use crate::contract::{command, device, id, tag, uplink};
 use crate::embedded::{Embedded, OpenError};
-use crate::sealed::DataKey;
-use crate::{BrokerTable, Keys, Limit, PrekeyKind, Store, StoredSession};
+use crate::{BrokerTable, Keys, Limit, LocalMaster, PrekeyKind, Store, StoredSession};
 
 fn keys(name: &str) -> Keys {
     match name {
         "plain" => Keys::Plain,
-        _ => Keys::Data(DataKey::new(NonZeroU16::MIN, Zeroizing::new([1; 32]))),
+        _ => Keys::sealed(LocalMaster::new(Zeroizing::new([1; 32])), UnixTime::from_s(1_800_000_000)),
     }
 }
 
