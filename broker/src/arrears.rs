@@ -80,7 +80,10 @@ impl Broker {
                 return None;
             }
             let topic = message.topic().into();
-            if !entry.checked || self.may_read(place.who, message.topic()) {
+            // A filter such as `#` is granted without a look at what is below the devices' prefix, where
+            // readings in the clear may be retained: those are for whom a rule lets read them.
+            let is_open = !entry.checked && !self.rules.acl.is_inside(message.topic());
+            if is_open || self.may_read(place.who, message.topic()) {
                 let qos = message.qos().min(entry.subscription.options.qos);
                 let identifiers = entry.subscription.identifier.into_iter().collect();
                 let queued = Queued { message, qos, retain: true, identifiers, group: None, kept: None };

@@ -66,6 +66,7 @@ pub use doors::{Change, NoRoom, Persist, PersistError, PersistTable, Persisted, 
 pub use gate::{Gate, Pass};
 pub use net::{CertificateError, Layers, PortListener, Revoked, Serial, TlsOffer, Turns};
 pub use persist::RestoreError;
+pub use routing::Shown;
 /// Runs a whole session under a script of bytes, for the fuzzer.
 ///
 /// # Panics
@@ -269,6 +270,15 @@ impl Broker {
         self.doors.gate.set_revoked(revoked.clone());
         for mailbox in self.live.of_revoked(&revoked) {
             mailbox.order(Order::Close(ReasonCode::NotAuthorized));
+        }
+    }
+
+    /// Completes when what was routed so far is stored for the sessions that outlive their
+    /// connections, or never will be: says which. At once where nothing is kept.
+    pub async fn settled(&self) -> bool {
+        match &self.journal {
+            Some(journal) => journal.settled().await,
+            None => true,
         }
     }
 

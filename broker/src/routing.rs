@@ -33,6 +33,21 @@ pub(crate) struct Held {
     pub(crate) receipt: Option<Arc<Receipt>>,
 }
 
+/// A reading in the clear, on its way to the broker's clients.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// Whose.
+    pub device: &'a DeviceId,
+    /// The last level of its topic: a name in which nothing could pass for topic syntax.
+    pub name: &'a str,
+    /// What its messages hold.
+    pub payload: Bytes,
+    /// Whether it is its topic's retained message from now on.
+    pub retain: bool,
+    /// What is said beside the payload.
+    pub properties: Properties,
+}
+
 /// On whose behalf messages go into queues.
 #[derive(Clone, Copy)]
 pub(crate) struct Sender<'a> {
@@ -149,15 +164,7 @@ impl Broker {
         let make = || Arc::new(Message::new(incoming, now));
         let retained = incoming.retain.then(make);
         if let Some(message) = &retained {
-            let mut store = self.retained();
-            let (kept, had) = store.put(message);
-            if kept == Kept::Yes || had {
-                self.store_retained(message, kept == Kept::Yes, storing);
-            }
-            drop(store);
-            if kept == Kept::NoRoom {
-                self.metrics.drop_message(DropCause::NotRetained);
-            }
+            self.retain(message, storing);
         }
         let (from, mailbox) = (sender.map(|sender| sender.subscriber), sender.map(|sender| sender.mailbox));
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
@@ -170,6 +177,37 @@ impl Broker {
         );
         self.store_queued(storing);
         found
+    }
+
+    /// Keeps a message with RETAIN as the last of its topic, where there is room.
+    fn retain(&self, message: &Arc<Message>, storing: &mut Storing) {
+        let mut store = self.retained();
+        let (kept, had) = store.put(message);
+        if kept == Kept::Yes || had {
+            self.store_retained(message, kept == Kept::Yes, storing);
+        }
+        drop(store);
+        if kept == Kept::NoRoom {
+            self.metrics.drop_message(DropCause::NotRetained);
+        }
+    }
+
+    /// Shows a reading in the clear, on `PREFIX/readings/DEVICE/NAME` at QoS 1, to those whom a rule
+    /// lets read it and nobody else. A message that finds a queue full is dropped for it and counted.
+    pub fn show_reading(&self, reading: Shown<'_>) {
+        let Shown { device, name, payload, retain, properties } = reading;
+        let text = &Text::from_checked(self.rules.acl.reading_topic(device, name));
+        if TopicName::parse(text.as_str()).is_err() {
+            return;
+        }
+        let incoming =
+            Incoming { topic: text, payload: &payload, qos: QoS::AtLeastOnce, retain, properties: &properties };
+        if retain {
+            let mut storing = Storing::default();
+            self.retain(&Arc::new(Message::new(incoming, self.doors.clock.now())), &mut storing);
+            storing.finish();
+        }
+        self.show(incoming);
     }
 
     /// Shows those who may see it what a device has published on a row of its own, or the node to

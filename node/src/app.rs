@@ -33,6 +33,7 @@ use crate::control::{
 };
 use crate::expiry;
 use crate::kept::Kept;
+use crate::outlets::{self, OutletError, OutletRecord, Outlets};
 use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
@@ -98,6 +99,9 @@ pub enum BuildError {
     /// The signed prekeys are damaged.
     #[error(transparent)]
     Prekeys(#[from] SignedPrekeysError),
+    /// An outlet lacks what it needs.
+    #[error(transparent)]
+    Outlet(#[from] OutletError),
 }
 
 /// The node put together, and not yet serving.
@@ -111,6 +115,7 @@ pub struct App {
     gateway: Option<TcpListener>,
     addresses: Addresses,
     metrics: Arc<MetricsRegistry>,
+    outlets: Outlets,
     files: Handle,
     prekeys: Rotation,
     retention: Retention,
@@ -184,6 +189,15 @@ impl App {
         broker.restore().await?;
         let retention = Retention::new(&config.retention, store.clone(), registry.clone(), clock.clone(), &mut metrics);
         let files = Handle::new(access, broker.clone(), &config.users.file);
+        let outlet_doors = outlets::Doors {
+            store: store.clone(),
+            registry: registry.clone(),
+            broker: broker.clone(),
+            clock: clock.clone(),
+            rng: StdRng::from_rng(&mut rng),
+            prefix: config.broker.prefix.as_str().to_owned(),
+        };
+        let outlets = Outlets::new(&config.outlets, outlet_doors, &mut metrics)?;
         let rooms = Arc::new(Rooms {
             store,
             registry: registry.clone(),
@@ -214,6 +228,7 @@ impl App {
             gateway,
             addresses,
             metrics: Arc::new(metrics),
+            outlets,
             files,
             prekeys: rotation,
             retention,
@@ -265,13 +280,16 @@ impl App {
             pump: self.pump.clone(),
             tokens: self.tokens.clone(),
             addresses: self.addresses.clone(),
+            outlets: self.outlets.watch(),
         })
     }
 
     /// Serves until `shutdown` completes, then ends in the direction of the data: nobody new, then
     /// DISCONNECT 0x8B to devices, then the shards, then the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { rooms, pump, mut shards, stop_shards, mqtt, gateway, mut prekeys, retention, grace, .. } = self;
+        let Self {
+            rooms, pump, mut shards, stop_shards, mqtt, gateway, outlets, mut prekeys, retention, grace, ..
+        } = self;
         let mut doors = JoinSet::new();
         for listener in mqtt {
             let broker = rooms.broker.clone();
@@ -298,8 +316,12 @@ impl App {
         let broker = rooms.broker.clone();
         keepers.spawn(async move { broker.report().await });
 
+        let (stop_outlets, stop) = watch::channel(false);
+        let mut outlets = outlets.start(&stop);
+
         shutdown.await;
 
+        stop_outlets.send_replace(true);
         keepers.abort_all();
         close_gateway.send_replace(true);
         rooms.broker.drain(grace).await;
@@ -313,6 +335,9 @@ impl App {
             shards.shutdown().await;
         }
         rooms.gateway.drain().await;
+        // Their cursors go down with the last rows they have sent; one that is stuck sends them again.
+        let _ = tokio::time::timeout(grace, async { while outlets.join_next().await.is_some() {} }).await;
+        outlets.shutdown().await;
         doors.shutdown().await;
         rooms.store.close().await;
     }
@@ -398,6 +423,7 @@ struct LiveNode {
     pump: Arc<Pump>,
     tokens: Arc<Tokens>,
     addresses: Addresses,
+    outlets: outlets::Watch,
 }
 
 impl Live for LiveNode {
@@ -441,6 +467,10 @@ impl Live for LiveNode {
         let page = self.rooms.broker.clients(after.as_ref(), CLIENTS_MAX, |found| asked.wants(found));
         let clients = page.clients.iter().map(ClientRecord::from).collect();
         Ok(ClientsPage { clients, next: page.next.as_ref().map(ClientName::from) })
+    }
+
+    fn outlets(&self) -> Vec<OutletRecord> {
+        self.outlets.records()
     }
 
     fn subscribers(&self, asked: &SubscribersAsked) -> Result<SubscribersFound, ControlError> {

@@ -12,6 +12,7 @@ mod error;
 mod layer;
 mod reload;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub retention: crate::retention::Config,
     /// `[gateway]`
     pub gateway: unhidra_gateway::Config,
+    /// `[outlets.NAME]`, by name
+    pub outlets: BTreeMap<String, crate::outlets::Config>,
     /// `[admin]`
     pub admin: crate::admin::Config,
     /// `[log]`
@@ -132,6 +135,7 @@ impl Sources {
             layer.check(&schema)?;
             layer.merge_into(&mut table);
         }
+        layer::fill_named(&mut table, &schema);
         self.name_the_data_folder(&mut table);
         let config = parse(&table, &layers)?;
         Ok(Loaded { config, table })
@@ -174,6 +178,14 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
     config.retention.check()?;
     crate::log::check(&config.log.level)?;
     bind::check(&config)?;
+    for (name, outlet) in &config.outlets {
+        outlet.check().map_err(|fault| {
+            let key = format!("outlets.{name}.{}", fault.key);
+            let value = layer::get(table, &key).map(Value::to_string).unwrap_or_default();
+            let origin = layer::origin(layers, &key);
+            ConfigError::Invalid { setting: Box::new(Setting { key, value, origin }), cause: fault.cause }
+        })?;
+    }
     if config.store.names_no_master_key() {
         config.store.master_key_file = Layout::at(&config.data)?.store_key();
     }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::message::Command;
 
+use crate::outlets::OutletRecord;
 use crate::registry::RegistryError;
 
 mod asked;
@@ -96,6 +97,9 @@ pub trait Control: Send + Sync {
 
     /// What was done, and by whom.
     fn acts(&self, asked: ActsAsked) -> Asked<'_, ActsPage>;
+
+    /// The outlets that are on, and how they stand; where no node runs, those that have a cursor.
+    fn outlets(&self) -> Asked<'_, Vec<OutletRecord>>;
 }
 
 /// The parts of a node that exist only while it runs.
@@ -125,6 +129,9 @@ pub trait Live: Send + Sync + 'static {
 
     /// Ends connections of clients, and sessions too where that is asked for.
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked>;
+
+    /// The outlets that are on, and how they stand.
+    fn outlets(&self) -> Vec<OutletRecord>;
 
     /// Who would get a message.
     ///

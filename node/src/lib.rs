@@ -20,6 +20,7 @@ mod keychain;
 pub mod keys;
 pub mod log;
 mod master;
+pub mod outlets;
 mod pump;
 pub mod registry;
 mod restored;

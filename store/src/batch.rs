@@ -217,6 +217,9 @@ pub enum BrokerTable {
     Messages = 5,
     /// Packet Identifiers in use, by session.
     Exchanges = 6,
+    /// How far the node's outlets have come, by outlet and partition. Kept in the same way, and
+    /// nothing of the broker's.
+    Outlets = 7,
 }
 
 /// Whose prekey it is.

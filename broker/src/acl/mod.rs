@@ -282,6 +282,11 @@ impl Acl {
         format!("{}/devices/{device}/{row}", self.prefix)
     }
 
+    /// The topic of a device's readings of one name, in the clear.
+    pub(crate) fn reading_topic(&self, device: &DeviceId, name: &str) -> String {
+        format!("{}/readings/{device}/{name}", self.prefix)
+    }
+
     /// What of a topic stands after `{p}/devices/{id}/`.
     fn row<'t>(&self, device: &DeviceId, topic: &'t str) -> Option<&'t str> {
         let below = topic.strip_prefix(self.prefix.as_str())?.strip_prefix("/devices/")?;

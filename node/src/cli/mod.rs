@@ -34,6 +34,7 @@ mod fingerprint;
 mod keys;
 mod moment;
 mod open;
+mod outlets;
 mod output;
 mod qr;
 mod reach;
@@ -111,6 +112,8 @@ pub enum Command {
     Subscriptions(clients::Subscriptions),
     /// Ends a client's connection.
     Kick(clients::Kick),
+    /// Shows where readings leave the node in the clear.
+    Outlets(outlets::Outlets),
     /// Prints readings as they arrive.
     Watch(watch::Watch),
     /// Sends a command to a device, sealed by its session.
@@ -197,6 +200,7 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Clients(clients) => on_folder(&args.global, rng, &mut out, Asked::Clients(clients)).await,
         Command::Subscriptions(asked) => on_folder(&args.global, rng, &mut out, Asked::Subscriptions(asked)).await,
         Command::Kick(kick) => on_folder(&args.global, rng, &mut out, Asked::Kick(kick)).await,
+        Command::Outlets(asked) => on_folder(&args.global, rng, &mut out, Asked::Outlets(asked)).await,
         Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
         Command::Keys { action } => on_folder(&args.global, rng, &mut out, Asked::Keys(action)).await,
         Command::Acts(acts) => on_folder(&args.global, rng, &mut out, Asked::Acts(acts)).await,
@@ -211,6 +215,7 @@ enum Asked {
     Clients(clients::Clients),
     Kick(clients::Kick),
     Subscriptions(clients::Subscriptions),
+    Outlets(outlets::Outlets),
     Watch(watch::Watch),
     Send(send::Send),
     Export(export::Export),
@@ -238,6 +243,7 @@ async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Aske
         Asked::Clients(asked) => clients::list(asked, control, out).await,
         Asked::Subscriptions(asked) => clients::subscriptions(asked, control, out).await,
         Asked::Kick(asked) => clients::kick(asked, control, out).await,
+        Asked::Outlets(asked) => outlets::run(asked, control, out).await,
         Asked::Watch(watch) => match watch::through(&reached).await {
             Ok(client) => watch::run(&watch, client, out).await,
             Err(error) => Err(error),

@@ -1,4 +1,7 @@
 //! One layer of the configuration over another.
+//!
+//! A table of the defaults that holds [`NAMED`] stands for tables under names of their owner's choice:
+//! what each of them may hold, and what it holds where nothing else is said.
 
 use std::path::Path;
 
@@ -7,8 +10,14 @@ use unhidra_certs::read_public;
 
 use super::{ConfigError, DEFAULT, Origin, Setting, beside};
 
+/// The name in the defaults that stands for every name of a table's owner.
+const NAMED: &str = "NAME";
+
+/// The most characters of such a name: it is a label of metrics, and a key of the store.
+const NAME_LEN_MAX: usize = 32;
+
 /// The keys that name files or folders. In a file they are read from the file's own place.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 15] = [
     "data",
     "demo.data",
     "pki.ca",
@@ -19,6 +28,11 @@ const PATHS: [&str; 10] = [
     "users.file",
     "jwt.key_file",
     "acl.file",
+    "outlets.NAME.ca",
+    "outlets.NAME.certificate",
+    "outlets.NAME.key",
+    "outlets.NAME.password_file",
+    "outlets.NAME.secret_file",
 ];
 
 /// What one source sets.
@@ -37,9 +51,11 @@ impl Layer {
             cause: error.to_string(),
         })?;
         for key in PATHS {
-            if let Some(Value::String(found)) = get_mut(&mut table, key) {
-                *found = beside(path, found).to_string_lossy().into_owned();
-            }
+            each_mut(&mut table, key, &mut |value| {
+                if let Value::String(found) = value {
+                    *found = beside(path, found).to_string_lossy().into_owned();
+                }
+            });
         }
         Ok(Self { origin, table })
     }
@@ -54,7 +70,7 @@ impl Layer {
         }
         let bare = || Value::String(value.to_owned());
         let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-        let value = match (parsed, get(schema, key)) {
+        let value = match (parsed, get_expected(schema, key)) {
             (Some(parsed @ Value::String(_)), _) => parsed,
             (_, Some(Value::String(_))) => bare(),
             (Some(parsed), _) => parsed,
@@ -75,7 +91,11 @@ impl Layer {
     fn check_table(&self, found: &Table, here: &Table, schema: &Table, above: &str) -> Result<(), ConfigError> {
         for (name, value) in found {
             let key = join(above, name);
-            match (value, here.get(name)) {
+            if here.contains_key(NAMED) && !is_name(name) {
+                let cause = format!("{name:?} is no name; a name has 1 to {NAME_LEN_MAX} characters of a-z 0-9 _ -");
+                return Err(ConfigError::Invalid { setting: self.setting(key, value), cause });
+            }
+            match (value, here.get(name).or_else(|| here.get(NAMED))) {
                 (_, None) => {
                     let hint = hint(&key, above, here, schema);
                     return Err(ConfigError::UnknownKey { setting: self.setting(key, value), hint });
@@ -132,13 +152,50 @@ pub(super) fn get<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     }
 }
 
-fn get_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
+/// What the defaults say of a dotted key, whatever name its owner gave to a table.
+fn get_expected<'a>(schema: &'a Table, key: &str) -> Option<&'a Value> {
     let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
-    match (table.get_mut(first)?, rest) {
+    match (schema.get(first).or_else(|| schema.get(NAMED))?, rest) {
         (value, None) => Some(value),
-        (Value::Table(inner), Some(rest)) => get_mut(inner, rest),
+        (Value::Table(inner), Some(rest)) => get_expected(inner, rest),
         _ => None,
     }
+}
+
+/// Shows every value of a dotted key: several, where a level of it is [`NAMED`].
+fn each_mut(table: &mut Table, key: &str, visit: &mut dyn FnMut(&mut Value)) {
+    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    for (_, value) in table.iter_mut().filter(|(name, _)| first == NAMED || name.as_str() == first) {
+        match (value, rest) {
+            (value, None) => visit(value),
+            (Value::Table(inner), Some(rest)) => each_mut(inner, rest, visit),
+            _ => {}
+        }
+    }
+}
+
+/// Gives each table under a name of its owner's choice what the defaults say and it does not, and
+/// takes out what stood for them.
+pub(super) fn fill_named(table: &mut Table, schema: &Table) {
+    table.remove(NAMED);
+    for (name, value) in table.iter_mut() {
+        let Value::Table(inner) = value else { continue };
+        match (schema.get(name), schema.get(NAMED)) {
+            (Some(Value::Table(expected)), _) => fill_named(inner, expected),
+            (None, Some(Value::Table(expected))) => {
+                let mut whole = expected.clone();
+                merge(inner, &mut whole);
+                fill_named(&mut whole, expected);
+                *inner = whole;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+    (1..=NAME_LEN_MAX).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Every dotted key of a table with its value, in order.

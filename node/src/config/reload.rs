@@ -1,7 +1,9 @@
 //! Reading the configuration and the certificates again while the node runs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use thiserror::Error;
-use toml::Table;
+use toml::{Table, Value};
 use unhidra_certs::{Pki, PkiError};
 use unhidra_core::time::UnixTime;
 
@@ -101,12 +103,11 @@ impl Loaded {
 }
 
 fn changes(from: &Table, to: &Table) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (key, from) in layer::leaves(from) {
-        let Some(to) = layer::get(to, &key) else { continue };
-        if from != to {
-            changes.push(Change { key, from: from.to_string(), to: to.to_string() });
-        }
-    }
-    changes
+    let (from, to): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        (layer::leaves(from).into_iter().collect(), layer::leaves(to).into_iter().collect());
+    // A table under a name of its owner's choice may come and go.
+    let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+    let shown = |value: Option<&&Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let changed = keys.into_iter().filter(|key| from.get(*key) != to.get(*key));
+    changed.map(|key| Change { key: key.clone(), from: shown(from.get(key)), to: shown(to.get(key)) }).collect()
 }

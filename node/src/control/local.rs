@@ -22,6 +22,7 @@ use super::{
 };
 use crate::commit::commit;
 use crate::keychain::Keychain;
+use crate::outlets::{self, OutletRecord};
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
 
 /// How many devices one answer holds at most.
@@ -340,6 +341,15 @@ impl Control for LocalControl {
             let next = page.rows.last().filter(|_| page.more).map(|row| row.number);
             let acts = page.rows.iter().filter(|row| asked.wants(row)).map(ActRecord::from).collect();
             Ok(ActsPage { acts, next })
+        })
+    }
+
+    fn outlets(&self) -> Asked<'_, Vec<OutletRecord>> {
+        Box::pin(async move {
+            match &self.doors.live {
+                Some(live) => Ok(live.outlets()),
+                None => Ok(outlets::stopped(&*self.doors.store).await?),
+            }
         })
     }
 

@@ -20,6 +20,7 @@ use super::{
     RewrapAsked, Rewrapped, RowsAsked, RowsPage, SendAsked, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked,
     connect,
 };
+use crate::outlets::OutletRecord;
 
 /// The most bytes one answer may have: a page of rows with the largest bodies.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -106,6 +107,10 @@ impl Control for RemoteControl {
 
     fn subscribers(&self, asked: SubscribersAsked) -> Asked<'_, SubscribersFound> {
         Box::pin(async move { self.post("/subscribers".to_owned(), &asked).await })
+    }
+
+    fn outlets(&self) -> Asked<'_, Vec<OutletRecord>> {
+        Box::pin(self.get("/outlets".to_owned()))
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

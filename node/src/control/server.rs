@@ -75,6 +75,7 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/keys/rotate", post(rotate_keys))
         .route("/keys/rewrap", post(rewrap_keys))
         .route("/acts", post(acts))
+        .route("/outlets", get(outlets))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .with_state(control);
@@ -156,6 +157,10 @@ async fn rewrap_keys(State(control): Shared, Question(asked): Question<RewrapAsk
 
 async fn acts(State(control): Shared, Question(asked): Question<ActsAsked>) -> Answer {
     answer(control.acts(asked).await)
+}
+
+async fn outlets(State(control): Shared) -> Answer {
+    answer(control.outlets().await)
 }
 
 async fn kick(State(control): Shared, Question(asked): Question<KickAsked>) -> Answer {

@@ -65,6 +65,10 @@ impl Node {
     }
 }
 
+/// An outlet as JSON.
+const OUTLET: &str = r#"{"name":"hook","kind":"webhook","target":"https://a","state":"open","lag_rows":1,"lag_ms":2,
+    "delivered":3,"left_behind":4,"missing":5,"failures":6,"last_error":"no","last_error_at":7}"#;
+
 /// A running node that keeps what it is sent.
 #[derive(Default)]
 struct Running(Mutex<Vec<String>>);
@@ -113,6 +117,10 @@ impl Live for Running {
 
     fn subscribers(&self, asked: &SubscribersAsked) -> Result<SubscribersFound, ControlError> {
         Err(ControlError::Invalid(asked.topic.clone()))
+    }
+
+    fn outlets(&self) -> Vec<OutletRecord> {
+        vec![serde_json::from_str(OUTLET).unwrap()]
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

@@ -1,0 +1,341 @@
+//! One outlet at work: reads the log behind its cursor, sends, and writes down how far it has come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use unhidra_core::breaker::BreakerState;
+use unhidra_core::device::Device;
+use unhidra_core::ids::{Offset, Partition};
+use unhidra_core::message::{Reading, UplinkKind};
+use unhidra_core::time::{Clock, Timestamp};
+use unhidra_store::{Limit, ReadError, Store};
+
+use super::config::Beginning;
+use super::courier::{Courier, Step};
+use super::cursor;
+use super::fault::Sent;
+use super::filter::Filter;
+use super::local::Local;
+use super::record::RowId;
+use super::remote::Remote;
+use super::status::Status;
+use super::webhook::Webhook;
+use super::window::{Found, Waiting, Window};
+use crate::registry::Registry;
+
+/// Rows read at once.
+const PAGE: Limit = Limit { rows: 256, bytes: 256 * 1024 };
+
+/// How often a cursor that has moved is written down: what a crash costs in rows that are sent twice.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often an outlet that waits says how long it does.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How long it waits for a store that does not read.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is sent: a row, and its device as the registry has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) row: Reading,
+    pub(crate) device: Option<Arc<Device>>,
+}
+
+/// Where rows go.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    Local(Local),
+    Remote(Box<Remote>),
+    Webhook(Box<Webhook>),
+}
+
+impl Sink {
+    async fn send(&mut self, rows: &[&Item]) -> Sent {
+        match self {
+            Self::Local(local) => local.send(rows).await,
+            Self::Remote(remote) => remote.send(rows).await,
+            Self::Webhook(webhook) => webhook.send(rows).await,
+        }
+    }
+}
+
+/// One outlet.
+pub(crate) struct Runner {
+    pub(crate) status: Arc<Status>,
+    pub(crate) sink: Sink,
+    pub(crate) filter: Filter,
+    pub(crate) courier: Courier,
+    /// Rows and bytes that wait at most; a page more.
+    pub(crate) window: (usize, usize),
+    pub(crate) beginning: Beginning,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: Arc<dyn Clock + Send + Sync>,
+    pub(crate) rng: StdRng,
+}
+
+/// A runner that knows where it is.
+struct Running {
+    runner: Runner,
+    ends: Vec<watch::Receiver<Offset>>,
+    window: Window<Item>,
+    saved: Vec<Offset>,
+    saved_at: Timestamp,
+    /// The store did not read; not before this instant again.
+    read_at: Timestamp,
+    /// Whether the last attempt failed, so that it is said once.
+    failing: bool,
+}
+
+impl Runner {
+    /// Runs until `stop` says so, and writes down how far it has come.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let running = tokio::select! {
+            () = told(&mut stop) => return,
+            running = self.begin() => running,
+        };
+        running.run(&mut stop).await;
+    }
+
+    /// Finds its place; where it is new, it writes that down first, so that what comes from now on is
+    /// not missed by a crash.
+    async fn begin(self) -> Running {
+        let partitions = self.store.partitions();
+        let ends: Vec<_> = (0..partitions).map(|number| self.store.committed(Partition::new(number))).collect();
+        let cursors = loop {
+            match cursor::load(&*self.store, &self.status.name).await {
+                Ok(cursors) => break cursors,
+                Err(error) => {
+                    tracing::error!(outlet = self.status.name, %error, "its cursor cannot be read; nothing is sent");
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        };
+        let mut places = Vec::new();
+        for (cursor, end) in cursors.iter().zip(&ends) {
+            let end = *end.borrow();
+            places.push(match (cursor, self.beginning) {
+                (Some(cursor), _) if *cursor <= end => *cursor,
+                (Some(cursor), _) => {
+                    let name = &self.status.name;
+                    tracing::warn!(outlet = name, %cursor, %end, "its cursor is beyond the log; it goes on at the end");
+                    end
+                }
+                (None, Beginning::Newest) => end,
+                (None, Beginning::Oldest) => Offset::ZERO,
+            });
+        }
+        let (rows_max, bytes_max) = self.window;
+        let window = Window::new(&places, rows_max, bytes_max);
+        let is_new = |cursor: &Option<Offset>| if cursor.is_some() { None } else { Some(Offset::new(u64::MAX)) };
+        let saved = cursors.iter().zip(&places).map(|(cursor, place)| is_new(cursor).unwrap_or(*place)).collect();
+        let now = self.clock.now();
+        let mut running = Running { runner: self, ends, window, saved, saved_at: now, read_at: now, failing: false };
+        while !running.save().await {
+            tokio::time::sleep(PATIENCE).await;
+        }
+        running
+    }
+}
+
+impl Running {
+    async fn run(mut self, stop: &mut watch::Receiver<bool>) {
+        loop {
+            let read = self.read().await;
+            self.show();
+            let now = self.runner.clock.now();
+            let wait = match self.runner.courier.next(&self.window, now) {
+                Step::Send(count) => {
+                    let rows: Vec<Item> = self.window.first(count).map(|waiting| waiting.item.clone()).collect();
+                    let rows: Vec<&Item> = rows.iter().collect();
+                    let sent = tokio::select! {
+                        biased;
+                        () = told(stop) => break,
+                        sent = self.runner.sink.send(&rows) => sent,
+                    };
+                    self.hear(&sent, &rows);
+                    if self.is_due() {
+                        self.save().await;
+                    }
+                    continue;
+                }
+                Step::Wait(at) => Some(at),
+                Step::Idle => None,
+            };
+            if self.is_due() {
+                self.save().await;
+            }
+            tokio::select! {
+                biased;
+                () = told(stop) => break,
+                () = self.pause(wait, read) => {}
+            }
+        }
+        self.save().await;
+    }
+
+    /// Reads on while there is room. Says whether it has read all there is.
+    async fn read(&mut self) -> bool {
+        if self.runner.clock.now() < self.read_at {
+            return false;
+        }
+        loop {
+            let ends: Vec<Offset> = self.ends.iter_mut().map(|end| *end.borrow_and_update()).collect();
+            let Some((partition, after)) = self.window.wants(&ends) else { return true };
+            if let Err(error) = self.read_page(partition, after, &ends).await {
+                tracing::warn!(outlet = self.runner.status.name, %error, "the log cannot be read; tried again");
+                self.read_at = self.runner.clock.now().saturating_add(PATIENCE);
+                return false;
+            }
+        }
+    }
+
+    async fn read_page(&mut self, partition: Partition, after: Offset, ends: &[Offset]) -> Result<(), ReadError> {
+        let page = self.runner.store.log(partition, after, PAGE).await?;
+        let read_at = self.runner.clock.now();
+        let rows = page.rows.into_iter().map(|row| {
+            let device = self.runner.registry.get(&row.uplink.device);
+            let offset = row.offset;
+            let found = if row.uplink.kind == UplinkKind::Trimmed {
+                Found::Removed
+            } else if self.runner.filter.wants(&row, device.as_deref()) {
+                let (bytes, received_at) = (row.uplink.body.len(), row.uplink.received_at);
+                let item = Item { row, device };
+                Found::Wanted(Waiting { item, partition, offset, bytes, received_at, read_at })
+            } else {
+                Found::Unwanted
+            };
+            (offset, found)
+        });
+        let end = ends.get(usize::from(partition.get())).copied().filter(|_| !page.more);
+        if let Some(gap) = self.window.fill(partition, rows, end).gap {
+            self.runner.status.misses(gap.rows);
+            if gap.begins {
+                let (name, rows) = (&self.runner.status.name, gap.rows);
+                tracing::warn!(outlet = name, %partition, rows, "rows were removed from the log before they were sent");
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, sent: &Sent, rows: &[&Item]) {
+        let Self { runner, window, .. } = self;
+        let (now, unix_now) = (runner.clock.now(), runner.clock.unix_now());
+        let outcome = runner.courier.heard(sent.answer, now, &mut runner.rng);
+        let name = &runner.status.name;
+        if outcome.taken > 0 {
+            runner.status.delivers(outcome.taken);
+        }
+        if let Some(fault) = &sent.fault {
+            runner.status.fails(fault, unix_now);
+        }
+        match (&sent.fault, self.failing) {
+            (Some(fault), false) => tracing::warn!(outlet = name, cause = fault.text, "rows were not taken; they wait"),
+            (None, true) => tracing::info!(outlet = name, "rows are taken again"),
+            _ => {}
+        }
+        self.failing = sent.fault.is_some();
+        if outcome.left_behind {
+            runner.status.leaves_behind();
+            let id = rows.get(outcome.taken).map(|item| RowId::of(runner.store.epoch(), &item.row).to_string());
+            tracing::error!(
+                outlet = name,
+                row = id.unwrap_or_default(),
+                "a row was refused again and again: left behind"
+            );
+        }
+        window.done(outcome.taken + usize::from(outcome.left_behind));
+    }
+
+    fn show(&self) {
+        let status = &self.runner.status;
+        let ends: Vec<Offset> = self.ends.iter().map(|end| *end.borrow()).collect();
+        let oldest = self.window.first(1).next().map(|row| row.received_at);
+        status.lags(self.window.lag(&ends), oldest, self.runner.clock.unix_now());
+        let state = self.runner.courier.pace().breaker();
+        if let Some(before) = status.breaker(state) {
+            let (name, from, to) = (&status.name, before.as_str(), state.as_str());
+            match state {
+                BreakerState::Open => tracing::warn!(outlet = name, from, to, "its circuit breaker"),
+                _ => tracing::info!(outlet = name, from, to, "its circuit breaker"),
+            }
+        }
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.window.cursors() != self.saved
+    }
+
+    fn is_due(&self) -> bool {
+        self.runner.clock.now() >= self.saved_at.saturating_add(SAVE_EVERY) && self.is_dirty()
+    }
+
+    /// Writes down the cursors that have moved. Says whether all are.
+    async fn save(&mut self) -> bool {
+        self.saved_at = self.runner.clock.now();
+        let mut all = true;
+        for ((number, cursor), saved) in (0..).zip(self.window.cursors()).zip(&mut self.saved) {
+            if cursor == *saved {
+                continue;
+            }
+            match cursor::save(&*self.runner.store, &self.runner.status.name, Partition::new(number), cursor).await {
+                Ok(()) => *saved = cursor,
+                Err(error) => {
+                    all = false;
+                    let name = &self.runner.status.name;
+                    tracing::warn!(outlet = name, %error, "how far it has come is not written down; tried again");
+                }
+            }
+        }
+        all
+    }
+
+    /// Waits until there is something to do: until `at`, for new rows where there is room for them, or
+    /// to write down the cursors.
+    async fn pause(&mut self, at: Option<Timestamp>, has_read: bool) {
+        let mut until = at;
+        let mut earlier = |instant: Timestamp| until = Some(until.map_or(instant, |until| until.min(instant)));
+        let now = self.runner.clock.now();
+        if self.is_dirty() {
+            earlier(self.saved_at.saturating_add(SAVE_EVERY));
+        }
+        if !has_read {
+            earlier(self.read_at);
+        }
+        if self.window.len() > 0 {
+            earlier(now.saturating_add(LOOK));
+        }
+        let (rows_max, bytes_max) = self.runner.window;
+        let has_room = has_read && !self.window.is_full(rows_max, bytes_max);
+        let timer = async {
+            match until {
+                Some(until) => tokio::time::sleep(until.saturating_since(now)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let news = async {
+            if !has_room {
+                return std::future::pending().await;
+            }
+            let changes = self.ends.iter_mut().map(|end| Box::pin(end.changed()));
+            // A store that is closed says no more; the end of the node follows.
+            if select_all(changes).await.0.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = timer => {}
+            () = news => {}
+        }
+    }
+}
+
+/// Completes when the outlet is to end.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left to tell us.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
