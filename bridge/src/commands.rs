@@ -1,29 +1,33 @@
-//! One device's queue, and the life of a command.
+//! One device's queue of commands, and what the broker and the device say of them.
 //!
 //! ```text
-//!            next()             published(Delivered)       answered(..)
+//!            next()             published(Delivered)       answered(..), expire(..)
 //! Waiting ----------> InFlight ----------------------> Delivered ------> gone
-//!    ^                   |                                 |
-//!    +--- Lost ----------+        answered(..) from any state; expire(..) from any state -> gone
-//!    |                   |
-//!    +- release() - Held +--- Refused by the device
-//!    +-------------------+--- Refused, and release() came in between
+//!  |  ^                  |                                 ^
+//!  |  +--- Lost ---------+---------------------------------+ answered(Accepted) from any state
+//!  |  |                  |
+//!  |  +- release() - Held +--- Refused by the device        answered(..), expire(..) from any state -> gone
+//!  |  +------------------+--- Refused, and release() came in between
+//!  +--> gone: cancel(..), from Held too
 //! ```
 //!
+//! One command at a time is carried out, in the order they came: the next is sent when the one
+//! before has ended, or was delivered and the device has promised no receipt within a while. What
+//! the device refuses stands aside until it begins anew, and others pass it.
+//!
 //! The queue moves commands on and gives each as it is to be written; it seals nothing, and knows
-//! no clock.
+//! no clock. The life itself is [`unhidra_core::command`]'s.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use unhidra_core::command::{By, Command, Ended, Ending, Stage};
 use unhidra_core::ids::CommandId;
-use unhidra_core::message::{Command, CommandState, ReceiptStatus};
-use unhidra_core::time::UnixTime;
+use unhidra_core::message::ReceiptStatus;
+use unhidra_core::time::{Timestamp, UnixTime};
 
 use crate::draft::Ticket;
-
-/// Commands of one device that are sealed and not yet acknowledged. Their message keys are spent
-/// when the connection ends, so few are risked at once.
-const IN_FLIGHT_MAX: usize = 8;
+use crate::shard::Now;
 
 /// What became of a publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,6 +40,17 @@ pub enum Outcome {
     Lost,
 }
 
+/// How the queue is held to time and number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Pace {
+    /// Commands under way at once, at least 1.
+    pub(crate) in_flight: usize,
+    /// How long after its delivery a command that promised no receipt holds up the next.
+    pub(crate) answer: Duration,
+    /// How long after its expiry a command that was sent may still be answered.
+    pub(crate) grace: Duration,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Progress {
     Waiting,
@@ -43,14 +58,17 @@ enum Progress {
     /// In flight, and sealed before the device listened anew or a new session began.
     Overtaken(Ticket),
     Held,
-    Delivered,
+    /// The device has it; without a promise it holds up the next until then.
+    Delivered {
+        quiet_until: Timestamp,
+    },
 }
 
 impl Progress {
     const fn ticket(self) -> Option<Ticket> {
         match self {
             Self::InFlight(ticket) | Self::Overtaken(ticket) => Some(ticket),
-            Self::Waiting | Self::Held | Self::Delivered => None,
+            Self::Waiting | Self::Held | Self::Delivered { .. } => None,
         }
     }
 }
@@ -61,6 +79,39 @@ struct Entry {
     progress: Progress,
 }
 
+impl Entry {
+    /// Whether the next command waits for this one.
+    fn holds_up(&self, now: Timestamp) -> bool {
+        match self.progress {
+            Progress::InFlight(_) | Progress::Overtaken(_) => true,
+            Progress::Delivered { quiet_until } => self.command.life.acting_at.is_some() || quiet_until > now,
+            Progress::Waiting | Progress::Held => false,
+        }
+    }
+
+    fn may_be_sent(&self, now: UnixTime) -> bool {
+        self.progress == Progress::Waiting && self.command.expires_at > now
+    }
+
+    /// When it is over whatever happens. What was sent may have been carried out in time, and its
+    /// receipt be on its way or wait with the device.
+    fn over_at(&self, grace: Duration) -> UnixTime {
+        let expires_at = self.command.expires_at;
+        if self.command.life.attempts == 0 { expires_at } else { expires_at.saturating_add(grace) }
+    }
+}
+
+/// What became of an attempt to call a command back.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Cancelled {
+    /// It is called back, and to be written so.
+    Now(Command),
+    /// It is under way.
+    TooLate(Command),
+    /// It is not open: it has ended, or there is none.
+    NotOpen,
+}
+
 /// The open commands of one device, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct CommandQueue {
@@ -68,18 +119,25 @@ pub(crate) struct CommandQueue {
 }
 
 impl CommandQueue {
-    /// The queue as the store has it. What was sent before a restart is sent again, sealed anew
-    /// under the same id: the device knows it by that.
-    #[must_use]
-    pub(crate) fn restore(commands: Vec<Command>) -> Self {
-        let entry = |command: Command| Entry {
-            progress: match command.state {
-                CommandState::Queued | CommandState::Sent => Progress::Waiting,
-                CommandState::Delivered | CommandState::Answered(_) | CommandState::Expired => Progress::Delivered,
-            },
-            command,
+    /// The queue as the store has it, and those that have moved by it and are to be written. What
+    /// was sent before a restart waits again, to be sealed anew under the same id: the device knows
+    /// it by that.
+    pub(crate) fn restore(commands: Vec<Command>, pace: Pace, now: Now) -> (Self, Vec<Command>) {
+        let mut moved = Vec::new();
+        let entry = |mut command: Command| {
+            if command.came_back() {
+                moved.push(command.clone());
+            }
+            let progress = if command.life.stage == Stage::Delivered {
+                let since = command.life.delivered_at.map_or(pace.answer, |at| now.unix.saturating_since(at));
+                Progress::Delivered { quiet_until: now.timer.saturating_add(pace.answer.saturating_sub(since)) }
+            } else {
+                Progress::Waiting
+            };
+            Entry { command, progress }
         };
-        Self { open: commands.into_iter().filter(|c| !c.state.is_final()).map(entry).collect() }
+        let open = commands.into_iter().filter(|command| !command.is_final()).map(entry).collect();
+        (Self { open }, moved)
     }
 
     /// How many are open.
@@ -94,54 +152,73 @@ impl CommandQueue {
         self.open.is_empty()
     }
 
-    /// Adds a command behind the others.
-    pub(crate) fn push(&mut self, command: Command) {
-        self.open.push_back(Entry { command, progress: Progress::Waiting });
+    /// The open command of an id.
+    #[must_use]
+    pub(crate) fn get(&self, id: &CommandId) -> Option<&Command> {
+        self.open.iter().map(|entry| &entry.command).find(|command| command.id == *id)
     }
 
-    /// The oldest command that may be sent now, if the window has room.
+    /// Adds a command behind the others, and gives it as it is to be written: no two of a device
+    /// were made in the same millisecond, so that the store gives them back in this order.
+    pub(crate) fn push(&mut self, mut command: Command) -> Command {
+        let newest = self.open.iter().map(|entry| entry.command.created_at).max();
+        let after = newest.map(|at| at.saturating_add(Duration::from_millis(1)));
+        command.created_at = after.map_or(command.created_at, |after| after.max(command.created_at));
+        self.open.push_back(Entry { command: command.clone(), progress: Progress::Waiting });
+        command
+    }
+
+    /// The oldest command that may be sent now, if none before it is under way.
     #[must_use]
-    pub(crate) fn next(&self) -> Option<&Command> {
-        let in_flight = self.open.iter().filter(|e| e.progress.ticket().is_some()).count();
-        if in_flight >= IN_FLIGHT_MAX {
+    pub(crate) fn next(&self, pace: Pace, now: Now) -> Option<&Command> {
+        let under_way = self.open.iter().filter(|entry| entry.holds_up(now.timer)).count();
+        if under_way >= pace.in_flight {
             return None;
         }
-        self.open.iter().find(|e| e.progress == Progress::Waiting).map(|e| &e.command)
+        self.open.iter().find(|entry| entry.may_be_sent(now.unix)).map(|entry| &entry.command)
+    }
+
+    /// When the device's silence about a command lets the next one go.
+    #[must_use]
+    pub(crate) fn opens_at(&self, now: Now) -> Option<Timestamp> {
+        self.open.iter().find(|entry| entry.may_be_sent(now.unix))?;
+        let silent = self.open.iter().filter(|entry| entry.command.life.acting_at.is_none());
+        let ends = silent.filter_map(|entry| match entry.progress {
+            Progress::Delivered { quiet_until } if quiet_until > now.timer => Some(quiet_until),
+            _ => None,
+        });
+        ends.min()
     }
 
     /// Marks a command as handed out under `ticket`, and gives it as it is to be written.
-    pub(crate) fn sent(&mut self, id: &CommandId, ticket: Ticket) -> Option<Command> {
+    pub(crate) fn sent(&mut self, id: &CommandId, ticket: Ticket, now: Now) -> Option<Command> {
         let entry = self.open.iter_mut().find(|e| e.command.id == *id)?;
         entry.progress = Progress::InFlight(ticket);
-        entry.command.state = CommandState::Sent;
+        entry.command.sent(now.unix);
         Some(entry.command.clone())
     }
 
     /// Takes the broker's word on a ticket, and gives the command where it is to be written.
-    pub(crate) fn published(&mut self, ticket: Ticket, outcome: Outcome) -> Option<Command> {
+    pub(crate) fn published(&mut self, ticket: Ticket, outcome: Outcome, pace: Pace, now: Now) -> Option<Command> {
         let entry = self.open.iter_mut().find(|e| e.progress.ticket() == Some(ticket))?;
-        match outcome {
+        let moved = match outcome {
             Outcome::Delivered => {
-                entry.progress = Progress::Delivered;
-                // A receipt may have come before the PUBACK; it says more.
-                if entry.command.state == CommandState::Sent {
-                    entry.command.state = CommandState::Delivered;
-                    return Some(entry.command.clone());
-                }
-                None
+                entry.progress = Progress::Delivered { quiet_until: now.timer.saturating_add(pace.answer) };
+                entry.command.delivered(now.unix)
             }
             Outcome::Lost => {
                 entry.progress = Progress::Waiting;
-                None
+                entry.command.came_back()
             }
             Outcome::Refused => {
                 // What the device refuses of a session that another has followed is no reason to
                 // wait for yet another.
                 let overtaken = matches!(entry.progress, Progress::Overtaken(_));
                 entry.progress = if overtaken { Progress::Waiting } else { Progress::Held };
-                None
+                entry.command.came_back()
             }
-        }
+        };
+        moved.then(|| entry.command.clone())
     }
 
     /// Lets what the device refused be sent again: it listens anew, or a new session has begun.
@@ -155,39 +232,78 @@ impl CommandQueue {
         }
     }
 
-    /// What is in flight went with the connection.
-    pub(crate) fn connection_ended(&mut self) {
+    /// What is in flight went with the connection; gives what is to be written.
+    pub(crate) fn connection_ended(&mut self) -> Vec<Command> {
+        let mut moved = Vec::new();
         for entry in &mut self.open {
             if entry.progress.ticket().is_some() || entry.progress == Progress::Held {
                 entry.progress = Progress::Waiting;
+                if entry.command.came_back() {
+                    moved.push(entry.command.clone());
+                }
             }
         }
+        moved
     }
 
-    /// Takes the device's receipt, and gives the command as it is to be written. `None` where no
-    /// such command is open: its receipt came before, or its time is over.
-    pub(crate) fn answered(&mut self, id: &CommandId, status: ReceiptStatus) -> Option<Command> {
+    /// Calls a command back, unless it is under way.
+    pub(crate) fn cancel(&mut self, id: &CommandId, who: &str, now: UnixTime) -> Cancelled {
+        let Some(at) = self.open.iter().position(|e| e.command.id == *id) else { return Cancelled::NotOpen };
+        let Some(entry) = self.open.get_mut(at) else { return Cancelled::NotOpen };
+        if !entry.command.end(Ended::new(Ending::Cancelled, By::Client, who, now)) {
+            return Cancelled::TooLate(entry.command.clone());
+        }
+        self.open.remove(at).map_or(Cancelled::NotOpen, |entry| Cancelled::Now(entry.command))
+    }
+
+    /// Whether a command of this id is open.
+    #[must_use]
+    pub(crate) fn holds(&self, id: &CommandId) -> bool {
+        self.get(id).is_some()
+    }
+
+    /// Takes the device's receipt, and gives the command where it is to be written. `said` is what
+    /// the device adds. `None` where it says nothing new, or no such command is open.
+    pub(crate) fn answered(
+        &mut self,
+        id: &CommandId,
+        status: ReceiptStatus,
+        said: &str,
+        pace: Pace,
+        now: Now,
+    ) -> Option<Command> {
         let at = self.open.iter().position(|e| e.command.id == *id)?;
-        let state = CommandState::Answered(status);
         let entry = self.open.get_mut(at)?;
-        if entry.command.state == state {
-            return None;
-        }
-        entry.command.state = state;
-        if !state.is_final() {
-            entry.progress = Progress::Delivered;
-            return Some(entry.command.clone());
-        }
+        let (how, cause) = match status {
+            ReceiptStatus::Accepted => {
+                if !matches!(entry.progress, Progress::Delivered { .. }) {
+                    entry.progress = Progress::Delivered { quiet_until: now.timer.saturating_add(pace.answer) };
+                }
+                return entry.command.acting(now.unix).then(|| entry.command.clone());
+            }
+            ReceiptStatus::Done => (Ending::Done, ""),
+            ReceiptStatus::Failed => (Ending::Failed, said),
+            ReceiptStatus::Unknown => (Ending::Failed, "unknown command"),
+            ReceiptStatus::Expired => (Ending::Expired, "it came too late"),
+        };
+        entry.command.end(Ended::new(how, By::Device, cause, now.unix));
         self.open.remove(at).map(|e| e.command)
     }
 
     /// Ends the commands whose time is over, and gives them as they are to be written.
-    pub(crate) fn expire(&mut self, now: UnixTime) -> Vec<Command> {
+    pub(crate) fn expire(&mut self, pace: Pace, now: UnixTime) -> Vec<Command> {
         let mut expired = Vec::new();
         self.open.retain_mut(|entry| {
-            let over = entry.command.expires_at <= now;
+            let over = entry.over_at(pace.grace) <= now;
             if over {
-                entry.command.state = CommandState::Expired;
+                let life = &entry.command.life;
+                let cause = match (&life.stage, life.acting_at) {
+                    (_, Some(_)) => "the device began and has not said how it ended",
+                    (Stage::Delivered, None) => "the device has it and has not answered",
+                    (_, None) if life.attempts > 0 => "it was sent and not acknowledged",
+                    (_, None) => "the device did not come in time",
+                };
+                entry.command.end(Ended::new(Ending::Expired, By::Node, cause, now));
                 expired.push(entry.command.clone());
             }
             !over
@@ -197,120 +313,17 @@ impl CommandQueue {
 
     /// When the next command's time is over.
     #[must_use]
-    pub(crate) fn next_expiry(&self) -> Option<UnixTime> {
-        self.open.iter().map(|e| e.command.expires_at).min()
+    pub(crate) fn next_expiry(&self, pace: Pace) -> Option<UnixTime> {
+        self.open.iter().map(|entry| entry.over_at(pace.grace)).min()
     }
+}
+
+/// The commands of a device that may not be told anything any more, ended.
+pub(crate) fn revoked(commands: Vec<Command>, now: UnixTime) -> impl Iterator<Item = Command> {
+    commands.into_iter().filter_map(move |mut command| {
+        command.end(Ended::new(Ending::Failed, By::Node, "the device is not enrolled any more", now)).then_some(command)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use unhidra_core::ids::DeviceId;
-
-    fn command(n: u8, expires_s: u64) -> Command {
-        Command {
-            id: CommandId::new([n; 16]),
-            device: DeviceId::parse("pump-7").expect("valid"),
-            name: "reboot".into(),
-            body: Bytes::new(),
-            created_at: UnixTime::EPOCH,
-            expires_at: UnixTime::from_s(expires_s),
-            state: CommandState::Queued,
-        }
-    }
-
-    fn send(queue: &mut CommandQueue, ticket: u64) -> CommandId {
-        let id = queue.next().expect("one waits").id;
-        assert_eq!(queue.sent(&id, Ticket(ticket)).map(|c| c.state), Some(CommandState::Sent));
-        id
-    }
-
-    #[test]
-    fn a_command_is_sent_delivered_and_answered() {
-        let mut queue = CommandQueue::default();
-        queue.push(command(1, 9));
-        let id = send(&mut queue, 7);
-        assert!(queue.next().is_none());
-        assert_eq!(queue.published(Ticket(8), Outcome::Delivered), None, "another ticket");
-        assert_eq!(queue.published(Ticket(7), Outcome::Delivered).map(|c| c.state), Some(CommandState::Delivered));
-        let answered = |queue: &mut CommandQueue, status| queue.answered(&id, status).map(|c| c.state);
-        let accepted = CommandState::Answered(ReceiptStatus::Accepted);
-        assert_eq!(answered(&mut queue, ReceiptStatus::Accepted), Some(accepted));
-        assert_eq!(answered(&mut queue, ReceiptStatus::Accepted), None, "a repeat");
-        assert_eq!(answered(&mut queue, ReceiptStatus::Done), Some(CommandState::Answered(ReceiptStatus::Done)));
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn a_receipt_before_the_puback_is_not_taken_back_by_it() {
-        let mut queue = CommandQueue::default();
-        queue.push(command(1, 9));
-        let id = send(&mut queue, 7);
-        assert!(queue.answered(&id, ReceiptStatus::Accepted).is_some());
-        assert_eq!(queue.published(Ticket(7), Outcome::Delivered), None);
-        assert!(queue.answered(&id, ReceiptStatus::Failed).is_some() && queue.is_empty());
-    }
-
-    #[test]
-    fn a_lost_one_goes_again_and_a_refused_one_waits_for_a_new_beginning() {
-        let mut queue = CommandQueue::default();
-        queue.push(command(1, 9));
-        send(&mut queue, 1);
-        queue.published(Ticket(1), Outcome::Lost);
-        send(&mut queue, 2);
-        queue.published(Ticket(2), Outcome::Refused);
-        assert!(queue.next().is_none());
-        queue.release();
-        send(&mut queue, 3);
-        queue.connection_ended();
-        assert!(queue.next().is_some());
-    }
-
-    #[test]
-    fn one_that_is_refused_after_a_new_beginning_waits_for_no_other() {
-        let mut queue = CommandQueue::default();
-        queue.push(command(1, 9));
-        send(&mut queue, 1);
-        queue.release();
-        assert!(queue.next().is_none(), "the device may yet take it");
-        queue.published(Ticket(1), Outcome::Refused);
-        send(&mut queue, 2);
-        queue.published(Ticket(2), Outcome::Refused);
-        assert!(queue.next().is_none(), "once for each beginning");
-    }
-
-    #[test]
-    fn the_window_is_bounded_and_the_order_kept() {
-        let mut queue = CommandQueue::default();
-        (1..=20).for_each(|n| queue.push(command(n, 9)));
-        let sent: Vec<_> = (0..IN_FLIGHT_MAX as u64).map(|t| send(&mut queue, t)).collect();
-        assert_eq!(sent, (1..=8).map(|n| CommandId::new([n; 16])).collect::<Vec<_>>());
-        assert!(queue.next().is_none());
-    }
-
-    #[test]
-    fn what_is_past_its_time_is_expired_once() {
-        let mut queue = CommandQueue::default();
-        queue.push(command(1, 5));
-        queue.push(command(2, 9));
-        assert_eq!(queue.next_expiry(), Some(UnixTime::from_s(5)));
-        let expired = queue.expire(UnixTime::from_s(5));
-        assert_eq!(
-            expired.iter().map(|c| (c.id, c.state)).collect::<Vec<_>>(),
-            [(CommandId::new([1; 16]), CommandState::Expired)]
-        );
-        assert_eq!((queue.expire(UnixTime::from_s(5)).len(), queue.len()), (0, 1));
-    }
-
-    #[test]
-    fn after_a_restart_what_was_sent_goes_again_and_what_was_delivered_does_not() {
-        let with = |n, state| Command { state, ..command(n, 9) };
-        let queue = CommandQueue::restore(vec![
-            with(1, CommandState::Delivered),
-            with(2, CommandState::Sent),
-            with(3, CommandState::Expired),
-        ]);
-        assert_eq!((queue.len(), queue.next().map(|c| c.id)), (2, Some(CommandId::new([2; 16]))));
-    }
-}
+mod tests;

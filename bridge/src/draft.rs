@@ -2,15 +2,23 @@
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
+use unhidra_core::command::{Command, CommandState};
 use unhidra_core::delivery::{Ack, Answer, DownlinkRow};
-use unhidra_core::ids::{CommandId, DeviceId};
-use unhidra_core::message::{Command, Uplink};
+use unhidra_core::ids::DeviceId;
+use unhidra_core::message::Uplink;
+use unhidra_core::setting::Setting;
 use unhidra_e2ee::session::Pending;
 use unhidra_store::{MessageTag, Op};
+
+use crate::settings::SettingRefused;
 
 /// Names a publish until the broker says what became of it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Ticket(pub u64);
+
+/// Names a request of somebody's until it is answered.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Asked(pub u64);
 
 /// One life of one connection, as the broker numbers them.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -41,11 +49,15 @@ pub enum Effect {
     Publish(Publish),
     /// A command has moved on; its watchers are told.
     CommandChanged(Command),
-    /// A command was not taken; its sender is told.
-    CommandRefused(CommandId, CommandRefused),
+    /// Whoever sent a command, or called one back, is told how it stands.
+    CommandAnswered(Asked, Result<Command, CommandRefused>),
+    /// A setting is wanted, or known to the device; its watchers are told.
+    SettingChanged(Setting),
+    /// Whoever set something is told how it stands.
+    SettingAnswered(Asked, Result<Setting, SettingRefused>),
 }
 
-/// Why a command was not taken.
+/// Why a command was not taken, or not called back.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum CommandRefused {
     /// As many commands of the device are open as may be.
@@ -56,6 +68,18 @@ pub enum CommandRefused {
         /// How many may be.
         max: usize,
     },
+    /// Another command of the device has this id.
+    #[error("another command of this device has this id; a repeat asks for the same again")]
+    IdTaken,
+    /// It is under way, or over.
+    #[error("the command is {}: it cannot be called back", .state.as_str())]
+    TooLate {
+        /// How it stands.
+        state: CommandState,
+    },
+    /// No such command of the device is open.
+    #[error("no such command of this device is open")]
+    NotOpen,
     /// No such device is enrolled.
     #[error("no such device is enrolled")]
     NoDevice,
@@ -126,5 +150,11 @@ impl Draft {
     pub(crate) fn push_command(&mut self, command: Command) {
         self.ops.push(Op::Command(command.clone()));
         self.effects.push(Effect::CommandChanged(command));
+    }
+
+    /// Writes a setting and tells its watchers.
+    pub(crate) fn push_setting(&mut self, setting: Setting) {
+        self.ops.push(Op::Setting(setting.clone()));
+        self.effects.push(Effect::SettingChanged(setting));
     }
 }

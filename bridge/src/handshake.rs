@@ -169,12 +169,13 @@ impl Peer {
                 self.one_time = None;
                 let kind = PrekeyKind::OneTime(self.device.id);
                 common.draft.ops.push(Op::Prekey(PrekeyChange::Delete { kind, id: used }));
-                self.add_row(opened.tag(), opened.plaintext(), received_at, common);
+                self.add_row(opened.tag(), opened.plaintext(), received_at, common, now);
                 common.stats.sessions += 1;
                 // Nothing has been sealed in this session: what was, was in the one before it.
                 self.sealed_at = None;
                 self.reset_owed = None;
                 self.commands.release();
+                self.settings.session_began();
                 self.owe_hello(now);
                 Answer::Accepted
             }

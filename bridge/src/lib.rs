@@ -28,18 +28,21 @@ mod prekeys;
 mod record;
 mod restored;
 mod role;
+mod settings;
 mod shard;
 mod stats;
+mod told;
 mod uplink;
 
 pub use commands::Outcome;
-pub use config::Config;
-pub use draft::{CommandRefused, Connection, Draft, Effect, Payload, Publish, Ticket};
+pub use config::{Config, ConfigError};
+pub use draft::{Asked, CommandRefused, Connection, Draft, Effect, Payload, Publish, Ticket};
 pub use metrics::Metrics;
 pub use peer::{Loaded, RestoreError, holds_old_keys};
 pub use prekeys::{SignedPrekeys, SignedPrekeysError};
 pub use record::PeerRecordError;
 pub use restored::put_back;
+pub use settings::{Changed, NewSetting, SettingList, SettingRefused};
 pub use shard::{Bridge, Now};
 pub use stats::Stats;
 // The node makes and keeps the identity, and imports no ratchet: it has the type from here.

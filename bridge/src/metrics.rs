@@ -14,6 +14,8 @@ pub struct Metrics {
     uplinks: Labelled,
     downlinks: Labelled,
     commands_expired: Counter,
+    late_receipts: Counter,
+    settings_known: Counter,
     long_tries: Counter,
     stale: Counter,
 }
@@ -29,6 +31,16 @@ impl Metrics {
             "bridge_commands_expired",
             "Commands whose time was over before an answer",
             metrics.commands_expired.clone(),
+        );
+        registry.register(
+            "bridge_late_receipts",
+            "Receipts of commands that had ended or that there are not",
+            metrics.late_receipts.clone(),
+        );
+        registry.register(
+            "bridge_settings_known",
+            "Settings that devices have acknowledged",
+            metrics.settings_known.clone(),
         );
         registry.register(
             "bridge_long_tries",
@@ -70,6 +82,8 @@ impl Metrics {
             }
         }
         self.commands_expired.inc_by(stats.expired);
+        self.late_receipts.inc_by(stats.late_receipts);
+        self.settings_known.inc_by(stats.settings_known);
         self.long_tries.inc_by(stats.long_tries);
         self.stale.inc_by(stats.stale);
     }

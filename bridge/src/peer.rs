@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rand_core::CryptoRng;
 use thiserror::Error;
+use unhidra_core::command::Command;
 use unhidra_core::delivery::{Answer, DownlinkRow, Refusal};
 use unhidra_core::device::Device;
 use unhidra_core::ids::Version;
-use unhidra_core::message::{Command, UplinkKind};
+use unhidra_core::message::UplinkKind;
+use unhidra_core::setting::Setting;
 use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_e2ee::delta::{Lane, StateDelta};
 use unhidra_e2ee::envelope::{Envelope, Message};
@@ -28,11 +30,12 @@ use zeroize::Zeroize;
 
 use crate::budget::{LongTries, StepBudget};
 use crate::commands::CommandQueue;
-use crate::draft::{CommandRefused, Connection, Effect, Payload, Publish, Ticket};
+use crate::draft::{Connection, Effect, Payload, Publish, Ticket};
 use crate::link::Link;
 use crate::prekeys::{SignedPrekeysError, one_time};
 use crate::record::{PeerRecord, PeerRecordError};
 use crate::role::{NodeSessions, Shelf};
+use crate::settings::SettingList;
 use crate::shard::{Common, Now};
 use crate::stats::Stats;
 use crate::uplink::{self, ReadingIds};
@@ -55,6 +58,8 @@ pub struct Loaded {
     pub prekeys: Vec<PrekeyRecord>,
     /// Its commands that are not final, oldest first.
     pub commands: Vec<Command>,
+    /// Its settings.
+    pub settings: Vec<Setting>,
     /// The reading ids of its newest rows, oldest first.
     pub reading_ids: Vec<u64>,
 }
@@ -99,6 +104,7 @@ pub(crate) struct Peer {
     pub(crate) budget: StepBudget,
     long_tries: LongTries,
     pub(crate) commands: CommandQueue,
+    pub(crate) settings: SettingList,
     pub(crate) timer: Option<Timestamp>,
     /// The newest draft that holds something of this device.
     pub(crate) last_draft: u64,
@@ -117,8 +123,8 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A device from its records.
-    pub(crate) fn restore(loaded: Loaded) -> Result<Self, RestoreError> {
-        let Loaded { device, stored, prekeys, commands, reading_ids } = loaded;
+    pub(crate) fn restore(loaded: Loaded, common: &mut Common, now: Now) -> Result<Self, RestoreError> {
+        let Loaded { device, stored, prekeys, commands, settings, reading_ids } = loaded;
         let identity = IdentityKey::from_bytes(&device.identity_key).map_err(RestoreError::Identity)?;
         let record = match &stored.peer {
             Some(bytes) => PeerRecord::decode(bytes).map_err(RestoreError::Record)?,
@@ -140,16 +146,21 @@ impl Peer {
         if record.restored {
             sessions.set_restored();
         }
+        let one_time = newest.map(one_time).transpose().map_err(RestoreError::Prekey)?;
+        let (commands, moved) = CommandQueue::restore(commands, common.config.pace(), now);
+        let last_draft = if moved.is_empty() { 0 } else { common.draft_number };
+        moved.into_iter().for_each(|command| common.draft.push_command(command));
         Ok(Self {
+            settings: SettingList::restore(settings, record.last_counter),
             identity,
             sessions,
             record,
-            one_time: newest.map(one_time).transpose().map_err(RestoreError::Prekey)?,
+            one_time,
             budget: StepBudget::default(),
             long_tries: LongTries::default(),
-            commands: CommandQueue::restore(commands),
+            commands,
             timer: None,
-            last_draft: 0,
+            last_draft,
             version: stored.version,
             reading_ids: ReadingIds::restore(reading_ids),
             hello_due: false,
@@ -213,7 +224,7 @@ impl Peer {
         let answer = match result {
             Ok((opened, moved)) => {
                 self.write(moved.slot, moved.delta, common);
-                self.add_row(opened.tag(), opened.plaintext(), received_at, common);
+                self.add_row(opened.tag(), opened.plaintext(), received_at, common, now);
                 if let Some(reason) = moved.reset_due {
                     self.ask_for_reset(reason, message.ratchet_key(), link, common, now);
                 }
@@ -251,7 +262,14 @@ impl Peer {
     }
 
     /// Appends the row of an opened message, and does what it says.
-    pub(crate) fn add_row(&mut self, tag: MessageTag, plaintext: &[u8], received_at: UnixTime, common: &mut Common) {
+    pub(crate) fn add_row(
+        &mut self,
+        tag: MessageTag,
+        plaintext: &[u8],
+        received_at: UnixTime,
+        common: &mut Common,
+        now: Now,
+    ) {
         common.stats.opened += 1;
         let mut said = uplink::read(self.device.id, plaintext, received_at);
         if let Some(id) = said.reading_id {
@@ -268,10 +286,8 @@ impl Peer {
         } else if said.kind == UplinkKind::Ignored {
             common.stats.ignored += 1;
         }
-        if let UplinkKind::Receipt { command, status } = said.kind
-            && let Some(moved) = self.commands.answered(&command, status)
-        {
-            common.draft.push_command(moved);
+        if let UplinkKind::Receipt { command, status } = said.kind {
+            self.take_receipt(command, status, &said, common, now);
         }
         common.draft.push_row(unhidra_store::MessageTag { key: tag.key, number: tag.number, tag: tag.tag }, said);
     }
@@ -309,27 +325,6 @@ impl Peer {
         }));
     }
 
-    /// Takes a command into the queue, and sends it if the device is here.
-    pub(crate) fn take_command(
-        &mut self,
-        command: Command,
-        link: Option<&Link>,
-        common: &mut Common,
-        now: Now,
-        rng: &mut impl CryptoRng,
-    ) {
-        let (open, max) = (self.commands.len(), common.config.commands_open_max);
-        self.touch(common);
-        if open >= max {
-            let refused = CommandRefused::TooMany { open, max };
-            common.draft.effects.push(Effect::CommandRefused(command.id, refused));
-            return;
-        }
-        common.draft.push_command(command.clone());
-        self.commands.push(command);
-        self.send_due(link, common, now, rng);
-    }
-
     /// Says that a handshake waits for an answer in the present session.
     pub(crate) fn owe_hello(&mut self, now: Now) {
         let recently = self.sealed_at.is_some_and(|at| now.timer.saturating_since(at) < HELLO_INTERVAL);
@@ -347,31 +342,19 @@ impl Peer {
             return;
         }
         self.end_expired_commands(common, now);
-        while let Some(command) = self.commands.next() {
-            let id = command.id;
-            let said = Plaintext {
-                name: Some(&command.name),
-                body: Some(&command.body),
-                command_id: Some(id),
-                expires_at: Some(command.expires_at),
-                ..Plaintext::new(Kind::Command)
-            };
-            let Ok((write, pending)) = seal(&mut self.sessions, &said, common) else { return };
-            let ticket = common.ticket();
-            self.after_seal(write, pending, connection, ticket, common, now);
-            if let Some(sent) = self.commands.sent(&id, ticket) {
-                common.draft.push_command(sent);
-            }
+        if !(self.send_setting_due(connection, common, now) && self.send_commands_due(connection, common, now)) {
+            return;
         }
         if self.hello_due {
-            self.send_setting(HELLO, connection, common, now);
+            self.send_word(HELLO, connection, common, now);
         } else if self.alive_due_at(link, now).is_some_and(|at| at <= now.timer) {
-            self.send_setting(ALIVE, connection, common, now);
+            self.send_word(ALIVE, connection, common, now);
         }
     }
 
-    /// Seals an empty setting. One that cannot be sealed waits as long as one that was.
-    fn send_setting(&mut self, name: &str, connection: Connection, common: &mut Common, now: Now) {
+    /// Seals an empty setting, a word of the node's own. One that cannot be sealed waits as long as
+    /// one that was.
+    fn send_word(&mut self, name: &str, connection: Connection, common: &mut Common, now: Now) {
         let said = Plaintext { name: Some(name), ..Plaintext::new(Kind::Setting) };
         self.sealed_at = Some(now.timer);
         if let Ok((write, pending)) = seal(&mut self.sessions, &said, common) {
@@ -390,7 +373,7 @@ impl Peer {
         Some(old_at.max(next_at))
     }
 
-    fn after_seal(
+    pub(crate) fn after_seal(
         &mut self,
         delta: StateDelta,
         pending: unhidra_e2ee::session::Pending<BytesMut>,
@@ -433,19 +416,8 @@ impl Peer {
         self.sessions.keys_expire_at().is_some()
     }
 
-    fn end_expired_commands(&mut self, common: &mut Common, now: Now) {
-        if self.commands.next_expiry().is_none_or(|at| at > now.unix) {
-            return;
-        }
-        for command in self.commands.expire(now.unix) {
-            common.stats.expired += 1;
-            common.draft.push_command(command);
-            self.touch(common);
-        }
-    }
-
     /// When [`expire`](Self::expire) or [`send_due`](Self::send_due) has something to do.
-    pub(crate) fn next_timeout(&self, link: Option<&Link>, now: Now) -> Option<Timestamp> {
+    pub(crate) fn next_timeout(&self, link: Option<&Link>, common: &Common, now: Now) -> Option<Timestamp> {
         let previous_ends = match (self.sessions.previous(), self.sessions.present()) {
             // A millisecond past the day, when it is over for `Sessions` too.
             (Some(_), Some(present)) => {
@@ -455,10 +427,12 @@ impl Peer {
         };
         let listens = link.is_some_and(|link| link.target(DownlinkRow::Commands).is_some());
         let reset = self.reset_owed.filter(|_| listens).and_then(|_| self.record.may_reset_at());
-        let ends = [self.commands.next_expiry(), previous_ends, self.sessions.keys_expire_at(), reset];
+        let expiry = self.commands.next_expiry(common.config.pace());
+        let ends = [expiry, previous_ends, self.sessions.keys_expire_at(), reset];
         let ends = ends.into_iter().flatten().min();
         let ends = ends.map(|at| now.timer.saturating_add(at.saturating_since(now.unix)));
-        ends.into_iter().chain(self.alive_due_at(link, now)).min()
+        let silence = self.commands.opens_at(now).filter(|_| listens);
+        ends.into_iter().chain(self.alive_due_at(link, now)).chain(silence).min()
     }
 
     /// Writes what an open or a seal moved; says which session write of the draft it is.
@@ -525,7 +499,7 @@ impl Peer {
 }
 
 /// Seals into a buffer of its own; the session is ahead of the store from here on.
-fn seal(
+pub(crate) fn seal(
     sessions: &mut NodeSessions,
     said: &Plaintext<'_>,
     common: &mut Common,

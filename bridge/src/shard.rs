@@ -4,18 +4,19 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use rand_core::CryptoRng;
+use unhidra_core::command::Command;
 use unhidra_core::delivery::{Ack, Answer, Delivery, DownlinkRow, Refusal, UplinkRow};
-use unhidra_core::ids::DeviceId;
-use unhidra_core::message::Command;
+use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_e2ee::identity::IdentitySecret;
 
-use crate::commands::Outcome;
+use crate::commands::{Outcome, revoked};
 use crate::config::Config;
-use crate::draft::{CommandRefused, Connection, Draft, Effect, Ticket};
+use crate::draft::{Asked, CommandRefused, Connection, Draft, Effect, Ticket};
 use crate::link::Link;
 use crate::peer::{Loaded, Peer};
 use crate::prekeys::SignedPrekeys;
+use crate::settings::{NewSetting, SettingRefused};
 use crate::stats::Stats;
 
 /// How many seats are looked at for one to give up. An upper bound on the cost of a load.
@@ -54,7 +55,31 @@ impl Common {
 /// What waits for a device's records.
 enum Parked {
     Delivery(Delivery),
-    Command(Command),
+    Command(Asked, Command),
+    Cancel(Asked, CommandId, Arc<str>),
+    Setting(Asked, NewSetting),
+}
+
+/// Why what waits for a device comes to nothing.
+#[derive(Clone, Copy)]
+enum Unheard {
+    NoDevice,
+    Unavailable,
+}
+
+impl Unheard {
+    /// What whoever asked is told. A delivery is answered, not told.
+    fn tell(self, waiting: Parked) -> Option<Effect> {
+        let (command, setting) = match self {
+            Self::NoDevice => (CommandRefused::NoDevice, SettingRefused::NoDevice),
+            Self::Unavailable => (CommandRefused::Unavailable, SettingRefused::Unavailable),
+        };
+        match waiting {
+            Parked::Delivery(_) => None,
+            Parked::Command(asked, _) | Parked::Cancel(asked, ..) => Some(Effect::CommandAnswered(asked, Err(command))),
+            Parked::Setting(asked, _) => Some(Effect::SettingAnswered(asked, Err(setting))),
+        }
+    }
 }
 
 /// A device's place in memory.
@@ -132,21 +157,22 @@ impl Bridge {
         let link = self.links.entry(device).or_default();
         link.listening(connection, row);
         if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
-            peer.commands.release();
+            peer.release();
             peer.send_due(Some(link), &mut self.common, now, rng);
         }
         self.settle_timer(&device, now);
     }
 
     /// A connection of a device ended.
-    pub fn handle_disconnected(&mut self, device: DeviceId, connection: Connection) {
+    pub fn handle_disconnected(&mut self, device: DeviceId, connection: Connection, now: Now) {
         let Some(link) = self.links.get_mut(&device) else { return };
         link.disconnected(connection);
         if !link.is_here() {
             self.links.remove(&device);
             if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
-                peer.commands.connection_ended();
+                peer.connection_ended(&mut self.common);
             }
+            self.settle_timer(&device, now);
         }
     }
 
@@ -167,43 +193,57 @@ impl Bridge {
     ) {
         // A device that is no longer in memory has been read anew, and sends again what was sent.
         let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) else { return };
-        if let Some(moved) = peer.commands.published(ticket, outcome) {
-            peer.touch(&mut self.common);
-            self.common.draft.push_command(moved);
-        }
-        if outcome == Outcome::Delivered {
-            peer.commands.release();
-        }
+        peer.published(ticket, outcome, &mut self.common, now);
         peer.send_due(self.links.get(&device), &mut self.common, now, rng);
         self.settle_timer(&device, now);
     }
 
-    /// Takes a command for a device. What becomes of it is an [`Effect`]: `CommandChanged` once it
-    /// is durable, or `CommandRefused`.
-    pub fn handle_command(&mut self, command: Command, now: Now, rng: &mut impl CryptoRng) {
+    /// Takes a command for a device. The answer is an [`Effect`], once it is durable; so is each
+    /// change from then on.
+    ///
+    /// One of an id that is open already is answered with that one, or refused. That none of the id
+    /// has ended before is the caller's to see to: those are not in memory.
+    pub fn handle_command(&mut self, asked: Asked, command: Command, now: Now, rng: &mut impl CryptoRng) {
         let device = command.device;
         match self.seats.get_mut(&device) {
             Some(Seat::Ready(peer)) => {
-                peer.take_command(command, self.links.get(&device), &mut self.common, now, rng);
+                peer.take_command(asked, command, self.links.get(&device), &mut self.common, now, rng);
                 self.settle_timer(&device, now);
             }
-            _ => self.park(device, Parked::Command(command)),
+            _ => self.park(device, Parked::Command(asked, command)),
+        }
+    }
+
+    /// Calls a command back for `who`. The answer is an [`Effect`].
+    pub fn handle_cancel(&mut self, asked: Asked, device: DeviceId, id: CommandId, who: Arc<str>, now: Now) {
+        match self.seats.get_mut(&device) {
+            Some(Seat::Ready(peer)) => {
+                peer.cancel_command(asked, &id, &who, &mut self.common, now);
+                self.settle_timer(&device, now);
+            }
+            _ => self.park(device, Parked::Cancel(asked, id, who)),
+        }
+    }
+
+    /// Takes a setting of a device. The answer is an [`Effect`], once it is durable.
+    pub fn handle_setting(&mut self, asked: Asked, new: NewSetting, now: Now, rng: &mut impl CryptoRng) {
+        let device = new.device;
+        match self.seats.get_mut(&device) {
+            Some(Seat::Ready(peer)) => {
+                peer.take_setting(asked, new, self.links.get(&device), &mut self.common, now, rng);
+                self.settle_timer(&device, now);
+            }
+            _ => self.park(device, Parked::Setting(asked, new)),
         }
     }
 
     /// Takes a device's records, as [`Bridge::poll_load`] asked for them.
     ///
-    /// `None` where the registry does not hold the device any more. Where the records could not be
-    /// read, [`Bridge::handle_load_failed`] is the call.
-    pub fn handle_loaded(&mut self, device: DeviceId, loaded: Option<Loaded>, now: Now, rng: &mut impl CryptoRng) {
+    /// Where the registry does not hold the device any more, [`Bridge::handle_gone`] is the call;
+    /// where the records could not be read, [`Bridge::handle_load_failed`].
+    pub fn handle_loaded(&mut self, device: DeviceId, loaded: Loaded, now: Now, rng: &mut impl CryptoRng) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
         self.parked -= parked.len();
-        let Some(loaded) = loaded else {
-            for waiting in parked {
-                self.refuse(waiting, Answer::Refused(Refusal::NotAuthorized), CommandRefused::NoDevice);
-            }
-            return;
-        };
         if loaded.stored.stale {
             self.common.stats.stale += 1;
             tracing::error!(
@@ -211,14 +251,16 @@ impl Bridge {
                 "its sessions are older or newer than its rows, so the disk has damaged them; it is asked for a new one"
             );
         }
-        match Peer::restore(loaded) {
+        match Peer::restore(loaded, &mut self.common, now) {
             Ok(peer) => {
                 self.make_room();
                 self.seats.insert(device, Seat::Ready(Box::new(peer)));
                 for waiting in parked {
                     match waiting {
                         Parked::Delivery(delivery) => self.handle_delivery(delivery, now, rng),
-                        Parked::Command(command) => self.handle_command(command, now, rng),
+                        Parked::Command(asked, command) => self.handle_command(asked, command, now, rng),
+                        Parked::Cancel(asked, id, who) => self.handle_cancel(asked, device, id, who, now),
+                        Parked::Setting(asked, new) => self.handle_setting(asked, new, now, rng),
                     }
                 }
                 if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
@@ -230,6 +272,19 @@ impl Bridge {
                 tracing::error!(%device, %error, "a device's records cannot be used; its messages are not taken");
                 self.drop_parked(parked);
             }
+        }
+    }
+
+    /// The registry does not hold the device any more: what waits for it is refused, and its
+    /// commands, those that are not final, end.
+    pub fn handle_gone(&mut self, device: DeviceId, commands: Vec<Command>, now: Now) {
+        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        self.parked -= parked.len();
+        for command in revoked(commands, now.unix) {
+            self.common.draft.push_command(command);
+        }
+        for waiting in parked {
+            self.refuse(waiting, Answer::Refused(Refusal::NotAuthorized), Unheard::NoDevice);
         }
     }
 
@@ -247,7 +302,11 @@ impl Bridge {
         if let Some(Seat::Ready(peer)) = self.seats.get(device) {
             self.timers.retain(|(_, of)| of != device);
             debug_assert!(peer.last_draft <= self.committed);
+            let has_open = !peer.commands.is_empty();
             self.seats.remove(device);
+            if has_open {
+                self.want(*device);
+            }
         }
         if self.links.contains_key(device) {
             self.want(*device);
@@ -325,18 +384,21 @@ impl Bridge {
         self.timers.clear();
         self.loads.clear();
         self.parked = 0;
-        for (_, seat) in self.seats.drain() {
-            if let Seat::Loading(parked) = seat {
-                for waiting in parked {
-                    if let Parked::Command(command) = waiting {
-                        let refused = Effect::CommandRefused(command.id, CommandRefused::Unavailable);
-                        self.common.draft.effects.push(refused);
-                    }
+        let mut again: BTreeSet<DeviceId> = self.links.keys().copied().collect();
+        for (device, seat) in self.seats.drain() {
+            match seat {
+                Seat::Loading(parked) => {
+                    // Somebody wanted it, and a look that is lost may be the last one.
+                    again.insert(device);
+                    let refused = parked.into_iter().filter_map(|waiting| Unheard::Unavailable.tell(waiting));
+                    self.common.draft.effects.extend(refused);
                 }
+                // Their commands have an end, also where the device does not come back.
+                Seat::Ready(peer) if !peer.commands.is_empty() => drop(again.insert(device)),
+                Seat::Ready(_) => {}
             }
         }
-        let here: Vec<DeviceId> = self.links.keys().copied().collect();
-        for device in here {
+        for device in again {
             self.want(device);
         }
     }
@@ -379,19 +441,17 @@ impl Bridge {
         }
     }
 
-    fn refuse(&mut self, waiting: Parked, answer: Answer, refused: CommandRefused) {
+    fn refuse(&mut self, waiting: Parked, answer: Answer, why: Unheard) {
         match waiting {
             Parked::Delivery(delivery) => self.common.draft.answers.push((delivery.ack, answer)),
-            Parked::Command(command) => {
-                self.common.draft.effects.push(Effect::CommandRefused(command.id, refused));
-            }
+            asked => self.common.draft.effects.extend(why.tell(asked)),
         }
     }
 
     fn drop_parked(&mut self, parked: Vec<Parked>) {
         self.common.stats.unreadable += 1;
         for waiting in parked {
-            self.refuse(waiting, Answer::Retry, CommandRefused::Unavailable);
+            self.refuse(waiting, Answer::Retry, Unheard::Unavailable);
         }
     }
 
@@ -419,7 +479,7 @@ impl Bridge {
 
     fn settle_timer(&mut self, device: &DeviceId, now: Now) {
         let Some(Seat::Ready(peer)) = self.seats.get_mut(device) else { return };
-        let wanted = peer.next_timeout(self.links.get(device), now);
+        let wanted = peer.next_timeout(self.links.get(device), &self.common, now);
         if peer.timer != wanted {
             if let Some(old) = peer.timer {
                 self.timers.remove(&(old, *device));

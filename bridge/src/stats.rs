@@ -39,6 +39,10 @@ pub struct Stats {
     pub sealed: u64,
     /// Commands whose time was over before an answer.
     pub expired: u64,
+    /// Receipts of commands that are not open: said after the end, or of none there is.
+    pub late_receipts: u64,
+    /// Settings that a device has acknowledged.
+    pub settings_known: u64,
     /// Devices whose records could not be read.
     pub unreadable: u64,
     /// Devices whose session records were not of the same moment as their rows.

@@ -15,8 +15,12 @@ pub mod time;
 pub mod topic;
 
 #[cfg(feature = "alloc")]
+pub mod command;
+#[cfg(feature = "alloc")]
 pub mod delivery;
 #[cfg(feature = "alloc")]
 pub mod device;
 #[cfg(feature = "alloc")]
 pub mod message;
+#[cfg(feature = "alloc")]
+pub mod setting;

@@ -1,4 +1,4 @@
-//! What travels: ciphertext, what a device said, what it is told, and what it answered.
+//! What travels: ciphertext, what a device said, and what it answered.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -128,82 +128,6 @@ pub struct Reading {
     pub prev: Offset,
     /// What was said.
     pub uplink: Uplink,
-}
-
-/// What the node tells a device, as a client asked for it.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Command {
-    /// Its identity, the same over every repeat.
-    pub id: CommandId,
-    /// To whom.
-    pub device: DeviceId,
-    /// What to do, `reboot` for instance.
-    pub name: Arc<str>,
-    /// With what.
-    pub body: Bytes,
-    /// When it was accepted.
-    pub created_at: UnixTime,
-    /// After this it is not acted on, nor sent.
-    pub expires_at: UnixTime,
-    /// What has become of it.
-    pub state: CommandState,
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Command")
-            .field("id", &self.id)
-            .field("device", &self.device)
-            .field("state", &self.state)
-            .field("body_len", &self.body.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// The life of a command.
-///
-/// ```text
-/// Queued -> Sent -> Delivered -> Answered(Accepted) -> Answered(Done | Failed | Unknown)
-///    |        |         |              |
-///    +--------+---------+--------------+-> Expired
-/// ```
-///
-/// `Sent` may fall back to `Queued` when the connection ends before its PUBACK.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum CommandState {
-    /// Durable, waiting for the device.
-    Queued,
-    /// Sealed, durable as such, and handed to the broker.
-    Sent,
-    /// The device's MQTT client has acknowledged it.
-    Delivered,
-    /// The device has answered.
-    Answered(ReceiptStatus),
-    /// Its time passed before an answer.
-    Expired,
-}
-
-impl CommandState {
-    /// Its word in JSON and on screens.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Sent => "sent",
-            Self::Delivered => "delivered",
-            Self::Answered(status) => status.as_str(),
-            Self::Expired => "expired",
-        }
-    }
-
-    /// Whether nothing more will become of it.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        match self {
-            Self::Queued | Self::Sent | Self::Delivered | Self::Answered(ReceiptStatus::Accepted) => false,
-            Self::Answered(_) | Self::Expired => true,
-        }
-    }
 }
 
 /// A command's name, or a reading's: 1 to 64 bytes of UTF-8 without control characters.

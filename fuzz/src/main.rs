@@ -18,10 +18,12 @@ mod packet;
 #[allow(dead_code, clippy::unwrap_used, reason = "the two sides of the tests; each target needs a part of them")]
 mod pair;
 mod plaintext;
+mod registered;
 mod script;
 mod seeds;
 mod session;
 mod state;
+mod told;
 mod trie;
 mod websocket;
 

@@ -17,10 +17,14 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep};
+use unhidra_core::command::{By, Command, Ended, Ending, Life};
 use unhidra_core::ids::{CommandId, DeviceId};
-use unhidra_core::message::{Command, CommandState, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::message::{ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::setting::Setting;
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
-use unhidra_gateway::{CommandRefused, Commands, Config, Doors, Gateway, NewCommand, Tokens, Use, Visible};
+use unhidra_gateway::{
+    Cancel, CommandRefused, Commands, Config, Doors, Gateway, NewCommand, NewSetting, Tokens, Use, Visible,
+};
 use unhidra_store::BoxFuture;
 
 use crate::store::MemoryStore;
@@ -51,17 +55,26 @@ impl Commands for Played {
             let mut id = [0; 16];
             random(&mut id);
             let command = Command {
-                id: CommandId::new(id),
+                id: new.id.unwrap_or(CommandId::new(id)),
                 device: new.device,
                 name: new.name.into_inner(),
                 body: new.body,
                 created_at: now,
                 expires_at: now.saturating_add(new.expires_after),
-                state: CommandState::Queued,
+                asked_by: Some(new.asked_by),
+                life: Life::default(),
             };
             self.played.send(command.clone()).await.map_err(|_| CommandRefused::Unavailable)?;
             Ok(command)
         })
+    }
+
+    fn cancel(&self, _: Cancel) -> BoxFuture<'_, Result<Command, CommandRefused>> {
+        Box::pin(async { Err(CommandRefused::NoSuchCommand) })
+    }
+
+    fn set(&self, _: NewSetting) -> BoxFuture<'_, Result<Setting, CommandRefused>> {
+        Box::pin(async { Err(CommandRefused::Unavailable) })
     }
 }
 
@@ -213,9 +226,15 @@ async fn play_commands(
             continue;
         }
         let status = fates.get(&*command.name).copied().unwrap_or(ReceiptStatus::Done);
-        for state in [CommandState::Sent, CommandState::Delivered, CommandState::Answered(status)] {
+        let how = if status == ReceiptStatus::Done { Ending::Done } else { Ending::Failed };
+        let steps: [fn(&mut Command, UnixTime, Ending) -> bool; 3] = [
+            |command, now, _| command.sent(now),
+            |command, now, _| command.delivered(now),
+            |command, now, how| command.end(Ended::new(how, By::Device, "", now)),
+        ];
+        for step in steps {
             sleep(Duration::from_millis(600)).await;
-            command.state = state;
+            step(&mut command, clock.unix_now(), how);
             store.put_command(&command);
             gateway.command_changed(&command);
         }

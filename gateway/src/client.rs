@@ -19,11 +19,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::message::MessageName;
+use unhidra_core::setting::Setting;
 use unhidra_core::time::{Timestamp, UnixTime};
 
 use crate::auth::{Authority, Rights, Visible};
 use crate::cursor::{Cursors, Position};
-use crate::doors::NewCommand;
+use crate::doors::{Cancel, NewCommand, NewSetting};
 use crate::error::{Close, ErrorCode, TokenRefused};
 use crate::frame::{self, Audience, Malformed, Reply, Request, RequestId, Seen};
 
@@ -33,6 +34,10 @@ const BURST: u32 = 32;
 const DEVICES_MAX: u32 = 500;
 /// Readings in one answer at most.
 const HISTORY_MAX: u32 = 500;
+/// Commands in one answer at most.
+const COMMANDS_MAX: u32 = 256;
+/// Who a client of the gateway is, where tokens have no names.
+const ASKED_BY: &str = "gateway";
 
 /// What bounds a client.
 #[derive(Clone, Debug)]
@@ -57,13 +62,55 @@ pub(crate) struct Bench<'a> {
 /// What the shell is to do. Every `id` goes back with the answer.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event {
-    Subscribe { id: RequestId, audience: Audience, from: From },
-    Unsubscribe { id: RequestId, audience: Audience },
-    Devices { id: RequestId, visible: Visible, after: Option<DeviceId>, limit: usize },
-    History { id: RequestId, device: DeviceId, newest: usize },
-    Send { id: RequestId, new: NewCommand },
-    Commands { id: RequestId, device: DeviceId },
-    Command { id: RequestId, device: DeviceId, command: CommandId },
+    Subscribe {
+        id: RequestId,
+        audience: Audience,
+        from: From,
+    },
+    Unsubscribe {
+        id: RequestId,
+        audience: Audience,
+    },
+    Devices {
+        id: RequestId,
+        visible: Visible,
+        after: Option<DeviceId>,
+        limit: usize,
+    },
+    History {
+        id: RequestId,
+        device: DeviceId,
+        newest: usize,
+    },
+    Send {
+        id: RequestId,
+        new: NewCommand,
+    },
+    Cancel {
+        id: RequestId,
+        cancel: Cancel,
+    },
+    /// `newest` of all; without, those that are not final.
+    Commands {
+        id: RequestId,
+        device: DeviceId,
+        newest: Option<usize>,
+    },
+    Command {
+        id: RequestId,
+        device: DeviceId,
+        command: CommandId,
+    },
+    Set {
+        id: RequestId,
+        new: NewSetting,
+    },
+    /// `values` is whether the client may know them.
+    Settings {
+        id: RequestId,
+        device: DeviceId,
+        values: bool,
+    },
     Close(Close),
 }
 
@@ -250,19 +297,36 @@ impl Client {
                 let newest = newest.clamp(1, HISTORY_MAX) as usize;
                 self.events.push_back(Event::History { id, device, newest });
             }
-            Request::Send { device, name, text, base64, expires_after_ms } => {
+            Request::Send { device, command: own, name, text, base64, expires_after_ms } => {
                 command(rights, &device)?;
                 let new = NewCommand {
+                    id: own,
                     device,
                     name: name.parse::<MessageName>().map_err(|error| (ErrorCode::BadRequest, error.to_string()))?,
                     body: body(text, base64)?,
                     expires_after: self.lifetime(expires_after_ms)?,
+                    asked_by: ASKED_BY.into(),
                 };
                 self.events.push_back(Event::Send { id, new });
             }
-            Request::Commands { device } => {
+            Request::Cancel { device, command: which } => {
+                command(rights, &device)?;
+                let cancel = Cancel { device, command: which, asked_by: ASKED_BY.into() };
+                self.events.push_back(Event::Cancel { id, cancel });
+            }
+            Request::Commands { device, newest } => {
                 see(rights, &device)?;
-                self.events.push_back(Event::Commands { id, device });
+                let newest = newest.map(|newest| newest.clamp(1, COMMANDS_MAX) as usize);
+                self.events.push_back(Event::Commands { id, device, newest });
+            }
+            Request::Set { device, name, text, base64, remove } => {
+                command(rights, &device)?;
+                let new = NewSetting { device, name, value: value(text, base64, remove)?, asked_by: ASKED_BY.into() };
+                self.events.push_back(Event::Set { id, new });
+            }
+            Request::Settings { device } => {
+                see(rights, &device)?;
+                self.events.push_back(Event::Settings { id, device, values: rights.may_command });
             }
             Request::Command { device, command } => {
                 see(rights, &device)?;
@@ -359,6 +423,22 @@ fn body(text: Option<String>, base64: Option<String>) -> Result<Bytes, (ErrorCod
         },
         (Some(_), Some(_)) => Err((ErrorCode::BadRequest, "a body is text or base64, not both".to_owned())),
     }
+}
+
+fn value(text: Option<String>, base64: Option<String>, remove: bool) -> Result<Option<Bytes>, (ErrorCode, String)> {
+    let bad = |message: &str| Err((ErrorCode::BadRequest, message.to_owned()));
+    match (remove, text.is_some() || base64.is_some()) {
+        (true, true) => return bad("a setting is removed or has a value, not both"),
+        (true, false) => return Ok(None),
+        (false, false) => return bad("a setting has a value, text or base64, or remove is true"),
+        (false, true) => {}
+    }
+    let value = body(text, base64)?;
+    let (len, max) = (value.len(), Setting::VALUE_LEN_MAX);
+    if len > max {
+        return Err((ErrorCode::TooLarge, format!("a value of {len} bytes; at most {max} are allowed")));
+    }
+    Ok(Some(value))
 }
 
 /// How often something that costs us may happen: a burst, and then once a second.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use unhidra_core::ids::DeviceId;
-use unhidra_core::message::{Command, MessageName};
+use unhidra_core::command::Command;
+use unhidra_core::ids::{CommandId, DeviceId};
+use unhidra_core::message::MessageName;
+use unhidra_core::setting::{Setting, SettingName};
 use unhidra_core::time::Clock;
 use unhidra_store::{BoxFuture, Store};
 
@@ -29,17 +31,59 @@ pub struct Doors {
 /// The way to the devices.
 pub trait Commands: Send + Sync + 'static {
     /// Makes a command durable and sees to its sending. Completes when it is durable; what becomes
-    /// of it is told through [`Gateway::command_changed`](crate::Gateway::command_changed).
+    /// of it is told through [`Gateway::command_changed`](crate::Gateway::command_changed). One that
+    /// was taken before, of the same id and for the same, is given as it stands.
     ///
     /// # Errors
     ///
     /// [`CommandRefused`] says why it was not taken.
     fn send(&self, new: NewCommand) -> BoxFuture<'_, Result<Command, CommandRefused>>;
+
+    /// Calls a command back that was not sent, or is known not to be on its way.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandRefused`] says why it stands.
+    fn cancel(&self, cancel: Cancel) -> BoxFuture<'_, Result<Command, CommandRefused>>;
+
+    /// Makes a setting durable and sees to its sending. What becomes of it is told through
+    /// [`Gateway::setting_changed`](crate::Gateway::setting_changed).
+    ///
+    /// # Errors
+    ///
+    /// [`CommandRefused`] says why it was not taken.
+    fn set(&self, new: NewSetting) -> BoxFuture<'_, Result<Setting, CommandRefused>>;
+}
+
+/// A command that a client calls back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cancel {
+    /// Whose.
+    pub device: DeviceId,
+    /// Which.
+    pub command: CommandId,
+    /// Who asks for it.
+    pub asked_by: Arc<str>,
+}
+
+/// A setting as a client asks for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewSetting {
+    /// Whose.
+    pub device: DeviceId,
+    /// Which.
+    pub name: SettingName,
+    /// The value; without, the setting is removed.
+    pub value: Option<Bytes>,
+    /// Who asks for it.
+    pub asked_by: Arc<str>,
 }
 
 /// A command as a client asks for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NewCommand {
+    /// The client's own id for it, so that a repeat is known; without, it is given one.
+    pub id: Option<CommandId>,
     /// To whom.
     pub device: DeviceId,
     /// What to do.
@@ -48,4 +92,6 @@ pub struct NewCommand {
     pub body: Bytes,
     /// How long from now it is worth doing.
     pub expires_after: Duration,
+    /// Who asks for it.
+    pub asked_by: Arc<str>,
 }

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 use thiserror::Error;
+use unhidra_core::command::CommandState;
 
-/// Why a command was not taken.
+/// Why a command or a setting was not taken, or a command not called back.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum CommandRefused {
     /// The registry does not hold the device, or it is revoked.
@@ -15,6 +16,27 @@ pub enum CommandRefused {
         /// The bound.
         max: usize,
     },
+    /// The id is another command's.
+    #[error("another command of this device has this id")]
+    IdTaken,
+    /// The device has no command of that id.
+    #[error("there is no such command")]
+    NoSuchCommand,
+    /// The command is under way or over.
+    #[error("the command is {}: it cannot be called back", .state.as_str())]
+    TooLate {
+        /// How it stands.
+        state: CommandState,
+    },
+    /// As many settings of the device are there as may be.
+    #[error("the device has {max} settings, and no more may be")]
+    TooManySettings {
+        /// The bound.
+        max: usize,
+    },
+    /// There is nothing to remove.
+    #[error("there is no such setting")]
+    NoSuchSetting,
     /// The body is larger than a device takes.
     #[error("a body of {len} bytes; at most {max} are allowed")]
     TooLarge {
@@ -24,7 +46,7 @@ pub enum CommandRefused {
         max: usize,
     },
     /// The node cannot make it durable now.
-    #[error("commands are not taken now; try again")]
+    #[error("the store does not serve now; try again")]
     Unavailable,
 }
 
@@ -33,6 +55,11 @@ impl CommandRefused {
         match self {
             Self::NoSuchDevice => ErrorCode::NoSuchDevice,
             Self::TooManyOpen { .. } => ErrorCode::TooManyOpen,
+            Self::IdTaken => ErrorCode::IdTaken,
+            Self::NoSuchCommand => ErrorCode::NoSuchCommand,
+            Self::TooLate { .. } => ErrorCode::TooLate,
+            Self::TooManySettings { .. } => ErrorCode::TooManySettings,
+            Self::NoSuchSetting => ErrorCode::NoSuchSetting,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Unavailable => ErrorCode::Unavailable,
         }
@@ -88,6 +115,10 @@ pub(crate) enum ErrorCode {
     CursorInvalid,
     CursorExpired,
     TooManyOpen,
+    IdTaken,
+    TooLate,
+    TooManySettings,
+    NoSuchSetting,
     TooLarge,
     Unavailable,
 }
@@ -174,6 +205,10 @@ mod tests {
             ErrorCode::CursorInvalid,
             ErrorCode::CursorExpired,
             ErrorCode::TooManyOpen,
+            ErrorCode::IdTaken,
+            ErrorCode::TooLate,
+            ErrorCode::TooManySettings,
+            ErrorCode::NoSuchSetting,
             ErrorCode::TooLarge,
             ErrorCode::Unavailable,
         ];

@@ -7,12 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use unhidra_core::device::{Device, Standing};
 use unhidra_core::ids::{CommandId, DeviceId, DeviceIdError};
-use unhidra_core::message::{Command, Reading, UplinkKind};
+use unhidra_core::message::{Reading, UplinkKind};
+use unhidra_core::setting::SettingName;
 use unhidra_core::time::UnixTime;
 
 use crate::error::ErrorCode;
+use crate::registered::{DeviceEntry, PresenceEntry};
+use crate::told::{CommandEntry, SettingEntry};
 
 /// The version spoken here.
 pub(crate) const VERSION: u32 = 1;
@@ -94,12 +96,35 @@ pub(crate) enum Request {
     Send {
         #[serde(deserialize_with = "parsed")]
         device: DeviceId,
+        #[serde(default, deserialize_with = "parsed_option")]
+        command: Option<CommandId>,
         name: String,
         text: Option<String>,
         base64: Option<String>,
         expires_after_ms: Option<u64>,
     },
+    Cancel {
+        #[serde(deserialize_with = "parsed")]
+        device: DeviceId,
+        #[serde(deserialize_with = "parsed")]
+        command: CommandId,
+    },
     Commands {
+        #[serde(deserialize_with = "parsed")]
+        device: DeviceId,
+        newest: Option<u32>,
+    },
+    Set {
+        #[serde(deserialize_with = "parsed")]
+        device: DeviceId,
+        #[serde(deserialize_with = "parsed")]
+        name: SettingName,
+        text: Option<String>,
+        base64: Option<String>,
+        #[serde(default)]
+        remove: bool,
+    },
+    Settings {
         #[serde(deserialize_with = "parsed")]
         device: DeviceId,
     },
@@ -124,8 +149,21 @@ pub(crate) struct Malformed {
     pub(crate) message: String,
 }
 
-const REQUESTS: [&str; 10] =
-    ["authenticate", "subscribe", "unsubscribe", "devices", "history", "send", "commands", "command", "ping", "pong"];
+const REQUESTS: [&str; 13] = [
+    "authenticate",
+    "subscribe",
+    "unsubscribe",
+    "devices",
+    "history",
+    "send",
+    "cancel",
+    "commands",
+    "command",
+    "set",
+    "settings",
+    "ping",
+    "pong",
+];
 
 impl Request {
     /// Reads one message of a client.
@@ -214,6 +252,20 @@ pub(crate) enum Reply<'a> {
     CommandChanged {
         command: CommandEntry<'a>,
     },
+    Setting {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: RequestId,
+        setting: SettingEntry<'a>,
+    },
+    Settings {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: RequestId,
+        device: Id<'a>,
+        settings: Vec<SettingEntry<'a>>,
+    },
+    SettingChanged {
+        setting: SettingEntry<'a>,
+    },
     Presence {
         devices: Vec<PresenceEntry>,
     },
@@ -273,86 +325,6 @@ impl Serialize for Seen<'_> {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn as_ms<S: Serializer>(time: &UnixTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(time.as_ms())
-}
-
-/// Whether a device is here, and since when it is so.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Presence {
-    pub(crate) online: bool,
-    pub(crate) since: UnixTime,
-}
-
-/// A device's presence on the wire.
-#[derive(Serialize)]
-pub(crate) struct PresenceEntry {
-    device: String,
-    online: bool,
-    since: u64,
-}
-
-impl PresenceEntry {
-    pub(crate) fn new(device: &DeviceId, presence: Presence) -> Self {
-        Self { device: device.to_string(), online: presence.online, since: presence.since.as_ms() }
-    }
-}
-
-/// A device of the registry on the wire.
-#[derive(Serialize)]
-pub(crate) struct DeviceEntry {
-    device: String,
-    tags: Vec<String>,
-    class: String,
-    suite: u8,
-    enrolled_at: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revoked_at: Option<u64>,
-    online: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<u64>,
-}
-
-impl DeviceEntry {
-    /// `presence` is `None` where the device was not here since the node's start.
-    pub(crate) fn new(device: &Device, presence: Option<Presence>) -> Self {
-        Self {
-            device: device.id.to_string(),
-            tags: device.tags.iter().map(ToString::to_string).collect(),
-            class: device.class.clone(),
-            suite: device.suite.as_byte(),
-            enrolled_at: device.enrolled_at.as_ms(),
-            revoked_at: match device.standing {
-                Standing::Enrolled => None,
-                Standing::Revoked { at } => Some(at.as_ms()),
-            },
-            online: presence.is_some_and(|presence| presence.online),
-            since: presence.map(|presence| presence.since.as_ms()),
-        }
-    }
-}
-
-/// A command on the wire. Its body stays here: whoever may see a device need not see what others
-/// told it.
-#[derive(Serialize)]
-pub(crate) struct CommandEntry<'a> {
-    command: String,
-    device: Id<'a>,
-    name: &'a str,
-    state: &'static str,
-    created_at: u64,
-    expires_at: u64,
-}
-
-impl<'a> CommandEntry<'a> {
-    pub(crate) fn new(command: &'a Command) -> Self {
-        Self {
-            command: command.id.to_string(),
-            device: Id(&command.device),
-            name: &command.name,
-            state: command.state.as_str(),
-            created_at: command.created_at.as_ms(),
-            expires_at: command.expires_at.as_ms(),
-        }
-    }
 }
 
 #[derive(Serialize)]

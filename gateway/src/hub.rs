@@ -10,16 +10,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use unhidra_core::command::Command;
 use unhidra_core::ids::{CommandId, DeviceId, Offset, Partition};
-use unhidra_core::message::{Command, Reading};
+use unhidra_core::message::Reading;
+use unhidra_core::setting::Setting;
 
 use crate::client::From;
 use crate::cursor::{Cursors, Position};
 use crate::error::{Close, CursorError};
-use crate::frame::{self, Audience, CommandEntry, Presence, Reply, RequestId};
+use crate::frame::{self, Audience, Reply, RequestId};
 use crate::metrics::Metrics;
 use crate::outbox::{Bounds, Change, LiveFrame, Outbox, Pushed};
+use crate::registered::Presence;
 use crate::subscription::{ClientNumber, Subscriptions};
+use crate::told::{CommandEntry, SettingEntry};
 
 /// A client's outbox and the bell of its writer.
 pub(crate) struct Mailbox {
@@ -293,7 +297,7 @@ impl Hub {
         let change = Change {
             command: command.id,
             device,
-            last: command.state.is_final(),
+            last: command.is_final(),
             text: Reply::CommandChanged { command: CommandEntry::new(command) }.encode(),
         };
         for (client, (mailbox, watching)) in told {
@@ -305,6 +309,23 @@ impl Hub {
                 state.senders.remove(&Audience::Device(device), client);
             }
         }
+    }
+}
+
+impl Hub {
+    /// Tells who watches a device that a setting of it is wanted, or known to it.
+    pub(crate) fn setting_changed(&self, setting: &Setting) {
+        let state = lock(&self.state);
+        let audiences = [Audience::All, Audience::Device(setting.device)];
+        if !audiences.iter().any(|audience| state.watchers.any(audience)) {
+            return;
+        }
+        let text = Reply::SettingChanged { setting: SettingEntry::new(setting, false) }.encode();
+        let mut told: BTreeMap<ClientNumber, Arc<Mailbox>> = BTreeMap::new();
+        for audience in &audiences {
+            told.extend(state.watchers.of(audience).map(|(client, mailbox)| (client, mailbox.clone())));
+        }
+        told.values().for_each(|mailbox| mailbox.with(|outbox| outbox.reply(text.clone())));
     }
 }
 

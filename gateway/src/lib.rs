@@ -25,9 +25,11 @@ mod intake;
 mod metrics;
 mod net;
 mod outbox;
+mod registered;
 mod subscription;
 #[cfg(test)]
 mod testing;
+mod told;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,20 +40,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
+use unhidra_core::command::Command;
 use unhidra_core::ids::{DeviceId, Offset, Partition};
-use unhidra_core::message::{Command, Reading};
+use unhidra_core::message::Reading;
+use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
 pub use auth::{Authority, Entropy, Rights, Session, Tokens, Use, Visible};
 pub use config::Config;
-pub use doors::{Commands, Doors, NewCommand};
+pub use doors::{Cancel, Commands, Doors, NewCommand, NewSetting};
 pub use error::{CommandRefused, TokenRefused};
 
 use crate::cursor::Cursors;
-use crate::frame::Presence;
 use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
+use crate::registered::Presence;
 
 /// The gateway of one node.
 ///
@@ -135,6 +139,11 @@ impl Gateway {
     /// Tells clients what became of a command.
     pub fn command_changed(&self, command: &Command) {
         self.shared.hub.command_changed(command);
+    }
+
+    /// Tells clients that a setting is wanted, or known to its device.
+    pub fn setting_changed(&self, setting: &Setting) {
+        self.shared.hub.setting_changed(setting);
     }
 
     /// The routes: the console, `/v1/session` and `/v1/ws`.

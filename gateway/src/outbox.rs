@@ -25,7 +25,8 @@ use unhidra_core::ids::{CommandId, DeviceId};
 
 use crate::cursor::Position;
 use crate::error::Close;
-use crate::frame::{Audience, Presence, PresenceEntry, Reply};
+use crate::frame::{Audience, Reply};
+use crate::registered::{Presence, PresenceEntry};
 
 /// Changes of presence that wait for one client. Above it the client is told to list anew.
 const PRESENCE_MAX: usize = 1024;

@@ -13,28 +13,32 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use unhidra_bridge::{Bridge, CommandRefused, IdentitySecret, SignedPrekeys, SignedPrekeysError};
+use unhidra_bridge::{Bridge, CommandRefused, IdentitySecret, SettingRefused, SignedPrekeys, SignedPrekeysError};
 use unhidra_broker::packet::ReasonCode;
 use unhidra_broker::{Broker, Gate, Persist, RestoreError, SessionName};
+use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
-use unhidra_core::message::{Command, MessageName};
+use unhidra_core::message::MessageName;
+use unhidra_core::setting::{Setting, SettingName};
 use unhidra_core::time::Clock;
 use unhidra_core::topic::{TopicError, TopicFilter};
 use unhidra_gateway::{Gateway, Tokens, Use, Visible};
 use unhidra_store::{CommitError, ReadError, Store};
 
 use crate::access::{Access, AccessError, Handle, load_acl};
+use crate::actor;
 use crate::commit::commit;
 use crate::config::Config;
 use crate::control::{
-    Addresses, Asked, ClientName, ClientRecord, ClientsAsked, ClientsPage, ControlError, KickAsked, Kicked, Live,
-    SendAsked, SubscriberRecord, SubscribersAsked, SubscribersFound, TokenAsked,
+    Addresses, Asked, CancelAsked, ClientName, ClientRecord, ClientsAsked, ClientsPage, ControlError, KickAsked,
+    Kicked, Live, SendAsked, SetAsked, SubscriberRecord, SubscribersAsked, SubscribersFound, TokenAsked,
 };
+use crate::deadlines;
 use crate::expiry;
 use crate::kept::Kept;
 use crate::outlets::{self, OutletError, OutletRecord, Outlets};
-use crate::pump::{CommandBounds, Layout, NotTaken, Pump, Rooms};
+use crate::pump::{CommandBounds, Layout, NewCommand, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
 use crate::retention::Retention;
@@ -311,6 +315,8 @@ impl App {
         let mut keepers = JoinSet::new();
         let (store, clock, looked_at) = (rooms.store.clone(), rooms.clock.clone(), pump.clone());
         keepers.spawn(async move { expiry::keep(&*store, &*clock, &looked_at).await });
+        let (store, clock, ended_by) = (rooms.store.clone(), rooms.clock.clone(), pump.clone());
+        keepers.spawn(async move { deadlines::keep(&*store, &*clock, &ended_by).await });
         keepers.spawn(async move { prekeys.keep(&pump).await });
         keepers.spawn(retention.keep());
         let broker = rooms.broker.clone();
@@ -437,22 +443,30 @@ impl Live for LiveNode {
 
     fn send(&self, asked: SendAsked) -> Asked<'_, Command> {
         Box::pin(async move {
-            let name: MessageName = asked
-                .name
+            let SendAsked { device, id, name, body, expires_in_ms } = asked;
+            let name: MessageName = name
                 .parse()
                 .map_err(|error: unhidra_core::message::MessageNameError| ControlError::Invalid(error.to_string()))?;
-            let expires = asked.expires_in_ms.map(Duration::from_millis);
-            let sent = self.pump.send(asked.device, name, asked.body, expires).await;
-            sent.map_err(|not_taken| match not_taken {
-                NotTaken::TooLarge { len, max } => {
-                    ControlError::Invalid(format!("a body of {len} bytes; at most {max} are allowed"))
-                }
-                NotTaken::Bridge(CommandRefused::TooMany { open, max }) => ControlError::TooMany { open, max },
-                NotTaken::Bridge(CommandRefused::NoDevice) => ControlError::NoDevice { id: asked.device },
-                NotTaken::Bridge(refused @ CommandRefused::Unavailable) => {
-                    ControlError::Unavailable(refused.to_string())
-                }
-            })
+            let expires_after = expires_in_ms.map(Duration::from_millis);
+            let new = NewCommand { id, device, name, body, expires_after, asked_by: actor::current() };
+            let refused = |not_taken| refused(not_taken, device, id, None);
+            self.pump.send(new).await.map_err(refused)
+        })
+    }
+
+    fn cancel(&self, asked: CancelAsked) -> Asked<'_, Command> {
+        Box::pin(async move {
+            let CancelAsked { device, id } = asked;
+            let refused = |not_taken| refused(not_taken, device, Some(id), None);
+            self.pump.cancel(device, id, actor::current()).await.map_err(refused)
+        })
+    }
+
+    fn set(&self, asked: SetAsked) -> Asked<'_, Setting> {
+        Box::pin(async move {
+            let (device, name) = (asked.device, asked.name.clone());
+            let refused = |not_taken| refused(not_taken, device, None, Some(name));
+            self.pump.set(asked.into()).await.map_err(refused)
         })
     }
 
@@ -487,5 +501,31 @@ impl Live for LiveNode {
             let kicked = self.rooms.broker.kick(&sessions, asked.forget).await;
             Ok(Kicked { clients: kicked.iter().map(ClientRecord::from).collect() })
         })
+    }
+}
+
+/// What the command line is told of an order that was not taken.
+fn refused(not_taken: NotTaken, device: DeviceId, id: Option<CommandId>, name: Option<SettingName>) -> ControlError {
+    let unavailable = |why: &dyn fmt::Display| ControlError::Unavailable(why.to_string());
+    match (not_taken, id, name) {
+        (NotTaken::TooLarge { len, max }, _, _) => {
+            ControlError::Invalid(format!("a body of {len} bytes; at most {max} are allowed"))
+        }
+        (NotTaken::Bridge(CommandRefused::TooMany { open, max }), _, _) => ControlError::TooMany { open, max },
+        (NotTaken::Bridge(CommandRefused::NoDevice) | NotTaken::Setting(SettingRefused::NoDevice), _, _) => {
+            ControlError::NoDevice { id: device }
+        }
+        (NotTaken::Bridge(CommandRefused::IdTaken), Some(id), _) => ControlError::IdTaken { id },
+        (NotTaken::Bridge(CommandRefused::TooLate { state }), _, _) => {
+            ControlError::TooLate { state: state.as_str().to_owned() }
+        }
+        (NotTaken::NoCommand | NotTaken::Bridge(CommandRefused::NotOpen), Some(id), _) => {
+            ControlError::NoCommand { id }
+        }
+        (NotTaken::Setting(SettingRefused::TooMany { max }), _, _) => ControlError::TooManySettings { max },
+        (NotTaken::Setting(SettingRefused::NoSetting), _, Some(name)) => ControlError::NoSetting { name },
+        (NotTaken::Bridge(refused), _, _) => unavailable(&refused),
+        (NotTaken::Setting(refused), _, _) => unavailable(&refused),
+        (NotTaken::NoCommand, None, _) => unavailable(&"there is no such command"),
     }
 }

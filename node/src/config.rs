@@ -176,6 +176,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
     })?;
     config.store.check()?;
     config.retention.check()?;
+    config.bridge.check()?;
     crate::log::check(&config.log.level)?;
     bind::check(&config)?;
     for (name, outlet) in &config.outlets {

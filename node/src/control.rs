@@ -7,8 +7,9 @@
 //! ```
 
 use thiserror::Error;
+use unhidra_core::command::Command;
 use unhidra_core::ids::{CommandId, DeviceId};
-use unhidra_core::message::Command;
+use unhidra_core::setting::{Setting, SettingName};
 
 use crate::outlets::OutletRecord;
 use crate::registry::RegistryError;
@@ -23,11 +24,11 @@ mod socket;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
+mod told;
 
 pub use asked::{
-    Addresses, CommandRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex,
-    ListenerAddress, Minted, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, SendAsked, Span, TagAsked,
-    TokenAsked,
+    Addresses, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, ListenerAddress, Minted,
+    Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, Span, TagAsked, TokenAsked,
 };
 pub use clients::{
     ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked, SubscriberRecord,
@@ -38,6 +39,10 @@ pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;
 pub use server::{PREFIX, router, serve};
 pub use socket::{ControlListener, Peer, PeerRule, SOCKET_PATH_MAX, connect};
+pub use told::{
+    CancelAsked, CommandRecord, CommandsAsked, CommandsFound, LateRecord, SendAsked, SetAsked, SettingRecord,
+    SettingsFound, Times,
+};
 
 /// A future without a name, so that the traits can be trait objects.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -67,6 +72,18 @@ pub trait Control: Send + Sync {
 
     /// Queues a command durably.
     fn send(&self, asked: SendAsked) -> Asked<'_, CommandRecord>;
+
+    /// Calls a command back that is not under way.
+    fn cancel(&self, asked: CancelAsked) -> Asked<'_, CommandRecord>;
+
+    /// A device's commands.
+    fn commands(&self, asked: CommandsAsked) -> Asked<'_, CommandsFound>;
+
+    /// Sets something of a device, durably.
+    fn set(&self, asked: SetAsked) -> Asked<'_, SettingRecord>;
+
+    /// A device's settings.
+    fn settings(&self, device: DeviceId) -> Asked<'_, SettingsFound>;
 
     /// One command, and what has become of it.
     fn command(&self, device: DeviceId, id: CommandId) -> Asked<'_, CommandRecord>;
@@ -112,6 +129,12 @@ pub trait Live: Send + Sync + 'static {
 
     /// Queues a command, and sends it if the device is here.
     fn send(&self, asked: SendAsked) -> Asked<'_, Command>;
+
+    /// Calls a command back that is not under way.
+    fn cancel(&self, asked: CancelAsked) -> Asked<'_, Command>;
+
+    /// Sets something of a device, and tells the device if it is here.
+    fn set(&self, asked: SetAsked) -> Asked<'_, Setting>;
 
     /// Makes a token for the gateway.
     ///
@@ -174,6 +197,32 @@ pub enum ControlError {
         #[serde(with = "text")]
         id: CommandId,
     },
+    /// Another command has the id.
+    #[error("another command of this device has the id {id}; a repeat asks for the same again")]
+    IdTaken {
+        /// Which.
+        #[serde(with = "text")]
+        id: CommandId,
+    },
+    /// The command is under way or over.
+    #[error("too late: the command is {state} and cannot be called back")]
+    TooLate {
+        /// How it stands, in a word.
+        state: String,
+    },
+    /// The device has no such setting.
+    #[error("the device has no setting {name}; `unhidra settings DEVICE` names those it has")]
+    NoSetting {
+        /// Which.
+        #[serde(with = "text")]
+        name: SettingName,
+    },
+    /// As many settings as may be.
+    #[error("the device has {max} settings, and no more may be; remove one")]
+    TooManySettings {
+        /// How many there may be.
+        max: usize,
+    },
     /// What was asked for is not well formed.
     #[error("{0}")]
     Invalid(String),
@@ -204,10 +253,10 @@ impl ControlError {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::NoDevice { .. } | Self::NoCommand { .. } | Self::Unknown(_) => 404,
-            Self::Taken { .. } | Self::Revoked { .. } => 409,
+            Self::NoDevice { .. } | Self::NoCommand { .. } | Self::NoSetting { .. } | Self::Unknown(_) => 404,
+            Self::Taken { .. } | Self::Revoked { .. } | Self::IdTaken { .. } | Self::TooLate { .. } => 409,
             Self::Invalid(_) => 400,
-            Self::TooMany { .. } => 429,
+            Self::TooMany { .. } | Self::TooManySettings { .. } => 429,
             Self::NotRunning(_) | Self::Unavailable(_) => 503,
             Self::Transport(_) => 502,
         }

@@ -12,6 +12,7 @@ pub mod clock;
 mod commit;
 pub mod config;
 pub mod control;
+mod deadlines;
 mod expiry;
 pub mod folder;
 mod http;

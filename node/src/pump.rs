@@ -12,25 +12,25 @@
 
 mod inbox;
 mod load;
+mod orders;
 mod shard;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use rand_core::CryptoRng;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use unhidra_bridge::{Bridge, CommandRefused, SignedPrekeys};
+use unhidra_bridge::{Bridge, SignedPrekeys};
 use unhidra_broker::{Broker, BrokerEvent, Inlet};
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
-use unhidra_core::message::{Command, CommandState, MessageName};
 use unhidra_core::time::Clock;
 use unhidra_gateway::Gateway;
-use unhidra_store::{BoxFuture, Store};
+use unhidra_store::Store;
 
 use crate::registry::Registry;
 use inbox::Inbox;
+pub(crate) use orders::{CommandBounds, NewCommand, NotTaken};
+use orders::{Order, Repeats};
 use shard::Shard;
 
 /// What a shard is told.
@@ -38,7 +38,7 @@ pub(crate) enum Event {
     /// By the broker.
     Broker(BrokerEvent),
     /// By a client, through the gateway or the control socket.
-    Command(Command, oneshot::Sender<Result<Command, CommandRefused>>),
+    Order(Order),
     /// By the registry: a device was enrolled anew, tagged or revoked.
     Changed(DeviceId),
     /// By the keeper of old keys: something in a device's records is over.
@@ -102,29 +102,7 @@ pub(crate) struct Pump {
     clock: Arc<dyn Clock + Send + Sync>,
     bounds: CommandBounds,
     new_id: Box<dyn Fn() -> CommandId + Send + Sync>,
-}
-
-/// What a command may be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CommandBounds {
-    /// Bytes of body.
-    pub(crate) body_max: usize,
-    /// How long one lives where nobody says.
-    pub(crate) expires_after: Duration,
-}
-
-/// Why a command was not taken by the pump.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum NotTaken {
-    /// Its body is too large.
-    TooLarge {
-        /// Bytes found.
-        len: usize,
-        /// Bytes allowed.
-        max: usize,
-    },
-    /// The bridge refused it.
-    Bridge(CommandRefused),
+    repeats: Repeats,
 }
 
 impl Pump {
@@ -139,7 +117,7 @@ impl Pump {
         new_id: Box<dyn Fn() -> CommandId + Send + Sync>,
     ) -> Arc<Self> {
         let inboxes = (0..layout.shards()).map(|_| Arc::new(Inbox::new(inbox_max))).collect();
-        Arc::new(Self { inboxes, layout, store, clock, bounds, new_id })
+        Arc::new(Self { inboxes, layout, store, clock, bounds, new_id, repeats: Repeats::default() })
     }
 
     /// Starts the shards. They end when `stop` says so and nothing is on its way any more.
@@ -157,32 +135,6 @@ impl Pump {
             shards.spawn(shard.run(stop.clone()));
         }
         shards
-    }
-
-    /// Queues a command durably; it goes to the device once the device is there.
-    pub(crate) async fn send(
-        &self,
-        device: DeviceId,
-        name: MessageName,
-        body: Bytes,
-        expires_after: Option<Duration>,
-    ) -> Result<Command, NotTaken> {
-        if body.len() > self.bounds.body_max {
-            return Err(NotTaken::TooLarge { len: body.len(), max: self.bounds.body_max });
-        }
-        let now = self.clock.unix_now();
-        let command = Command {
-            id: (self.new_id)(),
-            device,
-            name: name.into_inner(),
-            body,
-            created_at: now,
-            expires_at: now.saturating_add(expires_after.unwrap_or(self.bounds.expires_after)),
-            state: CommandState::Queued,
-        };
-        let (reply, answer) = oneshot::channel();
-        self.tell(&device, Event::Command(command, reply)).await;
-        answer.await.unwrap_or(Err(CommandRefused::Unavailable)).map_err(NotTaken::Bridge)
     }
 
     /// A device's record in the registry has changed.
@@ -235,7 +187,7 @@ impl Inlet for Pump {
             if let Err(back) = inbox.offer(run) {
                 let back = back.into_iter().filter_map(|event| match event {
                     Event::Broker(event) => Some(event),
-                    Event::Command(..) | Event::Changed(_) | Event::Look(_) | Event::Prekeys(_) => None,
+                    Event::Order(_) | Event::Changed(_) | Event::Look(_) | Event::Prekeys(_) => None,
                 });
                 return Err(back.chain(events).collect());
             }
@@ -248,25 +200,6 @@ impl Inlet for Pump {
             Some(inbox) => Box::pin(inbox.room()),
             None => Box::pin(std::future::ready(())),
         }
-    }
-}
-
-impl unhidra_gateway::Commands for Pump {
-    fn send(
-        &self,
-        new: unhidra_gateway::NewCommand,
-    ) -> BoxFuture<'_, Result<Command, unhidra_gateway::CommandRefused>> {
-        Box::pin(async move {
-            let sent = Pump::send(self, new.device, new.name, new.body, Some(new.expires_after)).await;
-            sent.map_err(|not_taken| match not_taken {
-                NotTaken::TooLarge { len, max } => unhidra_gateway::CommandRefused::TooLarge { len, max },
-                NotTaken::Bridge(CommandRefused::TooMany { max, .. }) => {
-                    unhidra_gateway::CommandRefused::TooManyOpen { max }
-                }
-                NotTaken::Bridge(CommandRefused::NoDevice) => unhidra_gateway::CommandRefused::NoSuchDevice,
-                NotTaken::Bridge(CommandRefused::Unavailable) => unhidra_gateway::CommandRefused::Unavailable,
-            })
-        })
     }
 }
 

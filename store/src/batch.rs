@@ -3,10 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
+use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::durable::Durable;
 use unhidra_core::ids::{CommandId, DeviceId, Fence, Offset, Partition, Version};
-use unhidra_core::message::{Command, Uplink};
+use unhidra_core::message::{ReceiptStatus, Uplink};
+use unhidra_core::setting::{Setting, SettingName};
 use unhidra_core::time::UnixTime;
 
 use crate::table::RecordName;
@@ -175,8 +177,29 @@ pub enum Op {
     },
     /// Writes a command, new or moved on. A command that [is final] stays readable by its id.
     ///
-    /// [is final]: unhidra_core::message::CommandState::is_final
+    /// [is final]: unhidra_core::command::Command::is_final
     Command(Command),
+    /// Notes what a device says of a command after its end. Nothing where there is no such command,
+    /// or it has not ended.
+    LateReceipt {
+        /// Who says it.
+        device: DeviceId,
+        /// Of which command.
+        command: CommandId,
+        /// What.
+        status: ReceiptStatus,
+        /// When.
+        at: UnixTime,
+    },
+    /// Writes a setting of a device.
+    Setting(Setting),
+    /// Deletes a setting of a device; a missing one is no error.
+    ForgetSetting {
+        /// Whose.
+        device: DeviceId,
+        /// Which.
+        name: SettingName,
+    },
     /// Writes a device of the registry. A new id is given the next number; a known one keeps its
     /// number whatever the record says.
     Device(Device),

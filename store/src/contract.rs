@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use unhidra_core::command::{By, Command, Ended, Ending, Life, Stage};
 use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Fence, Offset, Partition, Version};
-use unhidra_core::message::{Command, CommandState, Reading, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::message::{Reading, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::setting::{Acknowledged, Setting};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 
@@ -20,6 +22,7 @@ mod life;
 mod records;
 mod retention;
 mod sessions;
+mod told;
 
 /// An engine under test, and a folder of its own.
 pub(crate) trait Bench {
@@ -100,6 +103,8 @@ fn owner(op: &Op) -> Option<DeviceId> {
         Op::Trim { device, .. } | Op::Forget { device, .. } => Some(*device),
         Op::Reading { uplink, .. } => Some(uplink.device),
         Op::Command(command) => Some(command.device),
+        Op::LateReceipt { device, .. } | Op::ForgetSetting { device, .. } => Some(*device),
+        Op::Setting(setting) => Some(setting.device),
         Op::Device(device) => Some(device.id),
         Op::Prekey(
             PrekeyChange::Put(PrekeyRecord { kind: PrekeyKind::OneTime(device), .. })
@@ -119,7 +124,7 @@ fn chain(name: &str, slot: Slot, lane: Lane, expect: u32, delta: &str) -> Op {
     Op::Chain { device: id(name), slot, lane, expect: Version::new(expect), delta }
 }
 
-pub(crate) fn command(name: &str, n: u8, state: CommandState) -> Command {
+pub(crate) fn command(name: &str, n: u8, stage: Stage) -> Command {
     Command {
         id: CommandId::new([n; 16]),
         device: id(name),
@@ -127,8 +132,13 @@ pub(crate) fn command(name: &str, n: u8, state: CommandState) -> Command {
         body: Bytes::from_static(b"now"),
         created_at: UnixTime::from_s(u64::from(100 - n)),
         expires_at: UnixTime::from_s(10_000),
-        state,
+        asked_by: None,
+        life: Life { stage, ..Life::default() },
     }
+}
+
+pub(crate) fn over(how: Ending) -> Stage {
+    Stage::Over(Ended::new(how, By::Device, "because", UnixTime::from_s(200)))
 }
 
 fn offsets(rows: &[Reading]) -> Vec<u64> {
@@ -154,7 +164,11 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     sessions::the_newest_tags_are_given_oldest_first(&mut bench()).await;
     records::numbers_are_given_once(&mut bench()).await;
     records::devices_are_listed_in_order(&mut bench()).await;
-    records::open_commands_are_those_not_final(&mut bench()).await;
+    told::open_commands_are_those_not_final(&mut bench()).await;
+    told::commands_are_listed_by_age(&mut bench()).await;
+    told::devices_that_wait_are_named_with_the_first_expiry(&mut bench()).await;
+    told::a_late_receipt_is_noted_at_an_end_alone(&mut bench()).await;
+    told::settings_are_the_last_by_name(&mut bench()).await;
     records::prekeys_come_and_go(&mut bench()).await;
     records::broker_records_are_read_in_pages(&mut bench()).await;
     acts::acts_are_numbered_in_their_batches_commit(&mut bench()).await;
@@ -214,7 +228,8 @@ async fn a_batch_is_written_whole_or_not_at_all(bench: &mut impl Bench) {
         reading("a", 0),
         session("a", 0, "whole"),
         Op::Peer { device: id("a"), bytes: Bytes::from_static(b"peer") },
-        Op::Command(command("a", 1, CommandState::Queued)),
+        Op::Command(command("a", 1, Stage::Waiting)),
+        Op::Setting(told::setting("a", "interval", 1)),
         Op::Broker { table: BrokerTable::Retained, key: Bytes::from_static(b"t"), value: Some(Bytes::new()) },
         Op::Device(device("b")),
     ];
@@ -223,6 +238,7 @@ async fn a_batch_is_written_whole_or_not_at_all(bench: &mut impl Bench) {
     assert_eq!(cause, CommitError::NoDevice(id("nobody")));
     assert_eq!(store.session(&id("a")).await, Ok(None));
     assert!(store.open_commands(&id("a")).await.unwrap().is_empty());
+    assert!(store.settings(&id("a")).await.unwrap().is_empty());
     assert!(store.broker_records(BrokerTable::Retained, None, ALL).await.unwrap().rows.is_empty());
     assert_eq!(store.device(&id("b")).await, Ok(None));
     assert!(store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows.is_empty());
@@ -314,13 +330,16 @@ async fn an_unknown_device_fails_its_batch_alone(bench: &mut impl Bench) {
         chain("a", Slot::Present, Lane::Send, 0, "s"),
         Op::Rotate { device: id("a"), expect: Version::new(0) },
         Op::Peer { device: id("a"), bytes: Bytes::new() },
-        Op::Command(command("a", 1, CommandState::Queued)),
+        Op::Command(command("a", 1, Stage::Waiting)),
+        Op::Setting(told::setting("a", "interval", 1)),
         Op::Prekey(PrekeyChange::Put(prekey)),
     ] {
         assert_eq!(write(&*store, vec![op]).await.unwrap_err(), CommitError::NoDevice(id("a")));
     }
     let delete = PrekeyChange::Delete { kind: PrekeyKind::OneTime(id("a")), id: 1 };
     assert!(write(&*store, vec![Op::Prekey(delete)]).await.is_ok(), "what is not there is no error");
+    let forget = Op::ForgetSetting { device: id("a"), name: "interval".parse().unwrap() };
+    assert!(write(&*store, vec![forget]).await.is_ok(), "nor is this");
     // Enrolled and used in one batch.
     assert!(write(&*store, vec![Op::Device(device("a")), reading("a", 0)]).await.is_ok());
 }

@@ -9,9 +9,11 @@
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
+use unhidra_core::command::Command;
 use unhidra_core::device::Device;
-use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition, Version};
-use unhidra_core::message::{Command, Reading};
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset, Partition, Version};
+use unhidra_core::message::Reading;
+use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
 mod act;
@@ -143,6 +145,17 @@ pub struct Stored {
     pub stale: bool,
 }
 
+/// A device with commands that are not final.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Waits {
+    /// Its number, by which the next page is asked for.
+    pub number: DeviceNumber,
+    /// The device.
+    pub device: DeviceId,
+    /// When the first of them expires.
+    pub expires_at: UnixTime,
+}
+
 /// How many rows' tags [`Stored::recent`] gives (e2ee/PROTOCOL.md section 7).
 pub const RECENT_TAGS: usize = 32;
 
@@ -237,6 +250,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// A device's commands that are not final, oldest first.
     fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>>;
+
+    /// A device's newest commands, at most `max`, final or not, oldest first.
+    fn commands(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<Command>, ReadError>>;
+
+    /// The devices of a partition with commands that are not final, in the order of their numbers,
+    /// after `after`; 0 comes before all. At most `max`, at least 1.
+    fn waits(
+        &self,
+        partition: Partition,
+        after: DeviceNumber,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Page<Waits>, ReadError>>;
+
+    /// A device's settings in the order of their names, those that were removed too.
+    fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>>;
 
     /// The node's signed prekeys.
     fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;

@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::durable::DurableSource;
-use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition};
-use unhidra_core::message::{Command, Reading};
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset, Partition};
+use unhidra_core::message::Reading;
+use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
 use crate::health::Board;
@@ -30,12 +32,13 @@ use crate::table::{self, Table};
 use crate::waiting::{Bounds, Waiting};
 use crate::{
     ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
-    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, query,
-    retention,
+    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, Waits,
+    query, retention,
 };
 
 use self::tables::Tables;
 
+mod serve;
 pub(crate) mod tables;
 
 /// How a [`Memory`] is made.
@@ -440,198 +443,6 @@ async fn run(life: Arc<Life>, mut ledgers: Vec<Ledger>) {
         }
         closing
     });
-}
-
-impl Store for Memory {
-    fn submit(&self, batch: Batch) -> Result<(), Full> {
-        self.life.submit(batch)
-    }
-
-    fn room(&self, partition: Partition) -> Arc<Notify> {
-        Arc::clone(&self.life.rooms[usize::from(partition.get())])
-    }
-
-    fn session(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Stored>, ReadError>> {
-        let device = *device;
-        self.read(self.partition_of(&device), move |rows, _| query::session(rows, &device))
-    }
-
-    fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
-        let device = *device;
-        self.read(self.partition_of(&device), move |rows, partition| {
-            query::history(rows, partition, &device, after, max)
-        })
-    }
-
-    fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
-        let device = *device;
-        self.read(self.partition_of(&device), move |rows, partition| query::newest(rows, partition, &device, max))
-    }
-
-    fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
-        self.read(partition, move |rows, partition| query::log(rows, partition, after, max))
-    }
-
-    fn overdue(
-        &self,
-        device: &DeviceId,
-        bounds: Keep,
-        now: UnixTime,
-        tally: Option<Tally>,
-        max: usize,
-    ) -> BoxFuture<'_, Result<Overdue, ReadError>> {
-        let device = *device;
-        self.read(self.partition_of(&device), move |rows, _| {
-            retention::overdue(rows, &device, &bounds, now, tally, max)
-        })
-    }
-
-    fn oldest(&self, partition: Partition, after: Offset, max: usize) -> BoxFuture<'_, Result<Oldest, ReadError>> {
-        self.read(partition, move |rows, _| retention::oldest(rows, after, max))
-    }
-
-    fn ended_commands(
-        &self,
-        device: &DeviceId,
-        before: UnixTime,
-        max: usize,
-    ) -> BoxFuture<'_, Result<Vec<CommandId>, ReadError>> {
-        let device = *device;
-        self.read(self.partition_of(&device), move |rows, _| query::ended_commands(rows, &device, before, max))
-    }
-
-    fn disk_bytes(&self) -> BoxFuture<'_, Result<u64, ReadError>> {
-        Box::pin(async move {
-            let bytes = self.all().map(|partition| self.life.read(partition, |rows| retention::bytes(rows)));
-            Ok(bytes.collect::<Result<Vec<_>, _>>()?.into_iter().sum())
-        })
-    }
-
-    fn compact(&self) -> BoxFuture<'_, Result<(), ReadError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn usage(&self, partition: Partition) -> BoxFuture<'_, Result<Usage, ReadError>> {
-        self.read(partition, |rows, _| {
-            let oldest = retention::oldest_at(rows, OLDEST_LOOK)?;
-            Ok(Usage { disk_bytes: retention::bytes(rows)?, oldest, newest: query::log_end(rows)? })
-        })
-    }
-
-    fn hold_rows(&self, why: Option<String>) {
-        lock(&self.life.state).held = why.is_some();
-        self.life.board.set_full(self.partitions(), why.as_deref());
-        if why.is_none() {
-            self.life.rooms.iter().for_each(|room| room.notify_waiters());
-        }
-    }
-
-    fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {
-        self.life.committed[usize::from(partition.get())].subscribe()
-    }
-
-    fn health(&self) -> watch::Receiver<Health> {
-        self.life.board.subscribe()
-    }
-
-    fn device(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Device>, ReadError>> {
-        let device = *device;
-        self.read(self.partition_of(&device), move |rows, _| query::device(rows, &device))
-    }
-
-    fn devices(&self, after: Option<&DeviceId>, max: usize) -> BoxFuture<'_, Result<Page<Device>, ReadError>> {
-        let after = after.copied();
-        Box::pin(async move {
-            let page = |partition| self.life.read(partition, |rows| query::devices(rows, after.as_ref(), max));
-            Ok(query::merge_devices(self.all().map(page).collect::<Result<_, _>>()?, max))
-        })
-    }
-
-    fn command(&self, device: &DeviceId, id: &CommandId) -> BoxFuture<'_, Result<Option<Command>, ReadError>> {
-        let (device, id) = (*device, *id);
-        self.read(self.partition_of(&device), move |rows, _| query::command(rows, &device, &id))
-    }
-
-    fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
-        let device = *device;
-        self.read(self.partition_of(&device), move |rows, _| query::open_commands(rows, &device))
-    }
-
-    fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
-        Box::pin(async move {
-            let signed = self.all().map(|partition| self.life.read(partition, |rows| query::signed_prekeys(rows)));
-            Ok(query::merge_prekeys(signed.collect::<Result<_, _>>()?, Vec::new()))
-        })
-    }
-
-    fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {
-        let device = *device;
-        Box::pin(async move {
-            let signed = self.all().map(|partition| self.life.read(partition, |rows| query::signed_prekeys(rows)));
-            let own = self.life.read(self.partition_of(&device), |rows| query::one_time_prekeys(rows, &device));
-            Ok(query::merge_prekeys(signed.collect::<Result<_, _>>()?, own?))
-        })
-    }
-
-    fn broker_records(
-        &self,
-        table: BrokerTable,
-        after: Option<&[u8]>,
-        max: Limit,
-    ) -> BoxFuture<'_, Result<Page<(Bytes, Bytes)>, ReadError>> {
-        let after = after.map(Bytes::copy_from_slice);
-        Box::pin(async move {
-            let read =
-                |partition| self.life.read(partition, |rows| query::broker_records(rows, table, after.as_deref(), max));
-            Ok(query::merge_broker_records(self.all().map(read).collect::<Result<_, _>>()?, max))
-        })
-    }
-
-    fn acts(&self, partition: Partition, after: u64, max: usize) -> BoxFuture<'_, Result<Page<ActRow>, ReadError>> {
-        self.read(partition, move |rows, partition| query::acts(rows, partition, after, max))
-    }
-
-    fn partition_of(&self, device: &DeviceId) -> Partition {
-        partition_of(device, self.partitions())
-    }
-
-    fn partitions(&self) -> u16 {
-        self.life.options.partitions
-    }
-
-    fn fence(&self, _: Partition) -> Fence {
-        self.life.fence
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.life.options.epoch
-    }
-
-    fn is_restored(&self) -> bool {
-        lock(&self.life.disk).restored
-    }
-
-    fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>> {
-        Box::pin(async {
-            lock(&self.life.disk).restored = false;
-            Ok(())
-        })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.life.phase.send_if_modified(|phase| {
-            let open = *phase == Phase::Open;
-            if open {
-                *phase = Phase::Closing;
-            }
-            open
-        });
-        self.life.wake.notify_one();
-        Box::pin(async move {
-            let ended = |phase: &Phase| matches!(phase, Phase::Closed | Phase::Dead);
-            _ = self.life.phase.subscribe().wait_for(ended).await;
-        })
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,12 +1,14 @@
 //! The reads of the store, over any engine's view.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Partition, Version};
-use unhidra_core::message::{Command, Reading, UplinkKind};
+use unhidra_core::message::{Reading, UplinkKind};
+use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
 use crate::record::{self, NewestRow, Row};
@@ -14,7 +16,7 @@ use crate::rows::{Order, Rows, damaged};
 use crate::table::{self, Part, Table};
 use crate::{
     Act, ActRow, BrokerTable, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError, Slot, Stored,
-    StoredSession,
+    StoredSession, Waits,
 };
 
 /// How many rows [`newest`] looks at, at most: a device that sends what nobody is shown must not
@@ -327,12 +329,70 @@ pub(crate) fn ended_commands(
         let id = table::tail::<16>(key).ok_or_else(|| damaged(Table::Commands, key, "its key is too short"))?;
         let id = CommandId::new(id);
         let command = record::decode_command(*device, id, value).map_err(|e| damaged(Table::Commands, key, e))?;
-        if command.state.is_final() && command.expires_at.max(command.created_at) < before {
+        if command.ended().is_some_and(|end| end.at < before) {
             ended.push(id);
         }
         Ok(if ended.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
     Ok(ended)
+}
+
+/// A device's newest commands, at most `max`, oldest first.
+pub(crate) fn commands(rows: &dyn Rows, device: &DeviceId, max: usize) -> Result<Vec<Command>, ReadError> {
+    // By age, and by id where two are as old.
+    let mut newest = BTreeMap::new();
+    let Some(number) = number(rows, device)? else { return Ok(Vec::new()) };
+    rows.scan(Table::Commands, &table::number_prefix(number), None, Order::Ascending, &mut |key, value| {
+        let id = table::tail::<16>(key).ok_or_else(|| damaged(Table::Commands, key, "its key is too short"))?;
+        let command = record::decode_command(*device, CommandId::new(id), value);
+        let command = command.map_err(|e| damaged(Table::Commands, key, e))?;
+        newest.insert((command.created_at, command.id), command);
+        if newest.len() > max {
+            newest.pop_first();
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(newest.into_values().collect())
+}
+
+/// The devices with commands that are not final, after a number.
+pub(crate) fn waits(rows: &dyn Rows, after: DeviceNumber, max: usize) -> Result<Page<Waits>, ReadError> {
+    let mut filling: Page<Waits> = Page { rows: Vec::new(), more: false };
+    let after = table::open_commands_end(after);
+    rows.scan(Table::OpenCommands, &[], Some(&after), Order::Ascending, &mut |key, _| {
+        let wrong = || damaged(Table::OpenCommands, key, "its key has another length");
+        let number = table::parse_open_command(key).ok_or_else(wrong)?;
+        let id = CommandId::new(table::tail::<16>(key).ok_or_else(wrong)?);
+        let device = match filling.rows.last() {
+            Some(last) if last.number == number => last.device,
+            Some(_) if filling.rows.len() >= max.max(1) => {
+                filling.more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            _ => device_of(rows, number)?,
+        };
+        let command = command_of(rows, number, &device, &id)?;
+        let command = command.ok_or_else(|| damaged(Table::OpenCommands, key, "it names no command"))?;
+        match filling.rows.last_mut().filter(|last| last.number == number) {
+            Some(last) => last.expires_at = last.expires_at.min(command.expires_at),
+            None => filling.rows.push(Waits { number, device, expires_at: command.expires_at }),
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(filling)
+}
+
+/// A device's settings in the order of their names.
+pub(crate) fn settings(rows: &dyn Rows, device: &DeviceId) -> Result<Vec<Setting>, ReadError> {
+    let mut settings = Vec::new();
+    let Some(number) = number(rows, device)? else { return Ok(settings) };
+    rows.scan(Table::Settings, &table::number_prefix(number), None, Order::Ascending, &mut |key, value| {
+        let name = table::parse_setting(key).ok_or_else(|| damaged(Table::Settings, key, "its key holds no name"))?;
+        let setting = record::decode_setting(*device, name, value);
+        settings.push(setting.map_err(|e| damaged(Table::Settings, key, e))?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(settings)
 }
 
 /// The signed prekeys a partition holds.

@@ -3,17 +3,19 @@
 //! ```text
 //! varint   LEB128, at most 10 bytes          text, bytes   varint length, then as many bytes
 //!
-//! row      gap varint (offset - prev)        device    number 4            command  name text
-//!          tag: key 4, number varint, tag 4            identity key 32              created at varint
-//!          kind 1: bits 0..1 the kind,                 certificate 32               expires at varint
-//!            bit 2 device time, bit 3 id,              expires varint               state 1, receipts 0x10 + status
-//!          [receipt: command id 16, status 1]          suite 1                      body: the rest
+//! row      gap varint (offset - prev)        device    number 4            prekey   created at varint
+//!          tag: key 4, number varint, tag 4            identity key 32              secret: the rest
+//!          kind 1: bits 0..1 the kind,                 certificate 32
+//!            bit 2 device time, bit 3 id,              expires varint      session  version 4, newest 4
+//!          [receipt: command id 16, status 1]          suite 1                      state: the rest
 //!          received at varint                          tags: varint, text each
-//!          [device time varint]                        class text          prekey   created at varint
-//!          [reading id varint]                         enrolled at varint           secret: the rest
+//!          [device time varint]                        class text
+//!          [reading id varint]                         enrolled at varint
 //!          name text                                   standing 1
-//!          body: the rest                              [revoked at varint] session  version 4, newest 4, state: the rest
+//!          body: the rest                              [revoked at varint]
 //! ```
+//!
+//! Commands and settings: `record/told.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,11 +24,15 @@ use bytes::Bytes;
 use thiserror::Error;
 use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Partition, Version};
-use unhidra_core::message::{Command, CommandState, Reading, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::message::{Reading, ReceiptStatus, Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 
 use crate::{MessageTag, PrekeyKind, PrekeyRecord};
+
+mod told;
+
+pub(crate) use told::{decode_command, decode_setting, encode_command, encode_setting};
 
 /// Why a value is no record.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -190,41 +196,6 @@ pub(crate) fn decode_device(id: DeviceId, value: Bytes) -> Result<Device, Record
 /// The number alone, which stands first.
 pub(crate) fn decode_device_number(value: Bytes) -> Result<DeviceNumber, RecordError> {
     Ok(DeviceNumber::new(u32::from_be_bytes(Input(value).array("the number")?)))
-}
-
-pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
-    let mut out = Vec::with_capacity(32 + command.name.len() + command.body.len());
-    put_bytes(&mut out, command.name.as_bytes());
-    put_varint(&mut out, command.created_at.as_ms());
-    put_varint(&mut out, command.expires_at.as_ms());
-    out.push(match command.state {
-        CommandState::Queued => 0,
-        CommandState::Sent => 1,
-        CommandState::Delivered => 2,
-        CommandState::Expired => 3,
-        CommandState::Answered(status) => 0x10 | status as u8,
-    });
-    out.extend_from_slice(&command.body);
-    out
-}
-
-pub(crate) fn decode_command(device: DeviceId, id: CommandId, value: Bytes) -> Result<Command, RecordError> {
-    let mut input = Input(value);
-    let name = input.text("the name")?;
-    let created_at = input.time("created at")?;
-    let expires_at = input.time("expires at")?;
-    let state = match input.byte("the state")? {
-        0 => CommandState::Queued,
-        1 => CommandState::Sent,
-        2 => CommandState::Delivered,
-        3 => CommandState::Expired,
-        found => {
-            let unknown = RecordError::Value { what: "the state", found: u64::from(found) };
-            let status = found.checked_sub(0x10).and_then(ReceiptStatus::from_byte).ok_or(unknown)?;
-            CommandState::Answered(status)
-        }
-    };
-    Ok(Command { id, device, name, body: input.0, created_at, expires_at, state })
 }
 
 pub(crate) fn encode_prekey(prekey: &PrekeyRecord) -> Vec<u8> {
@@ -402,18 +373,6 @@ mod tests {
         }
     }
 
-    fn command() -> Command {
-        Command {
-            id: CommandId::new([0xcc; 16]),
-            device: device_id(),
-            name: "go".into(),
-            body: Bytes::from_static(b"!"),
-            created_at: UnixTime::from_ms(1),
-            expires_at: UnixTime::from_ms(129),
-            state: CommandState::Answered(ReceiptStatus::Unknown),
-        }
-    }
-
     /// The bytes of format version 2. A later version must read them still.
     #[test]
     fn the_bytes_of_version_2_stand() {
@@ -429,7 +388,6 @@ mod tests {
             + "02"
             + "0103";
         assert_eq!(hex(&encode_device(&device(), DeviceNumber::new(3))), text);
-        assert_eq!(hex(&encode_command(&command())), "02676f01810114".to_owned() + "21");
         let prekey = PrekeyRecord {
             kind: PrekeyKind::Signed,
             id: 1,
@@ -459,11 +417,6 @@ mod tests {
         }
         let longer = Bytes::from([&value[..], &[0]].concat());
         assert_eq!(decode_device(device_id(), longer), Err(RecordError::Long(1)));
-        let value = Bytes::from(encode_command(&command()));
-        assert_eq!(decode_command(device_id(), CommandId::new([0xcc; 16]), value.clone()), Ok(command()));
-        for len in 0..value.len() - 1 {
-            assert!(decode_command(device_id(), CommandId::new([0xcc; 16]), value.slice(..len)).is_err(), "{len}");
-        }
     }
 
     #[test]
@@ -471,17 +424,6 @@ mod tests {
         let row = |offset| NewestRow::new(Offset::new(offset));
         assert!(row(6).is_after(row(5)) && !row(5).is_after(row(6)) && !row(5).is_after(row(5)));
         assert!(row(1 << 32).is_after(row((1 << 32) - 1)) && !row((1 << 32) - 1).is_after(row(1 << 32)));
-    }
-
-    #[test]
-    fn every_state_of_a_command_reads_back() {
-        let answered = (0..5).filter_map(ReceiptStatus::from_byte).map(CommandState::Answered);
-        let states = [CommandState::Queued, CommandState::Sent, CommandState::Delivered, CommandState::Expired];
-        for state in states.into_iter().chain(answered) {
-            let command = Command { state, ..command() };
-            let value = Bytes::from(encode_command(&command));
-            assert_eq!(decode_command(command.device, command.id, value), Ok(command));
-        }
     }
 
     #[test]
@@ -530,6 +472,7 @@ mod tests {
             _ = Row::decode(device_id(), Offset::new(u64::MAX), bytes.clone());
             _ = decode_device(device_id(), bytes.clone());
             _ = decode_command(device_id(), CommandId::new([0; 16]), bytes.clone());
+            _ = decode_setting(device_id(), "interval".parse().unwrap(), bytes.clone());
             _ = decode_prekey(PrekeyKind::Signed, 0, bytes.clone());
             _ = decode_session(bytes.clone());
             _ = decode_device_id(&bytes);

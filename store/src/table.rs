@@ -2,7 +2,7 @@
 //!
 //! All numbers in keys are big-endian, so that the order of the keys is the order of the numbers.
 //! Keys are not encrypted: who reads the disk learns the names of devices, how many rows each has,
-//! the ids of commands and the topics of retained messages, and no value.
+//! the ids of commands, the names of settings and the topics of retained messages, and no value.
 //!
 //! ```text
 //! table          key                                             value
@@ -17,9 +17,11 @@
 //! broker         table 1, the broker's key                       the broker's value
 //! openings       opening 4                                       a salt (sealed.rs)
 //! acts           number 8                                        an act (act.rs)
+//! settings       number 4, the setting's name                    a setting
 //! ```
 
 use unhidra_core::ids::{CommandId, DeviceNumber, Offset};
+use unhidra_core::setting::SettingName;
 use unhidra_core::time::UnixTime;
 
 use crate::ring::Purpose;
@@ -40,10 +42,11 @@ pub(crate) enum Table {
     Broker = 9,
     Openings = 10,
     Acts = 11,
+    Settings = 12,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Readings,
         Self::Log,
         Self::Sessions,
@@ -55,6 +58,7 @@ impl Table {
         Self::Broker,
         Self::Openings,
         Self::Acts,
+        Self::Settings,
     ];
 
     /// Its name on disk and in errors.
@@ -71,6 +75,7 @@ impl Table {
             Self::Broker => "broker",
             Self::Openings => "openings",
             Self::Acts => "acts",
+            Self::Settings => "settings",
         }
     }
 
@@ -83,7 +88,7 @@ impl Table {
     pub(crate) const fn purpose(self) -> Purpose {
         match self {
             Self::Sessions | Self::Prekeys => Purpose::Sessions,
-            Self::Readings | Self::Log | Self::Commands | Self::OpenCommands => Purpose::Readings,
+            Self::Readings | Self::Log | Self::Commands | Self::OpenCommands | Self::Settings => Purpose::Readings,
             Self::Broker => Purpose::Broker,
             Self::Registry | Self::Numbers | Self::Openings | Self::Acts => Purpose::Registry,
         }
@@ -188,6 +193,26 @@ pub(crate) fn open_command(number: DeviceNumber, created_at: UnixTime, id: &Comm
     [&number.get().to_be_bytes()[..], &created_at.as_ms().to_be_bytes(), id.as_bytes()].concat()
 }
 
+/// What comes behind every key of a device's open commands.
+pub(crate) fn open_commands_end(number: DeviceNumber) -> Vec<u8> {
+    [&number.get().to_be_bytes()[..], &[0xff; 24]].concat()
+}
+
+/// The device's number in a key of the open commands.
+pub(crate) fn parse_open_command(key: &[u8]) -> Option<DeviceNumber> {
+    let number = key.first_chunk::<4>().filter(|_| key.len() == 28)?;
+    Some(DeviceNumber::new(u32::from_be_bytes(*number)))
+}
+
+pub(crate) fn setting(number: DeviceNumber, name: &SettingName) -> Vec<u8> {
+    [&number.get().to_be_bytes()[..], name.as_str().as_bytes()].concat()
+}
+
+/// The name in a key of the settings.
+pub(crate) fn parse_setting(key: &[u8]) -> Option<SettingName> {
+    std::str::from_utf8(key.get(4..)?).ok()?.parse().ok()
+}
+
 pub(crate) fn signed_prekeys() -> Vec<u8> {
     vec![0]
 }
@@ -265,5 +290,10 @@ mod tests {
         assert_eq!(parse_log(&key[1..]), None);
         assert_eq!(parse_reading(&reading(DeviceNumber::new(9), Offset::new(7))), Some(Offset::new(7)));
         assert_eq!(parse_reading(&key[1..]), None);
+        let key = open_command(DeviceNumber::new(9), UnixTime::from_ms(u64::MAX), &CommandId::new([0xff; 16]));
+        assert_eq!(parse_open_command(&key), Some(DeviceNumber::new(9)));
+        assert!(key <= open_commands_end(DeviceNumber::new(9)) && parse_open_command(&key[1..]).is_none());
+        let name: SettingName = "interval".parse().unwrap();
+        assert_eq!(parse_setting(&setting(DeviceNumber::new(9), &name)), Some(name));
     }
 }

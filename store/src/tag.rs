@@ -10,7 +10,7 @@
 //! 0x03 session            0x08 command              0x13 queued message        0x16 packet identifier
 //! 0x04 chain              0x09 signed prekey
 //! 0x05 peer               0x0a one-time prekey      0x0b opening
-//!                                                                          0x0c act
+//! 0x0d setting                                                             0x0c act
 //! ```
 
 use crate::BrokerTable;
@@ -32,6 +32,7 @@ pub(crate) enum Tag {
     OneTimePrekey = 0x0a,
     Opening = 0x0b,
     Act = 0x0c,
+    Setting = 0x0d,
     Retained = 0x11,
     BrokerSession = 0x12,
     Queued = 0x13,
@@ -64,6 +65,7 @@ impl Tag {
             Table::Broker => Self::of_broker(*key.first()?)?,
             Table::Openings => Self::Opening,
             Table::Acts => Self::Act,
+            Table::Settings => Self::Setting,
         })
     }
 
@@ -112,6 +114,7 @@ mod tests {
             (Table::Prekeys, &[1, 0, 0, 0, 1, 0, 0, 0, 1], 0x0a),
             (Table::Openings, &[0; 4], 0x0b),
             (Table::Acts, &[0; 8], 0x0c),
+            (Table::Settings, &[0, 0, 0, 1, b'a'], 0x0d),
             (Table::Broker, &[1], 0x11),
             (Table::Broker, &[6, 7], 0x16),
         ] {

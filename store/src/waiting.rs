@@ -107,6 +107,8 @@ fn payload(op: &Op) -> usize {
         Op::Trim { trim, .. } => 48 * trim.delete.len() + OP_OVERHEAD * trim.stub.len(),
         Op::Forget { commands, .. } => OP_OVERHEAD * commands.len(),
         Op::Command(command) => command.name.len() + command.body.len(),
+        Op::LateReceipt { .. } | Op::ForgetSetting { .. } => 0,
+        Op::Setting(setting) => setting.value.as_ref().map_or(0, Bytes::len),
         Op::Device(device) => device.class.len() + device.tags.iter().map(|tag| tag.as_str().len()).sum::<usize>(),
         Op::Prekey(PrekeyChange::Put(prekey)) => prekey.secret.len(),
         Op::Prekey(PrekeyChange::Delete { .. }) => 0,

@@ -63,7 +63,7 @@ async function visit() {
   if (value !== seen.value) throw new Error(`${seen.n} was ${seen.value} and is ${value} after a reload`);
 
   await command(page, "identify", "", "done");
-  await command(page, "dance", "twice", "unknown");
+  await command(page, "dance", "twice", "failed");
 
   await page.locator("[data-window='60']").click();
   // The chart is drawn in the same breath as the rows: one more row, and it shows its minute.

@@ -64,7 +64,7 @@ impl SimClient {
 
     /// Waits until a command is final, wherever the word of it comes among others'.
     pub async fn settled(&mut self, command: &str) {
-        let is_final = |state: Option<&str>| matches!(state, Some("done" | "failed" | "unknown" | "expired"));
+        let is_final = |state: Option<&str>| matches!(state, Some("done" | "failed" | "expired" | "cancelled"));
         while !self.states.get(command).is_some_and(|state| is_final(Some(state))) {
             self.hear("command_changed").await;
         }

@@ -1,8 +1,8 @@
 //! What happens when nothing goes wrong, and when a message comes twice.
 
 use unhidra_bridge::Outcome;
+use unhidra_core::command::CommandState;
 use unhidra_core::delivery::{Answer, DownlinkRow, Refusal, UplinkRow};
-use unhidra_core::message::{CommandState, ReceiptStatus};
 use unhidra_e2ee::plaintext::Status;
 
 use crate::device::Heard;
@@ -91,7 +91,7 @@ fn a_session_goes_on_after_a_restart_both_ways() {
 }
 
 #[test]
-fn a_command_is_queued_sent_delivered_and_answered() {
+fn a_command_is_accepted_sent_delivered_and_done() {
     let (mut world, mut device) = World::greeted();
     let id = world.command(1, 60);
     let (_, ticket, sealed) = world.published.remove(0);
@@ -99,14 +99,9 @@ fn a_command_is_queued_sent_delivered_and_answered() {
     world.broker_says(ticket, Outcome::Delivered);
     let receipt = device.receipt(id, Status::Done, world.now.unix);
     assert_eq!(world.message(&receipt), Answer::Accepted);
-    let states = [
-        CommandState::Queued,
-        CommandState::Sent,
-        CommandState::Delivered,
-        CommandState::Answered(ReceiptStatus::Done),
-    ];
+    let states = [CommandState::Accepted, CommandState::Sent, CommandState::Delivered, CommandState::Done];
     assert_eq!(world.changed, states.map(|state| (id, state)));
-    assert_eq!(world.kept.commands[&id].state, states[3]);
+    assert_eq!(world.kept.commands[&id].state(), states[3]);
 }
 
 #[test]
@@ -130,8 +125,8 @@ fn more_commands_than_the_bound_are_refused_and_old_ones_expire() {
     let refused = world.command(3, 60);
     assert!(!world.kept.commands.contains_key(&refused));
     world.pass(5_000);
-    assert_eq!(world.kept.commands[&a].state, CommandState::Expired);
-    assert_eq!(world.kept.commands[&b].state, CommandState::Queued);
+    assert_eq!(world.kept.commands[&a].state(), CommandState::Expired);
+    assert_eq!(world.kept.commands[&b].state(), CommandState::Accepted);
     let fits = world.command(4, 60);
     assert!(world.kept.commands.contains_key(&fits));
 }

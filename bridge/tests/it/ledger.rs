@@ -7,14 +7,16 @@ use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use unhidra_bridge::{
-    Bridge, Config, Connection, Draft, Effect, IdentitySecret, Loaded, Now, Outcome, Payload, SignedPrekeys, Ticket,
-    put_back,
+    Asked, Bridge, CommandRefused, Config, Connection, Draft, Effect, IdentitySecret, Loaded, NewSetting, Now, Outcome,
+    Payload, SettingRefused, SignedPrekeys, Ticket, put_back,
 };
+use unhidra_core::command::{Command, CommandState, Life};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, DownlinkRow, UplinkRow};
 use unhidra_core::device::{Device as Enrolled, Fingerprint, Standing};
 use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Version};
-use unhidra_core::message::{Command, CommandState, Sealed, Uplink, UplinkKind};
+use unhidra_core::message::{Sealed, Uplink, UplinkKind};
+use unhidra_core::setting::{Setting, SettingName};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_store::{Lane, MessageTag, Op, PrekeyChange, PrekeyRecord, Slot, Stored, StoredSession};
@@ -39,6 +41,7 @@ pub(crate) struct Kept {
     pub(crate) prekeys: Vec<PrekeyRecord>,
     pub(crate) rows: Vec<(MessageTag, Uplink)>,
     pub(crate) commands: BTreeMap<CommandId, Command>,
+    pub(crate) settings: BTreeMap<SettingName, Setting>,
 }
 
 pub(crate) struct World {
@@ -52,6 +55,10 @@ pub(crate) struct World {
     /// What was published to the device, and not yet taken.
     pub(crate) published: Vec<(DownlinkRow, Ticket, Bytes)>,
     pub(crate) changed: Vec<(CommandId, CommandState)>,
+    /// What those who asked for something were told, by a number each.
+    pub(crate) told: BTreeMap<u64, Result<CommandState, CommandRefused>>,
+    pub(crate) set: BTreeMap<u64, Result<Setting, SettingRefused>>,
+    asked: u64,
     answers: Arc<Answers>,
 }
 
@@ -60,6 +67,9 @@ pub(crate) fn config() -> Config {
         sessions_max: 10,
         parked_max: 10,
         commands_open_max: 2,
+        commands_in_flight: 8,
+        command_answer_s: 30,
+        command_grace_s: 60,
         command_body_max: 1000,
         signed_prekey_rotation_s: 604_800,
     }
@@ -103,6 +113,9 @@ impl World {
             rng,
             published: Vec::new(),
             changed: Vec::new(),
+            told: BTreeMap::new(),
+            set: BTreeMap::new(),
+            asked: 0,
             answers: Arc::default(),
         };
         world.connect();
@@ -145,6 +158,13 @@ impl World {
         }
         let ops = SignedPrekeys::replace(&[], self.now.unix, &mut self.rng).expect("ids");
         let put = ops.into_iter().filter_map(|op| match op {
+            Op::LateReceipt { command, status, at, .. } => {
+                if let Some(command) = self.kept.commands.get_mut(&command) {
+                    command.note(status, at);
+                }
+            }
+            Op::Setting(setting) => drop(self.kept.settings.insert(setting.name.clone(), setting)),
+            Op::ForgetSetting { name, .. } => drop(self.kept.settings.remove(&name)),
             Op::Prekey(PrekeyChange::Put(record)) => Some(record),
             _ => None,
         });
@@ -155,7 +175,7 @@ impl World {
 
     /// The device's connection ends.
     pub(crate) fn disconnect(&mut self) {
-        self.bridge.handle_disconnected(self.enrolled.id, HERE);
+        self.bridge.handle_disconnected(self.enrolled.id, HERE, self.now);
         self.settle();
     }
 
@@ -205,11 +225,41 @@ impl World {
             body: Bytes::from_static(b"now"),
             created_at: self.now.unix,
             expires_at: self.now.unix.saturating_add(std::time::Duration::from_secs(expires_s)),
-            state: CommandState::Queued,
+            asked_by: None,
+            life: Life::default(),
         };
-        self.bridge.handle_command(command, self.now, &mut self.rng);
-        self.settle();
+        self.send(command);
         id
+    }
+
+    /// Hands a command in; what whoever asked is told.
+    pub(crate) fn send(&mut self, command: Command) -> Result<CommandState, CommandRefused> {
+        self.asked += 1;
+        self.bridge.handle_command(Asked(self.asked), command, self.now, &mut self.rng);
+        self.settle();
+        self.told[&self.asked]
+    }
+
+    /// Calls a command back; what whoever asked is told.
+    pub(crate) fn cancel(&mut self, id: CommandId) -> Result<CommandState, CommandRefused> {
+        self.asked += 1;
+        self.bridge.handle_cancel(Asked(self.asked), self.enrolled.id, id, "me".into(), self.now);
+        self.settle();
+        self.told[&self.asked]
+    }
+
+    /// Sets something; what whoever asked is told.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&'static str>) -> Result<Setting, SettingRefused> {
+        self.asked += 1;
+        let new = NewSetting {
+            device: self.enrolled.id,
+            name: name.parse().expect("a name"),
+            value: value.map(|text| Bytes::from_static(text.as_bytes())),
+            asked_by: None,
+        };
+        self.bridge.handle_setting(Asked(self.asked), new, self.now, &mut self.rng);
+        self.settle();
+        self.set[&self.asked].clone()
     }
 
     pub(crate) fn broker_says(&mut self, ticket: Ticket, outcome: Outcome) {
@@ -269,10 +319,11 @@ impl World {
                 device: self.enrolled.clone(),
                 stored,
                 prekeys: self.kept.prekeys.clone(),
-                commands: self.kept.commands.values().filter(|c| !c.state.is_final()).cloned().collect(),
+                commands: self.kept.commands.values().filter(|c| !c.is_final()).cloned().collect(),
+                settings: self.kept.settings.values().cloned().collect(),
                 reading_ids: self.kept.rows.iter().filter_map(|row| row.1.reading_id).collect(),
             };
-            self.bridge.handle_loaded(id, Some(loaded), self.now, &mut self.rng);
+            self.bridge.handle_loaded(id, loaded, self.now, &mut self.rng);
         }
     }
 
@@ -298,8 +349,12 @@ impl World {
                     };
                     self.published.push((publish.row, publish.ticket, bytes));
                 }
-                Effect::CommandChanged(command) => self.changed.push((command.id, command.state)),
-                Effect::CommandRefused(id, _) => self.changed.push((id, CommandState::Expired)),
+                Effect::CommandChanged(command) => self.changed.push((command.id, command.state())),
+                Effect::CommandAnswered(asked, answer) => {
+                    self.told.insert(asked.0, answer.map(|command| command.state()));
+                }
+                Effect::SettingChanged(_) => {}
+                Effect::SettingAnswered(asked, answer) => drop(self.set.insert(asked.0, answer)),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A node that was put back from a copy, and a device that had moved on (e2ee/PROTOCOL.md section 8).
 
+use unhidra_core::command::CommandState;
 use unhidra_core::delivery::{Answer, Refusal};
-use unhidra_core::message::CommandState;
 
 use crate::device::Heard;
 use crate::ledger::World;

@@ -187,6 +187,9 @@ fn a_client_sees_and_commands_what_its_token_shows() {
         r#"{"type":"history","device":"pump-8","newest":1}"#,
         r#"{"type":"send","device":"pump-8","name":"reboot"}"#,
         r#"{"type":"commands","device":"pump-8"}"#,
+        r#"{"type":"cancel","device":"pump-8","command":"00000000000000000000000000000000"}"#,
+        r#"{"type":"set","device":"pump-8","name":"interval","text":"5"}"#,
+        r#"{"type":"settings","device":"pump-8"}"#,
         r#"{"type":"command","device":"pump-8","command":"00000000000000000000000000000000"}"#,
     ] {
         table.say(text);
@@ -198,8 +201,14 @@ fn a_client_sees_and_commands_what_its_token_shows() {
     assert!(matches!(table.client.poll_event(), Some(Event::Subscribe { .. })));
     assert!(matches!(table.client.poll_event(), Some(Event::Send { .. })));
     let mut table = Table::open("reader");
-    table.say(r#"{"type":"send","device":"pump-7","name":"reboot"}"#);
-    assert_eq!(table.code(), "forbidden");
+    for text in [
+        r#"{"type":"send","device":"pump-7","name":"reboot"}"#,
+        r#"{"type":"cancel","device":"pump-7","command":"00000000000000000000000000000000"}"#,
+        r#"{"type":"set","device":"pump-7","name":"interval","text":"5"}"#,
+    ] {
+        table.say(text);
+        assert_eq!(table.code(), "forbidden", "{text}");
+    }
 }
 
 #[test]
@@ -267,8 +276,11 @@ fn any_text() -> impl Strategy<Value = String> {
         "devices",
         "history",
         "send",
+        "cancel",
         "commands",
         "command",
+        "set",
+        "settings",
         "ping",
         "pong",
         "nonsense",

@@ -15,7 +15,7 @@ const RATE_MS = 5000; // over which the rate is taken
 const AWAY_MS = 600000; // after which a page asks for history and does not replay all it missed
 const FIRST = ["temperature", "humidity"]; // shown first where a device measures them
 const LATEST_COMMANDS = "unhidra.commands";
-const STEPS = ["queued", "sent", "delivered"];
+const STEPS = ["accepted", "sent", "delivered"];
 
 const $ = (id) => document.getElementById(id);
 const devices = new Map();
@@ -218,7 +218,7 @@ function follow(command) {
 
 // Asks what became of commands while nobody here was told.
 async function recall() {
-  const open = [...commands.values()].filter((command) => [...STEPS, "accepted"].includes(command.state));
+  const open = [...commands.values()].filter((command) => STEPS.includes(command.state));
   for (const { command, device } of [...sentBefore.splice(0), ...open]) {
     try {
       follow((await link.ask({ type: "command", device, command })).command);
@@ -226,6 +226,12 @@ async function recall() {
       if (!error.code) throw error;
     }
   }
+}
+
+let unanswered = null;
+
+function randomId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 $("command").addEventListener("submit", async (event) => {
@@ -237,11 +243,17 @@ $("command").addEventListener("submit", async (event) => {
   $("command-send").disabled = true;
   $("command-hint").textContent = "";
   try {
-    const answer = await link.ask({ type: "send", device, name, text, expires_after_ms: Number($("command-expires").value) });
+    // Asked for again after a lost connection, it is known by its id and not done twice.
+    const what = JSON.stringify([device, name, text]);
+    if (unanswered?.what !== what) unanswered = { what, command: randomId() };
+    const { command } = unanswered;
+    const answer = await link.ask({ type: "send", device, command, name, text, expires_after_ms: Number($("command-expires").value) });
+    unanswered = null;
     follow(answer.command);
     $("spoken").textContent = `${name}: ${answer.command.state}`;
     $("command-body").value = "";
   } catch (error) {
+    if (error.code && error.code !== "unavailable") unanswered = null;
     $("command-hint").textContent = error.message;
     $("spoken").textContent = `${name} was not sent: ${error.message}`;
   }
@@ -378,10 +390,9 @@ function renderCommands() {
     const state = expired(command) ? "expired" : command.state;
     node.dataset.state = state;
     set(node.parts.state, state);
-    set(node.parts.where, `${new Date(command.created_at).toLocaleTimeString([], { hour12: false })} · ${command.command.slice(0, 8)}`);
+    set(node.parts.where, [new Date(command.created_at).toLocaleTimeString([], { hour12: false }), command.command.slice(0, 8), noted(command)].filter(Boolean).join(" · "));
     const reached = STEPS.indexOf(state);
     node.parts.steps.forEach((step, at) => step.classList.toggle("past", reached < 0 ? true : at <= reached));
-    if (state === "accepted") node.parts.steps.at(-1).classList.remove("past");
   });
   $("commands-empty").hidden = mine.length > 0;
   const may = welcome?.may_command;
@@ -389,7 +400,14 @@ function renderCommands() {
   if (welcome && !may) set($("command-hint"), "This token may look and not command.");
 }
 
-const expired = ({ state, expires_at }) => [...STEPS, "accepted"].includes(state) && expires_at < now();
+// One that was sent may have been done in time: of those the node says when they are over.
+const expired = ({ state, expires_at, attempts }) => STEPS.includes(state) && !attempts && expires_at < now();
+
+function noted({ state, times, cause, late }) {
+  if (late) return `the device said ${late.status} after the end`;
+  if (cause) return cause;
+  return state === "delivered" && times?.acting ? "the device is at it" : "";
+}
 
 function makeCommand({ name }) {
   const node = document.createElement("li");

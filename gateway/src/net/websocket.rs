@@ -23,14 +23,16 @@ use unhidra_store::{Limit, ReadError};
 
 use crate::auth::Visible;
 use crate::client::{Bench, Client, Event, Limits};
-use crate::doors::NewCommand;
+use crate::doors::{Cancel, NewCommand, NewSetting};
 use crate::error::{Close, ErrorCode};
-use crate::frame::{self, CommandEntry, DeviceEntry, Id, Reply, RequestId};
+use crate::frame::{self, Id, Reply, RequestId};
 use crate::hub::Mailbox;
 use crate::net::http::{App, Refusal, check_origin};
 use crate::net::replay;
 use crate::outbox::{Bounds, Next, Round};
+use crate::registered::DeviceEntry;
 use crate::subscription::ClientNumber;
+use crate::told::{CommandEntry, SettingEntry};
 use crate::{Shared, spawn};
 
 /// What RFC 6455 section 1.3 appends to the client's key.
@@ -247,8 +249,22 @@ impl Connection<'_> {
                 let answer = self.history(id, &device, newest).await;
                 self.answer(id, answer);
             }
-            Event::Commands { id, device } => {
-                let answer = self.shared.doors.store.open_commands(&device).await.map(|commands| {
+            Event::Cancel { id, cancel } => self.cancel(id, cancel).await,
+            Event::Set { id, new } => self.set(id, new).await,
+            Event::Settings { id, device, values } => {
+                let answer = self.shared.doors.store.settings(&device).await.map(|settings| {
+                    let settings = settings.iter().map(|setting| SettingEntry::new(setting, values)).collect();
+                    Reply::Settings { id, device: Id(&device), settings }.encode()
+                });
+                self.answer(id, answer);
+            }
+            Event::Commands { id, device, newest } => {
+                let store = &self.shared.doors.store;
+                let found = match newest {
+                    Some(newest) => store.commands(&device, newest).await,
+                    None => store.open_commands(&device).await,
+                };
+                let answer = found.map(|commands| {
                     let commands = commands.iter().map(CommandEntry::new).collect();
                     Reply::Commands { id, device: Id(&device), commands }.encode()
                 });
@@ -318,7 +334,7 @@ impl Connection<'_> {
             Ok(command) => {
                 metrics.command("taken");
                 let reply = Reply::Command { id, command: CommandEntry::new(&command) }.encode();
-                (reply, (!command.state.is_final()).then_some(command.id))
+                (reply, (!command.is_final()).then_some(command.id))
             }
             Err(refused) => {
                 metrics.command("refused");
@@ -327,6 +343,20 @@ impl Connection<'_> {
             }
         };
         hub.end_command(self.number, device, reply, taken);
+    }
+
+    async fn cancel(&self, id: RequestId, cancel: Cancel) {
+        match self.shared.doors.commands.cancel(cancel).await {
+            Ok(command) => self.reply(Reply::Command { id, command: CommandEntry::new(&command) }.encode()),
+            Err(refused) => self.error(id, refused.code(), &refused.to_string()),
+        }
+    }
+
+    async fn set(&self, id: RequestId, new: NewSetting) {
+        match self.shared.doors.commands.set(new).await {
+            Ok(setting) => self.reply(Reply::Setting { id, setting: SettingEntry::new(&setting, true) }.encode()),
+            Err(refused) => self.error(id, refused.code(), &refused.to_string()),
+        }
     }
 
     /// Writes until the connection is to end. Returns whether it was closed in words.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio_websockets::Message;
+use unhidra_core::command::{By, Command, CommandState, Ended, Ending, Life, Stage};
 use unhidra_core::ids::CommandId;
-use unhidra_core::message::{Command, CommandState, ReceiptStatus};
+use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 use unhidra_gateway::{CommandRefused, Use, Visible};
 
@@ -138,7 +139,7 @@ async fn history_gives_the_newest_in_order() {
     assert_eq!((&frame["code"], &frame["id"]), (&json!("unavailable"), &json!(6)));
 }
 
-fn moved(command: u8, state: CommandState) -> Command {
+fn moved(command: u8, stage: Stage) -> Command {
     Command {
         id: CommandId::new([command; 16]),
         device: id("a"),
@@ -146,8 +147,13 @@ fn moved(command: u8, state: CommandState) -> Command {
         body: bytes::Bytes::from_static(b"secret"),
         created_at: UnixTime::from_ms(1000),
         expires_at: UnixTime::from_ms(9000),
-        state,
+        asked_by: None,
+        life: Life { stage, ..Life::default() },
     }
+}
+
+fn over(how: Ending) -> Stage {
+    Stage::Over(Ended::new(how, By::Device, "", UnixTime::from_ms(2000)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,22 +170,22 @@ async fn who_sends_a_command_hears_what_becomes_of_it_and_the_answer_comes_first
     let answer = ask(&mut sender, send).await;
     assert_eq!(
         (&answer["type"], &answer["id"], &answer["command"]["state"]),
-        (&json!("command"), &json!(8), &json!("queued"))
+        (&json!("command"), &json!(8), &json!("accepted"))
     );
     assert_eq!(answer["command"]["command"], "01".repeat(16));
     assert_eq!(answer["command"]["expires_at"], 6000);
     for client in [&mut sender, &mut watcher] {
         assert_eq!(client.hear_type("command_changed").await["command"]["state"], "sent");
     }
-    for state in [CommandState::Delivered, CommandState::Answered(ReceiptStatus::Done)] {
-        world.gateway.command_changed(&moved(1, state));
+    for (stage, state) in [(Stage::Delivered, CommandState::Delivered), (over(Ending::Done), CommandState::Done)] {
+        world.gateway.command_changed(&moved(1, stage));
         for client in [&mut sender, &mut watcher] {
             let frame = client.hear_type("command_changed").await;
             assert_eq!(frame["command"]["state"], state.as_str());
             assert!(!frame.to_string().contains("secret"));
         }
     }
-    world.gateway.command_changed(&moved(2, CommandState::Sent));
+    world.gateway.command_changed(&moved(2, Stage::Sent));
     watcher.hear_type("command_changed").await;
     for client in [&mut sender, &mut other] {
         assert_eq!(ask(client, json!({ "type": "ping" })).await["type"], "pong", "it is no affair of theirs");
@@ -196,6 +202,7 @@ async fn a_refused_command_says_why() {
         (CommandRefused::NoSuchDevice, "no_such_device"),
         (CommandRefused::TooManyOpen { max: 32 }, "too_many_open"),
         (CommandRefused::TooLarge { len: 9, max: 8 }, "too_large"),
+        (CommandRefused::IdTaken, "id_taken"),
         (CommandRefused::Unavailable, "unavailable"),
     ] {
         world.script.refusals.lock().unwrap().push_back(refusal);
@@ -207,14 +214,63 @@ async fn a_refused_command_says_why() {
 #[tokio::test(start_paused = true)]
 async fn commands_can_be_asked_for() {
     let world = World::new();
-    world.store.put_command(&moved(1, CommandState::Delivered));
-    world.store.put_command(&moved(2, CommandState::Expired));
+    world.store.put_command(&moved(1, Stage::Delivered));
+    world.store.put_command(&moved(2, over(Ending::Expired)));
     let mut client = world.enter().await;
     let frame = ask(&mut client, json!({ "type": "commands", "id": 1, "device": "a" })).await;
     assert_eq!(frame["commands"].as_array().unwrap().len(), 1, "those that are open");
+    let frame = ask(&mut client, json!({ "type": "commands", "id": 2, "device": "a", "newest": 9 })).await;
+    assert_eq!(frame["commands"].as_array().unwrap().len(), 2, "all there are");
     let one = |command: u8| json!({ "type": "command", "device": "a", "command": format!("{command:02x}").repeat(16) });
     assert_eq!(ask(&mut client, one(2)).await["command"]["state"], "expired");
     assert_eq!(ask(&mut client, one(3)).await["code"], "no_such_command");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_is_called_back_or_it_is_said_why_not() {
+    let world = World::new();
+    let mut client = world.enter().await;
+    let cancel = json!({ "type": "cancel", "id": 4, "device": "a", "command": "01".repeat(16) });
+    let late = CommandRefused::TooLate { state: CommandState::Sent };
+    for (refusal, code) in [(late, "too_late"), (CommandRefused::NoSuchCommand, "no_such_command")] {
+        world.script.refusals.lock().unwrap().push_back(refusal);
+        let frame = ask(&mut client, cancel.clone()).await;
+        assert_eq!((&frame["code"], &frame["id"]), (&json!(code), &json!(4)));
+    }
+    assert_eq!(world.script.cancelled.lock().unwrap()[0].command, CommandId::new([1; 16]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setting_is_set_asked_for_and_told_to_who_watches_without_its_value() {
+    let world = World::new();
+    let (mut client, mut watcher) = (world.enter().await, world.enter().await);
+    watcher.subscribe("a", None).await;
+    watcher.hear_type("caught_up").await;
+    let set = json!({ "type": "set", "id": 4, "device": "a", "name": "interval", "text": "5s" });
+    let frame = ask(&mut client, set).await;
+    assert_eq!((&frame["type"], &frame["setting"]["text"]), (&json!("setting"), &json!("5s")));
+    let new = world.script.set.lock().unwrap().remove(0);
+    assert_eq!((new.name.as_str(), new.value.as_deref()), ("interval", Some(&b"5s"[..])));
+    for fields in [r#""remove":true,"text":"x""#, r#""name":"hello","text":"x""#, r#""base64":"?""#] {
+        let name = if fields.contains("name") { "" } else { r#""name":"interval","# };
+        client.raw(&format!(r#"{{"type":"set","device":"a",{name}{fields}}}"#)).await;
+        assert_eq!(client.hear().await["code"], "bad_request", "{fields}");
+    }
+    let setting = Setting {
+        device: id("a"),
+        name: new.name,
+        value: new.value,
+        version: 7,
+        changed_at: UnixTime::from_ms(7),
+        asked_by: None,
+        acknowledged: None,
+    };
+    world.store.put_setting(&setting);
+    let frame = ask(&mut client, json!({ "type": "settings", "device": "a" })).await;
+    assert_eq!((&frame["settings"][0]["text"], &frame["settings"][0]["in_sync"]), (&json!("5s"), &json!(false)));
+    world.gateway.setting_changed(&setting);
+    let told = watcher.hear_type("setting_changed").await;
+    assert_eq!((&told["setting"]["version"], told["setting"].get("text")), (&json!(7), None));
 }
 
 #[tokio::test(start_paused = true)]

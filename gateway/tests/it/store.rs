@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use unhidra_core::command::Command;
 use unhidra_core::device::{Device, Fingerprint, Standing};
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset, Partition};
-use unhidra_core::message::{Command, Reading, Uplink, UplinkKind};
+use unhidra_core::message::{Reading, Uplink, UplinkKind};
+use unhidra_core::setting::Setting;
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{
     ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, Oldest, Overdue, Page, PrekeyRecord, ReadError,
-    RestoredError, Store, Stored, Tally, Usage,
+    RestoredError, Store, Stored, Tally, Usage, Waits,
 };
 
 /// The store.
@@ -30,6 +32,7 @@ struct State {
     logs: Vec<Vec<Reading>>,
     devices: BTreeMap<DeviceId, Device>,
     commands: BTreeMap<CommandId, Command>,
+    settings: Vec<Setting>,
 }
 
 impl MemoryStore {
@@ -79,6 +82,11 @@ impl MemoryStore {
 
     pub(crate) fn put_command(&self, command: &Command) {
         self.state().commands.insert(command.id, command.clone());
+    }
+
+    #[allow(dead_code, reason = "the example has no settings")]
+    pub(crate) fn put_setting(&self, setting: &Setting) {
+        self.state().settings.push(setting.clone());
     }
 
     /// Makes every read fail from now on, or no longer.
@@ -212,9 +220,25 @@ impl Store for MemoryStore {
 
     fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
         self.read(|state| {
-            let open = |command: &&Command| command.device == *device && !command.state.is_final();
+            let open = |command: &&Command| command.device == *device && !command.is_final();
             state.commands.values().filter(open).cloned().collect()
         })
+    }
+
+    fn commands(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
+        self.read(|state| {
+            let of_device = state.commands.values().filter(|command| command.device == *device);
+            let all: Vec<Command> = of_device.cloned().collect();
+            all[all.len().saturating_sub(max)..].to_vec()
+        })
+    }
+
+    fn waits(&self, _: Partition, _: DeviceNumber, _: usize) -> BoxFuture<'_, Result<Page<Waits>, ReadError>> {
+        Box::pin(async { Ok(Page { rows: Vec::new(), more: false }) })
+    }
+
+    fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>> {
+        self.read(|state| state.settings.iter().filter(|setting| setting.device == *device).cloned().collect())
     }
 
     fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {

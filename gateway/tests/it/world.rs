@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 use tokio_websockets::{ClientBuilder, Error, Message, WebSocketStream};
+use unhidra_core::command::{Command, Life};
 use unhidra_core::ids::{CommandId, DeviceId};
-use unhidra_core::message::{Command, CommandState, Uplink, UplinkKind};
+use unhidra_core::message::{Uplink, UplinkKind};
+use unhidra_core::setting::Setting;
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
 use unhidra_gateway::{
-    Authority, CommandRefused, Commands, Config, Doors, Gateway, NewCommand, Rights, Session, TokenRefused, Tokens,
-    Use, Visible,
+    Authority, Cancel, CommandRefused, Commands, Config, Doors, Gateway, NewCommand, NewSetting, Rights, Session,
+    TokenRefused, Tokens, Use, Visible,
 };
 use unhidra_store::BoxFuture;
 
@@ -39,6 +41,8 @@ impl Clock for PausedClock {
 pub(crate) struct Script {
     pub(crate) refusals: Mutex<VecDeque<CommandRefused>>,
     pub(crate) taken: Mutex<Vec<NewCommand>>,
+    pub(crate) cancelled: Mutex<Vec<Cancel>>,
+    pub(crate) set: Mutex<Vec<NewSetting>>,
     /// Told of each command before its sender is answered.
     pub(crate) early: Mutex<Option<Arc<Gateway>>>,
 }
@@ -53,19 +57,43 @@ impl Commands for Script {
             let mut taken = self.taken.lock().unwrap();
             taken.push(new.clone());
             let command = Command {
-                id: CommandId::new([u8::try_from(taken.len()).unwrap(); 16]),
+                id: new.id.unwrap_or(CommandId::new([u8::try_from(taken.len()).unwrap(); 16])),
                 device: new.device,
                 name: new.name.into_inner(),
                 body: new.body,
                 created_at: UnixTime::from_ms(1000),
                 expires_at: UnixTime::from_ms(1000).saturating_add(new.expires_after),
-                state: CommandState::Queued,
+                asked_by: Some(new.asked_by),
+                life: Life::default(),
             };
             if let Some(gateway) = &*self.early.lock().unwrap() {
-                gateway.command_changed(&Command { state: CommandState::Sent, ..command.clone() });
+                let mut sent = command.clone();
+                sent.sent(UnixTime::from_ms(1001));
+                gateway.command_changed(&sent);
             }
             Ok(command)
         })
+    }
+
+    fn cancel(&self, cancel: Cancel) -> BoxFuture<'_, Result<Command, CommandRefused>> {
+        self.cancelled.lock().unwrap().push(cancel);
+        let refusal = self.refusals.lock().unwrap().pop_front();
+        Box::pin(async move { Err(refusal.unwrap_or(CommandRefused::NoSuchCommand)) })
+    }
+
+    fn set(&self, new: NewSetting) -> BoxFuture<'_, Result<Setting, CommandRefused>> {
+        self.set.lock().unwrap().push(new.clone());
+        let refusal = self.refusals.lock().unwrap().pop_front();
+        let setting = Setting {
+            device: new.device,
+            name: new.name,
+            value: new.value,
+            version: 1,
+            changed_at: UnixTime::from_ms(1000),
+            asked_by: Some(new.asked_by),
+            acknowledged: None,
+        };
+        Box::pin(async move { refusal.map_or(Ok(setting), Err) })
     }
 }
 

@@ -85,6 +85,9 @@ pub(super) enum Frame {
     CommandChanged {
         command: CommandRecord,
     },
+    Commands {
+        commands: Vec<CommandRecord>,
+    },
     Ping {},
     Error {
         code: String,

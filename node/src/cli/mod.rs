@@ -23,6 +23,7 @@ mod acl;
 mod acts;
 mod client;
 mod clients;
+mod commands;
 mod console;
 mod csv;
 pub mod demo;
@@ -41,6 +42,7 @@ mod reach;
 mod run;
 mod send;
 mod serve;
+mod settings;
 pub mod simulate;
 mod store;
 #[cfg(test)]
@@ -118,6 +120,14 @@ pub enum Command {
     Watch(watch::Watch),
     /// Sends a command to a device, sealed by its session.
     Send(send::Send),
+    /// Calls a command back that is not under way.
+    Cancel(commands::Cancel),
+    /// Lists the commands of a device, and what has become of them.
+    Commands(commands::Commands),
+    /// Sets something of a device: the last value by name, told it when it is here.
+    Set(settings::Set),
+    /// Lists what a device is set to, and whether it knows.
+    Settings(settings::Settings),
     /// Prints stored rows, as JSON lines or CSV.
     Export(export::Export),
     /// Shows and changes the keys that encrypt the store.
@@ -195,6 +205,10 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         }
         Command::Watch(watch) => on_folder(&args.global, rng, &mut out, Asked::Watch(watch)).await,
         Command::Send(send) => on_folder(&args.global, rng, &mut out, Asked::Send(send)).await,
+        Command::Cancel(cancel) => on_folder(&args.global, rng, &mut out, Asked::Cancel(cancel)).await,
+        Command::Commands(asked) => on_folder(&args.global, rng, &mut out, Asked::Commands(asked)).await,
+        Command::Set(set) => on_folder(&args.global, rng, &mut out, Asked::Set(set)).await,
+        Command::Settings(asked) => on_folder(&args.global, rng, &mut out, Asked::Settings(asked)).await,
         Command::Enroll(enroll) => on_folder(&args.global, rng, &mut out, Asked::Enroll(enroll)).await,
         Command::Device { action } => on_folder(&args.global, rng, &mut out, Asked::Device(action)).await,
         Command::Clients(clients) => on_folder(&args.global, rng, &mut out, Asked::Clients(clients)).await,
@@ -218,6 +232,10 @@ enum Asked {
     Outlets(outlets::Outlets),
     Watch(watch::Watch),
     Send(send::Send),
+    Cancel(commands::Cancel),
+    Commands(commands::Commands),
+    Set(settings::Set),
+    Settings(settings::Settings),
     Export(export::Export),
     Keys(keys::Action),
     Acts(acts::Acts),
@@ -249,6 +267,14 @@ async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Aske
             Err(error) => Err(error),
         },
         Asked::Send(send) => send::run(&send, control, out).await,
+        Asked::Cancel(cancel) => commands::cancel(&cancel, control, out).await,
+        Asked::Commands(asked) if asked.follow => match watch::through(&reached).await {
+            Ok(client) => commands::follow(&asked, client, out).await,
+            Err(error) => Err(error),
+        },
+        Asked::Commands(asked) => commands::list(&asked, control, out).await,
+        Asked::Set(set) => settings::set(&set, control, out).await,
+        Asked::Settings(asked) => settings::list(&asked, control, out).await,
         Asked::Export(export) => export::run(&export, control, out).await,
         Asked::Keys(action) => keys::run(action, control, out).await,
         Asked::Acts(acts) => acts::run(acts, SystemClock::start().unix_now(), control, out).await,

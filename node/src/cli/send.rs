@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use unhidra_core::ids::DeviceId;
+use unhidra_core::command::CommandState;
+use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::message::MessageName;
 
 use super::CliError;
@@ -28,6 +29,10 @@ pub struct Send {
     /// How long it is worth doing; without, as long as the node says.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub expires: Option<u64>,
+    /// Your own id for it, 32 hexadecimal digits: sent again under it, the same command is not
+    /// carried out twice, and what has become of it is printed.
+    #[arg(long, value_name = "ID")]
+    pub id: Option<CommandId>,
     /// Follows what becomes of it until nothing more will. Exit status 1 unless it is done.
     #[arg(long)]
     pub wait: bool,
@@ -55,6 +60,7 @@ pub(super) async fn run(args: &Send, control: &dyn Control, out: &mut Output<'_>
     }
     let asked = SendAsked {
         device: args.device,
+        id: args.id,
         name: args.name.clone(),
         body: Bytes::copy_from_slice(args.body.as_bytes()),
         expires_in_ms: args.expires.map(|s| s * 1000),
@@ -86,6 +92,9 @@ pub(super) async fn run_elsewhere(args: &Send, mut client: Client, out: &mut Out
     let mut request = json!({
         "type": "send", "id": 1, "device": args.device.as_str(), "name": args.name, "text": args.body,
     });
+    if let Some(id) = args.id {
+        request["command"] = json!(id.to_string());
+    }
     if let Some(expires) = args.expires {
         request["expires_after_ms"] = json!(expires * 1000);
     }
@@ -125,14 +134,20 @@ async fn within(args: &Send, followed: impl Future<Output = Result<(), CliError>
 }
 
 fn show(command: &CommandRecord, out: &mut Output<'_>) -> Result<(), CliError> {
-    out.say(command, &format!("{}  {}", command.id, command.state))
+    out.say(command, &format!("{}  {}", command.id, command.state.as_str()))
 }
 
 fn done(command: &CommandRecord) -> Result<(), CliError> {
-    match command.state.as_str() {
-        "done" => Ok(()),
-        "failed" => Err(CliError::Failed(format!("{} tried {} and could not", command.device, command.name))),
-        "unknown" => Err(CliError::Failed(format!("{} knows no command {}", command.device, command.name))),
-        _ => Err(CliError::Failed(format!("the command {} expired before {} did it", command.id, command.device))),
-    }
+    let CommandRecord { id, device, name, .. } = command;
+    let why = if command.cause.is_empty() { String::new() } else { format!(": {}", command.cause) };
+    let text = match command.state {
+        CommandState::Done => return Ok(()),
+        CommandState::Failed => format!("{device} did not do {name}{why}"),
+        CommandState::Cancelled => format!("the command {id} was cancelled"),
+        CommandState::Expired => format!("the command {id} expired before it was known to be done{why}"),
+        CommandState::Accepted | CommandState::Sent | CommandState::Delivered => {
+            format!("the command {id} is {}", command.state.as_str())
+        }
+    };
+    Err(CliError::Failed(text))
 }

@@ -190,7 +190,7 @@ async fn send_without_a_node_queues_and_does_not_wait() {
     assert!(refusal(&control, "send pump-7 reboot --wait").await.contains("unhidra run"));
     assert!(ground.store.open_commands(&id("pump-7")).await.unwrap().is_empty());
     let sent = printed(&control, "send pump-7 reboot now --expires 5").await.unwrap();
-    let (command, rest) = sent.split_once("  queued\n").unwrap();
+    let (command, rest) = sent.split_once("  accepted\n").unwrap();
     assert!(command.parse::<CommandId>().is_ok() && rest.contains("the next one sends it"), "{sent}");
     let [open] = &ground.store.open_commands(&id("pump-7")).await.unwrap()[..] else { panic!("one") };
     assert_eq!((&*open.body, open.expires_at), (b"now".as_slice(), NOW.saturating_add(Duration::from_secs(5))));
@@ -525,7 +525,7 @@ async fn what_came_while_nobody_watched_is_shown_by_its_cursor_after_a_restart()
     let line = format!("send pump-7 reboot --node http://{gateway} --token {}", minted.token);
     let mut text = Vec::new();
     dispatch(parse(&line).unwrap(), rng(), &mut text).await.unwrap();
-    assert!(String::from_utf8(text).unwrap().ends_with("  queued\n"));
+    assert!(String::from_utf8(text).unwrap().ends_with("  accepted\n"));
     let forged = watched(&place, "watch --count 1 --since AAAA").await.unwrap_err().to_string();
     assert!(forged.contains("cursor_invalid"), "{forged}");
     node.stop().await;

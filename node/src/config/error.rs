@@ -99,6 +99,9 @@ pub enum ConfigError {
         /// What is wrong, and what is allowed.
         cause: String,
     },
+    /// A setting of the bridge out of its bounds.
+    #[error(transparent)]
+    Bridge(#[from] unhidra_bridge::ConfigError),
     /// A setting of the store out of its bounds.
     #[error(transparent)]
     Store(#[from] unhidra_store::ConfigError),

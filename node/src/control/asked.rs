@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{CommandId, DeviceId, Offset};
-use unhidra_core::message::{Command, Reading, UplinkKind};
+use unhidra_core::message::{Reading, UplinkKind};
 use unhidra_core::time::UnixTime;
 
 use super::text;
@@ -249,68 +249,6 @@ pub struct Revoked {
     pub was_online: Option<bool>,
 }
 
-/// A command to be queued.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct SendAsked {
-    /// To whom.
-    #[serde(with = "text")]
-    pub device: DeviceId,
-    /// What to do.
-    pub name: String,
-    /// With what.
-    #[serde(with = "text::base64")]
-    pub body: Bytes,
-    /// How long it lives, in ms; the node's own default without.
-    pub expires_in_ms: Option<u64>,
-}
-
-/// A command as shown; in JSON it is what the gateway's frames hold. Its body is not shown.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct CommandRecord {
-    /// Its identity.
-    #[serde(rename = "command", with = "text")]
-    pub id: CommandId,
-    /// To whom.
-    #[serde(with = "text")]
-    pub device: DeviceId,
-    /// What to do.
-    pub name: String,
-    /// When it was accepted, in ms since the Unix epoch.
-    pub created_at: u64,
-    /// When it ends, in ms since the Unix epoch.
-    pub expires_at: u64,
-    /// What has become of it, in a word.
-    pub state: String,
-}
-
-impl CommandRecord {
-    /// A command as it stands at `now`: one whose time has passed is expired whether or not
-    /// somebody has written that down yet.
-    #[must_use]
-    pub fn new(command: &Command, now: UnixTime) -> Self {
-        use unhidra_core::message::CommandState;
-        let state = match command.state {
-            state if !state.is_final() && now > command.expires_at => CommandState::Expired,
-            state => state,
-        };
-        Self {
-            id: command.id,
-            device: command.device,
-            name: command.name.to_string(),
-            created_at: command.created_at.as_ms(),
-            expires_at: command.expires_at.as_ms(),
-            state: state.as_str().to_owned(),
-        }
-    }
-
-    /// Whether nothing more will become of it.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        matches!(self.state.as_str(), "done" | "failed" | "unknown" | "expired")
-    }
-}
-
 /// Whose rows are asked for.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -436,7 +374,7 @@ pub enum RowBody {
 }
 
 impl RowBody {
-    fn new(body: &Bytes) -> Self {
+    pub(super) fn new(body: &Bytes) -> Self {
         match std::str::from_utf8(body) {
             Ok(text) => Self::Text(text.to_owned()),
             Err(_) => Self::Base64(body.clone()),

@@ -9,21 +9,23 @@ use arc_swap::ArcSwap;
 use unhidra_bridge::IdentityKey;
 use unhidra_certs::{Pki, Request, TrustDomain};
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
-use unhidra_core::message::{Command, CommandState, MessageName, Reading, UplinkKind};
+use unhidra_core::message::{Reading, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::Clock;
-use unhidra_store::{Limit, Op, Store};
+use unhidra_store::{Limit, Store};
 
 use super::{
-    ActRecord, ActsAsked, ActsPage, Addresses, Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError,
-    DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live,
-    Minted, Revoked, RewrapAsked, Rewrapped, RowRecord, RowsAsked, RowsPage, SendAsked, Span, SubscribersAsked,
-    SubscribersFound, TagAsked, TokenAsked,
+    ActRecord, ActsAsked, ActsPage, Addresses, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord,
+    CommandsAsked, CommandsFound, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked,
+    Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live, Minted, Revoked, RewrapAsked, Rewrapped, RowRecord,
+    RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord, SettingsFound, Span, SubscribersAsked, SubscribersFound,
+    TagAsked, TokenAsked,
 };
-use crate::commit::commit;
 use crate::keychain::Keychain;
 use crate::outlets::{self, OutletRecord};
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
+
+mod orders;
 
 /// How many devices one answer holds at most.
 const DEVICES_MAX: usize = 256;
@@ -152,54 +154,6 @@ impl LocalControl {
         Ok((certificate, pki.roots_pem()))
     }
 
-    async fn queue(&self, asked: SendAsked) -> Result<CommandRecord, ControlError> {
-        let name: MessageName = asked
-            .name
-            .parse()
-            .map_err(|error| ControlError::Invalid(format!("the command {:?}: {error}", asked.name)))?;
-        if asked.body.len() > self.limits.body_max {
-            let (len, max) = (asked.body.len(), self.limits.body_max);
-            return Err(ControlError::Invalid(format!("a body of {len} bytes; at most {max} are allowed")));
-        }
-        let device = self.doors.registry.get(&asked.device).ok_or(ControlError::NoDevice { id: asked.device })?;
-        if !device.is_enrolled() {
-            return Err(ControlError::Revoked { id: device.id });
-        }
-        let command = match &self.doors.live {
-            Some(live) => live.send(asked).await?,
-            None => self.queue_alone(asked, name).await?,
-        };
-        Ok(self.shown(&command))
-    }
-
-    /// Writes a command down for the node that will run here next.
-    async fn queue_alone(&self, asked: SendAsked, name: MessageName) -> Result<Command, ControlError> {
-        let doors = &self.doors;
-        let now = doors.clock.unix_now();
-        let open = doors.store.open_commands(&asked.device).await?;
-        let open = open.iter().filter(|command| now <= command.expires_at).count();
-        if open >= self.limits.open_max {
-            return Err(ControlError::TooMany { open, max: self.limits.open_max });
-        }
-        let lifetime = asked.expires_in_ms.map_or(self.limits.expiry, Duration::from_millis);
-        let command = Command {
-            id: (doors.command_ids)(),
-            device: asked.device,
-            name: name.into_inner(),
-            body: asked.body,
-            created_at: now,
-            expires_at: now.saturating_add(lifetime),
-            state: CommandState::Queued,
-        };
-        let partition = doors.store.partition_of(&command.device);
-        commit(&*doors.store, partition, vec![Op::Command(command.clone())]).await?;
-        Ok(command)
-    }
-
-    fn shown(&self, command: &Command) -> CommandRecord {
-        CommandRecord::new(command, self.doors.clock.unix_now())
-    }
-
     async fn read(&self, asked: RowsAsked) -> Result<RowsPage, ControlError> {
         let after = asked.offset();
         let store = &self.doors.store;
@@ -284,6 +238,26 @@ impl Control for LocalControl {
 
     fn send(&self, asked: SendAsked) -> Asked<'_, CommandRecord> {
         Box::pin(self.queue(asked))
+    }
+
+    fn cancel(&self, asked: CancelAsked) -> Asked<'_, CommandRecord> {
+        Box::pin(self.call_back(asked))
+    }
+
+    fn commands(&self, asked: CommandsAsked) -> Asked<'_, CommandsFound> {
+        Box::pin(self.list(asked))
+    }
+
+    fn set(&self, asked: SetAsked) -> Asked<'_, SettingRecord> {
+        Box::pin(self.put_setting(asked))
+    }
+
+    fn settings(&self, device: DeviceId) -> Asked<'_, SettingsFound> {
+        Box::pin(async move {
+            self.known(&device)?;
+            let settings = self.doors.store.settings(&device).await?;
+            Ok(SettingsFound { settings: settings.iter().map(SettingRecord::from).collect() })
+        })
     }
 
     fn command(&self, device: DeviceId, id: CommandId) -> Asked<'_, CommandRecord> {

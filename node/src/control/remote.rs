@@ -15,10 +15,10 @@ use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::server::Problem;
 use super::{
-    ActsAsked, ActsPage, Asked, ClientsAsked, ClientsPage, CommandRecord, Control, ControlError, DeviceRecord,
-    DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeysStatus, KickAsked, Kicked, Minted, PREFIX, Revoked,
-    RewrapAsked, Rewrapped, RowsAsked, RowsPage, SendAsked, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked,
-    connect,
+    ActsAsked, ActsPage, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord, CommandsAsked, CommandsFound,
+    Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeysStatus, KickAsked,
+    Kicked, Minted, PREFIX, Revoked, RewrapAsked, Rewrapped, RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord,
+    SettingsFound, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, connect,
 };
 use crate::outlets::OutletRecord;
 
@@ -156,6 +156,22 @@ impl Control for RemoteControl {
 
     fn send(&self, asked: SendAsked) -> Asked<'_, CommandRecord> {
         Box::pin(async move { self.post("/commands".to_owned(), &asked).await })
+    }
+
+    fn cancel(&self, asked: CancelAsked) -> Asked<'_, CommandRecord> {
+        Box::pin(async move { self.post("/commands/cancel".to_owned(), &asked).await })
+    }
+
+    fn commands(&self, asked: CommandsAsked) -> Asked<'_, CommandsFound> {
+        Box::pin(async move { self.post("/commands/list".to_owned(), &asked).await })
+    }
+
+    fn set(&self, asked: SetAsked) -> Asked<'_, SettingRecord> {
+        Box::pin(async move { self.post("/settings".to_owned(), &asked).await })
+    }
+
+    fn settings(&self, device: DeviceId) -> Asked<'_, SettingsFound> {
+        Box::pin(self.get(format!("/settings/{device}")))
     }
 
     fn command(&self, device: DeviceId, id: CommandId) -> Asked<'_, CommandRecord> {

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::{
-    ActsAsked, ClientsAsked, Control, ControlError, ControlListener, DevicesAsked, EnrollAsked, KickAsked, Peer,
-    RewrapAsked, RowsAsked, SendAsked, SubscribersAsked, TagAsked, TokenAsked,
+    ActsAsked, CancelAsked, ClientsAsked, CommandsAsked, Control, ControlError, ControlListener, DevicesAsked,
+    EnrollAsked, KickAsked, Peer, RewrapAsked, RowsAsked, SendAsked, SetAsked, SubscribersAsked, TagAsked, TokenAsked,
 };
 use crate::actor;
 use crate::http::{self, Limits};
@@ -65,7 +65,11 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/devices/{id}/tags", post(tag))
         .route("/devices/{id}/revoke", post(revoke))
         .route("/commands", post(send))
+        .route("/commands/cancel", post(cancel))
+        .route("/commands/list", post(commands))
         .route("/commands/{device}/{id}", get(command))
+        .route("/settings", post(set))
+        .route("/settings/{device}", get(settings))
         .route("/rows", post(rows))
         .route("/tokens", post(mint))
         .route("/clients", post(clients))
@@ -125,6 +129,22 @@ async fn send(State(control): Shared, Question(asked): Question<SendAsked>) -> A
 async fn command(State(control): Shared, Path((device, id)): Path<(String, String)>) -> Answer {
     let id: CommandId = id.parse().map_err(|error| ControlError::Invalid(format!("{id:?}: {error}")))?;
     answer(control.command(device_id(&device)?, id).await)
+}
+
+async fn cancel(State(control): Shared, Question(asked): Question<CancelAsked>) -> Answer {
+    answer(control.cancel(asked).await)
+}
+
+async fn commands(State(control): Shared, Question(asked): Question<CommandsAsked>) -> Answer {
+    answer(control.commands(asked).await)
+}
+
+async fn set(State(control): Shared, Question(asked): Question<SetAsked>) -> Answer {
+    answer(control.set(asked).await)
+}
+
+async fn settings(State(control): Shared, Path(device): Path<String>) -> Answer {
+    answer(control.settings(device_id(&device)?).await)
 }
 
 async fn rows(State(control): Shared, Question(asked): Question<RowsAsked>) -> Answer {

@@ -8,8 +8,10 @@ use axum::routing::get;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use unhidra_core::command::{Command, CommandState, Life, Stage};
 use unhidra_core::ids::{CommandId, DeviceId};
-use unhidra_core::message::{Command, CommandState, ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::message::{ReceiptStatus, Uplink, UplinkKind};
+use unhidra_core::setting::Setting;
 use unhidra_store::{MessageTag, Op, Store};
 
 use super::*;
@@ -92,9 +94,20 @@ impl Live for Running {
                 body: asked.body,
                 created_at: NOW,
                 expires_at: NOW,
-                state: CommandState::Sent,
+                asked_by: None,
+                life: Life { stage: Stage::Sent, attempts: 1, ..Life::default() },
             })
         })
+    }
+
+    fn cancel(&self, asked: CancelAsked) -> Asked<'_, Command> {
+        self.0.lock().unwrap().push(format!("cancel {}", asked.id));
+        Box::pin(async { Err(ControlError::TooLate { state: "sent".to_owned() }) })
+    }
+
+    fn set(&self, asked: SetAsked) -> Asked<'_, Setting> {
+        self.0.lock().unwrap().push(format!("set {}", asked.name));
+        Box::pin(async move { Err(ControlError::NoSetting { name: asked.name }) })
     }
 
     fn mint(&self, asked: &TokenAsked) -> Result<String, ControlError> {
@@ -132,6 +145,7 @@ impl Live for Running {
 fn send_asked(device: &str) -> SendAsked {
     SendAsked {
         device: id(device),
+        id: None,
         name: "reboot".to_owned(),
         body: Bytes::from_static(b"\xffnow"),
         expires_in_ms: Some(1000),
@@ -233,20 +247,65 @@ async fn without_a_node_a_command_waits_in_the_store_up_to_a_bound_and_expires()
     let node = Node::start(None).await;
     node.enrolled("pump-7").await;
     let queued = node.remote.send(send_asked("pump-7")).await.unwrap();
-    assert_eq!((queued.state.as_str(), queued.is_final()), ("queued", false));
+    assert_eq!((queued.state, queued.is_final()), (CommandState::Accepted, false));
     let stored = node.ground.store.command(&id("pump-7"), &queued.id).await.unwrap().unwrap();
-    assert_eq!((&*stored.name, &*stored.body, stored.state), ("reboot", b"\xffnow".as_slice(), CommandState::Queued));
+    assert_eq!(
+        (&*stored.name, &*stored.body, stored.state()),
+        ("reboot", b"\xffnow".as_slice(), CommandState::Accepted)
+    );
     node.remote.send(send_asked("pump-7")).await.unwrap();
     let refused = node.remote.send(send_asked("pump-7")).await.err();
     assert_eq!(refused, Some(ControlError::TooMany { open: 2, max: 2 }));
 
     node.ground.clock.advance(std::time::Duration::from_millis(1001));
     let expired = node.remote.command(id("pump-7"), queued.id).await.unwrap();
-    assert_eq!((expired.state.as_str(), expired.is_final()), ("expired", true));
+    assert_eq!((expired.state, expired.is_final()), (CommandState::Expired, true));
     // What has expired makes room, and without a time of its own a command has the node's.
     let last = SendAsked { expires_in_ms: None, ..send_asked("pump-7") };
     let last = node.remote.send(last).await.unwrap();
     assert_eq!(last.expires_at - last.created_at, 60_000);
+}
+
+#[tokio::test]
+async fn without_a_node_a_repeat_is_known_and_what_waits_is_called_back() {
+    let node = Node::start(None).await;
+    node.enrolled("pump-7").await;
+    let own = SendAsked { id: Some(CommandId::new([7; 16])), ..send_asked("pump-7") };
+    let first = node.remote.send(own.clone()).await.unwrap();
+    assert_eq!(node.remote.send(own.clone()).await.unwrap(), first, "sent again, it is the same");
+    let other = SendAsked { name: "other".to_owned(), ..own };
+    assert_eq!(node.remote.send(other).await, Err(ControlError::IdTaken { id: first.id }));
+
+    let cancel = |id| node.remote.cancel(CancelAsked { device: "pump-7".parse().unwrap(), id });
+    let cancelled = cancel(first.id).await.unwrap();
+    assert_eq!((cancelled.state, cancelled.by.as_deref()), (CommandState::Cancelled, Some("client")));
+    assert_eq!(cancel(first.id).await.unwrap(), cancelled, "called back again, it is the same");
+    let nothing = CommandId::new([8; 16]);
+    assert_eq!(cancel(nothing).await, Err(ControlError::NoCommand { id: nothing }));
+
+    let listed = |newest| node.remote.commands(CommandsAsked { device: id("pump-7"), newest });
+    assert!(listed(None).await.unwrap().commands.is_empty());
+    assert_eq!(listed(Some(9)).await.unwrap().commands, [cancelled]);
+}
+
+#[tokio::test]
+async fn without_a_node_settings_wait_in_the_store() {
+    let node = Node::start(None).await;
+    node.enrolled("pump-7").await;
+    let set = |name: &str, value: Option<&str>| {
+        let value = value.map(|text| RowBody::Text(text.to_owned()));
+        node.remote.set(SetAsked { device: id("pump-7"), name: name.parse().unwrap(), value })
+    };
+    let first = set("interval", Some("5")).await.unwrap();
+    assert_eq!((first.in_sync, first.removed), (false, false));
+    let second = set("interval", Some("6")).await.unwrap();
+    assert!(second.version > first.version);
+    let removed = set("interval", None).await.unwrap();
+    assert!(removed.removed && removed.value.is_none());
+    assert!(matches!(set("other", None).await, Err(ControlError::NoSetting { .. })));
+    assert!(matches!(set("big", Some(&"x".repeat(4097))).await, Err(ControlError::Invalid(_))));
+    assert_eq!(node.remote.settings(id("pump-7")).await.unwrap().settings, [removed]);
+    assert!(matches!(node.remote.settings(id("nobody")).await, Err(ControlError::NoDevice { .. })));
 }
 
 #[tokio::test]
@@ -259,8 +318,13 @@ async fn a_running_node_is_asked_for_what_only_it_has() {
     assert!(info.running && info.devices == 2 && info.partitions == 2);
     assert_eq!(node.remote.device(id("here")).await.unwrap().online, Some(true));
     assert_eq!(node.remote.device(id("away")).await.unwrap().online, Some(false));
-    assert_eq!(node.remote.send(send_asked("here")).await.unwrap().state, "sent");
-    assert_eq!(*running.0.lock().unwrap(), ["reboot"]);
+    assert_eq!(node.remote.send(send_asked("here")).await.unwrap().state, CommandState::Sent);
+    let cancel = CancelAsked { device: id("here"), id: CommandId::new([9; 16]) };
+    assert_eq!(node.remote.cancel(cancel).await, Err(ControlError::TooLate { state: "sent".to_owned() }));
+    let set = SetAsked { device: id("here"), name: "interval".parse().unwrap(), value: None };
+    assert!(matches!(node.remote.set(set).await, Err(ControlError::NoSetting { .. })));
+    let asked = running.0.lock().unwrap().clone();
+    assert_eq!(asked, ["reboot".to_owned(), format!("cancel {}", "09".repeat(16)), "set interval".to_owned()]);
     let minted = node.remote.mint(TokenAsked { may_command: true, lifetime_s: None, once: true }).await.unwrap();
     assert_eq!(minted.token, "token may_command=true once=true");
     assert!(!format!("{minted:?}").contains("may_command"), "a token is printed by nobody but its receiver");

@@ -1,6 +1,7 @@
 //! A device's records, read from the store for a shard.
 
 use unhidra_bridge::Loaded;
+use unhidra_core::command::Command;
 use unhidra_core::ids::DeviceId;
 use unhidra_store::{Limit, ReadError, Store};
 
@@ -9,22 +10,33 @@ use crate::registry::Registry;
 /// Rows whose reading ids are remembered (e2ee/PROTOCOL.md section 7).
 const ROWS: usize = 64;
 
-/// What a load came to: `None` where the device may not speak any more.
-pub(super) type Outcome = (DeviceId, Result<Option<Loaded>, ReadError>);
+/// What is found of a device.
+pub(super) enum Found {
+    /// All a shard needs.
+    Enrolled(Box<Loaded>),
+    /// It may not speak any more: its commands that are not final.
+    Gone(Vec<Command>),
+}
+
+/// What a load came to.
+pub(super) type Outcome = (DeviceId, Result<Found, ReadError>);
 
 /// Reads all a shard needs of a device.
 pub(super) async fn load(store: &dyn Store, registry: &Registry, device: DeviceId) -> Outcome {
     (device, read(store, registry, &device).await)
 }
 
-async fn read(store: &dyn Store, registry: &Registry, id: &DeviceId) -> Result<Option<Loaded>, ReadError> {
-    let Some(device) = registry.get(id).filter(|device| device.is_enrolled()) else { return Ok(None) };
+async fn read(store: &dyn Store, registry: &Registry, id: &DeviceId) -> Result<Found, ReadError> {
+    let Some(device) = registry.get(id).filter(|device| device.is_enrolled()) else {
+        return Ok(Found::Gone(store.open_commands(id).await?));
+    };
     let newest = store.newest(id, Limit { rows: ROWS, bytes: usize::MAX }).await?;
-    Ok(Some(Loaded {
+    Ok(Found::Enrolled(Box::new(Loaded {
         device,
         stored: store.session(id).await?.unwrap_or_default(),
         prekeys: store.prekeys(id).await?,
         commands: store.open_commands(id).await?,
+        settings: store.settings(id).await?,
         reading_ids: newest.rows.iter().rev().filter_map(|row| row.uplink.reading_id).collect(),
-    }))
+    })))
 }

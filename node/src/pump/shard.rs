@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use rand_core::CryptoRng;
 use tokio::sync::futures::OwnedNotified;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use unhidra_bridge::{Bridge, CommandRefused, Connection, Draft, Effect, Now, Outcome, Payload, Publish, Ticket};
+use unhidra_bridge::{
+    Asked, Bridge, CommandRefused, Connection, Draft, Effect, Now, Outcome, Payload, Publish, SettingRefused, Ticket,
+};
 use unhidra_broker::{BrokerEvent, ConnectionId};
 use unhidra_core::durable::Durable;
-use unhidra_core::ids::{CommandId, DeviceId, Partition};
-use unhidra_core::message::{Command, Reading};
+use unhidra_core::ids::{DeviceId, Partition};
+use unhidra_core::message::Reading;
 use unhidra_store::{Batch, CommitError, Committed, Health};
 
-use super::load::{self, load};
+use super::load::{self, Found, load};
+use super::orders::{CommandReply, Named, Order, SettingReply};
 use super::{Event, Inbox, Rooms};
 
 /// Events handled before their draft is handed over.
@@ -26,7 +29,12 @@ const DRAFTS_MAX: usize = 32;
 const LOADS_MAX: usize = 64;
 
 type Settled = Result<Vec<Durable>, CommitError>;
-type Reply = oneshot::Sender<Result<Command, CommandRefused>>;
+
+/// Who waits for an answer.
+enum Reply {
+    Command { reply: CommandReply, _named: Option<Named> },
+    Setting(SettingReply),
+}
 
 enum State {
     Serving,
@@ -49,8 +57,10 @@ pub(super) struct Shard<R> {
     settled: mpsc::Receiver<Settled>,
     settle: mpsc::Sender<Settled>,
     loads: JoinSet<load::Outcome>,
-    /// Who waits for a command to become durable. Bounded by the inbox and the drafts.
-    replies: HashMap<CommandId, Reply>,
+    /// Who waits for something to become durable. Bounded by the inbox and the drafts.
+    replies: HashMap<Asked, Reply>,
+    /// The newest of them.
+    asked: u64,
     /// Devices to be read anew as soon as nothing of theirs is on its way.
     changed: Vec<DeviceId>,
 }
@@ -78,6 +88,7 @@ impl<R: CryptoRng> Shard<R> {
             settle,
             loads: JoinSet::new(),
             replies: HashMap::new(),
+            asked: 0,
             changed: Vec::new(),
         }
     }
@@ -152,16 +163,32 @@ impl<R: CryptoRng> Shard<R> {
         for event in self.inbox.take(EVENTS_PER_DRAFT) {
             match event {
                 Event::Broker(event) => self.broker_event(event, now),
-                Event::Command(command, reply) => {
-                    self.replies.insert(command.id, reply);
-                    self.bridge.handle_command(command, now, &mut self.rng);
-                }
+                Event::Order(order) => self.order(order, now),
                 Event::Changed(device) => self.changed.push(device),
                 Event::Look(device) => self.bridge.handle_look(device),
                 Event::Prekeys(prekeys) => self.bridge.set_signed_prekeys(prekeys),
             }
         }
         self.read_changed();
+    }
+
+    fn order(&mut self, order: Order, now: Now) {
+        self.asked += 1;
+        let asked = Asked(self.asked);
+        match order {
+            Order::Send(command, reply, named) => {
+                self.replies.insert(asked, Reply::Command { reply, _named: named });
+                self.bridge.handle_command(asked, command, now, &mut self.rng);
+            }
+            Order::Cancel(device, id, who, reply) => {
+                self.replies.insert(asked, Reply::Command { reply, _named: None });
+                self.bridge.handle_cancel(asked, device, id, who, now);
+            }
+            Order::Set(new, reply) => {
+                self.replies.insert(asked, Reply::Setting(reply));
+                self.bridge.handle_setting(asked, new, now, &mut self.rng);
+            }
+        }
     }
 
     fn broker_event(&mut self, event: BrokerEvent, now: Now) {
@@ -178,7 +205,7 @@ impl<R: CryptoRng> Shard<R> {
                 self.bridge.handle_listening(device, Connection(connection.0), row, now, &mut self.rng);
             }
             BrokerEvent::Disconnected { device, connection } => {
-                self.bridge.handle_disconnected(device, Connection(connection.0));
+                self.bridge.handle_disconnected(device, Connection(connection.0), now);
                 if !self.bridge.is_here(&device) {
                     self.rooms.gateway.presence(device, false, now.unix);
                 }
@@ -200,6 +227,10 @@ impl<R: CryptoRng> Shard<R> {
         let settled: Vec<DeviceId> = settled;
         for device in settled {
             self.bridge.handle_changed(&device);
+            if self.rooms.registry.get(&device).is_none_or(|device| !device.is_enrolled()) {
+                // Its commands end, also where it is not in memory.
+                self.bridge.handle_look(device);
+            }
         }
     }
 
@@ -215,7 +246,10 @@ impl<R: CryptoRng> Shard<R> {
     fn loaded(&mut self, loaded: Result<load::Outcome, tokio::task::JoinError>) {
         let now = self.now();
         match loaded {
-            Ok((device, Ok(loaded))) => self.bridge.handle_loaded(device, loaded, now, &mut self.rng),
+            Ok((device, Ok(Found::Enrolled(loaded)))) => {
+                self.bridge.handle_loaded(device, *loaded, now, &mut self.rng);
+            }
+            Ok((device, Ok(Found::Gone(commands)))) => self.bridge.handle_gone(device, commands, now),
             Ok((device, Err(error))) => {
                 tracing::error!(%device, %error, "a device's records could not be read");
                 self.bridge.handle_load_failed(device);
@@ -312,14 +346,19 @@ impl<R: CryptoRng> Shard<R> {
     fn release(&mut self, effect: Effect, durable: &mut [Option<Durable>]) {
         match effect {
             Effect::Publish(publish) => self.publish(publish, durable),
-            Effect::CommandChanged(command) => {
-                if let Some(reply) = self.replies.remove(&command.id) {
+            Effect::CommandChanged(command) => self.rooms.gateway.command_changed(&command),
+            Effect::SettingChanged(setting) => self.rooms.gateway.setting_changed(&setting),
+            Effect::CommandAnswered(asked, answer) => {
+                if let Some(Reply::Command { reply, .. }) = self.replies.remove(&asked) {
                     // The client may have gone meanwhile; the command stands.
-                    let _ = reply.send(Ok(command.clone()));
+                    let _ = reply.send(answer);
                 }
-                self.rooms.gateway.command_changed(&command);
             }
-            Effect::CommandRefused(id, refused) => self.refuse(&id, refused),
+            Effect::SettingAnswered(asked, answer) => {
+                if let Some(Reply::Setting(reply)) = self.replies.remove(&asked) {
+                    let _ = reply.send(answer);
+                }
+            }
         }
     }
 
@@ -352,25 +391,30 @@ impl<R: CryptoRng> Shard<R> {
 
     fn give_back(&mut self, effect: Effect) {
         match effect {
-            Effect::CommandChanged(command) => self.refuse(&command.id, CommandRefused::Unavailable),
-            Effect::CommandRefused(id, refused) => self.refuse(&id, refused),
-            Effect::Publish(_) => {}
-        }
-    }
-
-    fn refuse(&mut self, id: &CommandId, refused: CommandRefused) {
-        if let Some(reply) = self.replies.remove(id) {
-            let _ = reply.send(Err(refused));
+            Effect::CommandAnswered(asked, _) | Effect::SettingAnswered(asked, _) => {
+                if let Some(reply) = self.replies.remove(&asked) {
+                    reply.give_up();
+                }
+            }
+            Effect::CommandChanged(_) | Effect::SettingChanged(_) | Effect::Publish(_) => {}
         }
     }
 
     fn recover(&mut self) {
         self.loads = JoinSet::new();
         self.bridge.forget();
-        for (_, reply) in self.replies.drain() {
-            let _ = reply.send(Err(CommandRefused::Unavailable));
-        }
+        self.replies.drain().for_each(|(_, reply)| reply.give_up());
         self.state = State::Serving;
+    }
+}
+
+impl Reply {
+    /// Nobody knows whether it became durable: whoever asked may ask again.
+    fn give_up(self) {
+        match self {
+            Self::Command { reply, .. } => drop(reply.send(Err(CommandRefused::Unavailable))),
+            Self::Setting(reply) => drop(reply.send(Err(SettingRefused::Unavailable))),
+        }
     }
 }
 

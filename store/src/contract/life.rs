@@ -50,7 +50,7 @@ pub(super) async fn a_restart_keeps_all(bench: &mut impl Bench) {
         Op::Peer { device: id("a"), bytes: Bytes::from_static(b"peer") },
         reading("a", 0),
         reading("a", 1),
-        Op::Command(command("a", 1, CommandState::Queued)),
+        Op::Command(command("a", 1, Stage::Waiting)),
         Op::Broker {
             table: BrokerTable::Sessions,
             key: Bytes::from_static(b"k"),

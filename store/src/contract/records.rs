@@ -1,4 +1,4 @@
-//! What is kept by name: devices, commands, prekeys, the broker's records.
+//! What is kept by name: devices, prekeys, the broker's records.
 
 use super::*;
 
@@ -47,36 +47,6 @@ pub(super) async fn devices_are_listed_in_order(bench: &mut impl Bench) {
     );
     let rest = store.devices(Some(&id("charlie")), 4).await.unwrap();
     assert_eq!((listed(&rest), rest.more), (["delta", "echo"].map(String::from).to_vec(), false));
-}
-
-pub(super) async fn open_commands_are_those_not_final(bench: &mut impl Bench) {
-    let store = bench.open(1).await;
-    write(&*store, vec![Op::Device(device("a")), Op::Device(device("b"))]).await.unwrap();
-    let states = [
-        CommandState::Queued,
-        CommandState::Sent,
-        CommandState::Delivered,
-        CommandState::Answered(ReceiptStatus::Accepted),
-        CommandState::Answered(ReceiptStatus::Done),
-        CommandState::Expired,
-    ];
-    let commands: Vec<Command> = states.into_iter().zip(1..).map(|(state, n)| command("a", n, state)).collect();
-    for command in &commands {
-        write(&*store, vec![Op::Command(command.clone())]).await.unwrap();
-        assert_eq!(store.command(&id("a"), &command.id).await.unwrap().as_ref(), Some(command));
-    }
-    write(&*store, vec![Op::Command(command("b", 9, CommandState::Queued))]).await.unwrap();
-    let mut expected: Vec<Command> = commands[..4].to_vec();
-    // The helper makes later numbers older.
-    expected.reverse();
-    assert_eq!(store.open_commands(&id("a")).await.unwrap(), expected);
-    for command in &commands[..3] {
-        let answered = Command { state: CommandState::Answered(ReceiptStatus::Failed), ..command.clone() };
-        write(&*store, vec![Op::Command(answered.clone())]).await.unwrap();
-        assert_eq!(store.command(&id("a"), &command.id).await.unwrap(), Some(answered), "it stays readable");
-    }
-    assert_eq!(store.open_commands(&id("a")).await.unwrap(), commands[3..4]);
-    assert_eq!(store.command(&id("a"), &CommandId::new([99; 16])).await.unwrap(), None);
 }
 
 pub(super) async fn prekeys_come_and_go(bench: &mut impl Bench) {

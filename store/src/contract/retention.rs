@@ -171,7 +171,7 @@ pub(super) async fn held_rows_are_given_back_and_all_else_goes_on(bench: &mut im
     assert_eq!(*health.borrow(), Health::Full("no room".into()));
     let (with_row, answer) = batch(&*store, partition, vec![at("a", 101)]);
     let Err(Full(back)) = store.submit(with_row) else { panic!("it is taken") };
-    assert!(write(&*store, vec![Op::Command(command("a", 1, CommandState::Queued))]).await.is_ok());
+    assert!(write(&*store, vec![Op::Command(command("a", 1, Stage::Waiting))]).await.is_ok());
     trim(&*store, &look(&*store, age(1), 1000).await).await;
     let room = store.room(partition);
     let mut notified = std::pin::pin!(room.notified());
@@ -186,12 +186,12 @@ pub(super) async fn held_rows_are_given_back_and_all_else_goes_on(bench: &mut im
 pub(super) async fn commands_that_are_over_are_forgotten_and_no_others(bench: &mut impl Bench) {
     let store = bench.open(1).await;
     write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
-    let done = command("a", 1, CommandState::Answered(ReceiptStatus::Done));
-    let open = command("a", 2, CommandState::Sent);
+    let done = command("a", 1, over(Ending::Done));
+    let open = command("a", 2, Stage::Sent);
     write(&*store, vec![Op::Command(done.clone()), Op::Command(open.clone())]).await.unwrap();
     let ended = async |before| store.ended_commands(&id("a"), UnixTime::from_s(before), 10).await.unwrap();
-    assert!(ended(10_000).await.is_empty(), "it ends then");
-    assert_eq!(ended(10_001).await, [done.id]);
+    assert!(ended(200).await.is_empty(), "it ended then");
+    assert_eq!(ended(201).await, [done.id]);
     let forget = Op::Forget { device: id("a"), commands: vec![done.id, open.id, CommandId::new([9; 16])] };
     write(&*store, vec![forget]).await.unwrap();
     assert_eq!(store.command(&id("a"), &done.id).await, Ok(None));

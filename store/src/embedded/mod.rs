@@ -16,9 +16,11 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, watch};
+use unhidra_core::command::Command;
 use unhidra_core::device::Device;
-use unhidra_core::ids::{CommandId, DeviceId, Epoch, Fence, Offset, Partition};
-use unhidra_core::message::{Command, Reading};
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset, Partition};
+use unhidra_core::message::Reading;
+use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
 use crate::config::Config;
@@ -29,7 +31,7 @@ use crate::partition::partition_of;
 use crate::sealed::Keys;
 use crate::{
     ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page,
-    PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, query, retention,
+    PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, Waits, query, retention,
 };
 
 use self::database::{Database, View};
@@ -294,6 +296,25 @@ impl Store for Embedded {
     fn open_commands(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
         let device = *device;
         self.read(self.partition_of(&device), move |view, _| query::open_commands(view, &device))
+    }
+
+    fn commands(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<Command>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, _| query::commands(view, &device, max))
+    }
+
+    fn waits(
+        &self,
+        partition: Partition,
+        after: DeviceNumber,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Page<Waits>, ReadError>> {
+        self.read(partition, move |view, _| query::waits(view, after, max))
+    }
+
+    fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, _| query::settings(view, &device))
     }
 
     fn signed_prekeys(&self) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>> {

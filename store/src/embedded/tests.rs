@@ -103,7 +103,7 @@ async fn no_value_is_on_the_disk_of_a_sealed_folder() {
         let store = folder.open();
         let secret = "SECRET-4f1d9a";
         let bytes = || Bytes::from_static(b"SECRET-4f1d9a");
-        let mut command = contract::command("a", 1, unhidra_core::message::CommandState::Queued);
+        let mut command = contract::command("a", 1, unhidra_core::command::Stage::Waiting);
         command.body = bytes();
         command.name = secret.into();
         let row = Uplink { name: secret.into(), ..uplink("a", secret) };

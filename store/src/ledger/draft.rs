@@ -3,9 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
+use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Version};
-use unhidra_core::message::{Command, Uplink};
+use unhidra_core::message::{ReceiptStatus, Uplink};
+use unhidra_core::setting::Setting;
+use unhidra_core::time::UnixTime;
 
 use super::{Head, Known, Ledger, Outcome, Plan, Writes};
 use crate::partition::partition_of;
@@ -106,6 +109,14 @@ impl<'a> Draft<'a> {
             Op::Trim { device, trim } => self.trim(&device, &trim),
             Op::Forget { device, commands } => self.forget(&device, &commands),
             Op::Command(command) => self.command(&command),
+            Op::LateReceipt { device, command, status, at } => self.late_receipt(&device, &command, status, at),
+            Op::Setting(setting) => self.setting(&setting),
+            Op::ForgetSetting { device, name } => {
+                if let Some(known) = self.find(&device)? {
+                    self.delete(Table::Settings, table::setting(known.number, &name));
+                }
+                Ok(())
+            }
             Op::Device(device) => self.device(&device),
             Op::Prekey(change) => self.prekey(change),
             Op::Broker { table, key, value } => self.broker(table, &key, value),
@@ -201,7 +212,7 @@ impl<'a> Draft<'a> {
         let number = self.known(device)?.number;
         for id in commands {
             let command = query::command_of(&*self, number, device, id)?;
-            if command.is_some_and(|command| command.state.is_final()) {
+            if command.is_some_and(|command| command.is_final()) {
                 self.delete(Table::Commands, table::command(number, id));
             }
         }
@@ -214,11 +225,32 @@ impl<'a> Draft<'a> {
         if let Some(before) = query::command_of(&*self, number, &command.device, &command.id)? {
             self.delete(Table::OpenCommands, table::open_command(number, before.created_at, &command.id));
         }
-        if !command.state.is_final() {
+        if !command.is_final() {
             let key = table::open_command(number, command.created_at, &command.id);
             self.put(Table::OpenCommands, key, Vec::new())?;
         }
         self.put(Table::Commands, table::command(number, &command.id), record::encode_command(command))
+    }
+
+    fn late_receipt(
+        &mut self,
+        device: &DeviceId,
+        id: &CommandId,
+        status: ReceiptStatus,
+        at: UnixTime,
+    ) -> Result<(), Stop> {
+        let number = self.known(device)?.number;
+        // A device may name what it likes.
+        let Some(mut command) = query::command_of(&*self, number, device, id)? else { return Ok(()) };
+        if !command.note(status, at) {
+            return Ok(());
+        }
+        self.put(Table::Commands, table::command(number, id), record::encode_command(&command))
+    }
+
+    fn setting(&mut self, setting: &Setting) -> Result<(), Stop> {
+        let number = self.known(&setting.device)?.number;
+        self.put(Table::Settings, table::setting(number, &setting.name), record::encode_setting(setting))
     }
 
     fn device(&mut self, device: &Device) -> Result<(), Stop> {

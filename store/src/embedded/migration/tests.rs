@@ -2,8 +2,8 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
+use unhidra_core::command::{By, Ended, Ending, Stage};
 use unhidra_core::ids::{CommandId, Offset};
-use unhidra_core::message::CommandState;
 use unhidra_core::time::UnixTime;
 use zeroize::Zeroizing;
 
@@ -60,9 +60,12 @@ async fn check(store: &Embedded) {
         }
         let found = store.device(&id(name)).await.unwrap().unwrap();
         assert_eq!(found, crate::Device { number: found.number, ..device(name) });
-        assert_eq!(store.open_commands(&id(name)).await.unwrap(), [command(name, 1, CommandState::Queued)]);
+        assert_eq!(store.open_commands(&id(name)).await.unwrap(), [command(name, 1, Stage::Waiting)]);
         let expired = store.command(&id(name), &CommandId::new([2; 16])).await.unwrap();
-        assert_eq!(expired, Some(command(name, 2, CommandState::Expired)));
+        let ended = Ended::new(Ending::Expired, By::Node, "", UnixTime::from_s(10_000));
+        let mut over = command(name, 2, Stage::Over(ended));
+        over.life.attempts = 1;
+        assert_eq!(expired, Some(over));
         let stored = store.session(&id(name)).await.unwrap().unwrap();
         assert_eq!((stored.stale, stored.newest), (false, rows[rows.len() - 1].offset));
         assert_eq!(stored.recent, (0..rows.len()).map(|n| tag(n as u32)).collect::<Vec<_>>());

@@ -1,0 +1,327 @@
+//! One device's settings: what is wanted, and what the device is known to have.
+//!
+//! ```text
+//! set() ----> Due ----next()----> InFlight ----Delivered----> Known
+//!              ^                     |                          |
+//!              +--- Lost ------------+                          |
+//!              +--- release() - Held +--- Refused               |
+//!              +---- a new session, another value --------------+
+//! ```
+//!
+//! One is in flight at a time, the one that was changed first before the others. The device's
+//! client acknowledges it once its firmware has taken it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+use unhidra_core::ids::DeviceId;
+use unhidra_core::setting::{Acknowledged, Setting, SettingName};
+use unhidra_core::time::UnixTime;
+
+use crate::commands::Outcome;
+use crate::draft::Ticket;
+
+/// What a setting is to become.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewSetting {
+    /// Whose.
+    pub device: DeviceId,
+    /// Which.
+    pub name: SettingName,
+    /// The value; without, the setting is removed and the device told to forget it.
+    pub value: Option<Bytes>,
+    /// Who asks for it, where that is known.
+    pub asked_by: Option<Arc<str>>,
+}
+
+/// Why a setting was not taken.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum SettingRefused {
+    /// As many settings of the device are there as may be.
+    #[error("this device has {max} settings, and no more may be; remove one")]
+    TooMany {
+        /// How many there may be.
+        max: usize,
+    },
+    /// There is nothing to remove.
+    #[error("the device has no such setting")]
+    NoSetting,
+    /// No such device is enrolled.
+    #[error("no such device is enrolled")]
+    NoDevice,
+    /// The device's records could not be read, or the commit failed: try again.
+    #[error("the store does not serve now; try again")]
+    Unavailable,
+}
+
+/// A setting that was taken.
+#[derive(Debug, PartialEq)]
+pub struct Changed {
+    /// It, as it stands.
+    pub setting: Setting,
+    /// Whether it is to be written: it was not so before.
+    pub is_new: bool,
+    /// A removed one that made room, and is to be forgotten.
+    pub forgotten: Option<SettingName>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Progress {
+    Due,
+    InFlight { ticket: Ticket, session: u32 },
+    Held,
+    Known,
+}
+
+#[derive(Debug)]
+struct Entry {
+    setting: Setting,
+    progress: Progress,
+}
+
+/// The settings of one device.
+#[derive(Debug, Default)]
+pub struct SettingList {
+    entries: Vec<Entry>,
+}
+
+impl SettingList {
+    /// The settings as the store has them; `session` is the handshake counter of the present
+    /// session.
+    #[must_use]
+    pub fn restore(settings: Vec<Setting>, session: u32) -> Self {
+        let entry = |setting: Setting| {
+            let known = setting.is_in_sync() && setting.acknowledged.is_some_and(|of| of.session == session);
+            Entry { progress: if known { Progress::Known } else { Progress::Due }, setting }
+        };
+        Self { entries: settings.into_iter().map(entry).collect() }
+    }
+
+    /// Sets one, or removes it. The same value again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingRefused`] where there are too many, or there is none to remove.
+    pub fn set(&mut self, new: NewSetting, now: UnixTime) -> Result<Changed, SettingRefused> {
+        let NewSetting { device, name, value, asked_by } = new;
+        let found = self.entries.iter().position(|entry| entry.setting.name == name);
+        let before = found.and_then(|at| self.entries.get(at)).map(|entry| &entry.setting);
+        match (before, &value) {
+            (Some(before), _) if before.value == value => {
+                return Ok(Changed { setting: before.clone(), is_new: false, forgotten: None });
+            }
+            (None, None) => return Err(SettingRefused::NoSetting),
+            _ => {}
+        }
+        let acknowledged = before.and_then(|before| before.acknowledged);
+        // Above all there are, and above those that are forgotten unless the clock was set back.
+        let newest = self.entries.iter().map(|entry| entry.setting.version).max().unwrap_or_default();
+        let version = newest.saturating_add(1).max(now.as_ms());
+        let setting = Setting { device, name, value, version, changed_at: now, asked_by, acknowledged };
+        let mut forgotten = None;
+        let entry = Entry { setting: setting.clone(), progress: Progress::Due };
+        match found.and_then(|at| self.entries.get_mut(at)) {
+            Some(place) => *place = entry,
+            None => {
+                if self.entries.len() >= Setting::COUNT_MAX {
+                    forgotten = Some(self.forget_one()?);
+                }
+                self.entries.push(entry);
+            }
+        }
+        Ok(Changed { setting, is_new: true, forgotten })
+    }
+
+    /// Makes room: the device has been told long since to forget it.
+    fn forget_one(&mut self) -> Result<SettingName, SettingRefused> {
+        let gone = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.setting.value.is_none() && entry.progress == Progress::Known);
+        let oldest = gone.min_by_key(|(_, entry)| entry.setting.version).map(|(at, _)| at);
+        let at = oldest.ok_or(SettingRefused::TooMany { max: Setting::COUNT_MAX })?;
+        Ok(self.entries.swap_remove(at).setting.name)
+    }
+
+    /// The setting that is to be sent, where none is in flight.
+    pub(crate) fn next(&self) -> Option<&Setting> {
+        if self.entries.iter().any(|entry| matches!(entry.progress, Progress::InFlight { .. })) {
+            return None;
+        }
+        let due = self.entries.iter().filter(|entry| entry.progress == Progress::Due);
+        due.map(|entry| &entry.setting).min_by_key(|setting| setting.version)
+    }
+
+    /// Marks one as handed out under `ticket`, sealed in `session`.
+    pub(crate) fn sent(&mut self, name: &SettingName, ticket: Ticket, session: u32) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.setting.name == *name) {
+            entry.progress = Progress::InFlight { ticket, session };
+        }
+    }
+
+    /// Takes the broker's word on a ticket, and gives the setting where it is to be written.
+    pub(crate) fn published(&mut self, ticket: Ticket, outcome: Outcome, now: UnixTime) -> Option<Setting> {
+        let is_it = |entry: &&mut Entry| matches!(entry.progress, Progress::InFlight { ticket: t, .. } if t == ticket);
+        let entry = self.entries.iter_mut().find(is_it)?;
+        let Progress::InFlight { session, .. } = entry.progress else { return None };
+        entry.progress = match outcome {
+            Outcome::Delivered => Progress::Known,
+            Outcome::Lost => Progress::Due,
+            Outcome::Refused => Progress::Held,
+        };
+        if outcome != Outcome::Delivered {
+            return None;
+        }
+        entry.setting.acknowledged = Some(Acknowledged { version: entry.setting.version, session, at: now });
+        Some(entry.setting.clone())
+    }
+
+    /// Lets what the device refused be sent again.
+    pub(crate) fn release(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.progress == Progress::Held) {
+            entry.progress = Progress::Due;
+        }
+    }
+
+    /// What is in flight went with the connection.
+    pub(crate) fn connection_ended(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.progress != Progress::Known) {
+            entry.progress = Progress::Due;
+        }
+    }
+
+    /// A session has begun: the device may have lost all it held.
+    pub(crate) fn session_began(&mut self) {
+        for entry in &mut self.entries {
+            entry.progress = Progress::Due;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unhidra_core::time::UnixTime;
+
+    const NOW: UnixTime = UnixTime::from_ms(1000);
+
+    fn new(name: &str, value: Option<&'static str>) -> NewSetting {
+        NewSetting {
+            device: DeviceId::parse("pump-7").expect("valid"),
+            name: name.parse().expect("a name"),
+            value: value.map(|text| Bytes::from_static(text.as_bytes())),
+            asked_by: None,
+        }
+    }
+
+    fn set(list: &mut SettingList, name: &str, value: Option<&'static str>) -> Setting {
+        list.set(new(name, value), NOW).expect("taken").setting
+    }
+
+    fn send(list: &mut SettingList, ticket: u64) -> Option<String> {
+        let name = list.next()?.name.clone();
+        list.sent(&name, Ticket(ticket), 1);
+        Some(name.to_string())
+    }
+
+    fn all(list: &SettingList) -> Vec<Setting> {
+        list.entries.iter().map(|entry| entry.setting.clone()).collect()
+    }
+
+    #[test]
+    fn the_last_value_goes_until_it_is_acknowledged() {
+        let mut list = SettingList::default();
+        let first = set(&mut list, "interval", Some("5"));
+        assert_eq!(send(&mut list, 1).as_deref(), Some("interval"));
+        let second = set(&mut list, "interval", Some("6"));
+        assert!(second.version > first.version);
+        assert_eq!(list.published(Ticket(1), Outcome::Delivered, NOW), None, "of a value that is not wanted any more");
+        assert_eq!(send(&mut list, 2).as_deref(), Some("interval"));
+        assert_eq!(list.published(Ticket(2), Outcome::Lost, NOW), None);
+        assert_eq!(send(&mut list, 3).as_deref(), Some("interval"));
+        let known = list.published(Ticket(3), Outcome::Delivered, NOW).expect("written");
+        assert!(known.is_in_sync() && send(&mut list, 4).is_none());
+    }
+
+    #[test]
+    fn one_goes_at_a_time_and_the_oldest_change_first() {
+        let mut list = SettingList::default();
+        for name in ["b", "a", "c"] {
+            set(&mut list, name, Some("x"));
+        }
+        let mut order = Vec::new();
+        for ticket in 0..3 {
+            order.extend(send(&mut list, ticket));
+            assert!(list.next().is_none());
+            list.published(Ticket(ticket), Outcome::Delivered, NOW);
+        }
+        assert_eq!(order, ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn what_is_refused_waits_for_a_new_beginning() {
+        let mut list = SettingList::default();
+        set(&mut list, "interval", Some("5"));
+        send(&mut list, 1);
+        list.published(Ticket(1), Outcome::Refused, NOW);
+        assert!(list.next().is_none());
+        list.release();
+        assert!(list.next().is_some());
+    }
+
+    #[test]
+    fn a_new_session_is_told_all_and_a_return_what_is_not_known() {
+        let mut list = SettingList::default();
+        set(&mut list, "a", Some("x"));
+        set(&mut list, "b", Some("x"));
+        send(&mut list, 1);
+        list.published(Ticket(1), Outcome::Delivered, NOW);
+        list.connection_ended();
+        assert_eq!(send(&mut list, 2).as_deref(), Some("b"));
+        list.published(Ticket(2), Outcome::Delivered, NOW);
+        for session in [1, 2] {
+            let restored = SettingList::restore(all(&list), session);
+            assert_eq!(restored.next().is_none(), session == 1, "session {session}");
+        }
+        list.session_began();
+        assert!(list.next().is_some());
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing_and_a_removed_one_is_sent_without_a_value() {
+        let mut list = SettingList::default();
+        let first = set(&mut list, "a", Some("x"));
+        let again = list.set(new("a", Some("x")), UnixTime::from_ms(5000)).expect("taken");
+        assert_eq!((again.setting.version, again.is_new), (first.version, false));
+        let removed = set(&mut list, "a", None);
+        assert_eq!((removed.value, removed.version > first.version), (None, true));
+        assert_eq!(list.set(new("b", None), NOW), Err(SettingRefused::NoSetting));
+    }
+
+    #[test]
+    fn versions_go_up_when_the_clock_goes_back() {
+        let mut list = SettingList::default();
+        let first = list.set(new("a", Some("x")), UnixTime::from_ms(9000)).expect("taken").setting;
+        let second = list.set(new("b", Some("x")), UnixTime::from_ms(10)).expect("taken").setting;
+        assert_eq!((first.version, second.version), (9000, 9001));
+    }
+
+    #[test]
+    fn beyond_the_bound_a_removed_one_makes_room_or_none_is_taken() {
+        let mut list = SettingList::default();
+        for n in 0..Setting::COUNT_MAX {
+            set(&mut list, &format!("name-{n}"), Some("x"));
+        }
+        let full = Err(SettingRefused::TooMany { max: Setting::COUNT_MAX });
+        assert_eq!(list.set(new("one-more", Some("x")), NOW), full);
+        set(&mut list, "name-3", None);
+        assert_eq!(list.set(new("one-more", Some("x")), NOW), full, "the device does not know yet");
+        while send(&mut list, 1).is_some() {
+            list.published(Ticket(1), Outcome::Delivered, NOW);
+        }
+        let changed = list.set(new("one-more", Some("x")), NOW).expect("room");
+        assert_eq!(changed.forgotten, Some("name-3".parse().expect("a name")));
+    }
+}

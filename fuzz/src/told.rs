@@ -1,0 +1,6 @@
+//! Where the gateway's codec looks for commands and settings.
+#[path = "../../gateway/src/told.rs"]
+#[allow(unreachable_pub, dead_code, reason = "the gateway's own; the codec needs them to be there")]
+mod entries;
+
+pub(crate) use entries::{CommandEntry, SettingEntry};
