@@ -31,8 +31,10 @@ pub(crate) struct Device {
 /// What a device understood of a message.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Heard {
-    /// A setting, by its name.
+    /// A word of the node's own, `hello` for instance.
     Setting(String),
+    /// A setting: its name and value.
+    Set(String, Option<Vec<u8>>),
     Command(CommandId, String, Vec<u8>),
     /// A ResetRequest, and whether the device obeys it.
     Reset(bool),
@@ -120,6 +122,9 @@ impl Device {
                 Ok((opened, _)) => {
                     let said = Plaintext::decode(opened.plaintext()).expect("a plaintext");
                     match (said.kind, said.command_id) {
+                        (Kind::Setting, _) if said.reading_id.is_some() => {
+                            Heard::Set(said.name.unwrap_or_default().to_owned(), said.body.map(<[u8]>::to_vec))
+                        }
                         (Kind::Setting, _) => Heard::Setting(said.name.unwrap_or_default().to_owned()),
                         (Kind::Command, Some(id)) => {
                             let name = said.name.unwrap_or_default().to_owned();

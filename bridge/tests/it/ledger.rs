@@ -158,13 +158,6 @@ impl World {
         }
         let ops = SignedPrekeys::replace(&[], self.now.unix, &mut self.rng).expect("ids");
         let put = ops.into_iter().filter_map(|op| match op {
-            Op::LateReceipt { command, status, at, .. } => {
-                if let Some(command) = self.kept.commands.get_mut(&command) {
-                    command.note(status, at);
-                }
-            }
-            Op::Setting(setting) => drop(self.kept.settings.insert(setting.name.clone(), setting)),
-            Op::ForgetSetting { name, .. } => drop(self.kept.settings.remove(&name)),
             Op::Prekey(PrekeyChange::Put(record)) => Some(record),
             _ => None,
         });
@@ -228,7 +221,8 @@ impl World {
             asked_by: None,
             life: Life::default(),
         };
-        self.send(command);
+        // Some are refused, and looked for by those who expect it.
+        let _ = self.send(command);
         id
     }
 
@@ -404,6 +398,13 @@ impl World {
             Op::Command(command) => {
                 self.kept.commands.insert(command.id, command);
             }
+            Op::LateReceipt { command, status, at, .. } => {
+                if let Some(command) = self.kept.commands.get_mut(&command) {
+                    command.note(status, at);
+                }
+            }
+            Op::Setting(setting) => drop(self.kept.settings.insert(setting.name.clone(), setting)),
+            Op::ForgetSetting { name, .. } => drop(self.kept.settings.remove(&name)),
             Op::Prekey(PrekeyChange::Put(record)) => self.kept.prekeys.push(record),
             Op::Prekey(PrekeyChange::Delete { kind, id }) => {
                 self.kept.prekeys.retain(|record| (record.kind, record.id) != (kind, id));

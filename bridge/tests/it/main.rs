@@ -7,5 +7,6 @@ mod contact;
 mod device;
 mod failures;
 mod ledger;
+mod orders;
 mod restored;
 mod suites;

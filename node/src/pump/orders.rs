@@ -73,7 +73,7 @@ pub(super) type SettingReply = oneshot::Sender<Result<Setting, SettingRefused>>;
 /// What a shard is told to tell a device.
 pub(crate) enum Order {
     /// A new command. While it is under way nobody else takes its name.
-    Send(Command, CommandReply, Option<Named>),
+    Send(Box<Command>, CommandReply, Option<Named>),
     /// A command to be called back, and by whom.
     Cancel(DeviceId, CommandId, Arc<str>, CommandReply),
     /// A setting.
@@ -158,7 +158,7 @@ impl Pump {
         }
         let (reply, answer) = oneshot::channel();
         let device = command.device;
-        self.tell(&device, Event::Order(Order::Send(command, reply, named))).await;
+        self.tell(&device, Event::Order(Order::Send(Box::new(command), reply, named))).await;
         answer.await.unwrap_or(Err(CommandRefused::Unavailable)).map_err(NotTaken::Bridge)
     }
 

@@ -178,7 +178,7 @@ impl<R: CryptoRng> Shard<R> {
         match order {
             Order::Send(command, reply, named) => {
                 self.replies.insert(asked, Reply::Command { reply, _named: named });
-                self.bridge.handle_command(asked, command, now, &mut self.rng);
+                self.bridge.handle_command(asked, *command, now, &mut self.rng);
             }
             Order::Cancel(device, id, who, reply) => {
                 self.replies.insert(asked, Reply::Command { reply, _named: None });

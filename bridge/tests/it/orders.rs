@@ -1,0 +1,134 @@
+//! What devices are told: commands that are repeated, called back or never answered, and settings.
+
+use bytes::Bytes;
+use unhidra_bridge::{CommandRefused, Outcome, SettingRefused};
+use unhidra_core::command::{By, Command, CommandState, Life};
+use unhidra_core::delivery::Answer;
+use unhidra_core::ids::CommandId;
+use unhidra_core::message::ReceiptStatus;
+use unhidra_e2ee::plaintext::Status;
+
+use crate::device::{Device, Heard};
+use crate::ledger::World;
+
+fn command(world: &World, n: u8) -> Command {
+    Command {
+        id: CommandId::new([n; 16]),
+        device: world.enrolled.id,
+        name: "reboot".into(),
+        body: Bytes::from_static(b"now"),
+        created_at: world.now.unix,
+        expires_at: world.now.unix.saturating_add(std::time::Duration::from_secs(60)),
+        asked_by: None,
+        life: Life::default(),
+    }
+}
+
+/// The device hears the one message there is, and its PUBACK leaves.
+fn hears(world: &mut World, device: &mut Device) -> Heard {
+    let (_, ticket, sealed) = world.published.remove(0);
+    let heard = device.hear(&sealed, world.now.unix);
+    world.broker_says(ticket, Outcome::Delivered);
+    heard
+}
+
+#[test]
+fn a_repeat_under_the_same_id_is_the_same_command() {
+    let (mut world, _) = World::greeted();
+    let new = command(&world, 1);
+    assert_eq!(world.send(new.clone()), Ok(CommandState::Accepted));
+    assert_eq!(world.send(new.clone()), Ok(CommandState::Sent), "it is under way meanwhile");
+    assert_eq!((world.published.len(), world.kept.commands.len()), (1, 1));
+    let other = Command { body: Bytes::from_static(b"later"), ..new };
+    assert_eq!(world.send(other), Err(CommandRefused::IdTaken));
+}
+
+#[test]
+fn what_waits_is_called_back_and_what_is_sent_is_not() {
+    let (mut world, _) = World::greeted();
+    let sent = command(&world, 1);
+    assert_eq!(world.send(sent.clone()), Ok(CommandState::Accepted));
+    assert_eq!(world.cancel(sent.id), Err(CommandRefused::TooLate { state: CommandState::Sent }));
+    world.disconnect();
+    assert_eq!(world.kept.commands[&sent.id].state(), CommandState::Accepted, "its connection is lost");
+    assert_eq!(world.cancel(sent.id), Ok(CommandState::Cancelled));
+    assert_eq!(world.cancel(sent.id), Err(CommandRefused::NotOpen));
+    world.published.clear();
+    world.connect();
+    assert!(world.published.is_empty(), "it goes to nobody");
+    let ended = world.kept.commands[&sent.id].ended().cloned().expect("it has ended");
+    assert_eq!((ended.by, &*ended.cause), (By::Client, "me"));
+}
+
+#[test]
+fn a_receipt_after_the_end_is_noted_and_changes_nothing() {
+    let (mut world, mut device) = World::greeted();
+    let new = command(&world, 1);
+    assert_eq!(world.send(new.clone()), Ok(CommandState::Accepted));
+    let (_, _, sealed) = world.published.remove(0);
+    assert!(matches!(device.hear(&sealed, world.now.unix), Heard::Command(..)));
+    // Its PUBACK is lost with the connection, and it is called back.
+    world.disconnect();
+    assert_eq!(world.cancel(new.id), Ok(CommandState::Cancelled));
+    world.connect();
+    let receipt = device.receipt(new.id, Status::Done, world.now.unix);
+    assert_eq!(world.message(&receipt), Answer::Accepted);
+    let kept = &world.kept.commands[&new.id];
+    assert_eq!(kept.state(), CommandState::Cancelled);
+    assert_eq!(kept.life.late.map(|late| (late.status, late.count)), Some((ReceiptStatus::Done, 1)));
+    assert_eq!(world.bridge.take_stats().late_receipts, 1);
+}
+
+#[test]
+fn a_command_of_a_device_that_stays_away_ends_also_after_a_failed_commit() {
+    let (mut world, _) = World::greeted();
+    world.disconnect();
+    let new = command(&world, 1);
+    assert_eq!(world.send(new.clone()), Ok(CommandState::Accepted));
+    world.bridge.forget();
+    world.settle();
+    world.pass(60_000);
+    let ended = world.kept.commands[&new.id].ended().cloned().expect("it has ended");
+    assert_eq!((ended.by, &*ended.cause), (By::Node, "the device did not come in time"));
+}
+
+#[test]
+fn a_setting_goes_to_the_device_until_it_is_acknowledged_and_not_again() {
+    let (mut world, mut device) = World::greeted();
+    let five = || Heard::Set("interval".to_owned(), Some(b"5".to_vec()));
+    assert!(world.set("interval", Some("5")).is_ok_and(|setting| !setting.is_in_sync()));
+    let (_, _, sealed) = world.published.remove(0);
+    assert_eq!(device.hear(&sealed, world.now.unix), five());
+    // Its PUBACK is lost with the connection.
+    world.disconnect();
+    world.connect();
+    assert_eq!(hears(&mut world, &mut device), five());
+    assert!(world.kept.settings.values().all(unhidra_core::setting::Setting::is_in_sync));
+    world.disconnect();
+    world.connect();
+    world.restart();
+    assert!(world.published.is_empty(), "the device has it");
+    assert!(world.set("interval", None).is_ok());
+    assert_eq!(hears(&mut world, &mut device), Heard::Set("interval".to_owned(), None));
+    assert_eq!(world.set("other", None), Err(SettingRefused::NoSetting));
+}
+
+#[test]
+fn a_device_with_a_new_session_is_told_all_its_settings_again() {
+    let (mut world, mut device) = World::greeted();
+    for name in ["a", "b"] {
+        assert!(world.set(name, Some("x")).is_ok());
+        hears(&mut world, &mut device);
+    }
+    let bundle = world.bundle();
+    device.begin(&bundle, world.now.unix);
+    let init = device.reading(b"anew", world.now.unix);
+    assert_eq!(world.message(&init), Answer::Accepted);
+    for name in ["a", "b"] {
+        // One at a time, and one that was set first goes first.
+        assert_eq!(hears(&mut world, &mut device), Heard::Set(name.to_owned(), Some(b"x".to_vec())));
+    }
+    assert!(world.published.is_empty());
+    world.restart();
+    assert!(world.published.is_empty(), "they are known of the session they were taken in");
+}
