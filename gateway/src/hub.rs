@@ -406,6 +406,24 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_live_where_rows_are_gone_goes_back_to_the_store() {
+        let hub = hub();
+        let mailbox = watch(&hub, Audience::All);
+        hub.dispatch(Partition::new(0), &[Arc::new(reading("pump-7", 1, 0, b"21.5"))]);
+        hub.skip(Partition::new(0), Offset::new(9));
+        assert_eq!(hub.dispatched(Partition::new(0)), Offset::new(9));
+        let round = mailbox.quietly(|outbox| outbox.take(BOUNDS));
+        assert!(round.frames.is_empty(), "what waited is read back too: {round:?}");
+        assert!(matches!(round.next, Next::Join(Audience::All)), "{round:?}");
+        hub.join(&mailbox, &Audience::All);
+        let Next::Replay(replay) = mailbox.quietly(|outbox| outbox.take(BOUNDS)).next else { panic!("it reads") };
+        assert_eq!(
+            (replay.from.at(Partition::new(0)), replay.until.at(Partition::new(0))),
+            (Offset::ZERO, Offset::new(9))
+        );
+    }
+
+    #[test]
     fn presence_beyond_its_bound_forgets_a_device_that_is_away() {
         let hub = hub();
         let at = |online| Presence { online, since: UnixTime::EPOCH };

@@ -11,6 +11,7 @@ use unhidra_core::command::Command;
 use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::setting::{Setting, SettingName};
 
+use crate::backup::Pieces;
 use crate::outlets::OutletRecord;
 use crate::registry::RegistryError;
 
@@ -21,6 +22,7 @@ mod local;
 mod remote;
 mod server;
 mod socket;
+mod storage;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
@@ -39,6 +41,7 @@ pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;
 pub use server::{PREFIX, router, serve};
 pub use socket::{ControlListener, Peer, PeerRule, SOCKET_PATH_MAX, connect};
+pub use storage::{PartitionRecord, Storage};
 pub use told::{
     CancelAsked, CommandRecord, CommandsAsked, CommandsFound, LateRecord, SendAsked, SetAsked, SettingRecord,
     SettingsFound, Times,
@@ -90,6 +93,12 @@ pub trait Control: Send + Sync {
 
     /// Rows of the log, or of one device, in order.
     fn rows(&self, asked: RowsAsked) -> Asked<'_, RowsPage>;
+
+    /// What the store holds.
+    fn storage(&self) -> Asked<'_, Storage>;
+
+    /// The bytes of a backup, as they are made.
+    fn backup(&self) -> Asked<'_, Pieces>;
 
     /// Makes a token for the gateway.
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted>;

@@ -6,6 +6,7 @@ pub mod access;
 mod actor;
 pub mod admin;
 pub mod app;
+pub mod backup;
 mod certificates;
 pub mod cli;
 pub mod clock;

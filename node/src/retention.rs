@@ -147,7 +147,7 @@ impl Retention {
                 if let Err(error) = disk.look().await {
                     tracing::warn!(%error, "the use of the disk could not be held within its bound; tried again");
                 }
-                tokio::time::sleep(disk::LOOK).await;
+                tokio::time::sleep(disk.pause()).await;
             }
         };
         tokio::join!(looks, bounds);

@@ -105,6 +105,8 @@ impl Ground {
             command_ids: Box::new(move || {
                 CommandId::new(u128::from(numbers.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
             }),
+            disk_bytes_max: 0,
+            backups: None,
             live,
             keys: None,
         };

@@ -21,6 +21,7 @@ use unhidra_core::time::Clock;
 
 mod acl;
 mod acts;
+mod backup;
 mod client;
 mod clients;
 mod commands;
@@ -138,7 +139,13 @@ pub enum Command {
     },
     /// Prints who commanded, enrolled, revoked, changed a key.
     Acts(acts::Acts),
-    /// Looks after the store of a stopped node.
+    /// Makes, checks and puts back backups.
+    Backup {
+        /// Which of these.
+        #[command(subcommand)]
+        action: backup::Action,
+    },
+    /// Looks after the store.
     Store {
         /// What is done.
         #[command(subcommand)]
@@ -194,6 +201,9 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Demo(demo) => demo::run(&demo, &args.global, rng, &mut out).await,
         Command::Simulate(simulate) => simulate::command::run(&simulate, &args.global, rng, &mut out).await,
         Command::Version => version::run(&mut out),
+        Command::Store { action: store::Action::Status } => {
+            on_folder(&args.global, rng, &mut out, Asked::StoreStatus).await
+        }
         Command::Store { action } => store::run(action, &args.global, &mut out).await,
         Command::User { action } => user::run(action, &args.global, &mut { rng }, &mut out),
         Command::Acl { action } => acl::run(action, &args.global, &mut out),
@@ -215,6 +225,10 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Subscriptions(asked) => on_folder(&args.global, rng, &mut out, Asked::Subscriptions(asked)).await,
         Command::Kick(kick) => on_folder(&args.global, rng, &mut out, Asked::Kick(kick)).await,
         Command::Outlets(asked) => on_folder(&args.global, rng, &mut out, Asked::Outlets(asked)).await,
+        Command::Backup { action: backup::Action::Create(create) } => {
+            on_folder(&args.global, rng, &mut out, Asked::Backup(create)).await
+        }
+        Command::Backup { action } => backup::run(action, &args.global, &mut out).await,
         Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
         Command::Keys { action } => on_folder(&args.global, rng, &mut out, Asked::Keys(action)).await,
         Command::Acts(acts) => on_folder(&args.global, rng, &mut out, Asked::Acts(acts)).await,
@@ -239,6 +253,8 @@ enum Asked {
     Export(export::Export),
     Keys(keys::Action),
     Acts(acts::Acts),
+    Backup(backup::Create),
+    StoreStatus,
     Console(console::Console),
 }
 
@@ -275,6 +291,8 @@ async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Aske
         Asked::Commands(asked) => commands::list(&asked, control, out).await,
         Asked::Set(set) => settings::set(&set, control, out).await,
         Asked::Settings(asked) => settings::list(&asked, control, out).await,
+        Asked::StoreStatus => store::status(control, out).await,
+        Asked::Backup(create) => backup::create(&create, control, out).await,
         Asked::Export(export) => export::run(&export, control, out).await,
         Asked::Keys(action) => keys::run(action, control, out).await,
         Asked::Acts(acts) => acts::run(acts, SystemClock::start().unix_now(), control, out).await,

@@ -13,6 +13,7 @@ use unhidra_store::{Embedded, Store};
 
 use super::CliError;
 use super::open::Opened;
+use crate::backup::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control::{CommandLimits, Control, LocalControl, LocalDoors, NodeFacts, RemoteControl, connect};
@@ -163,6 +164,8 @@ async fn alone(folder: Folder, config: &Config, mut rng: impl CryptoRng + Send +
         pki: Arc::new(ArcSwap::from_pointee(pki)),
         clock: clock.clone(),
         command_ids: command_ids(rng),
+        disk_bytes_max: config.retention.disk_bytes_max,
+        backups: Some(Source::new(store.clone(), folder.layout().clone())),
         live: None,
         keys: Some(keys),
     };

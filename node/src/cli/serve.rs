@@ -22,6 +22,7 @@ use super::reach::{command_ids, facts, limits, rules};
 use crate::access::Handle;
 use crate::admin::{self, Phase, Watched};
 use crate::app::{App, Doors};
+use crate::backup::Source;
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Reloaded, Sources};
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
@@ -106,6 +107,8 @@ impl Node {
                 pki: pki.clone(),
                 clock: clock.clone(),
                 command_ids: command_ids(rng),
+                disk_bytes_max: config.retention.disk_bytes_max,
+                backups: Some(Source::new(store.clone(), layout.clone())),
                 live: Some(app.live()),
                 keys: Some(keychain.clone()),
             },

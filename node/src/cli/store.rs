@@ -1,15 +1,16 @@
-//! `unhidra store restored`
+//! `unhidra store restored | status`
 
 use clap::Subcommand;
 use serde::Serialize;
 use unhidra_store::mark_restored;
 
-use super::output::Output;
+use super::output::{Output, instant};
 use super::reach::take_stopped;
 use super::{CliError, Global};
 use crate::config::Purpose;
+use crate::control::{Control, PartitionRecord};
 
-/// What is done with the store of a stopped node.
+/// What is done with the store.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Says that the data folder was put back from a copy: a backup, a snapshot, another disk.
@@ -25,6 +26,8 @@ pub enum Action {
     ///
     /// It is safe to run it when in doubt, and more than once.
     Restored,
+    /// Prints what the store holds, how much of the disk it takes, and how old its oldest reading is.
+    Status,
 }
 
 /// What was done, as JSON.
@@ -35,7 +38,37 @@ struct Marked {
 }
 
 pub(super) async fn run(action: Action, global: &Global, out: &mut Output<'_>) -> Result<(), CliError> {
-    let Action::Restored = action;
+    match action {
+        Action::Restored => restored(global, out).await,
+        Action::Status => Err(CliError::Usage("the status is asked of a data folder".to_owned())),
+    }
+}
+
+/// What the store holds, of a running node or not.
+pub(super) async fn status(control: &dyn Control, out: &mut Output<'_>) -> Result<(), CliError> {
+    let found = control.storage().await?;
+    if out.is_json() {
+        return out.object(&found);
+    }
+    let bound = match found.disk_bytes_max {
+        0 => "without a bound".to_owned(),
+        max => format!("of {max} allowed"),
+    };
+    out.line(&format!("health      {}", found.cause.as_ref().map_or(&found.health, |cause| cause)))?;
+    out.line(&format!("disk bytes  {} {bound}", found.disk_bytes))?;
+    let row = |partition: &PartitionRecord| {
+        [
+            partition.partition.to_string(),
+            partition.disk_bytes.to_string(),
+            partition.newest_offset.to_string(),
+            partition.oldest_received_at.map_or_else(|| "none".to_owned(), instant),
+        ]
+    };
+    let rows: Vec<_> = found.partitions.iter().map(row).collect();
+    out.table(["PARTITION", "DISK BYTES", "NEWEST ROW", "OLDEST RECEIVED"], &rows)
+}
+
+async fn restored(global: &Global, out: &mut Output<'_>) -> Result<(), CliError> {
     let config = global.sources(Purpose::Node).load()?.config;
     let folder = take_stopped(&config).await?;
     let epoch = mark_restored(&folder.layout().store())?;

@@ -42,6 +42,7 @@ async fn printed(control: &dyn Control, line: &str) -> Result<String, CliError> 
     match args.command.unwrap() {
         Command::Device { action } => device::run(action, control, &mut out).await,
         Command::Send(send) => send::run(&send, control, &mut out).await,
+        Command::Store { action: store::Action::Status } => store::status(control, &mut out).await,
         Command::Export(export) => export::run(&export, control, &mut out).await,
         Command::Console(console) => console::run(console, control, &mut out).await,
         Command::Enroll(enroll) => enroll::run(&enroll, control, &mut rng(), &mut out).await,
@@ -256,6 +257,22 @@ async fn export_prints_what_lies_within_its_bounds_alone() {
     ] {
         assert_eq!(printed(&control, &line).await.unwrap().lines().count(), rows, "{line}");
     }
+}
+
+#[tokio::test]
+async fn store_status_says_what_is_held() {
+    let ground = Ground::new();
+    let control = ground.control(None).await;
+    control.enroll(enroll_asked("a")).await.unwrap();
+    append(&*ground.store, "a", vec![row("a", 0, UplinkKind::Reading, b"21.5")]).await;
+    let text = printed(&control, "store status").await.unwrap();
+    assert!(text.contains("health      ready") && text.contains("without a bound"), "{text}");
+    assert!(text.contains(&super::output::instant(NOW.as_ms())), "{text}");
+    ground.store.hold_rows(Some("no room".into()));
+    let json: serde_json::Value =
+        serde_json::from_str(&printed(&control, "store status --json").await.unwrap()).unwrap();
+    assert_eq!((&json["health"], &json["cause"]), (&"full".into(), &"no room".into()));
+    assert_eq!(json["partitions"].as_array().unwrap().len(), 2);
 }
 
 fn mode(path: &Path) -> u32 {

@@ -18,9 +18,10 @@ use super::{
     ActRecord, ActsAsked, ActsPage, Addresses, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord,
     CommandsAsked, CommandsFound, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked,
     Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live, Minted, Revoked, RewrapAsked, Rewrapped, RowRecord,
-    RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord, SettingsFound, Span, SubscribersAsked, SubscribersFound,
-    TagAsked, TokenAsked,
+    RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord, SettingsFound, Span, Storage, SubscribersAsked,
+    SubscribersFound, TagAsked, TokenAsked, storage,
 };
+use crate::backup::{Pieces, Source};
 use crate::keychain::Keychain;
 use crate::outlets::{self, OutletRecord};
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
@@ -74,6 +75,10 @@ pub struct LocalDoors {
     pub clock: Arc<dyn Clock + Send + Sync>,
     /// Where the ids of commands come from.
     pub command_ids: Box<dyn Fn() -> CommandId + Send + Sync>,
+    /// How many bytes the store may take of the disk; 0 without a bound.
+    pub disk_bytes_max: u64,
+    /// What backups are made of, where the store has files.
+    pub backups: Option<Source>,
     /// The running node, if one runs.
     pub live: Option<Arc<dyn Live>>,
     /// The keys of the store, if it lies in a folder.
@@ -270,6 +275,17 @@ impl Control for LocalControl {
 
     fn rows(&self, asked: RowsAsked) -> Asked<'_, RowsPage> {
         Box::pin(self.read(asked))
+    }
+
+    fn storage(&self) -> Asked<'_, Storage> {
+        Box::pin(storage::look(&*self.doors.store, self.doors.disk_bytes_max))
+    }
+
+    fn backup(&self) -> Asked<'_, Pieces> {
+        Box::pin(async {
+            let none = || ControlError::Unavailable("this store has no files to make a backup of".to_owned());
+            self.doors.backups.as_ref().ok_or_else(none)?.begin(self.doors.clock.unix_now()).await
+        })
     }
 
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted> {

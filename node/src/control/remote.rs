@@ -7,10 +7,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::server::Problem;
@@ -18,8 +19,9 @@ use super::{
     ActsAsked, ActsPage, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord, CommandsAsked, CommandsFound,
     Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeysStatus, KickAsked,
     Kicked, Minted, PREFIX, Revoked, RewrapAsked, Rewrapped, RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord,
-    SettingsFound, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, connect,
+    SettingsFound, Storage, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, connect,
 };
+use crate::backup::Pieces;
 use crate::outlets::OutletRecord;
 
 /// The most bytes one answer may have: a page of rows with the largest bodies.
@@ -57,6 +59,46 @@ impl RemoteControl {
         }
     }
 
+    /// Asks for bytes of any number, and hands them on as they come.
+    async fn stream(&self, path: &str) -> Result<Pieces, ControlError> {
+        let stream = connect(&self.socket).await.map_err(transport)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(transport)?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{PREFIX}{path}"))
+            .header(HOST, "localhost")
+            .body(Full::new(Bytes::new()))
+            .map_err(transport)?;
+        // It ends with the last of its answer, or with whoever takes that.
+        tokio::spawn(connection);
+        let late = |_| ControlError::Transport(format!("no answer within {} s", PATIENCE.as_secs()));
+        let sent = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.map_err(late)?;
+        let response = sent.map_err(transport)?;
+        let status = response.status();
+        let mut body = response.into_body();
+        if !status.is_success() {
+            let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(transport)?.to_bytes();
+            return Err(problem(status, &body));
+        }
+        let (send, pieces) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                let frame = tokio::time::timeout(PATIENCE, body.frame()).await;
+                let piece = match frame {
+                    Ok(None) => return,
+                    Ok(Some(Ok(frame))) => frame.into_data().map_err(|_| transport("the answer has trailers")),
+                    Ok(Some(Err(error))) => Err(transport(format!("the answer breaks off: {error}"))),
+                    Err(late) => Err(transport(format!("nothing more came: {late}"))),
+                };
+                let ended = piece.is_err();
+                if send.send(piece).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Ok(pieces)
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -79,8 +121,7 @@ impl RemoteControl {
             if status.is_success() {
                 serde_json::from_slice(&body).map_err(transport)
             } else {
-                Err(serde_json::from_slice::<Problem>(&body)
-                    .map_or_else(|_| ControlError::Transport(format!("HTTP status {status}")), |problem| problem.error))
+                Err(problem(status, &body))
             }
         };
         let mut answer = std::pin::pin!(answer);
@@ -90,6 +131,12 @@ impl RemoteControl {
             _ = connection => answer.await,
         }
     }
+}
+
+/// What an answer that is none says.
+fn problem(status: StatusCode, body: &[u8]) -> ControlError {
+    serde_json::from_slice::<Problem>(body)
+        .map_or_else(|_| ControlError::Transport(format!("HTTP status {status}")), |problem| problem.error)
 }
 
 fn transport(error: impl std::fmt::Display) -> ControlError {
@@ -180,6 +227,14 @@ impl Control for RemoteControl {
 
     fn rows(&self, asked: RowsAsked) -> Asked<'_, RowsPage> {
         Box::pin(async move { self.post("/rows".to_owned(), &asked).await })
+    }
+
+    fn storage(&self) -> Asked<'_, Storage> {
+        Box::pin(self.get("/storage".to_owned()))
+    }
+
+    fn backup(&self) -> Asked<'_, Pieces> {
+        Box::pin(self.stream("/backup"))
     }
 
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted> {

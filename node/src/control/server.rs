@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -71,6 +72,8 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/settings", post(set))
         .route("/settings/{device}", get(settings))
         .route("/rows", post(rows))
+        .route("/storage", get(storage))
+        .route("/backup", post(backup))
         .route("/tokens", post(mint))
         .route("/clients", post(clients))
         .route("/clients/kick", post(kick))
@@ -149,6 +152,17 @@ async fn settings(State(control): Shared, Path(device): Path<String>) -> Answer 
 
 async fn rows(State(control): Shared, Question(asked): Question<RowsAsked>) -> Answer {
     answer(control.rows(asked).await)
+}
+
+async fn storage(State(control): Shared) -> Answer {
+    answer(control.storage().await)
+}
+
+/// The bytes as they are made: a failure midway breaks the answer off.
+async fn backup(State(control): Shared) -> Answer {
+    let mut pieces = control.backup().await?;
+    let stream = futures_util::stream::poll_fn(move |context| pieces.poll_recv(context));
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response())
 }
 
 async fn mint(State(control): Shared, Question(asked): Question<TokenAsked>) -> Answer {

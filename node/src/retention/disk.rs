@@ -22,8 +22,11 @@ use super::LookError;
 use super::metrics::{Metrics, shown};
 use crate::commit::commit;
 
-/// How often the disk is looked at.
-pub(super) const LOOK: Duration = Duration::from_secs(2);
+/// How often the disk is looked at where it has a bound.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How often it is where it is only shown.
+const LOOK_UNBOUNDED: Duration = Duration::from_secs(60);
 
 /// Rows that go in one commit.
 const STEP: usize = 1024;
@@ -62,6 +65,11 @@ impl Disk {
         metrics.disk_bytes_max.set(shown(max));
         let reached = vec![Offset::ZERO; usize::from(store.partitions())];
         Self { max, store, clock, metrics, reached, used: 0, owed: 0, level: Level::Free, compacted_at: None }
+    }
+
+    /// How long it is until the next look.
+    pub(super) const fn pause(&self) -> Duration {
+        if self.max == 0 { LOOK_UNBOUNDED } else { LOOK }
     }
 
     /// Looks once, and does what is to be done.

@@ -29,9 +29,9 @@ const OPENING_HEADER: [u8; 4] = [2, Tag::Opening.as_byte(), 0, 0];
 
 /// One partition's files, open.
 pub(super) struct Database {
-    fjall: fjall::Database,
+    pub(super) fjall: fjall::Database,
     /// In the order of [`Table::ALL`].
-    tables: Vec<Keyspace>,
+    pub(super) tables: Vec<Keyspace>,
 }
 
 /// One life of a partition's folder: its number, and what seals its records.
@@ -172,7 +172,7 @@ impl Database {
         View { database: self, sealing, snapshot: self.fjall.snapshot() }
     }
 
-    fn table(&self, table: Table) -> &Keyspace {
+    pub(super) fn table(&self, table: Table) -> &Keyspace {
         &self.tables[table.index()]
     }
 }

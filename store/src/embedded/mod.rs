@@ -38,6 +38,7 @@ use self::database::{Database, View};
 use self::writer::Shared;
 
 mod closed;
+mod copy;
 mod database;
 #[cfg(any(test, feature = "faults"))]
 mod faults;
@@ -50,6 +51,7 @@ mod migration;
 mod tests;
 mod writer;
 
+pub use self::copy::{Copying, Piece, Restoring};
 pub use self::folder::{OpenError, mark_restored};
 pub(crate) use self::folder::{is_folder, sync_parent};
 pub use self::keys::Resealable;
@@ -138,6 +140,15 @@ impl Embedded {
             writers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
         }
         Ok(store)
+    }
+
+    /// Begins a copy of all partitions, each as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Unavailable`] where the store does not serve now.
+    pub fn copy(&self) -> Result<Copying, ReadError> {
+        self.partitions.iter().map(|shared| shared.lend()).collect::<Result<_, _>>().map(Copying::new)
     }
 
     /// What it counts.

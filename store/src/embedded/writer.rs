@@ -12,7 +12,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -28,6 +28,7 @@ use crate::waiting::Waiting;
 use crate::{Batch, CommitError, Full, Health, ReadError};
 
 use super::closed;
+use super::copy::{Held, Lent};
 use super::database::{Database, Opening, View};
 use super::folder::{self, OpenError};
 
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) fence: Fence,
     /// `None` while the files are reopened, and after they are closed.
     database: RwLock<Option<Database>>,
+    /// What copies under way read from; closed with the files.
+    lent: Mutex<Vec<Weak<Mutex<Option<Held>>>>>,
     queue: Mutex<Queue>,
     arrived: Condvar,
     pub(super) room: Arc<Notify>,
@@ -76,6 +79,7 @@ impl Shared {
             fence: Fence::new(u64::from(opening.number)),
             opening,
             database: RwLock::new(Some(database)),
+            lent: Mutex::default(),
             queue: Mutex::new(Queue { waiting: Waiting::new(config.bounds()), open: true, held: false }),
             arrived: Condvar::new(),
             room: Arc::new(Notify::new()),
@@ -197,8 +201,25 @@ impl Shared {
         batches
     }
 
+    /// What a copy reads from, until the files are closed.
+    pub(super) fn lend(&self) -> Result<Lent, ReadError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let held = database.as_ref().ok_or(ReadError::Unavailable)?.lend();
+        let held = Arc::new(Mutex::new(Some(held)));
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.retain(|copy| copy.strong_count() > 0);
+        lent.push(Arc::downgrade(&held));
+        Ok(held)
+    }
+
     fn close_files(&self) {
         let database = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+        // While a copy holds the files the engine does: nobody could open them again.
+        for copy in self.lent.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Some(copy) = copy.upgrade() {
+                copy.lock().unwrap_or_else(PoisonError::into_inner).take();
+            }
+        }
         if let Some(database) = database {
             database.close();
         }

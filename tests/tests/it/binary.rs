@@ -1,5 +1,6 @@
 //! The binary, with real clients: `target/PROFILE/unhidra` as people start it.
 
+mod backup;
 mod bad_input;
 mod browser;
 mod clients;

@@ -6,6 +6,7 @@ mod crash;
 mod downlink;
 mod reconnect;
 mod restored;
+mod retention;
 mod sessions;
 mod suites;
 mod tidy;
