@@ -36,7 +36,7 @@ pub use clients::{
     ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked, SubscriberRecord,
     SubscribersAsked, SubscribersFound,
 };
-pub use keys::{ActRecord, ActsAsked, ActsPage, KeyRecord, KeysStatus, RewrapAsked, Rewrapped};
+pub use keys::{ActRecord, ActsAsked, ActsPage, KeyRecord, KeysStatus, RewrapAsked, Rewrapped, UserAct, UserDeed};
 pub use local::{CommandLimits, LocalControl, LocalDoors, NodeFacts};
 pub use remote::RemoteControl;
 pub use server::{PREFIX, router, serve};
@@ -126,6 +126,9 @@ pub trait Control: Send + Sync {
 
     /// The outlets that are on, and how they stand; where no node runs, those that have a cursor.
     fn outlets(&self) -> Asked<'_, Vec<OutletRecord>>;
+
+    /// Writes down what was done to a user of MQTT.
+    fn user_act(&self, asked: UserAct) -> Asked<'_, ()>;
 }
 
 /// The parts of a node that exist only while it runs.

@@ -107,28 +107,46 @@ impl Keychain {
         let before = self.keyring()?.record();
         let rewrapped = match (&self.source, asked.new_key_file) {
             (Source::File(path), new) => self.rewrap_file(path, new).await?,
-            (Source::Command { .. } | Source::Environment(_), Some(new)) => {
-                let new = Arc::new(load(&new)?);
-                let next = new.id();
-                self.change(move |ring| ring.begin_rewrap(new)).await?;
-                Rewrapped { master_key: next.to_string(), done: false, replaced: None }
-            }
-            (source @ (Source::Command { .. } | Source::Environment(_)), None) => {
-                let new = Arc::new(source.read().await.map_err(unavailable)?);
-                if new.id() == before.master {
-                    return Err(ControlError::Invalid(
-                        "the place of the master key still gives the key that is in use; put the new one there first, \
-                         or name it with --new-key-file, and put it there afterwards"
-                            .to_owned(),
-                    ));
-                }
-                self.replace(new).await?
+            (source @ (Source::Command { .. } | Source::Environment(_)), named) => {
+                let (new, is_in_place) = match named {
+                    Some(file) => (load(&file)?, false),
+                    None => (source.read().await.map_err(unavailable)?, true),
+                };
+                self.rewrap_for(&before, Arc::new(new), is_in_place).await?
             }
         };
         let detail = format!("from master key {} to {}", before.master, rewrapped.master_key);
         tracing::info!(detail, done = rewrapped.done, "data keys wrapped anew");
         self.write_down(Deed::RewrapKeys, &detail).await?;
         Ok(rewrapped)
+    }
+
+    /// Where the operator puts the key into its place: done already, or to be done yet.
+    async fn rewrap_for(
+        &self,
+        before: &RingRecord,
+        new: Arc<LocalMaster>,
+        is_in_place: bool,
+    ) -> Result<Rewrapped, ControlError> {
+        let done = |done| Rewrapped { master_key: new.id().to_string(), done, replaced: None };
+        if new.id() == before.master && before.next_master.is_some() {
+            // The key in use is named where another was to take its place: that is given up.
+            self.change(Keyring::settle_rewrap).await?;
+            return Ok(done(true));
+        }
+        if new.id() == before.master && is_in_place {
+            return Err(ControlError::Invalid(
+                "the place of the master key still gives the key that is in use; put the new one there first, \
+                 or name it with --new-key-file, and put it there afterwards"
+                    .to_owned(),
+            ));
+        }
+        let next = Arc::clone(&new);
+        self.change(move |ring| ring.begin_rewrap(next)).await?;
+        if is_in_place {
+            self.change(Keyring::end_rewrap).await?;
+        }
+        Ok(done(is_in_place))
     }
 
     async fn rewrap_file(&self, path: &Path, new: Option<PathBuf>) -> Result<Rewrapped, ControlError> {
@@ -140,7 +158,14 @@ impl Keychain {
         });
         let next = Arc::clone(&new);
         self.change(move |ring| ring.begin_rewrap(next)).await?;
-        keyfile::save(path, &new).map_err(unavailable)?;
+        if let Err(error) = keyfile::save(path, &new) {
+            // A folder nobody may write to, most likely. Unless the new key is there all the same,
+            // the change is given up.
+            if load(path).is_ok_and(|there| there.id() == before.master) {
+                self.change(Keyring::settle_rewrap).await?;
+            }
+            return Err(unavailable(error));
+        }
         self.change(Keyring::end_rewrap).await?;
         Ok(Rewrapped { master_key: new.id().to_string(), done: true, replaced: Some(path.display().to_string()) })
     }
@@ -160,12 +185,6 @@ impl Keychain {
             path.display(),
             before.master
         )))
-    }
-
-    async fn replace(&self, new: Arc<LocalMaster>) -> Result<Rewrapped, ControlError> {
-        let next = Arc::clone(&new);
-        self.change(move |ring| ring.begin_rewrap(next).and_then(|()| ring.end_rewrap())).await?;
-        Ok(Rewrapped { master_key: new.id().to_string(), done: true, replaced: None })
     }
 
     fn keyring(&self) -> Result<&Arc<Keyring>, ControlError> {

@@ -102,8 +102,8 @@ pub enum KeyringError {
     },
     /// The master key is being changed, and this process cannot write for the new one.
     #[error(
-        "the master key is being changed to {next}; start the node with that one, or begin the change anew with \
-         `unhidra keys rewrap`"
+        "the master key is being changed to {next}; start the node with that one, or make another change, or none, \
+         of it with `unhidra keys rewrap`"
     )]
     RewrapUnderWay {
         /// To which.
@@ -125,7 +125,7 @@ fn hint(cause: &RingError) -> &'static str {
         RingError::OtherMaster { .. } => {
             "; store.master_key_file, .master_key_command or .master_key_env says where the master key is"
         }
-        RingError::Malformed(_) | RingError::Forged | RingError::OtherFolder => {
+        RingError::Malformed(_) | RingError::Short(_) | RingError::Forged | RingError::OtherFolder => {
             "; put back its newest copy, or the whole folder from a backup"
         }
         RingError::Version { .. } => "; use the program that wrote it, or a newer one",
@@ -308,7 +308,7 @@ impl Keyring {
     /// # Errors
     ///
     /// [`KeyringError`].
-    pub(crate) fn settle_rewrap(&self) -> Result<(), KeyringError> {
+    pub fn settle_rewrap(&self) -> Result<(), KeyringError> {
         let mut masters = self.masters.lock().unwrap_or_else(PoisonError::into_inner);
         self.write_and_use(self.ring().again(), &[&*masters.held])?;
         masters.next = Next::No;

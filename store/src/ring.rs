@@ -165,6 +165,9 @@ pub enum RingError {
     /// It is no ring, or not all of it.
     #[error("it is no key ring, or not all of one: {0}")]
     Malformed(&'static str),
+    /// It is cut off.
+    #[error("it ends within {0}")]
+    Short(&'static str),
     /// It is wrapped under another master key.
     #[error("its keys are wrapped under the master key {held}, and the one given is {given}")]
     OtherMaster {
@@ -341,7 +344,7 @@ impl Ring {
             MasterError::Forged => RingError::Forged,
             other => RingError::Master(other),
         })?;
-        let (signed, mac) = file.split_last_chunk::<MAC_LEN>().ok_or(RingError::Malformed("the end"))?;
+        let (signed, mac) = file.split_last_chunk::<MAC_LEN>().ok_or(RingError::Short("the end"))?;
         hmac::verify(&mac_key(&ring_key), signed, mac).map_err(|_| RingError::Forged)?;
         let cipher = cipher(&ring_key)?;
         let count = u16::from_be_bytes(*input.take("the keys")?);
@@ -445,13 +448,13 @@ struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
     fn take<const N: usize>(&mut self, what: &'static str) -> Result<&'a [u8; N], RingError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(RingError::Malformed(what))?;
+        let (taken, rest) = self.0.split_first_chunk().ok_or(RingError::Short(what))?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn bytes(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], RingError> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(RingError::Malformed(what))?;
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(RingError::Short(what))?;
         self.0 = rest;
         Ok(taken)
     }

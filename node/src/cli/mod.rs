@@ -14,6 +14,8 @@ use rand::rngs::StdRng;
 use crate::actor;
 use crate::clock::SystemClock;
 use crate::config::{Purpose, Sources};
+use crate::control::UserAct;
+use crate::folder::FolderError;
 use crate::log::{self, Format};
 use output::Output;
 use reach::{Missing, reach};
@@ -205,7 +207,13 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
             on_folder(&args.global, rng, &mut out, Asked::StoreStatus).await
         }
         Command::Store { action } => store::run(action, &args.global, &mut out).await,
-        Command::User { action } => user::run(action, &args.global, &mut { rng }, &mut out),
+        Command::User { action } => {
+            let mut rng = rng;
+            match user::run(action, &args.global, &mut rng, &mut out)? {
+                Some(act) => note(&args.global, rng, &mut out, act).await,
+                None => Ok(()),
+            }
+        }
         Command::Acl { action } => acl::run(action, &args.global, &mut out),
         Command::Watch(watch) if watch.elsewhere.is_named() => {
             watch::run(&watch, watch.elsewhere.client().await?, &mut out).await
@@ -255,7 +263,20 @@ enum Asked {
     Acts(acts::Acts),
     Backup(backup::Create),
     StoreStatus,
+    Note(UserAct),
     Console(console::Console),
+}
+
+/// Has what was done to a user written down, where there is a data folder. The file of users is not
+/// in it: that is changed by now, whatever becomes of this.
+async fn note(global: &Global, rng: StdRng, out: &mut Output<'_>, act: UserAct) -> Result<(), CliError> {
+    match on_folder(global, rng, out, Asked::Note(act)).await {
+        Err(CliError::Folder(FolderError::Missing { .. })) | Ok(()) => Ok(()),
+        Err(error) => {
+            tracing::warn!(%error, "the user is changed, and the log of acts could not be told");
+            Ok(())
+        }
+    }
 }
 
 /// Where no node runs, what is done is done in the name of who runs this.
@@ -295,6 +316,7 @@ async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Aske
         Asked::Backup(create) => backup::create(&create, control, out).await,
         Asked::Export(export) => export::run(&export, control, out).await,
         Asked::Keys(action) => keys::run(action, control, out).await,
+        Asked::Note(act) => control.user_act(act).await.map_err(CliError::from),
         Asked::Acts(acts) => acts::run(acts, SystemClock::start().unix_now(), control, out).await,
         Asked::Console(console) => console::run(console, control, out).await,
     };

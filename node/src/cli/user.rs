@@ -13,6 +13,7 @@ use super::output::Output;
 use super::{CliError, Global};
 use crate::access::{AccessError, Hashed, PASSWORD_LEN_MAX, SALT_LEN, Users, check_name};
 use crate::config::Purpose;
+use crate::control::{UserAct, UserDeed};
 
 /// What is done with the users of MQTT.
 #[derive(Debug, Subcommand)]
@@ -55,16 +56,17 @@ struct Done<'a> {
     file: String,
 }
 
+/// Does it, and says what the log of acts is to hold.
 pub(super) fn run(
     action: Action,
     global: &Global,
     rng: &mut impl CryptoRng,
     out: &mut Output<'_>,
-) -> Result<(), CliError> {
+) -> Result<Option<UserAct>, CliError> {
     let path = global.sources(Purpose::Node).load()?.config.users.file;
     let users = Users::read_or_none(&path).map_err(AccessError::from)?;
     let (name, change, done) = match action {
-        Action::List => return list(&users, out),
+        Action::List => return list(&users, out).map(|()| None),
         Action::Add { name, password_stdin } => {
             check_name(&name).map_err(|error| CliError::Usage(error.to_string()))?;
             // Before it is asked for, and again when it is there: nobody waits for who types.
@@ -77,9 +79,15 @@ pub(super) fn run(
         }
         Action::Remove { name } => (name, Change::Remove, "is no user any more"),
     };
+    let deed = match &change {
+        Change::Add(_) => UserDeed::Added,
+        Change::Replace(_) => UserDeed::Changed,
+        Change::Remove => UserDeed::Removed,
+    };
     apply(change, &name, &path)?;
     let file = path.display().to_string();
-    out.say(&Done { user: &name, file: file.clone() }, &format!("{name} {done} ({file}); a node that runs follows"))
+    out.say(&Done { user: &name, file: file.clone() }, &format!("{name} {done} ({file}); a node that runs follows"))?;
+    Ok(Some(UserAct { user: name, done: deed }))
 }
 
 /// Makes a change to the file as it is now.

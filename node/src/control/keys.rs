@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use unhidra_core::ids::DeviceId;
-use unhidra_store::ActRow;
+use unhidra_store::{ActRow, Deed};
 
 use super::text;
 
@@ -108,6 +108,38 @@ pub struct ActsPage {
     pub acts: Vec<ActRecord>,
     /// Behind which number the next run begins; `None` behind the last.
     pub next: Option<u64>,
+}
+
+/// What was done to a user of MQTT, whose file anybody who may write it can change.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserAct {
+    /// Which user.
+    pub user: String,
+    /// What was done.
+    pub done: UserDeed,
+}
+
+/// What is done to users.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserDeed {
+    /// It was added.
+    Added,
+    /// It has another password.
+    Changed,
+    /// It was removed.
+    Removed,
+}
+
+impl From<UserDeed> for Deed {
+    fn from(deed: UserDeed) -> Self {
+        match deed {
+            UserDeed::Added => Self::AddUser,
+            UserDeed::Changed => Self::ChangeUser,
+            UserDeed::Removed => Self::RemoveUser,
+        }
+    }
 }
 
 impl ActsAsked {

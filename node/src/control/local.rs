@@ -12,16 +12,18 @@ use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::Clock;
-use unhidra_store::{Limit, Store};
+use unhidra_store::{Act, Limit, Op, Store};
 
 use super::{
     ActRecord, ActsAsked, ActsPage, Addresses, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord,
     CommandsAsked, CommandsFound, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked,
     Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live, Minted, Revoked, RewrapAsked, Rewrapped, RowRecord,
     RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord, SettingsFound, Span, Storage, SubscribersAsked,
-    SubscribersFound, TagAsked, TokenAsked, storage,
+    SubscribersFound, TagAsked, TokenAsked, UserAct, storage,
 };
+use crate::actor;
 use crate::backup::{Pieces, Source};
+use crate::commit::commit;
 use crate::keychain::Keychain;
 use crate::outlets::{self, OutletRecord};
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
@@ -340,6 +342,15 @@ impl Control for LocalControl {
                 Some(live) => Ok(live.outlets()),
                 None => Ok(outlets::stopped(&*self.doors.store).await?),
             }
+        })
+    }
+
+    fn user_act(&self, asked: UserAct) -> Asked<'_, ()> {
+        Box::pin(async move {
+            let by = actor::current();
+            let act = Act::new(self.doors.clock.unix_now(), &by, asked.done.into(), &asked.user);
+            commit(&*self.doors.store, Partition::new(0), vec![Op::Act(act)]).await?;
+            Ok(())
         })
     }
 

@@ -19,7 +19,7 @@ use super::{
     ActsAsked, ActsPage, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord, CommandsAsked, CommandsFound,
     Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeysStatus, KickAsked,
     Kicked, Minted, PREFIX, Revoked, RewrapAsked, Rewrapped, RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord,
-    SettingsFound, Storage, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, connect,
+    SettingsFound, Storage, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, UserAct, connect,
 };
 use crate::backup::Pieces;
 use crate::outlets::OutletRecord;
@@ -178,6 +178,10 @@ impl Control for RemoteControl {
 
     fn acts(&self, asked: ActsAsked) -> Asked<'_, ActsPage> {
         Box::pin(async move { self.post("/acts".to_owned(), &asked).await })
+    }
+
+    fn user_act(&self, asked: UserAct) -> Asked<'_, ()> {
+        Box::pin(async move { self.post("/acts/user".to_owned(), &asked).await })
     }
 
     fn enroll(&self, asked: EnrollAsked) -> Asked<'_, Enrolled> {

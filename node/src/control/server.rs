@@ -21,6 +21,7 @@ use unhidra_core::ids::{CommandId, DeviceId};
 use super::{
     ActsAsked, CancelAsked, ClientsAsked, CommandsAsked, Control, ControlError, ControlListener, DevicesAsked,
     EnrollAsked, KickAsked, Peer, RewrapAsked, RowsAsked, SendAsked, SetAsked, SubscribersAsked, TagAsked, TokenAsked,
+    UserAct,
 };
 use crate::actor;
 use crate::http::{self, Limits};
@@ -83,6 +84,7 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/keys/rewrap", post(rewrap_keys))
         .route("/acts", post(acts))
         .route("/outlets", get(outlets))
+        .route("/acts/user", post(user_act))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .with_state(control);
@@ -195,6 +197,10 @@ async fn acts(State(control): Shared, Question(asked): Question<ActsAsked>) -> A
 
 async fn outlets(State(control): Shared) -> Answer {
     answer(control.outlets().await)
+}
+
+async fn user_act(State(control): Shared, Question(asked): Question<UserAct>) -> Answer {
+    answer(control.user_act(asked).await)
 }
 
 async fn kick(State(control): Shared, Question(asked): Question<KickAsked>) -> Answer {

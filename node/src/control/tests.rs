@@ -455,3 +455,40 @@ async fn without_a_node_there_are_no_clients() {
     let refused = node.remote.clients(ClientsAsked::default()).await.unwrap_err();
     assert!(matches!(refused, ControlError::NotRunning(_)), "{refused}");
 }
+
+#[tokio::test]
+async fn what_is_done_over_the_socket_is_done_in_the_name_of_its_user() {
+    let node = Node::start(None).await;
+    node.enrolled("pump-7").await;
+    let tags = TagAsked { add: ["site=north".parse().unwrap()].into(), remove: Default::default() };
+    node.remote.tag(id("pump-7"), tags.clone()).await.unwrap();
+    node.remote.tag(id("pump-7"), tags).await.unwrap();
+    node.remote.revoke(id("pump-7")).await.unwrap();
+    node.remote.revoke(id("pump-7")).await.unwrap();
+    node.enrolled("pump-8").await;
+    node.remote.user_act(UserAct { user: "ann".to_owned(), done: UserDeed::Added }).await.unwrap();
+    let mut found = Vec::new();
+    for partition in 0..2 {
+        let page = node.remote.acts(ActsAsked { partition, ..ActsAsked::default() }).await.unwrap();
+        assert_eq!(page.next, None);
+        found.extend(page.acts);
+    }
+    let own = format!("uid {}", rustix::process::geteuid().as_raw());
+    assert!(found.iter().all(|act| act.by == own && act.at == NOW.as_ms()), "{found:?}");
+    let on = |device: Option<&str>| -> Vec<(&str, &str)> {
+        let of = found.iter().filter(|act| act.device == device.map(id));
+        of.map(|act| (act.deed.as_str(), act.detail.as_str())).collect()
+    };
+    // What changed nothing is not told twice.
+    assert_eq!(on(Some("pump-7")), [("enroll", ""), ("tag", "+site=north"), ("revoke", "")]);
+    assert_eq!((on(Some("pump-8")), on(None)), (vec![("enroll", "")], vec![("user add", "ann")]));
+    let partition = node.ground.store.partition_of(&id("pump-8")).get();
+    let of_one = ActsAsked { partition, device: Some(id("pump-8")), ..ActsAsked::default() };
+    assert_eq!(node.remote.acts(of_one.clone()).await.unwrap().acts.len(), 1);
+    let later = ActsAsked { since: Some(NOW.as_ms() + 1), ..of_one };
+    assert!(node.remote.acts(later).await.unwrap().acts.is_empty());
+    let beyond = node.remote.acts(ActsAsked { partition: 2, ..ActsAsked::default() }).await;
+    assert!(matches!(beyond, Err(ControlError::Invalid(_))));
+    // A store in memory has no keys, and says so.
+    assert!(matches!(node.remote.keys().await, Err(ControlError::NotRunning(_))));
+}

@@ -9,7 +9,7 @@
 //! A clock that is wrong does no harm: ahead, keys are made and records sealed anew early, and a key
 //! goes only where nothing is left under it; behind, all of it comes late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How far a clock may be behind the one that made a key.
 const SLACK: Duration = Duration::from_secs(86_400);
+
+/// How long after a walk that left something the next one comes: each reads the whole store.
+const AGAIN: Duration = Duration::from_secs(86_400);
 
 /// How many walks one look makes: the second finds nothing, where nobody writes as it should not.
 const WALKS: usize = 3;
@@ -109,7 +112,7 @@ fn due(record: &RingRecord, now: UnixTime, ages: Ages) -> Due {
 
 /// Looks at the keys, again and again.
 pub(crate) async fn keep(keys: Arc<Keychain>, metrics: Metrics) {
-    let mut life = Life { keys, metrics, empty: BTreeMap::new() };
+    let mut life = Life { keys, metrics, empty: BTreeSet::new(), left_at: None };
     loop {
         if let Err(error) = life.look().await {
             tracing::error!(%error, "the store's keys could not be looked after; tried again in an hour");
@@ -121,8 +124,10 @@ pub(crate) async fn keep(keys: Arc<Keychain>, metrics: Metrics) {
 struct Life {
     keys: Arc<Keychain>,
     metrics: Metrics,
-    /// Keys under which a walk of this process found nothing, and how much was sealed anew.
-    empty: BTreeMap<NonZeroU16, u64>,
+    /// Keys under which a walk of this process found nothing.
+    empty: BTreeSet<NonZeroU16>,
+    /// When the last walks left something: damaged records, which nobody can seal anew.
+    left_at: Option<UnixTime>,
 }
 
 impl Life {
@@ -134,11 +139,12 @@ impl Life {
             self.keys.rotate_for(rotate).await?;
         }
         let Due { empty, destroy, .. } = due(&ring.record(), now, ages);
-        let wanted: Vec<NonZeroU16> = empty.into_iter().filter(|id| !self.empty.contains_key(id)).collect();
-        if !wanted.is_empty() {
+        let wanted: Vec<NonZeroU16> = empty.into_iter().filter(|id| !self.empty.contains(id)).collect();
+        let rests = self.left_at.is_some_and(|at| at <= now && now < at.saturating_add(AGAIN));
+        if !wanted.is_empty() && !rests {
             self.make_empty(&wanted).await?;
         }
-        let ids: Vec<NonZeroU16> = destroy.into_iter().filter(|id| self.empty.contains_key(id)).collect();
+        let ids: Vec<NonZeroU16> = destroy.into_iter().filter(|id| self.empty.contains(id)).collect();
         if !ids.is_empty() {
             self.destroy(ids).await?;
         }
@@ -152,13 +158,14 @@ impl Life {
         for _ in 0..WALKS {
             let found = self.walk(ids).await?;
             if found == 0 {
-                self.empty.extend(ids.iter().map(|id| (*id, sealed)));
+                self.empty.extend(ids);
                 tracing::info!(keys = ?ids, records = sealed, "nothing is left under the data keys that expire");
                 return Ok(());
             }
             sealed = sealed.saturating_add(found);
         }
-        tracing::warn!(keys = ?ids, "records are left under data keys that expire, and stay readable; they may be damaged");
+        self.left_at = Some(self.keys.clock.unix_now());
+        tracing::warn!(keys = ?ids, "records are left under data keys that expire; the keys stay. They may be damaged");
         Ok(())
     }
 
@@ -194,7 +201,7 @@ impl Life {
         let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let detail = format!("expired keys {}", names.join(", "));
         tracing::info!(detail, "data keys destroyed");
-        self.empty.retain(|id, _| !ids.contains(id));
+        self.empty.retain(|id| !ids.contains(id));
         self.keys.write_down(Deed::DestroyKeys, &detail).await
     }
 }

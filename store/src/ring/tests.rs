@@ -149,6 +149,20 @@ fn the_key_of_a_folder_of_version_1_stays_and_opens() {
     assert_eq!(ids, [2, 3, 4, 5]);
 }
 
+proptest::proptest! {
+    /// Whatever lies there: a ring or an error.
+    #[test]
+    fn no_bytes_panic(
+        rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
+        whole in proptest::prelude::any::<bool>(),
+    ) {
+        let head = if whole { [&MAGIC[..], &[VERSION]].concat() } else { Vec::new() };
+        let bytes = [head, rest].concat();
+        assert!(Ring::decode(&bytes, &master(1)).is_err());
+        let _ = Ring::masters(&bytes);
+    }
+}
+
 /// A security module as a token: the key never leaves it, and what it makes of a key is its own
 /// affair.
 struct Token {

@@ -9,6 +9,7 @@ mod demo;
 mod fingerprint;
 mod hook;
 mod kept;
+mod keys;
 mod kill;
 mod ledger;
 mod minimq;

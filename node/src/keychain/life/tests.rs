@@ -10,6 +10,7 @@ use unhidra_store::{Act, Config, Embedded, KeyRecord, Keys, Limit, LocalMaster, 
 use super::*;
 use crate::config::{Purpose as Whose, Sources};
 use crate::control::RewrapAsked;
+use crate::master::Source;
 use crate::testing::{NOW, StillClock, id};
 
 const DAY: u64 = 86_400;
@@ -89,7 +90,7 @@ impl Place {
     }
 
     fn life(&self, keys: &Arc<Keychain>) -> Life {
-        Life { keys: keys.clone(), metrics: Metrics::default(), empty: BTreeMap::new() }
+        Life { keys: keys.clone(), metrics: Metrics::default(), empty: BTreeSet::new(), left_at: None }
     }
 
     fn pass(&self, days: u64) {
@@ -320,6 +321,65 @@ async fn a_change_of_the_master_key_survives_a_crash_at_each_step() {
     keyfile::save(&place.key_file(), &LocalMaster::draw().unwrap()).unwrap();
     let refused = keys.rewrap(RewrapAsked::default()).await.unwrap_err().to_string();
     assert!(refused.contains("put that one back first"), "{refused}");
+}
+
+/// The key's folder takes no new file: nothing has changed, and nothing is in the way of what comes.
+#[tokio::test]
+async fn a_change_whose_key_cannot_be_put_into_its_place_is_given_up() {
+    let place = Place::new();
+    let keys = place.open();
+    let before = keys.status().unwrap();
+    std::fs::create_dir(place.folder.path().join("node.key.new")).unwrap();
+    assert!(matches!(keys.rewrap(RewrapAsked::default()).await, Err(ControlError::Unavailable(_))));
+    let after = keys.status().unwrap();
+    assert_eq!((after.master_key, after.next_master_key), (before.master_key, None));
+    std::fs::remove_dir(place.folder.path().join("node.key.new")).unwrap();
+    keys.rewrap(RewrapAsked::default()).await.unwrap();
+    assert_eq!(keys.status().unwrap().next_master_key, None);
+}
+
+/// Where a secrets manager has the key.
+#[tokio::test]
+async fn a_key_that_the_operator_puts_into_its_place_may_come_before_or_after() {
+    let place = Place::new();
+    drop(place.open());
+    let (first, second) = (place.key_file(), place.folder.path().join("second.key"));
+    keyfile::save(&second, &LocalMaster::draw().unwrap()).unwrap();
+    let given = place.folder.path().join("given.key");
+    std::fs::copy(&first, &given).unwrap();
+    let argv = vec!["cat".to_owned(), given.display().to_string()];
+    let config = Config { master_key_file: PathBuf::new(), master_key_command: argv, ..place.config() };
+    let open = || async {
+        let path = place.folder.path().join("store");
+        let master = Source::of(&config, place.folder.path()).read_or_create(&path).await.unwrap();
+        let store = Embedded::open(&path, &config, Keys::sealed(master, NOW)).unwrap();
+        Arc::new(Keychain::new(Arc::new(store), &config, place.folder.path(), place.clock.clone()))
+    };
+    let id_of = |path: &PathBuf| keyfile::load(path).unwrap().id().to_string();
+    let masters = |keys: &Keychain| {
+        let status = keys.status().unwrap();
+        (status.master_key, status.next_master_key)
+    };
+    let keys = open().await;
+    let refused = keys.rewrap(RewrapAsked::default()).await.unwrap_err().to_string();
+    assert!(refused.contains("still gives the key that is in use"), "{refused}");
+    // Named first, and given up: the present key is named.
+    let named = RewrapAsked { new_key_file: Some(second.clone()) };
+    assert!(!keys.rewrap(named.clone()).await.unwrap().done);
+    assert_eq!(masters(&keys), (id_of(&first), Some(id_of(&second))));
+    assert!(keys.rewrap(RewrapAsked::default()).await.unwrap().done);
+    assert_eq!(masters(&keys), (id_of(&first), None));
+    // Named first, put into place afterwards.
+    keys.rewrap(named).await.unwrap();
+    keys.store.close().await;
+    drop(keys);
+    std::fs::copy(&second, &given).unwrap();
+    let keys = open().await;
+    assert_eq!(masters(&keys), (id_of(&second), None));
+    // Put into place first.
+    std::fs::copy(&first, &given).unwrap();
+    assert!(keys.rewrap(RewrapAsked::default()).await.unwrap().done);
+    assert_eq!(masters(&keys), (id_of(&first), None));
 }
 
 #[tokio::test]
