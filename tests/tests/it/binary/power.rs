@@ -31,6 +31,14 @@ async fn whatever_a_power_cut_leaves_every_acknowledged_reading_is_there_once() 
     assert!(wrong.is_empty(), "{} of {points} cuts:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// The test can fail: where nothing is synced, the same cuts lose what was acknowledged.
+#[tokio::test]
+async fn without_syncs_a_power_cut_loses_what_was_acknowledged() {
+    let wrong = Recorded::of("--set store.durability=none").await.cut(12).await;
+    let lost = wrong.iter().filter(|cut| cut.contains("acknowledged and not stored")).count();
+    assert!(lost >= 3, "{lost} of 12 cuts lost something:\n{}", wrong.join("\n"));
+}
+
 /// What one run of node and devices did to the disk.
 struct Recorded {
     place: Place,
