@@ -9,6 +9,8 @@
  *   UNHIDRA_RECORD_LOG    the recording, outside the folder; several processes may share it
  *   UNHIDRA_SYNC_MS       a sync takes at least so long, as on a slow disk
  *   UNHIDRA_FAIL_SYNC     a file: where it exists, the next sync takes it away and fails with EIO
+ *   UNHIDRA_READ_ONLY     a file: while it exists, the folder is as on a disk that became read-only;
+ *                         a real one cannot be made so while files are open for writing
  *
  * One record is one write to a file opened for appending, so that the records of all threads and
  * processes stand in one order. What is done to a file is recorded once it is done, a sync before
@@ -55,7 +57,7 @@ static char root[PATH_MAX];
 static size_t root_len;
 static int out = -1;
 static long sync_ms;
-static const char *fail_sync;
+static const char *fail_sync, *read_only;
 
 static void catch_renames(void);
 
@@ -67,6 +69,7 @@ __attribute__((constructor)) static void begin(void) {
     root_len = strlen(root);
     sync_ms = ms ? atol(ms) : 0;
     fail_sync = getenv("UNHIDRA_FAIL_SYNC");
+    read_only = getenv("UNHIDRA_READ_ONLY");
     out = (int)syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (out < 0) abort();
     catch_renames();
@@ -133,9 +136,28 @@ static int named(int folder, const char *name, char *path) {
     return inside(path);
 }
 
+/* Whether the disk takes nothing just now; says so in errno. */
+static int refuses(void) {
+    int error = errno;
+    int is = read_only && !syscall(SYS_faccessat, AT_FDCWD, read_only, F_OK);
+    errno = is ? EROFS : error;
+    return is;
+}
+
+static int refuses_file(int fd) {
+    struct stat state;
+    return read_only && recorded(fd, &state, NULL) && refuses();
+}
+
+static int refuses_name(int folder, const char *name) {
+    char path[PATH_MAX];
+    return read_only && named(folder, name, path) && refuses();
+}
+
 static int open_as(int folder, const char *name, int flags, mode_t mode) {
     char path[PATH_MAX];
     struct stat state;
+    if ((flags & O_ACCMODE) != O_RDONLY && refuses_name(folder, name)) return -1;
     int watched = (flags & (O_CREAT | O_TRUNC)) && named(folder, name, path);
     int error = errno;
     int there = watched && !fstatat(AT_FDCWD, path, &state, AT_SYMLINK_NOFOLLOW);
@@ -170,13 +192,16 @@ static ssize_t wrote(int fd, ssize_t len, const struct iovec *data, int count, o
 
 ssize_t write(int fd, const void *bytes, size_t len) {
     struct iovec data = { (void *)bytes, len };
+    if (refuses_file(fd)) return -1;
     return wrote(fd, syscall(SYS_write, fd, bytes, len), &data, 1, -1);
 }
 ssize_t writev(int fd, const struct iovec *data, int count) {
+    if (refuses_file(fd)) return -1;
     return wrote(fd, syscall(SYS_writev, fd, data, count), data, count, -1);
 }
 ssize_t pwrite(int fd, const void *bytes, size_t len, off_t at) {
     struct iovec data = { (void *)bytes, len };
+    if (refuses_file(fd)) return -1;
     return wrote(fd, syscall(SYS_pwrite64, fd, bytes, len, at), &data, 1, at);
 }
 ssize_t pwrite64(int fd, const void *bytes, size_t len, off_t at) { return pwrite(fd, bytes, len, at); }
@@ -186,7 +211,7 @@ static int truncated(int fd, int done, off_t len) {
     if (!done && recorded(fd, &state, NULL)) put(TRUNCATE, state.st_ino, (uint64_t)len, NULL, NULL, NULL, 0, 0);
     return done;
 }
-int ftruncate(int fd, off_t len) { return truncated(fd, (int)syscall(SYS_ftruncate, fd, len), len); }
+int ftruncate(int fd, off_t len) { return refuses_file(fd) ? -1 : truncated(fd, (int)syscall(SYS_ftruncate, fd, len), len); }
 int ftruncate64(int fd, off_t len) { return ftruncate(fd, len); }
 
 static int sync_as(int fd, long call) {
@@ -194,6 +219,7 @@ static int sync_as(int fd, long call) {
     struct stat state;
     if (!recorded(fd, &state, path)) return (int)syscall(call, fd);
     const char *folder = S_ISDIR(state.st_mode) ? path : NULL;
+    if (refuses()) return -1;
     if (fail_sync && !syscall(SYS_unlinkat, AT_FDCWD, fail_sync, 0)) {
         errno = EIO;
         return -1;
@@ -215,6 +241,7 @@ int fdatasync(int fd) { return sync_as(fd, SYS_fdatasync); }
 
 static int renamed(int from, const char *old, int to, const char *new, unsigned flags) {
     char path[PATH_MAX], other[PATH_MAX];
+    if (refuses_name(to, new)) return -1;
     /* Named before: a folder that moves takes its paths with it. */
     int watched = named(from, old, path) | named(to, new, other);
     int done = (int)syscall(SYS_renameat2, from, old, to, new, flags, OURS);
@@ -279,6 +306,7 @@ static void catch_renames(void) {
 static int removed(int folder, const char *name, int flags) {
     char path[PATH_MAX];
     int watched = named(folder, name, path);
+    if (watched && refuses()) return -1;
     int done = (int)syscall(SYS_unlinkat, folder, name, flags);
     if (!done && watched) put(flags & AT_REMOVEDIR ? RMDIR : UNLINK, 0, 0, path, NULL, NULL, 0, 0);
     return done;
@@ -290,6 +318,7 @@ int rmdir(const char *name) { return removed(AT_FDCWD, name, AT_REMOVEDIR); }
 static int made(int folder, const char *name, mode_t mode) {
     char path[PATH_MAX];
     int watched = named(folder, name, path);
+    if (watched && refuses()) return -1;
     int done = (int)syscall(SYS_mkdirat, folder, name, mode);
     if (!done && watched) put(MKDIR, 0, 0, path, NULL, NULL, 0, 0);
     return done;

@@ -6,6 +6,7 @@ mod browser;
 mod clients;
 mod commands;
 mod demo;
+mod disk;
 mod fingerprint;
 mod hook;
 mod kept;
