@@ -24,6 +24,14 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Counts all that another has counted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+    }
+
     /// The value that a share of all does not pass, in milliseconds; `None` where there is none.
     pub(crate) fn quantile_ms(&self, share: f64) -> Option<f64> {
         let rank = (self.total as f64 * share).ceil() as u64;

@@ -1,5 +1,5 @@
-//! Our broker under load: beside its peers (`bench/run broker --help`), and while it is attacked
-//! (`bench/run hostile --help`).
+//! Our broker under load: beside its peers (`bench/run broker --help`), while it is attacked
+//! (`bench/run hostile --help`), and under devices whose readings are durable (`bench/run fleet --help`).
 
 #![expect(clippy::disallowed_methods, reason = "a generator of load lives by the clock of its machine")]
 
@@ -8,6 +8,7 @@ mod cases;
 mod compare;
 mod connects;
 mod engine;
+mod fleet;
 mod histogram;
 mod hostile;
 mod link;
@@ -37,6 +38,8 @@ enum Part {
     Broker(compare::Compare),
     /// Honest clients of our broker while others attack it
     Hostile(hostile::Hostile),
+    /// Devices whose readings are durable: what a node takes, in which time, and what that costs
+    Fleet(fleet::Fleet),
     /// One attack, as a process of its own
     #[command(hide = true)]
     Attack(attacks::Attack),
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let met = match args.part {
         Part::Broker(compare) => compare.run(&folder),
         Part::Hostile(hostile) => hostile.run(&folder),
+        Part::Fleet(fleet) => fleet.run(),
         Part::Attack(attack) => attack.run().map(|()| true),
     };
     let _ = std::fs::remove_dir_all(&folder);

@@ -51,7 +51,15 @@ pub(crate) fn unnamed() -> Result<Arc<ClientConfig>, Box<dyn Error>> {
 /// How a client with a certificate dials; `resumes` says whether it keeps tickets.
 pub(crate) fn client(folder: &Path, resumes: bool) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
     let chain = CertificateDer::pem_file_iter(folder.join("cert.pem"))?.collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem"))?;
+    client_with(chain, PrivateKeyDer::from_pem_file(folder.join("key.pem"))?, resumes)
+}
+
+/// The same with a certificate and its key at hand.
+pub(crate) fn client_with(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    resumes: bool,
+) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
     let mut config = dialling()?.with_client_auth_cert(chain, key)?;
     config.resumption = if resumes { Resumption::in_memory_sessions(4096) } else { Resumption::disabled() };
     Ok(Arc::new(config))

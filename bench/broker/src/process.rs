@@ -24,6 +24,13 @@ pub(crate) fn private_bytes(pid: u32) -> u64 {
     rollup.lines().filter(|line| line.starts_with("Private_")).filter_map(kib).sum::<u64>() * 1024
 }
 
+/// Bytes it has caused to be written to the disk, in whole pages: the kernel counts a page when it
+/// becomes dirty.
+pub(crate) fn written_bytes(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or_default()
+}
+
 /// How many wanted to run, over the last minute.
 pub(crate) fn load() -> f64 {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -172,7 +172,7 @@ fn at_most(what: &str, mine: Option<f64>, whose: &str, most: Option<f64>) -> (St
     (format!("{what} {} at most {whose}'s {}", number(mine, 2), number(most, 2)), met)
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+pub(crate) fn number(value: Option<f64>, digits: usize) -> String {
     let Some(value) = value else { return "-".into() };
     let text = format!("{value:.digits$}");
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
