@@ -27,7 +27,7 @@ use unhidra_store::{Copying, Embedded, ReadError, Store};
 
 pub use frame::{End, FrameError, Head};
 pub use restore::restore;
-pub use verify::{Verified, verify};
+pub use verify::{Verified, is_sealed, verify};
 
 use crate::control::ControlError;
 use crate::folder::Layout;

@@ -198,6 +198,20 @@ impl Keyring {
         Ok(Self::new(folder, ring, Masters { held: master, next }))
     }
 
+    /// The ring of a copy that came from `path`, to open records with.
+    pub(crate) fn of_copy(
+        path: &Path,
+        bytes: &[u8],
+        id: RingId,
+        master: Arc<dyn MasterKey>,
+    ) -> Result<Self, KeyringError> {
+        let Decoded { ring, .. } = Ring::decode(bytes, &*master).map_err(|cause| wrong(path, cause))?;
+        if ring.id != id {
+            return Err(wrong(path, RingError::OtherFolder));
+        }
+        Ok(Self::new(path, ring, Masters { held: master, next: Next::No }))
+    }
+
     fn new(folder: &Path, ring: Ring, masters: Masters) -> Self {
         let generation = AtomicU64::new(ring.generation);
         Self { folder: folder.into(), ring: RwLock::new(Arc::new(ring)), generation, masters: Mutex::new(masters) }

@@ -28,7 +28,7 @@ pub fn restore(
 ) -> Result<Verified, BackupError> {
     let root = layout.root();
     refuse_used(root)?;
-    let checked = verify(path, &mut progress)?;
+    let checked = verify::verify(path, None, &mut progress)?;
     let failed = |path: &Path, source| BackupError::File { path: path.into(), source };
     let store = layout.store();
     make(&store).map_err(|source| failed(&store, source))?;

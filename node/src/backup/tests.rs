@@ -90,7 +90,7 @@ async fn a_backup_holds_what_was_there_when_it_began_and_nothing_later() {
     append(&store, 20_000..25_000).await;
     let path = place.path().join("file");
     std::fs::write(&path, collect(&mut pieces).await.unwrap()).unwrap();
-    let checked = verify(&path, |_| ()).unwrap();
+    let checked = verify(&path, Some(&Keys::Plain), |_| ()).unwrap();
     assert_eq!((checked.head.created_at, checked.head.partitions), (NOW.as_ms(), store.partitions()));
     assert!(checked.end.records > 40_000, "rows and log: {checked:?}");
 

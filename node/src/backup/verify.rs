@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use serde::Serialize;
+use unhidra_store::{Checking, Keys};
 
 use super::frame::{Frame, Reader};
 use super::{BackupError, End, Head};
@@ -50,11 +51,50 @@ pub(super) fn read(
     }
 }
 
-/// Checks all of a backup: that it is whole and as it was written.
+/// Checks all of a backup: that it is whole and as it was written. With `keys`, also that every
+/// record opens.
 ///
 /// # Errors
 ///
-/// [`BackupError`] names the byte at which it is not.
-pub fn verify(path: &Path, progress: impl FnMut(u64)) -> Result<Verified, BackupError> {
-    read(path, progress, |_| Ok(()))
+/// [`BackupError`] names the byte at which it is not, or the record.
+pub fn verify(path: &Path, keys: Option<&Keys>, progress: impl FnMut(u64)) -> Result<Verified, BackupError> {
+    let (mut format, mut ring) = (None, None);
+    let mut checking = None;
+    read(path, progress, |frame| {
+        match (frame, keys) {
+            (Frame::File { name, contents }, _) if name == "store/format" => format = Some(contents),
+            (Frame::File { name, contents }, _) if name == "store/keys" => ring = Some(contents),
+            (Frame::Records(piece), Some(keys)) => {
+                let checking = match &mut checking {
+                    Some(checking) => checking,
+                    none => {
+                        let format = format.as_deref().unwrap_or_default();
+                        none.insert(Checking::begin(path, format, ring.as_deref(), keys)?)
+                    }
+                };
+                checking.check(&piece)?;
+            }
+            (Frame::Head(_) | Frame::File { .. } | Frame::Records(_) | Frame::End(_), _) => {}
+        }
+        Ok(())
+    })
+}
+
+/// Whether a backup is of a folder whose records are sealed: reads it up to its first record.
+///
+/// # Errors
+///
+/// [`BackupError`].
+pub fn is_sealed(path: &Path) -> Result<bool, BackupError> {
+    let file = File::open(path).map_err(|source| BackupError::File { path: path.into(), source })?;
+    let mut reader = Reader::new(BufReader::new(file));
+    let wrong = |cause| BackupError::Frame { path: path.into(), cause };
+    while let Some(frame) = reader.next().map_err(wrong)? {
+        match frame {
+            Frame::File { name, .. } if name == "store/keys" => return Ok(true),
+            Frame::Records(_) => break,
+            Frame::Head(_) | Frame::File { .. } | Frame::End(_) => {}
+        }
+    }
+    Ok(false)
 }

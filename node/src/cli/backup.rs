@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 use unhidra_core::time::Clock;
+use unhidra_store::Keys;
 
 use super::output::{Output, instant};
 use super::{CliError, Global};
@@ -16,6 +17,7 @@ use crate::clock::SystemClock;
 use crate::config::Purpose;
 use crate::control::Control;
 use crate::folder::Layout;
+use crate::master::Source;
 
 /// What is done with backups.
 #[derive(Debug, Subcommand)]
@@ -76,7 +78,7 @@ pub(super) async fn create(args: &Create, control: &dyn Control, out: &mut Outpu
     }
     // What was written is read back before it has its name: a backup nobody has read is a hope.
     let path = draft.sync()?;
-    let checked = on_a_thread(move || Ok(backup::verify(&path, |_| ())?)).await?;
+    let checked = on_a_thread(move || Ok(backup::verify(&path, None, |_| ())?)).await?;
     draft.keep(&to)?;
     progress.end();
     told(out, &to, &checked, "is a backup")
@@ -88,12 +90,35 @@ pub(super) async fn run(action: Action, global: &Global, out: &mut Output<'_>) -
         Action::Create(_) => Err(CliError::Usage("a backup is made of a data folder".to_owned())),
         Action::Verify(args) => {
             let from = args.from.clone();
+            let keys = keys(&from, global).await?;
+            let what = match &keys {
+                Some(_) => "is whole and as it was written, and every record opens",
+                None => {
+                    "is whole and as it was written; its records were not opened, for the master key is not at hand"
+                }
+            };
             let mut progress = Progress::begin(args.progress, "read");
-            let checked = on_a_thread(move || Ok(backup::verify(&from, |at| progress.show(at))?)).await?;
-            told(out, &args.from, &checked, "is whole and as it was written")
+            let checked =
+                on_a_thread(move || Ok(backup::verify(&from, keys.as_ref(), |at| progress.show(at))?)).await?;
+            told(out, &args.from, &checked, what)
         }
         Action::Restore(args) => restore(args, global, out).await,
     }
+}
+
+/// What opens the records of a backup, if it is where the configuration says.
+async fn keys(backup: &Path, global: &Global) -> Result<Option<Keys>, CliError> {
+    if !backup::is_sealed(backup)? {
+        return Ok(Some(Keys::Plain));
+    }
+    let config = global.sources(Purpose::Node).load()?.config;
+    let layout = Layout::at(&config.data)?;
+    let file = config.store.master_key_path(layout.root());
+    if file.is_some_and(|file| !file.exists()) {
+        return Ok(None);
+    }
+    let master = Source::of(&config.store, layout.root()).read().await?;
+    Ok(Some(Keys::sealed(master, SystemClock::start().unix_now())))
 }
 
 async fn restore(args: Read, global: &Global, out: &mut Output<'_>) -> Result<(), CliError> {

@@ -34,7 +34,10 @@ const STEP: usize = 1024;
 /// How much of what went the disk may not show yet, in parts of the bound: beyond, nothing more goes.
 const OWED_PART: u64 = 4;
 
-/// How long a whole compaction is not tried again.
+/// How much of what went is worth a whole compaction at once while no rows are taken, likewise.
+const WORTH_PART: u64 = 50;
+
+/// How long a whole compaction is not tried again otherwise.
 const COMPACT_AGAIN: Duration = Duration::from_secs(60);
 
 /// The bound, and where the use of the disk stands.
@@ -47,14 +50,14 @@ pub(super) struct Disk {
     reached: Vec<Offset>,
     used: u64,
     /// What went, and is on the disk still.
-    owed: u64,
-    level: Level,
+    pub(super) owed: u64,
+    pub(super) level: Level,
     compacted_at: Option<Timestamp>,
 }
 
 /// How full it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Level {
+pub(super) enum Level {
     Free,
     Near,
     Full,
@@ -79,8 +82,10 @@ impl Disk {
             return Ok(());
         }
         self.make_room().await?;
+        // While no rows come nothing is compacted by itself: what went must be made to leave.
+        let held = self.level == Level::Full && self.owed >= self.max / WORTH_PART;
         let stuck = self.level == Level::Full || self.owed >= self.max / OWED_PART;
-        if stuck && self.may_compact() {
+        if held || (stuck && self.may_compact()) {
             tracing::info!(used = self.used, "the store is compacted to make room");
             self.store.compact().await?;
             self.compacted_at = Some(self.clock.now());

@@ -137,3 +137,66 @@ fn a_setting_out_of_its_bounds_names_itself() {
     assert!(Config { interval_s: 0, ..config() }.check().is_err());
     assert_eq!(config().check(), Ok(()));
 }
+
+/// Rows at full rate against the bound, with files: what the disk takes, and whether it is held.
+#[ignore = "seconds of a disk at full rate"]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_stays_below_its_bound_at_full_rate() {
+    use unhidra_store::{Embedded, Keys};
+    let seconds = std::env::var("RETENTION_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
+    let config = crate::config::Sources {
+        purpose: crate::config::Purpose::Node,
+        file: None,
+        set: vec!["store.journal_bytes=67108864".to_owned()],
+        data: None,
+        log_format: None,
+    };
+    let config = config.load().unwrap().config.store;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Embedded::open(&folder.path().join("store"), &config, Keys::Plain).unwrap());
+    let ground = Ground::new();
+    let control = ground.control(None).await;
+    for n in 0..20 {
+        control.enroll(enroll_asked(&format!("d{n}"))).await.unwrap();
+    }
+    for device in ground.store.devices(None, 100).await.unwrap().rows {
+        commit(&*store, Partition::new(0), vec![Op::Device(device)]).await.unwrap();
+    }
+    let max = 400 << 20;
+    let mut disk = Disk::new(max, store.clone(), Arc::new(crate::clock::SystemClock::start()), Metrics::default());
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for number in 0.. {
+                let ops = (0..200).map(|n| {
+                    let Op::Reading { tag, mut uplink } = row(&format!("d{}", n % 20), number, NOW) else { panic!() };
+                    uplink.body = Bytes::from(vec![b'x'; 1000]);
+                    Op::Reading { tag, uplink }
+                });
+                let ops = ops.collect();
+                commit(&*store, Partition::new(0), ops).await.unwrap();
+            }
+        }
+    });
+    let (mut most, mut held) = (0, 0);
+    for second in 0..seconds * 2 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        disk.look().await.unwrap();
+        let used = store.disk_bytes().await.unwrap();
+        most = used.max(most);
+        held += u64::from(matches!(*store.health().borrow(), Health::Full(_)));
+        if second % 4 == 0 {
+            let newest = store.committed(Partition::new(0)).borrow().get();
+            println!(
+                "{:>4} s  {:>4} MiB, owed {:>4} MiB, {newest} rows, {:?}",
+                second / 2,
+                used >> 20,
+                disk.owed >> 20,
+                disk.level
+            );
+        }
+    }
+    writer.abort();
+    println!("at most {} MiB of {} MiB; held in {held} of {} looks", most >> 20, max >> 20, seconds * 2);
+    assert!(most < max + max / 4, "{most} of {max}");
+}

@@ -223,13 +223,7 @@ impl View<'_> {
         let openings = self.database.table(Table::Openings);
         let key = opening.to_be_bytes();
         let salt = read(Table::Openings, &key, || self.snapshot.get(openings, key)).map_err(Failure::Engine)?;
-        Ok(salt.and_then(|record| {
-            // Version 1 wrote the salt alone.
-            match record.strip_prefix(&OPENING_HEADER[..]) {
-                Some(rest) if record.len() > 32 => rest.first_chunk::<32>().copied(),
-                _ => record[..].try_into().ok(),
-            }
-        }))
+        Ok(salt.and_then(|record| salt_of(&record)))
     }
 
     /// A table's records as they lie, in the order of their keys.
@@ -289,6 +283,15 @@ impl Rows for View<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The salt in an opening's record.
+pub(super) fn salt_of(record: &[u8]) -> Option<[u8; 32]> {
+    // Version 1 wrote the salt alone.
+    match record.strip_prefix(&OPENING_HEADER[..]) {
+        Some(rest) if record.len() > 32 => rest.first_chunk::<32>().copied(),
+        _ => record.try_into().ok(),
     }
 }
 

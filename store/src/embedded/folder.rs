@@ -325,6 +325,18 @@ pub(super) fn partition_path(path: &Path, partition: Partition) -> PathBuf {
     path.join(format!("p{partition}"))
 }
 
+/// Which ring seals a store with this format file, which came from `path`; none where it is plain.
+pub(super) fn ring_of(path: &Path, text: &str) -> Result<Option<RingId>, OpenError> {
+    match Format::parse(path, text)?.sealing {
+        FormatSealing::Plain => Ok(None),
+        FormatSealing::Sealed(id) => Ok(Some(id)),
+        FormatSealing::OneKey { .. } => {
+            let cause = "it is of version 1, whose records are opened once it is put back".to_owned();
+            Err(OpenError::Format { path: path.into(), cause })
+        }
+    }
+}
+
 impl Format {
     fn print(&self) -> String {
         let sealing = match &self.sealing {

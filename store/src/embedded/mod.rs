@@ -37,6 +37,7 @@ use crate::{
 use self::database::{Database, View};
 use self::writer::Shared;
 
+mod checking;
 mod closed;
 mod copy;
 mod database;
@@ -51,6 +52,7 @@ mod migration;
 mod tests;
 mod writer;
 
+pub use self::checking::Checking;
 pub use self::copy::{Copying, Piece, Restoring};
 pub use self::folder::{OpenError, mark_restored};
 pub(crate) use self::folder::{is_folder, sync_parent};
