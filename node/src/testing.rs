@@ -115,6 +115,7 @@ impl Ground {
             device_validity: Duration::from_secs(86_400),
             identity_key: node_identity_key(),
             prefix: "unhidra".to_owned(),
+            durability: unhidra_store::Durability::Fsync,
             server: None,
         };
         let limits = CommandLimits { open_max: 2, body_max: 100, expiry: Duration::from_secs(60) };

@@ -47,7 +47,10 @@ pub use batch::{
     Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
 };
 pub use config::{Config, ConfigError, Durability};
-pub use embedded::{Checking, Copying, Embedded, OpenError, Piece, Resealable, Restoring, mark_restored};
+pub use embedded::{
+    Checking, Copying, Embedded, FINDINGS_MAX, Finding, OpenError, Piece, Place, Resealable, Restoring, Verified,
+    mark_restored, verify,
+};
 pub use error::{CommitError, Full, ReadError, RestoredError};
 pub use fault::{CrashPoint, Fault};
 pub use keyring::{KeyRecord, Keyring, KeyringError, RingRecord};

@@ -51,6 +51,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod user;
+mod verify;
 mod version;
 mod watch;
 

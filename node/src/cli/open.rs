@@ -40,11 +40,20 @@ impl Opened {
         let seed = keys::load_or_make(&layout.identity_key(), rng)?;
         let identity = IdentitySecret::from_seed(seed.as_bytes());
         let path = layout.store();
-        let keys = match folder.kind() {
-            Kind::Plain => Keys::Plain,
-            Kind::Sealed => Keys::sealed(Source::of(&config.store, layout.root()).read_or_create(&path).await?, now),
-        };
+        let keys = keys_of(&folder, config, now).await?;
         let store = Arc::new(Embedded::open(&path, &config.store, keys)?);
         Ok(Self { folder, store, pki, identity })
     }
+}
+
+/// What opens the records of a folder's store.
+pub(super) async fn keys_of(folder: &Folder, config: &Config, now: UnixTime) -> Result<Keys, CliError> {
+    let layout = folder.layout();
+    Ok(match folder.kind() {
+        Kind::Plain => Keys::Plain,
+        Kind::Sealed => {
+            let source = Source::of(&config.store, layout.root());
+            Keys::sealed(source.read_or_create(&layout.store()).await?, now)
+        }
+    })
 }

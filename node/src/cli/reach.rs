@@ -180,6 +180,7 @@ pub(crate) fn facts(config: &Config, identity_key: [u8; 32]) -> NodeFacts {
         device_validity: config.pki.device_validity(),
         identity_key,
         prefix: config.broker.prefix.as_str().to_owned(),
+        durability: config.store.durability,
         server: config.broker.tls.listen.addresses().iter().find(|address| address.port() != 0).copied(),
     }
 }

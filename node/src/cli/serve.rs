@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use unhidra_broker::{Broker, Gate, Layers, Listener, PortListener, TlsOffer, Turns};
 use unhidra_certs::Pki;
 use unhidra_core::time::Clock;
+use unhidra_store::Durability;
 use unhidra_store::{Embedded, Store};
 
 use super::CliError;
@@ -69,6 +70,7 @@ impl Node {
         raise_open_files();
         let clock = Arc::new(SystemClock::start());
         let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now()).await?;
+        warn_of_durability(&config.store);
         let layout = folder.layout().clone();
         let cursor_key = keys::load_or_make(&layout.cursor_key(), &mut rng)?;
         let tls = Served::new(tls::Offers::new(&pki, &config.broker)?);
@@ -237,6 +239,20 @@ impl fmt::Debug for Node {
 
 /// Lets the process hold as many files as it may: a connection is one, and the usual bound of 1 024
 /// is far below what the configuration takes. Where the system refuses, the usual bound stays.
+/// Says what a power cut takes, where the operator has chosen speed.
+fn warn_of_durability(store: &unhidra_store::Config) {
+    let loses = match store.durability {
+        Durability::Fsync => return,
+        Durability::Interval => format!("the last {} ms of", store.sync_interval_ms),
+        Durability::None => "up to half a minute, and more on some systems, of".to_owned(),
+    };
+    let durability = store.durability.name();
+    tracing::warn!(
+        durability,
+        "a power cut loses {loses} what was acknowledged; store.durability = \"fsync\" loses nothing"
+    );
+}
+
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! `unhidra store restored | status`
+//! `unhidra store restored | status | verify`
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use unhidra_store::mark_restored;
 
 use super::output::{Output, instant};
 use super::reach::take_stopped;
-use super::{CliError, Global};
+use super::{CliError, Global, verify};
 use crate::config::Purpose;
 use crate::control::{Control, PartitionRecord};
 
@@ -28,6 +28,19 @@ pub enum Action {
     Restored,
     /// Prints what the store holds, how much of the disk it takes, and how old its oldest reading is.
     Status,
+    /// Reads all of the store of a stopped node, and says what is damaged: file and byte, or record.
+    ///
+    /// The exit status is 1 where anything is. Nothing that is damaged is changed; a store whose files
+    /// are whole is opened as the node opens it.
+    Verify {
+        /// Drops what is damaged and keeps the rest: the only way on without a backup.
+        ///
+        /// What is dropped is gone: readings, commands, devices. A lost record may be one that said
+        /// which keys were used, so the store is marked as put back from a copy: each device is asked
+        /// for a new session, and clients' cursors begin anew. Copy the data folder first.
+        #[arg(long)]
+        accept_loss: bool,
+    },
 }
 
 /// What was done, as JSON.
@@ -40,6 +53,7 @@ struct Marked {
 pub(super) async fn run(action: Action, global: &Global, out: &mut Output<'_>) -> Result<(), CliError> {
     match action {
         Action::Restored => restored(global, out).await,
+        Action::Verify { accept_loss } => verify::run(accept_loss, global, out).await,
         Action::Status => Err(CliError::Usage("the status is asked of a data folder".to_owned())),
     }
 }

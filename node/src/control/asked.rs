@@ -104,6 +104,8 @@ pub struct Info {
     pub partitions: u16,
     /// The life of its log.
     pub epoch: u64,
+    /// What must have a reading before it is acknowledged: `store.durability`.
+    pub durability: String,
     /// How many devices the registry holds, revoked ones too.
     pub devices: usize,
     /// Where it listens.

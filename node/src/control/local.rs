@@ -50,6 +50,8 @@ pub struct NodeFacts {
     pub identity_key: [u8; 32],
     /// The first level of its topics.
     pub prefix: String,
+    /// What must have a reading before it is acknowledged.
+    pub durability: unhidra_store::Durability,
     /// Where it takes MQTT over TLS when it runs, if that is known while it does not.
     pub server: Option<SocketAddr>,
 }
@@ -203,6 +205,7 @@ impl Control for LocalControl {
             prefix: facts.prefix.clone(),
             partitions: doors.store.partitions(),
             epoch: doors.store.epoch().get(),
+            durability: facts.durability.name().to_owned(),
             devices: doors.registry.len(),
             addresses: self.addresses(),
         };

@@ -161,6 +161,31 @@ impl Database {
         caught(|| self.fjall.persist(PersistMode::SyncData))?.map_err(|e| e.to_string())
     }
 
+    /// A table's records as they lie, for a copy of them.
+    pub(super) fn raw_records(
+        &self,
+        table: Table,
+        order: Order,
+    ) -> impl Iterator<Item = Result<(Slice, Slice), ReadError>> {
+        let mut rows = self.fjall.snapshot().iter(self.table(table));
+        std::iter::from_fn(move || {
+            let row = next(table, &[], || match order {
+                Order::Ascending => rows.next(),
+                Order::Descending => rows.next_back(),
+            });
+            row.transpose()
+        })
+    }
+
+    /// Writes records as they lay elsewhere, without a sync.
+    pub(super) fn put_raw_records(&self, table: Table, records: Vec<(Slice, Slice)>) -> Result<(), String> {
+        let mut batch = self.fjall.batch().durability(Some(PersistMode::Buffer));
+        for (key, record) in records {
+            batch.insert(self.table(table), key, record);
+        }
+        batch.commit().map_err(|e| e.to_string())
+    }
+
     /// Closes the files, whatever state the engine is in.
     pub(super) fn close(self) {
         // It may panic over what an earlier panic has left.
@@ -211,7 +236,8 @@ impl View<'_> {
         Ok(())
     }
 
-    fn open(&self, table: Table, key: &[u8], record: &[u8]) -> Result<Bytes, ReadError> {
+    /// Opens a record.
+    pub(super) fn open(&self, table: Table, key: &[u8], record: &[u8]) -> Result<Bytes, ReadError> {
         if table.is_index() {
             return Ok(Bytes::new());
         }
@@ -223,7 +249,12 @@ impl View<'_> {
         let openings = self.database.table(Table::Openings);
         let key = opening.to_be_bytes();
         let salt = read(Table::Openings, &key, || self.snapshot.get(openings, key)).map_err(Failure::Engine)?;
-        Ok(salt.and_then(|record| salt_of(&record)))
+        Ok(salt.and_then(|record| salt_in(&record)))
+    }
+
+    /// Whether there is a record, whatever it says.
+    pub(super) fn has(&self, table: Table, key: &[u8]) -> Result<bool, ReadError> {
+        read(table, key, || self.snapshot.contains_key(self.database.table(table), key))
     }
 
     /// A table's records as they lie, in the order of their keys.
@@ -287,7 +318,7 @@ impl Rows for View<'_> {
 }
 
 /// The salt in an opening's record.
-pub(super) fn salt_of(record: &[u8]) -> Option<[u8; 32]> {
+pub(super) fn salt_in(record: &[u8]) -> Option<[u8; 32]> {
     // Version 1 wrote the salt alone.
     match record.strip_prefix(&OPENING_HEADER[..]) {
         Some(rest) if record.len() > 32 => rest.first_chunk::<32>().copied(),
@@ -304,7 +335,7 @@ fn named(table: Table, key: &[u8], failure: Failure) -> ReadError {
 }
 
 /// Holds a partition as the engine does, so that nobody has it open while its files are looked at.
-fn hold(path: &Path) -> Result<File, OpenError> {
+pub(super) fn hold(path: &Path) -> Result<File, OpenError> {
     let io = |cause| OpenError::Io { path: path.into(), cause };
     let lock =
         File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;

@@ -260,6 +260,15 @@ pub(super) fn settle_restored(path: &Path) -> Result<(), OpenError> {
     replace_format(path, &Format { restored: false, ..format })
 }
 
+/// How many partitions the store has.
+///
+/// # Errors
+///
+/// [`OpenError`] where there is no store, or its format file cannot be read.
+pub(super) fn partitions(path: &Path) -> Result<u16, OpenError> {
+    read_format(path)?.map(|format| format.partitions).ok_or_else(|| OpenError::NoStore { path: path.into() })
+}
+
 fn read_format(path: &Path) -> Result<Option<Format>, OpenError> {
     match fs::read_to_string(path.join(FORMAT)) {
         Ok(text) => Format::parse(path, &text).map(Some),

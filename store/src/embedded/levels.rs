@@ -11,11 +11,11 @@
 //! it; a flipped bit there can hide a table file, which it would then delete as nobody's. So it is
 //! looked at here, before the engine opens.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::folder::OpenError;
 use super::journal::Damage;
@@ -25,6 +25,12 @@ const MARKER: [u8; 4] = *b"FJL\x03";
 const KEYSPACES: &str = "keyspaces";
 const CURRENT: &str = "current";
 const CURRENT_LEN: usize = 25;
+
+/// A table file, and what its bytes come to.
+pub(super) struct TableFile {
+    pub(super) path: PathBuf,
+    checksum: u128,
+}
 
 /// Whether the engine has made a partition here.
 pub(super) fn is_partition(partition: &Path) -> bool {
@@ -78,8 +84,8 @@ pub(super) fn survey(partition: &Path) -> Result<Vec<Damage>, OpenError> {
     Ok(damages)
 }
 
-/// Looks at the file of a tree's present version.
-fn version_of(tree: &Path) -> io::Result<Result<(), Damage>> {
+/// The file of a tree's present version, and its bytes.
+fn version_of(tree: &Path) -> io::Result<Result<(PathBuf, Vec<u8>), Damage>> {
     let current = tree.join(CURRENT);
     let bytes = fs::read(&current)?;
     let parsed = bytes.split_first_chunk::<8>().and_then(|(number, rest)| {
@@ -103,7 +109,101 @@ fn version_of(tree: &Path) -> io::Result<Result<(), Damage>> {
         let found = format!("the checksum of its bytes is {found:032x}, and {} says {written:032x}", current.display());
         return Ok(Err(damage(&path, 0, &found)));
     }
-    Ok(Ok(()))
+    Ok(Ok((path, version)))
+}
+
+/// The table files of every tree whose version is whole.
+pub(super) fn tables(partition: &Path) -> io::Result<Vec<TableFile>> {
+    let mut files = Vec::new();
+    for tree in trees(partition)? {
+        if let Ok(Ok((path, version))) = version_of(&tree) {
+            let archive = sfa::Reader::new(&path).map_err(io::Error::other)?;
+            let section = archive.toc().section(b"tables").ok_or_else(|| io::Error::other("no list of tables"))?;
+            let at = usize::try_from(section.pos()).unwrap_or(usize::MAX);
+            let list = version.get(at..).ok_or_else(|| io::Error::other("the list of tables ends early"))?;
+            read_tables(list, |number, checksum| {
+                files.push(TableFile { path: tree.join("tables").join(number.to_string()), checksum });
+            })
+            .ok_or_else(|| io::Error::other("the list of tables ends early"))?;
+        }
+    }
+    Ok(files)
+}
+
+/// Reads levels 1, then for each runs 1, for each tables 4, and for each of these its number 8, 0,
+/// its checksum 16 and a sequence number 8.
+fn read_tables(mut list: &[u8], mut visit: impl FnMut(u64, u128)) -> Option<()> {
+    let mut take = |len: usize| {
+        let (taken, rest) = list.split_at_checked(len)?;
+        list = rest;
+        Some(taken)
+    };
+    let [levels] = *take(1)?.first_chunk()?;
+    for _ in 0..levels {
+        let [runs] = *take(1)?.first_chunk()?;
+        for _ in 0..runs {
+            let tables = u32::from_le_bytes(*take(4)?.first_chunk()?);
+            for _ in 0..tables {
+                let number = u64::from_le_bytes(*take(8)?.first_chunk()?);
+                take(1)?;
+                let checksum = u128::from_le_bytes(*take(16)?.first_chunk()?);
+                take(8)?;
+                visit(number, checksum);
+            }
+        }
+    }
+    Some(())
+}
+
+impl TableFile {
+    /// Reads it whole, and says where it is not as it was written.
+    pub(super) fn damage(&self) -> io::Result<Option<Damage>> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(damage(&self.path, 0, "no such file, and its tree names it")));
+            }
+            Err(cause) => return Err(cause),
+        };
+        let mut hasher = Xxh3::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                read => hasher.update(buffer.get(..read).unwrap_or_default()),
+            }
+        }
+        if hasher.digest128() == self.checksum {
+            return Ok(None);
+        }
+        let at = first_bad_block(&self.path)?;
+        Ok(Some(damage(&self.path, at, "its bytes are others than those that were written")))
+    }
+}
+
+/// Where the first block begins that is not as it was written; 0 where all are.
+///
+/// A block is "LSM" 3, its kind 1, XXH3-128 of its bytes 16, their length 4, their length before
+/// compression 4, the low 4 bytes of XXH3-128 of the header so far 4, and its bytes.
+fn first_bad_block(path: &Path) -> io::Result<u64> {
+    const HEADER_LEN: usize = 33;
+    let bytes = fs::read(path)?;
+    let mut at = 0_usize;
+    while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<HEADER_LEN>()) {
+        let (said, check) = header.split_at(HEADER_LEN - 4);
+        if xxh3_128(said).to_le_bytes().get(..4) != Some(check) {
+            // Behind the last block stands the archive's own list of what is in it.
+            return Ok(at as u64);
+        }
+        let checksum = said.get(5..21).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u128::from_le_bytes(*b));
+        let len = said.get(21..25).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
+        let end = at.saturating_add(HEADER_LEN).saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        match bytes.get(at + HEADER_LEN..end) {
+            Some(block) if xxh3_128(block) == checksum => at = end,
+            _ => return Ok(at as u64),
+        }
+    }
+    Ok(at as u64)
 }
 
 fn damage(file: &Path, offset: u64, found: &str) -> Damage {

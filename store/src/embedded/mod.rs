@@ -50,6 +50,7 @@ mod levels;
 mod migration;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 pub use self::checking::Checking;
@@ -57,6 +58,7 @@ pub use self::copy::{Copying, Piece, Restoring};
 pub use self::folder::{OpenError, mark_restored};
 pub(crate) use self::folder::{is_folder, sync_parent};
 pub use self::keys::Resealable;
+pub use self::verify::{FINDINGS_MAX, Finding, Place, Verified, verify};
 
 /// The engine over fjall.
 pub struct Embedded {

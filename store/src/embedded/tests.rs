@@ -274,7 +274,7 @@ async fn no_two_openings_seal_alike() {
 
 #[tokio::test]
 async fn a_failed_commit_is_answered_and_the_store_serves_again() {
-    for (fault, expected) in [(Fault::NotWritten, 1), (Fault::Written, 2)] {
+    for (fault, expected) in [(Fault::NotWritten, 1), (Fault::Written, 2), (Fault::Panic, 1)] {
         let folder = Folder::new(|| key(1));
         let store = Arc::new(folder.open());
         write(&*store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();

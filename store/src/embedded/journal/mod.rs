@@ -16,7 +16,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::folder::OpenError;
+use super::folder::{OpenError, sync_folder};
 
 use self::walk::{Walk, walk};
 
@@ -84,6 +84,19 @@ impl Walked {
     /// The numbers of its batches, for a checksum over them.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
         self.walk.batches.iter().map(|batch| batch.seqno)
+    }
+
+    /// Writes it anew with nothing but its whole batches in it.
+    pub(super) fn keep_whole(&self) -> io::Result<()> {
+        let bytes = fs::read(&self.path)?;
+        let whole: Vec<&[u8]> =
+            self.walk.batches.iter().filter_map(|batch| bytes.get(batch.start..batch.end)).collect();
+        let copy = self.path.with_extension("anew");
+        let mut file = fs::File::create(&copy)?;
+        io::Write::write_all(&mut file, &whole.concat())?;
+        file.sync_all()?;
+        fs::rename(&copy, &self.path)?;
+        self.path.parent().map_or(Ok(()), sync_folder)
     }
 
     /// Cuts a torn end away.
@@ -214,5 +227,18 @@ mod tests {
     #[test]
     fn numbers_rise_from_one_journal_to_the_next() {
         assert_eq!(refused(&[("0.jnl", batches(&[5])), ("1.jnl", batches(&[4, 6]))]), ("1.jnl".into(), 0));
+    }
+
+    #[test]
+    fn what_is_whole_can_be_kept() {
+        let mut bytes = batches(&[1, 2, 3]);
+        let len = bytes.len() / 3;
+        bytes[len + 40] ^= 1;
+        let folder = partition(&[("0.jnl", bytes.clone())]);
+        let walked = survey(folder.path()).unwrap();
+        assert_eq!(walked[0].damages().count(), 1);
+        walked[0].keep_whole().unwrap();
+        assert_eq!(fs::read(folder.path().join("0.jnl")).unwrap(), [&bytes[..len], &bytes[2 * len..]].concat());
+        assert!(check(folder.path()).is_ok());
     }
 }

@@ -1,0 +1,207 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use unhidra_core::command::{Ending, Stage};
+use unhidra_core::ids::{CommandId, Offset, Version};
+use unhidra_core::time::UnixTime;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::LocalMaster;
+use crate::config::tests::config;
+use crate::contract::{self, device, id, reading, write};
+use crate::table;
+use crate::{Lane, Limit, Op, Slot, Store};
+
+const ALL: Limit = Limit { rows: usize::MAX, bytes: usize::MAX };
+
+fn key() -> Keys {
+    Keys::sealed(LocalMaster::new(Zeroizing::new([1; 32])), UnixTime::from_s(1_800_000_000))
+}
+
+fn open(path: &Path) -> Arc<Embedded> {
+    Arc::new(Embedded::open(path, &config(), key()).unwrap())
+}
+
+fn look(path: &Path, accept_loss: bool) -> Verified {
+    verify(path, &config(), key(), accept_loss, &mut |_| ()).unwrap()
+}
+
+fn row(n: u32) -> Vec<Op> {
+    let delta = Bytes::from_static(b"received");
+    let (device, expect) = (id("a"), Version::new(n));
+    vec![Op::Chain { device, slot: Slot::Present, lane: Lane::Receive, expect, delta }, reading("a", n)]
+}
+
+/// A closed store with a device, its session, five rows and two commands.
+async fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = open(&path);
+    let whole = Bytes::from_static(b"session");
+    let begin = Op::Session { device: id("a"), slot: Slot::Present, expect: Version::new(0), whole };
+    write(&*store, vec![Op::Device(device("a")), begin, reading("a", 0)]).await.unwrap();
+    for n in 1..5 {
+        write(&*store, row(n)).await.unwrap();
+    }
+    for (n, state) in [(1, Stage::Waiting), (2, contract::over(Ending::Expired))] {
+        write(&*store, vec![Op::Command(contract::command("a", n, state))]).await.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    // Once more, so that the journal is as long as what is in it.
+    open(&path).close().await;
+    (folder, path)
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 4;
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_whole_store_is_read_to_its_last_record() {
+    let (_folder, path) = folder().await;
+    let mut said = Vec::new();
+    let verified = verify(&path, &config(), key(), false, &mut |line| said.push(line.to_owned())).unwrap();
+    assert_eq!((verified.found, verified.is_complete, verified.is_mended), (0, true, false), "{verified:?}");
+    // 5 rows and their entries, 2 of the session, the device and its number, 2 commands and an entry, 3 openings.
+    assert_eq!(verified.records, 10 + 2 + 2 + 3 + 3);
+    assert!(said.iter().any(|line| line == "partition 0: readings"), "{said:?}");
+    assert!(!open(&path).is_restored());
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_named_and_what_is_whole_in_it_is_kept() {
+    let (_folder, path) = folder().await;
+    let journal = path.join("p0").join("0.jnl");
+    // In the third row's batch or near it: a whole one follows.
+    let middle = fs::metadata(&journal).unwrap().len() as usize / 2;
+    flip(&journal, middle);
+    let before = fs::read(&journal).unwrap();
+    let refused = Embedded::open(&path, &config(), key()).err().unwrap();
+    let OpenError::Damaged { file, offset, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*file, journal);
+    assert!((*offset as usize) <= middle && refused.to_string().contains("--accept-loss"), "{refused}");
+    let verified = look(&path, false);
+    assert_eq!((verified.found, verified.is_complete), (1, false), "{verified:?}");
+    assert_eq!(verified.findings[0].place, Place::File { path: journal.clone(), offset: *offset });
+    assert_eq!(fs::read(&journal).unwrap(), before, "nothing was changed");
+
+    let verified = look(&path, true);
+    assert!(verified.is_mended && verified.is_complete, "{verified:?}");
+    let store = open(&path);
+    assert!(store.is_restored(), "every device resets");
+    let rows = store.history(&id("a"), Offset::ZERO, ALL).await.unwrap().rows;
+    assert_eq!(rows.len(), 4, "one batch is lost");
+    assert!(rows.windows(2).all(|pair| pair[1].prev == pair[0].offset));
+    let logged = store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows;
+    assert_eq!(logged, rows);
+    store.close().await;
+    drop(store);
+    assert_eq!(look(&path, false).found, 0);
+}
+
+#[tokio::test]
+async fn damage_at_the_end_of_a_closed_store_is_no_torn_end() {
+    let (_folder, path) = folder().await;
+    let journal = path.join("p0").join("0.jnl");
+    flip(&journal, fs::metadata(&journal).unwrap().len() as usize - 20);
+    assert!(matches!(Embedded::open(&path, &config(), key()), Err(OpenError::Damaged { .. })));
+    assert_eq!(look(&path, false).found, 1);
+    // A number that still rises is under no checksum.
+    let (_folder, path) = folder().await;
+    let journal = path.join("p0").join("0.jnl");
+    flip(&journal, 5);
+    assert!(matches!(Embedded::open(&path, &config(), key()), Err(OpenError::Damaged { .. })));
+    // After a crash the note is not there, and the end is torn.
+    let (_folder, path) = folder().await;
+    let journal = path.join("p0").join("0.jnl");
+    flip(&journal, fs::metadata(&journal).unwrap().len() as usize - 20);
+    fs::remove_file(path.join("p0").join("closed")).unwrap();
+    assert_eq!(open(&path).history(&id("a"), Offset::ZERO, ALL).await.unwrap().rows.len(), 5);
+}
+
+#[tokio::test]
+async fn the_lists_of_tables_and_the_format_file_are_looked_at() {
+    let (_folder, path) = folder().await;
+    let tree = path.join("p0").join("keyspaces").join("1");
+    for (name, at) in [("current", 3), ("current", 12), ("current", 24), ("v0", 40)] {
+        let file = tree.join(name);
+        flip(&file, at);
+        let refused = Embedded::open(&path, &config(), key()).err().unwrap();
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{name} {at}: {refused}");
+        assert_eq!(look(&path, false).found, 1);
+        let refused = verify(&path, &config(), key(), true, &mut |_| ()).unwrap_err();
+        assert!(refused.to_string().contains("put a backup back"), "{refused}");
+        flip(&file, at);
+    }
+    flip(&path.join("format"), 30);
+    assert!(matches!(Embedded::open(&path, &config(), key()), Err(OpenError::Format { .. })));
+    flip(&path.join("format"), 30);
+    assert_eq!(look(&path, false).found, 0);
+}
+
+#[tokio::test]
+async fn records_that_disagree_are_named_and_made_to_agree() {
+    let (_folder, path) = folder().await;
+    let store = open(&path);
+    let shared = store.shared(Partition::new(0));
+    let number = unhidra_core::ids::DeviceNumber::new(1);
+    let row = |n| table::reading(number, Offset::new(n));
+    // The second row does not open; the third is gone, and the fourth's entry, and that of the open
+    // command; an entry names nothing; the device's number is nobody's.
+    let mut damaged = shared.read(|view| Ok(view.raw(Table::Readings, &row(2)))).unwrap();
+    damaged[20] ^= 1;
+    shared.read(|view| Ok(view.put_raw(Table::Readings, &row(2), &damaged))).unwrap();
+    let command = CommandId::new([1; 16]);
+    let created_at = contract::command("a", 1, Stage::Waiting).created_at;
+    let gone = [
+        (Table::Readings, row(3)),
+        (Table::Log, table::log(Offset::new(4), number)),
+        (Table::OpenCommands, table::open_command(number, created_at, &command)),
+        (Table::Numbers, table::number_prefix(number)),
+    ];
+    let mut writes: crate::ledger::Writes = gone.into_iter().map(|key| (key, None)).collect();
+    writes.insert((Table::Log, table::log(Offset::new(3), number)), Some(Bytes::new()));
+    writes.insert((Table::Log, table::log(Offset::new(9), number)), Some(Bytes::new()));
+    shared.commit(&writes, true).unwrap();
+    store.close().await;
+    drop(store);
+
+    let verified = look(&path, false);
+    assert!(verified.is_complete && !verified.is_mended);
+    let found =
+        |table: &str| verified.findings.iter().filter(|finding| finding.place.to_string().contains(table)).count();
+    assert_eq!((found("registry/"), found("log/"), found("commands/")), (1, 2, 1), "{verified:#?}");
+    assert_eq!(found("readings/"), 2, "{verified:#?}");
+    assert_eq!(look(&path, false).found, verified.found, "a look changes nothing");
+
+    assert!(look(&path, true).is_mended);
+    let store = open(&path);
+    let rows = store.history(&id("a"), Offset::ZERO, ALL).await.unwrap().rows;
+    assert_eq!(rows.iter().map(|row| (row.offset.get(), row.prev.get())).collect::<Vec<_>>(), [(1, 0), (4, 1), (5, 4)]);
+    assert_eq!(store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows, rows);
+    assert_eq!(store.open_commands(&id("a")).await.unwrap().len(), 1);
+    assert!(store.is_restored());
+    store.close().await;
+    drop(store);
+    assert_eq!(look(&path, false).found, 0);
+}
+
+#[tokio::test]
+async fn sessions_of_another_moment_are_named_and_go() {
+    let (_folder, path) = folder().await;
+    let store = open(&path);
+    assert_eq!(store.delete_row(&id("a"), Offset::new(5)), Ok(true));
+    store.close().await;
+    drop(store);
+    let verified = look(&path, false);
+    assert_eq!(verified.found, 1);
+    assert!(verified.findings[0].place.to_string().contains("sessions/"), "{verified:?}");
+    look(&path, true);
+    let stored = open(&path).session(&id("a")).await.unwrap().unwrap();
+    assert_eq!((stored.stale, stored.present, stored.version.get()), (false, None, 5));
+    assert_eq!(look(&path, false).found, 0);
+}
