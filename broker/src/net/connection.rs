@@ -393,19 +393,20 @@ impl Connection {
         while let Some(transmit) = self.session.poll_transmit() {
             match transmit {
                 Transmit::Packet(mut packet) => {
-                    let start = self.wire.output.len();
-                    packet.encode(version, &mut self.wire.output);
+                    let output = self.wire.output.own();
+                    let start = output.len();
+                    packet.encode(version, output);
                     self.tally.packets_sent += 1;
                     if let Packet::Publish(publish) = &packet {
                         self.tally.sent(publish.assurance.qos(), publish.payload.len());
                     }
-                    if self.wire.output.len() - start > len_max && packet.shorten() {
-                        self.wire.output.truncate(start);
-                        packet.encode(version, &mut self.wire.output);
+                    if output.len() - start > len_max && packet.shorten() {
+                        output.truncate(start);
+                        packet.encode(version, output);
                     }
-                    if self.wire.output.len() - start > len_max {
+                    if output.len() - start > len_max {
                         // There is no way to tell it anything it takes [MQTT-3.1.2-24].
-                        self.wire.output.truncate(start);
+                        output.truncate(start);
                         self.lost("the client takes no packet as large as the answer to its own");
                     }
                 }

@@ -10,6 +10,7 @@ mod hold;
 mod kick;
 pub(crate) mod live;
 pub(crate) mod mailbox;
+mod output;
 mod port;
 mod proxy;
 mod report;

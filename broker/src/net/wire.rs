@@ -1,15 +1,16 @@
 //! A stream with what was read of it and what is to be written to it.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use unhidra_core::time::Timestamp;
 
+use super::output::{Output, PIECES_MAX};
 use crate::doors::Stream;
 
 /// How much one read takes at most: what a TLS record or four hold, and a batch of a fast client.
@@ -32,7 +33,7 @@ thread_local! {
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
     pub(super) input: BytesMut,
-    pub(super) output: BytesMut,
+    pub(super) output: Output,
     flush: Flush,
     /// Since when the peer has taken nothing of what waits for it.
     stalled_since: Option<Timestamp>,
@@ -57,7 +58,7 @@ pub(super) enum Read {
 
 impl Wire {
     pub(super) fn new(stream: Box<dyn Stream>) -> Self {
-        Self { stream, input: BytesMut::new(), output: BytesMut::new(), flush: Flush::Done, stalled_since: None }
+        Self { stream, input: BytesMut::new(), output: Output::default(), flush: Flush::Done, stalled_since: None }
     }
 
     /// Whether something waits to be written.
@@ -72,7 +73,7 @@ impl Wire {
 
     /// The peer is gone, or as good as gone: nothing more is written.
     pub(super) fn abandon(&mut self) {
-        self.output = BytesMut::new();
+        self.output = Output::default();
         self.flush = Flush::Abandoned;
     }
 
@@ -83,14 +84,16 @@ impl Wire {
 
     /// Before the session is fed and drained: a buffer for what it says.
     pub(super) fn wake(&mut self) {
-        if self.output.capacity() == 0 {
-            self.output = spare();
+        let own = self.output.own();
+        if own.capacity() == 0 {
+            *own = spare();
         }
     }
 
     /// Gives back the memory of empty buffers.
     pub(super) fn rest(&mut self) {
-        for buffer in [&mut self.input, &mut self.output] {
+        self.output.rest();
+        for buffer in [&mut self.input, self.output.own()] {
             if buffer.is_empty() {
                 keep_spare(mem::take(buffer));
             }
@@ -124,7 +127,16 @@ impl Wire {
                     poll.is_pending()
                 };
             }
-            match Pin::new(&mut self.stream).poll_write(cx, &self.output)? {
+            let stream = Pin::new(&mut self.stream);
+            let poll = match self.output.only() {
+                Some(bytes) => stream.poll_write(cx, bytes),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+                    let used = self.output.slices(&mut slices);
+                    stream.poll_write_vectored(cx, slices.get(..used).unwrap_or_default())
+                }
+            };
+            match poll? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(count) => {
                     self.output.advance(count);

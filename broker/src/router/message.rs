@@ -36,7 +36,8 @@ pub(crate) struct Incoming<'a> {
     pub(crate) properties: &'a Properties,
 }
 
-/// A PUBLISH whose Packet Identifier, RETAIN, DUP and Message Expiry Interval are still blank.
+/// A PUBLISH whose Packet Identifier, RETAIN, DUP and Message Expiry Interval are still blank, but for
+/// a payload that goes out apart.
 struct Frame {
     bytes: Box<[u8]>,
     blanks: Blanks,
@@ -62,6 +63,29 @@ struct Shape<'a> {
 /// How many hold a message that goes to one subscriber: the session, until it is acknowledged, and
 /// what is being written. Beyond that it is encoded once and copied; below it that would only cost.
 const HOLDERS: usize = 2;
+
+/// From so many bytes on a payload is not copied for each subscriber: it goes out from where it lies.
+/// Below, the copy costs less than another piece to write.
+const APART_MIN: usize = 4096;
+
+/// What a PUBLISH is written to.
+pub(crate) trait Sink {
+    /// What was written here, to be appended to.
+    fn bytes(&mut self) -> &mut BytesMut;
+
+    /// Appends a payload that others write too.
+    fn put_shared(&mut self, payload: &Bytes);
+}
+
+impl Sink for BytesMut {
+    fn bytes(&mut self) -> &mut BytesMut {
+        self
+    }
+
+    fn put_shared(&mut self, payload: &Bytes) {
+        self.extend_from_slice(payload);
+    }
+}
 
 /// A message as one subscriber gets it.
 #[derive(Clone, Debug)]
@@ -175,6 +199,12 @@ impl Message {
     /// Appends a PUBLISH of 5.0 at QoS 0 with all that is passed on.
     pub(crate) fn put_publish(&self, out: &mut BytesMut) {
         self.put(Shape { version: Version::V5, qos: QoS::AtMostOnce, identifiers: &[], alias: None }, out);
+        out.put_slice(self.apart().map_or(&[], |payload| payload));
+    }
+
+    /// The payload, where it goes out apart.
+    fn apart(&self) -> Option<&Bytes> {
+        Some(&self.payload).filter(|payload| payload.len() >= APART_MIN)
     }
 
     /// How long it has before it expires, if it does.
@@ -237,7 +267,7 @@ impl Message {
         })
     }
 
-    /// Appends a PUBLISH and says where it is blank.
+    /// Appends a PUBLISH, but for a payload that goes out apart, and says where it is blank.
     fn put(&self, shape: Shape<'_>, out: &mut BytesMut) -> Blanks {
         const EXPIRY_LEN: usize = 5;
         const ALIAS_LEN: usize = 3;
@@ -257,7 +287,7 @@ impl Message {
         };
         let len = 2 + topic.len() + id_len + properties + self.payload.len();
         let start = out.len();
-        out.reserve(5 + len);
+        out.reserve(5 + len - self.apart().map_or(0, Bytes::len));
         out.put_u8(0x30 | qos.as_bits() << 1);
         Property::put_length(len, out);
         // A topic came in with a two-byte length, so it has one.
@@ -279,7 +309,9 @@ impl Message {
             identifiers.iter().for_each(|id| Property::SubscriptionIdentifier(*id).encode(out));
             out.put_slice(&self.forwarded);
         }
-        out.put_slice(&self.payload);
+        if self.apart().is_none() {
+            out.put_slice(&self.payload);
+        }
         Blanks { packet_id_at, expiry_at }
     }
 }
@@ -308,7 +340,10 @@ impl Queued {
 
     /// Appends the PUBLISH, unless it has more than `len_max` bytes: then the client does not get
     /// it, as if it had been sent [MQTT-3.1.2-25]. Says whether it did.
-    pub(crate) fn encode(&self, filling: Filling, len_max: usize, out: &mut BytesMut) -> bool {
+    pub(crate) fn encode(&self, filling: Filling, len_max: usize, sink: &mut impl Sink) -> bool {
+        let apart = self.message.apart();
+        let room = len_max.saturating_sub(apart.map_or(0, Bytes::len));
+        let out = sink.bytes();
         let (version, qos) = (filling.version, self.qos);
         let (identifiers, alias) = match version {
             Version::V3_1_1 => (&[][..], None),
@@ -323,7 +358,7 @@ impl Queued {
             out.extend_from_slice(&frame.bytes);
             frame.blanks
         };
-        if out.len() - start > len_max {
+        if out.len() - start > room {
             out.truncate(start);
             return false;
         }
@@ -339,6 +374,9 @@ impl Queued {
             // said when it came [MQTT-3.3.2-6].
             let left = at.saturating_since(filling.now).as_millis().div_ceil(1000);
             fill(written, expiry_at, &u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes());
+        }
+        if let Some(payload) = apart {
+            sink.put_shared(payload);
         }
         true
     }
@@ -513,5 +551,61 @@ mod tests {
         let mut out = BytesMut::new();
         assert!(!queued.encode(filling(Version::V3_1_1, None, 0), 11, &mut out) && out.is_empty());
         assert!(queued.encode(filling(Version::V3_1_1, None, 0), 12, &mut out));
+    }
+
+    /// What a connection writes to, as far as a PUBLISH is concerned.
+    #[derive(Default)]
+    struct Pieces {
+        own: BytesMut,
+        shared: Vec<Bytes>,
+    }
+
+    impl Sink for Pieces {
+        fn bytes(&mut self) -> &mut BytesMut {
+            &mut self.own
+        }
+
+        fn put_shared(&mut self, payload: &Bytes) {
+            self.shared.push(payload.clone());
+        }
+    }
+
+    #[test]
+    fn a_large_payload_goes_out_from_where_it_lies_and_a_small_one_is_copied() {
+        for len in [APART_MIN - 1, APART_MIN] {
+            let (topic, payload) = (Text::from("a/b"), Bytes::from(vec![7; len]));
+            let properties = Properties::default();
+            let incoming = Incoming {
+                topic: &topic,
+                payload: &payload,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                properties: &properties,
+            };
+            let message = Arc::new(Message::new(incoming, Timestamp::ZERO));
+            let queued = Queued {
+                message: message.clone(),
+                qos: QoS::AtMostOnce,
+                retain: false,
+                identifiers: Box::default(),
+                group: None,
+                kept: None,
+            };
+            let others = vec![message.clone(); HOLDERS];
+            for alone in [false, true] {
+                let filling = Filling {
+                    alias: alone.then_some(Alias { number: NonZeroU16::MIN, is_new: true }),
+                    ..filling(Version::V5, None, 0)
+                };
+                let mut whole = BytesMut::new();
+                assert!(queued.encode(filling, usize::MAX, &mut whole));
+                let mut pieces = Pieces::default();
+                assert!(!queued.encode(filling, whole.len() - 1, &mut pieces) && pieces.own.is_empty());
+                assert!(queued.encode(filling, whole.len(), &mut pieces), "{} others", others.len());
+                assert!(pieces.shared.iter().all(|shared| shared.as_ptr() == message.payload.as_ptr()));
+                assert_eq!(pieces.shared.len(), usize::from(len == APART_MIN));
+                assert_eq!([&pieces.own[..], &pieces.shared.concat()].concat(), whole);
+            }
+        }
     }
 }

@@ -118,3 +118,33 @@ async fn retained_messages_wait_for_a_client_that_does_not_acknowledge_and_hold_
     assert_eq!(payloads(&mut client, 90).await, numbers(0..90));
     client.ping().await;
 }
+
+/// A large payload goes out from where it lies, between what each connection writes of its own.
+#[tokio::test(start_paused = true)]
+async fn large_messages_reach_all_whole_and_in_order_however_little_is_taken_at_once() {
+    for (qos, version) in [(QoS::AtMostOnce, Version::V3_1_1), (QoS::AtLeastOnce, Version::V5)] {
+        let world = World::new();
+        let mut subscribers = Vec::new();
+        for name in ["a", "b", "c"] {
+            let mut client = world.plain(name, version).await;
+            client.subscribe("t", qos).await;
+            subscribers.push(client);
+        }
+        let mut publisher = world.plain("p", Version::V5).await;
+        let sizes = [4_095_usize, 4_096, 10, 60_000, 0, 30_000, 7];
+        let texts: Vec<String> = sizes.iter().zip('a'..).map(|(size, c)| String::from(c).repeat(*size)).collect();
+        let mut number = 0;
+        for text in &texts {
+            number += 1;
+            let packet = (qos == QoS::AtLeastOnce).then_some(number);
+            publisher.publish("t", text, packet).await;
+            if packet.is_some() {
+                publisher.acked().await;
+            }
+        }
+        for client in &mut subscribers {
+            assert!(payloads(client, sizes.len()).await == texts);
+            client.ping().await;
+        }
+    }
+}
