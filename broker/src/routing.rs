@@ -7,7 +7,7 @@ use bytes::Bytes;
 use unhidra_core::delivery::DownlinkRow;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Timestamp;
-use unhidra_core::topic::TopicName;
+use unhidra_core::topic::{TopicFilter, TopicName};
 
 use crate::acl::{Principal, Reach, SubscribeRight};
 use crate::arrears::Arrears;
@@ -22,6 +22,9 @@ use crate::router::retained::Kept;
 use crate::router::shared::Interest;
 use crate::router::{Router, SubscriberId, Subscription};
 use crate::{Broker, gauge};
+
+/// How many retained readings are forgotten under one lock.
+const FORGOTTEN_AT_ONCE: usize = 256;
 
 /// What found no room, and may soon: whoever sent it holds it until then.
 #[derive(Debug)]
@@ -208,6 +211,25 @@ impl Broker {
             storing.finish();
         }
         self.show(incoming);
+    }
+
+    /// Forgets every retained reading in the clear: nobody keeps them up to date any more, and none but
+    /// the node could take them away.
+    pub fn forget_readings(&self) {
+        let topics = self.rules.acl.readings_topics();
+        let Ok(filter) = TopicFilter::parse(&topics) else { return };
+        let (payload, properties, now) = (Bytes::new(), Properties::default(), self.doors.clock.now());
+        loop {
+            let (found, _) = self.retained().matches(filter, None, FORGOTTEN_AT_ONCE, now);
+            for message in &found {
+                let (topic, qos) = (message.topic_text(), QoS::AtLeastOnce);
+                let empty = Incoming { topic, payload: &payload, qos, retain: true, properties: &properties };
+                self.retain(&Arc::new(Message::new(empty, now)), &mut Storing::default());
+            }
+            if found.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Shows those who may see it what a device has published on a row of its own, or the node to

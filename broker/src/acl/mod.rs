@@ -287,6 +287,11 @@ impl Acl {
         format!("{}/readings/{device}/{name}", self.prefix)
     }
 
+    /// Every such topic.
+    pub(crate) fn readings_topics(&self) -> String {
+        format!("{}/readings/#", self.prefix)
+    }
+
     /// What of a topic stands after `{p}/devices/{id}/`.
     fn row<'t>(&self, device: &DeviceId, topic: &'t str) -> Option<&'t str> {
         let below = topic.strip_prefix(self.prefix.as_str())?.strip_prefix("/devices/")?;

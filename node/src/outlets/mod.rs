@@ -135,13 +135,18 @@ impl Outlets {
     ) -> Result<Self, OutletError> {
         let metrics = Metrics::register(metrics);
         let mut runners = Vec::new();
+        let mut retains = false;
         for (name, config) in configs {
+            retains |= config.kind == Kind::Local && config.retain;
             if config.kind == Kind::Off {
                 continue;
             }
             let status = Status::new(name, config.kind, config.target(&doors.prefix), metrics.clone());
             let runner = runner(name, config, status, &mut doors);
             runners.push(runner.map_err(|cause| OutletError { name: name.clone(), cause })?);
+        }
+        if !retains {
+            doors.broker.forget_readings();
         }
         let statuses = runners.iter().map(|runner| runner.status.clone()).collect();
         Ok(Self { runners, statuses, clock: doors.clock })

@@ -18,6 +18,7 @@ mod mosquitto;
 mod mosquitto_plain;
 mod mqttjs;
 mod outlets;
+mod outlets_tls;
 mod paho;
 mod peer;
 mod plain;

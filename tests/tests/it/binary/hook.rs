@@ -7,10 +7,11 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use unhidra_tests::process::soon;
 
 /// The secret its sender has too.
@@ -46,7 +47,13 @@ impl Drop for Hook {
 }
 
 impl Hook {
+    /// One that speaks plain HTTP.
     pub(super) async fn start(address: SocketAddr, script: Script) -> Self {
+        Self::start_with(address, script, None).await
+    }
+
+    /// One that speaks TLS, where it is given what it shows.
+    pub(super) async fn start_with(address: SocketAddr, script: Script, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (take, taken) = watch::channel(Vec::new());
@@ -55,7 +62,18 @@ impl Hook {
         let accepts = tokio::spawn(async move {
             let mut serving = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                serving.spawn(serve(stream, script.clone(), take.clone(), counted.clone()));
+                let (script, take, counted, tls) = (script.clone(), take.clone(), counted.clone(), tls.clone());
+                serving.spawn(async move {
+                    match tls {
+                        // A handshake that fails is for the other side to tell.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, script, take, counted).await;
+                            }
+                        }
+                        None => serve(stream, script, take, counted).await,
+                    }
+                });
             }
         });
         Self { address, taken, requests, accepts }
@@ -93,7 +111,7 @@ impl Hook {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     script: Arc<Script>,
     take: Arc<watch::Sender<Vec<Vec<Value>>>>,
     requests: Arc<Mutex<usize>>,
@@ -128,7 +146,7 @@ async fn serve(
 }
 
 /// One request: its head in small letters where letters do not matter, and its body.
-async fn request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+async fn request(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let end = loop {
         if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
             break end;

@@ -12,21 +12,21 @@ use super::hook::{Answer, Hook, SECRET};
 use super::plain::plain_node_with;
 
 /// The ids of all readings a node's log holds, in its order.
-async fn ids(place: &Place, epoch: &str) -> Vec<String> {
+pub(super) async fn ids(place: &Place, epoch: &str) -> Vec<String> {
     let rows = place.rows().await;
     let readings = rows.iter().filter(|row| row["kind"] == "reading");
     readings.map(|row| format!("{epoch}.{}.{}", row["partition"], row["offset"])).collect()
 }
 
 /// The life of a log, from a row that was sent.
-fn epoch(row: &Value) -> String {
+pub(super) fn epoch(row: &Value) -> String {
     let id = row["id"].as_str().expect("a row has an id");
     id.split_once('.').expect("EPOCH.PARTITION.OFFSET").0.to_owned()
 }
 
 /// Holds what came to the promise: every row of `expected` at least once, for each device in order as
 /// far as it came for the first time, and nothing else. Gives how many came again.
-fn hold(came: &[Value], expected: &[String]) -> usize {
+pub(super) fn hold(came: &[Value], expected: &[String]) -> usize {
     let mut seen = BTreeSet::new();
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     let mut again = 0;
@@ -46,13 +46,13 @@ fn hold(came: &[Value], expected: &[String]) -> usize {
     again
 }
 
-fn client(place: &Place, program: &str, port: u16, line: &str) -> Process {
+pub(super) fn client(place: &Place, program: &str, port: u16, line: &str) -> Process {
     let mut command = place.program(program, "mosquitto-clients");
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(line.split_whitespace());
     Process::start(&format!("{program} {line}"), command)
 }
 
-fn secret(place: &Place) {
+pub(super) fn secret(place: &Place) {
     place.write("secret", SECRET);
     let owner = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
     std::fs::set_permissions(place.path("secret"), owner).expect("the test's file");
@@ -117,14 +117,26 @@ async fn readings_are_shown_to_those_a_rule_lets_and_to_nobody_else() {
     let kept = client(&place, "mosquitto_sub", port.port(), kept).ended().await;
     assert!(kept.out.contains("got:1:") && kept.out.contains(&format!("\"offset\":{last},")), "{kept}");
     node.stop().await;
+
+    // Once no outlet retains any more, nothing of it is left.
+    let (node, port) = plain_node_with(&place, "--set acl.file=acl.toml").await;
+    let gone = "-V 5 -i reader -q 1 -t unhidra/readings/+/temperature -W 2 -F got:%r:%p";
+    let gone = client(&place, "mosquitto_sub", port.port(), gone).ended().await;
+    assert!(!gone.out.contains("got:"), "{gone}");
+    node.stop().await;
 }
 
 /// Starts Mosquitto on a port, once it listens.
 async fn mosquitto(place: &Place, port: u16) -> Process {
+    mosquitto_with(place, port, "").await
+}
+
+/// The same with further lines of its configuration for the listener.
+pub(super) async fn mosquitto_with(place: &Place, port: u16, lines: &str) -> Process {
     place.write(
         "mosquitto.conf",
         format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
+            "listener {port} 127.0.0.1\n{lines}allow_anonymous true\npersistence true\npersistence_location {}/\n\
              autosave_interval 1\nautosave_on_changes true\nmax_inflight_messages 0\nmax_queued_messages 0\n\
              log_dest stderr\nlog_type all\nuser root\n",
             place.path("").display()
@@ -137,7 +149,7 @@ async fn mosquitto(place: &Place, port: u16) -> Process {
     process
 }
 
-async fn free_port() -> u16 {
+pub(super) async fn free_port() -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     listener.local_addr().expect("an address").port()
 }
