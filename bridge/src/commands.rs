@@ -6,6 +6,7 @@
 //!  |  ^                  |                                 ^
 //!  |  +--- Lost ---------+---------------------------------+ answered(Accepted) from any state
 //!  |  |                  |
+//!  |  +- release() - Relayed: an outside broker has it
 //!  |  +- release() - Held +--- Refused by the device        answered(..), expire(..) from any state -> gone
 //!  |  +------------------+--- Refused, and release() came in between
 //!  +--> gone: cancel(..), from Held too
@@ -38,6 +39,10 @@ pub enum Outcome {
     Refused,
     /// The connection ended first.
     Lost,
+    /// An outside broker has it: whether the device has, only its receipt says.
+    Relayed,
+    /// The connection to an outside broker ended first: that broker may have it or not.
+    Unclear,
 }
 
 /// How the queue is held to time and number.
@@ -58,6 +63,10 @@ enum Progress {
     /// In flight, and sealed before the device listened anew or a new session began.
     Overtaken(Ticket),
     Held,
+    /// An outside broker has it, and the device may: without a promise it holds up the next until then.
+    Relayed {
+        quiet_until: Timestamp,
+    },
     /// The device has it; without a promise it holds up the next until then.
     Delivered {
         quiet_until: Timestamp,
@@ -68,7 +77,7 @@ impl Progress {
     const fn ticket(self) -> Option<Ticket> {
         match self {
             Self::InFlight(ticket) | Self::Overtaken(ticket) => Some(ticket),
-            Self::Waiting | Self::Held | Self::Delivered { .. } => None,
+            Self::Waiting | Self::Held | Self::Relayed { .. } | Self::Delivered { .. } => None,
         }
     }
 }
@@ -85,6 +94,7 @@ impl Entry {
         match self.progress {
             Progress::InFlight(_) | Progress::Overtaken(_) => true,
             Progress::Delivered { quiet_until } => self.command.life.acting_at.is_some() || quiet_until > now,
+            Progress::Relayed { quiet_until } => quiet_until > now,
             Progress::Waiting | Progress::Held => false,
         }
     }
@@ -184,7 +194,9 @@ impl CommandQueue {
         self.open.iter().find(|entry| entry.may_be_sent(now.unix))?;
         let silent = self.open.iter().filter(|entry| entry.command.life.acting_at.is_none());
         let ends = silent.filter_map(|entry| match entry.progress {
-            Progress::Delivered { quiet_until } if quiet_until > now.timer => Some(quiet_until),
+            Progress::Delivered { quiet_until } | Progress::Relayed { quiet_until } if quiet_until > now.timer => {
+                Some(quiet_until)
+            }
             _ => None,
         });
         ends.min()
@@ -210,6 +222,10 @@ impl CommandQueue {
                 entry.progress = Progress::Waiting;
                 entry.command.came_back()
             }
+            Outcome::Relayed | Outcome::Unclear => {
+                entry.progress = Progress::Relayed { quiet_until: now.timer.saturating_add(pace.answer) };
+                false
+            }
             Outcome::Refused => {
                 // What the device refuses of a session that another has followed is no reason to
                 // wait for yet another.
@@ -221,11 +237,13 @@ impl CommandQueue {
         moved.then(|| entry.command.clone())
     }
 
-    /// Lets what the device refused be sent again: it listens anew, or a new session has begun.
+    /// Lets what the device refused, and what an outside broker may have lost, be sent again: it
+    /// listens anew, a new session has begun, or it speaks on without a receipt. What was relayed stays
+    /// sent all the while: nobody knows that it is not on its way.
     pub(crate) fn release(&mut self) {
         for entry in &mut self.open {
             entry.progress = match entry.progress {
-                Progress::Held => Progress::Waiting,
+                Progress::Held | Progress::Relayed { .. } => Progress::Waiting,
                 Progress::InFlight(ticket) => Progress::Overtaken(ticket),
                 other => other,
             };

@@ -11,6 +11,7 @@ use unhidra_e2ee::session::Pending;
 use unhidra_store::{MessageTag, Op};
 
 use crate::settings::SettingRefused;
+use crate::upstream::UpstreamId;
 
 /// Names a publish until the broker says what became of it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -20,9 +21,14 @@ pub struct Ticket(pub u64);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Asked(pub u64);
 
-/// One life of one connection, as the broker numbers them.
+/// By which way a device is reached.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Connection(pub u64);
+pub enum Connection {
+    /// One life of one connection to this node's own broker, as that numbers them.
+    Local(u64),
+    /// An outside broker, which the device was heard behind.
+    Outside(UpstreamId),
+}
 
 /// What the commit of a draft lets out.
 ///
@@ -93,7 +99,7 @@ pub enum CommandRefused {
 pub struct Publish {
     /// To whom.
     pub device: DeviceId,
-    /// On which connection it is here.
+    /// By which way.
     pub connection: Connection,
     /// On which row.
     pub row: DownlinkRow,

@@ -57,22 +57,7 @@ impl Metrics {
 
     /// Adds what a shard has counted.
     pub fn add(&self, stats: &Stats) {
-        let uplinks = [
-            ("opened", stats.opened),
-            ("session", stats.sessions),
-            ("duplicate", stats.duplicates),
-            ("repeated_reading", stats.repeated_readings),
-            ("ignored", stats.ignored),
-            ("malformed", stats.malformed),
-            ("forged", stats.forged),
-            ("too_old", stats.too_old),
-            ("too_far", stats.too_far),
-            ("rolled_back", stats.rolled_back),
-            ("unknown", stats.unknown),
-            ("refused_handshake", stats.refused_handshakes),
-            ("over_budget", stats.over_budget),
-            ("unreadable", stats.unreadable),
-        ];
+        let uplinks = outcomes(stats);
         let downlinks = [("bundle", stats.bundles), ("reset_request", stats.resets), ("message", stats.sealed)];
         for (family, counts) in [(&self.uplinks, &uplinks[..]), (&self.downlinks, &downlinks[..])] {
             for (outcome, count) in counts {
@@ -87,4 +72,28 @@ impl Metrics {
         self.long_tries.inc_by(stats.long_tries);
         self.stale.inc_by(stats.stale);
     }
+}
+
+/// What became of messages of devices, by the name it has in metrics.
+#[must_use]
+pub const fn outcomes(stats: &Stats) -> [(&'static str, u64); 16] {
+    [
+        ("opened", stats.opened),
+        ("session", stats.sessions),
+        ("duplicate", stats.duplicates),
+        ("repeated_reading", stats.repeated_readings),
+        ("ignored", stats.ignored),
+        ("malformed", stats.malformed),
+        ("forged", stats.forged),
+        ("too_old", stats.too_old),
+        ("too_far", stats.too_far),
+        ("rolled_back", stats.rolled_back),
+        ("unknown", stats.unknown),
+        ("refused_handshake", stats.refused_handshakes),
+        ("over_budget", stats.over_budget),
+        ("unreadable", stats.unreadable),
+        // Of messages that have not come, and of those among the opened that came after later ones.
+        ("passed_over", stats.passed_over),
+        ("late", stats.late),
+    ]
 }

@@ -31,6 +31,7 @@ use zeroize::Zeroize;
 use crate::budget::{LongTries, StepBudget};
 use crate::commands::CommandQueue;
 use crate::draft::{Connection, Effect, Payload, Publish, Ticket};
+use crate::gaps::{Gaps, Place};
 use crate::link::Link;
 use crate::prekeys::{SignedPrekeysError, one_time};
 use crate::record::{PeerRecord, PeerRecordError};
@@ -103,6 +104,7 @@ pub(crate) struct Peer {
     pub(crate) one_time: Option<OneTimePrekeySecret>,
     pub(crate) budget: StepBudget,
     long_tries: LongTries,
+    gaps: Gaps,
     pub(crate) commands: CommandQueue,
     pub(crate) settings: SettingList,
     pub(crate) timer: Option<Timestamp>,
@@ -158,6 +160,7 @@ impl Peer {
             one_time,
             budget: StepBudget::default(),
             long_tries: LongTries::default(),
+            gaps: Gaps::default(),
             commands,
             timer: None,
             last_draft,
@@ -271,6 +274,10 @@ impl Peer {
         now: Now,
     ) {
         common.stats.opened += 1;
+        match self.gaps.see(tag) {
+            Place::After(missing) => common.stats.passed_over += u64::from(missing),
+            Place::Late => common.stats.late += 1,
+        }
         let mut said = uplink::read(self.device.id, plaintext, received_at);
         if let Some(id) = said.reading_id {
             if self.reading_ids.contains(id) {

@@ -167,11 +167,13 @@ impl SettingList {
         let entry = self.entries.iter_mut().find(is_it)?;
         let Progress::InFlight { session, .. } = entry.progress else { return None };
         entry.progress = match outcome {
-            Outcome::Delivered => Progress::Known,
-            Outcome::Lost => Progress::Due,
+            // A setting has no receipt: behind an outside broker that broker's word must do, and the next
+            // session is told all of them anew.
+            Outcome::Delivered | Outcome::Relayed => Progress::Known,
+            Outcome::Lost | Outcome::Unclear => Progress::Due,
             Outcome::Refused => Progress::Held,
         };
-        if outcome != Outcome::Delivered {
+        if entry.progress != Progress::Known {
             return None;
         }
         entry.setting.acknowledged = Some(Acknowledged { version: entry.setting.version, session, at: now });

@@ -1,6 +1,8 @@
 //! The devices of one shard, and the draft they write together.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod outside;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use rand_core::CryptoRng;
@@ -18,6 +20,7 @@ use crate::peer::{Loaded, Peer};
 use crate::prekeys::SignedPrekeys;
 use crate::settings::{NewSetting, SettingRefused};
 use crate::stats::Stats;
+use crate::upstream::{UpstreamId, Via};
 
 /// How many seats are looked at for one to give up. An upper bound on the cost of a load.
 const EVICTION_TRIES: usize = 64;
@@ -38,6 +41,8 @@ pub(crate) struct Common {
     pub(crate) signed: Arc<SignedPrekeys>,
     pub(crate) draft: Draft,
     pub(crate) stats: Stats,
+    /// What came through outside brokers, which `stats` has too.
+    outside: BTreeMap<UpstreamId, Stats>,
     /// Where plaintext stands between `open` and its row, or before `seal`.
     pub(crate) scratch: zeroize::Zeroizing<Vec<u8>>,
     next_ticket: u64,
@@ -54,7 +59,7 @@ impl Common {
 
 /// What waits for a device's records.
 enum Parked {
-    Delivery(Delivery),
+    Delivery(Option<Via>, Delivery),
     Command(Asked, Command),
     Cancel(Asked, CommandId, Arc<str>),
     Setting(Asked, NewSetting),
@@ -75,7 +80,7 @@ impl Unheard {
             Self::Unavailable => (CommandRefused::Unavailable, SettingRefused::Unavailable),
         };
         match waiting {
-            Parked::Delivery(_) => None,
+            Parked::Delivery(..) => None,
             Parked::Command(asked, _) | Parked::Cancel(asked, ..) => Some(Effect::CommandAnswered(asked, Err(command))),
             Parked::Setting(asked, _) => Some(Effect::SettingAnswered(asked, Err(setting))),
         }
@@ -99,6 +104,11 @@ pub struct Bridge {
     /// The newest draft known to be durable.
     committed: u64,
     timers: BTreeSet<(Timestamp, DeviceId)>,
+    /// When to look whether a device is silent behind its outside broker. One entry a device; one
+    /// that has spoken meanwhile is looked at again.
+    silences: BTreeSet<(Timestamp, DeviceId)>,
+    /// Devices that are heard behind an outside broker, or not any more, until they are asked for.
+    heard: Vec<(DeviceId, bool)>,
 }
 
 impl Bridge {
@@ -112,6 +122,7 @@ impl Bridge {
                 signed,
                 draft: Draft::default(),
                 stats: Stats::default(),
+                outside: BTreeMap::new(),
                 scratch: zeroize::Zeroizing::new(Vec::new()),
                 next_ticket: 0,
                 draft_number: 1,
@@ -122,6 +133,8 @@ impl Bridge {
             parked: 0,
             committed: 0,
             timers: BTreeSet::new(),
+            silences: BTreeSet::new(),
+            heard: Vec::new(),
         }
     }
 
@@ -132,9 +145,10 @@ impl Bridge {
             Some(Seat::Ready(peer)) => {
                 let link = self.links.get(&device);
                 deliver(peer, delivery, link, &mut self.common, now, rng);
+                peer.send_due(link, &mut self.common, now, rng);
                 self.settle_timer(&device, now);
             }
-            _ => self.park(device, Parked::Delivery(delivery)),
+            _ => self.park(device, Parked::Delivery(None, delivery)),
         }
     }
 
@@ -163,20 +177,31 @@ impl Bridge {
         self.settle_timer(&device, now);
     }
 
-    /// A connection of a device ended.
-    pub fn handle_disconnected(&mut self, device: DeviceId, connection: Connection, now: Now) {
+    /// A connection of a device ended. What had no PUBACK goes to the outside broker it was heard
+    /// behind, if there is one.
+    pub fn handle_disconnected(
+        &mut self,
+        device: DeviceId,
+        connection: Connection,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) {
         let Some(link) = self.links.get_mut(&device) else { return };
         link.disconnected(connection);
+        if link.is_connected() {
+            return;
+        }
         if !link.is_here() {
             self.links.remove(&device);
-            if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
-                peer.connection_ended(&mut self.common);
-            }
-            self.settle_timer(&device, now);
         }
+        if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+            peer.connection_ended(&mut self.common);
+            peer.send_due(self.links.get(&device), &mut self.common, now, rng);
+        }
+        self.settle_timer(&device, now);
     }
 
-    /// Whether a device has a connection.
+    /// Whether a device has a connection, or was heard behind an outside broker of late.
     #[must_use]
     pub fn is_here(&self, device: &DeviceId) -> bool {
         self.links.contains_key(device)
@@ -257,7 +282,8 @@ impl Bridge {
                 self.seats.insert(device, Seat::Ready(Box::new(peer)));
                 for waiting in parked {
                     match waiting {
-                        Parked::Delivery(delivery) => self.handle_delivery(delivery, now, rng),
+                        Parked::Delivery(None, delivery) => self.handle_delivery(delivery, now, rng),
+                        Parked::Delivery(Some(via), delivery) => self.handle_outside(via, delivery, now, rng),
                         Parked::Command(asked, command) => self.handle_command(asked, command, now, rng),
                         Parked::Cancel(asked, id, who) => self.handle_cancel(asked, device, id, who, now),
                         Parked::Setting(asked, new) => self.handle_setting(asked, new, now, rng),
@@ -330,6 +356,7 @@ impl Bridge {
 
     /// Moves the time on: ends what is over.
     pub fn handle_timeout(&mut self, now: Now, rng: &mut impl CryptoRng) {
+        self.listen_for_silence(now, rng);
         // As many as are due now, and no more: a timer that were due again at once would hold up the
         // shard for ever.
         let due = self.timers.iter().take_while(|(at, _)| *at <= now.timer).count();
@@ -366,7 +393,7 @@ impl Bridge {
     /// When [`Bridge::handle_timeout`] is to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().into_iter().chain(self.silences.first()).map(|(at, _)| *at).min()
     }
 
     /// The oldest draft not yet known to be durable is.
@@ -443,7 +470,7 @@ impl Bridge {
 
     fn refuse(&mut self, waiting: Parked, answer: Answer, why: Unheard) {
         match waiting {
-            Parked::Delivery(delivery) => self.common.draft.answers.push((delivery.ack, answer)),
+            Parked::Delivery(_, delivery) => self.common.draft.answers.push((delivery.ack, answer)),
             asked => self.common.draft.effects.extend(why.tell(asked)),
         }
     }
@@ -464,7 +491,7 @@ impl Bridge {
         let may_go = |(device, seat): &(&DeviceId, &Seat)| match seat {
             Seat::Ready(peer) => {
                 let is_settled = peer.last_draft <= self.committed && peer.commands.is_empty();
-                is_settled && !peer.keeps_keys() && !self.links.contains_key(*device)
+                is_settled && !peer.keeps_keys() && !self.links.get(*device).is_some_and(Link::is_connected)
             }
             Seat::Loading(_) => false,
         };
@@ -507,7 +534,6 @@ fn deliver(
     };
     peer.touch(common);
     answer_in(common, ack, answer);
-    peer.send_due(link, common, now, rng);
 }
 
 /// Every answer rides in a draft: what it says may rest on a commit that is still on its way.

@@ -47,4 +47,50 @@ pub struct Stats {
     pub unreadable: u64,
     /// Devices whose session records were not of the same moment as their rows.
     pub stale: u64,
+    /// Message numbers that were passed over when a later one opened.
+    pub passed_over: u64,
+    /// Messages that opened after one with a higher number.
+    pub late: u64,
+}
+
+impl Stats {
+    /// Each count with its other, put together by `with`.
+    fn zip(self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            opened: with(self.opened, other.opened),
+            sessions: with(self.sessions, other.sessions),
+            duplicates: with(self.duplicates, other.duplicates),
+            repeated_readings: with(self.repeated_readings, other.repeated_readings),
+            ignored: with(self.ignored, other.ignored),
+            malformed: with(self.malformed, other.malformed),
+            forged: with(self.forged, other.forged),
+            too_old: with(self.too_old, other.too_old),
+            too_far: with(self.too_far, other.too_far),
+            long_tries: with(self.long_tries, other.long_tries),
+            rolled_back: with(self.rolled_back, other.rolled_back),
+            unknown: with(self.unknown, other.unknown),
+            refused_handshakes: with(self.refused_handshakes, other.refused_handshakes),
+            over_budget: with(self.over_budget, other.over_budget),
+            bundles: with(self.bundles, other.bundles),
+            resets: with(self.resets, other.resets),
+            sealed: with(self.sealed, other.sealed),
+            expired: with(self.expired, other.expired),
+            unreadable: with(self.unreadable, other.unreadable),
+            stale: with(self.stale, other.stale),
+            late_receipts: with(self.late_receipts, other.late_receipts),
+            settings_known: with(self.settings_known, other.settings_known),
+            passed_over: with(self.passed_over, other.passed_over),
+            late: with(self.late, other.late),
+        }
+    }
+
+    /// What was counted since `before`.
+    pub(crate) fn since(self, before: &Self) -> Self {
+        self.zip(before, u64::saturating_sub)
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
 }

@@ -38,10 +38,12 @@ use crate::deadlines;
 use crate::expiry;
 use crate::kept::Kept;
 use crate::outlets::{self, OutletError, OutletRecord, Outlets};
+use crate::outside::Breakers;
 use crate::pump::{CommandBounds, Layout, NewCommand, NotTaken, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
 use crate::retention::Retention;
+use crate::upstream::{self, Outside, UpstreamRecord, Upstreams};
 
 /// How often the age of the signed prekey is looked at.
 const PREKEY_LOOK: Duration = Duration::from_secs(60 * 60);
@@ -72,6 +74,8 @@ pub struct Doors {
     pub mqtt: Vec<Box<dyn unhidra_broker::Listener>>,
     /// Where clients come in; without, [`Gateway::serve_stream`] is the way.
     pub gateway: Option<TcpListener>,
+    /// Outside brokers that devices may come by.
+    pub outside: Vec<Outside>,
     /// Where the doors are, for those who ask.
     pub addresses: Addresses,
 }
@@ -123,6 +127,8 @@ pub struct App {
     files: Handle,
     prekeys: Rotation,
     retention: Retention,
+    around: upstream::Surroundings,
+    outside_rng: StdRng,
     grace: Duration,
 }
 
@@ -133,7 +139,8 @@ impl App {
     ///
     /// [`BuildError`] where the store does not give what it must.
     pub async fn build(config: &Config, doors: Doors) -> Result<Self, BuildError> {
-        let Doors { clock, mut rng, store, identity, cursor_key, rules, gate, mqtt, gateway, addresses } = doors;
+        let Doors { clock, mut rng, store, identity, cursor_key, rules, gate, mqtt, gateway, outside, addresses } =
+            doors;
         let mut metrics = MetricsRegistry::with_prefix("unhidra");
         restored::settle(&*store, clock.unix_now(), &mut rng).await?;
         let registry = Registry::load(store.clone(), clock.clone(), rules).await?;
@@ -202,11 +209,20 @@ impl App {
             prefix: config.broker.prefix.as_str().to_owned(),
         };
         let outlets = Outlets::new(&config.outlets, outlet_doors, &mut metrics)?;
+        let upstreams = Upstreams::new(outside, upstream::Metrics::register(&mut metrics), clock.clone());
+        let around = upstream::Surroundings {
+            pump: pump.clone(),
+            registry: registry.clone(),
+            breakers: Breakers::register(&mut metrics),
+            prefix: config.broker.prefix.as_str().to_owned(),
+            client_id: upstream::client_id(identity.public().as_bytes()),
+        };
         let rooms = Arc::new(Rooms {
             store,
             registry: registry.clone(),
             broker: broker.clone(),
             gateway: gateway_room,
+            upstreams,
             clock,
             metrics: Arc::new(unhidra_bridge::Metrics::register(&mut metrics)),
         });
@@ -236,6 +252,8 @@ impl App {
             files,
             prekeys: rotation,
             retention,
+            around,
+            outside_rng: StdRng::from_rng(&mut rng),
             grace: Duration::from_secs(config.pump.drain_timeout_s),
         })
     }
@@ -294,6 +312,7 @@ impl App {
         let Self {
             rooms, pump, mut shards, stop_shards, mqtt, gateway, outlets, mut prekeys, retention, grace, ..
         } = self;
+        let (around, mut outside_rng) = (self.around, self.outside_rng);
         let mut doors = JoinSet::new();
         for listener in mqtt {
             let broker = rooms.broker.clone();
@@ -303,6 +322,8 @@ impl App {
                 }
             });
         }
+        let (stop_outside, stopped) = watch::channel(false);
+        let mut outside = rooms.upstreams.start(&around, || StdRng::from_rng(&mut outside_rng), &stopped);
         let (close_gateway, mut closed) = watch::channel(false);
         if let Some(listener) = gateway {
             let room = rooms.gateway.clone();
@@ -330,7 +351,13 @@ impl App {
         stop_outlets.send_replace(true);
         keepers.abort_all();
         close_gateway.send_replace(true);
-        rooms.broker.drain(grace).await;
+        stop_outside.send_replace(true);
+        let left = tokio::time::timeout(grace, async { while outside.join_next().await.is_some() {} });
+        let (left, ()) = tokio::join!(left, rooms.broker.drain(grace));
+        if left.is_err() {
+            tracing::warn!(grace_s = grace.as_secs(), "an outside broker was not taken leave of in time");
+            outside.shutdown().await;
+        }
         stop_shards.send_replace(true);
         let drained = tokio::time::timeout(grace, async { while shards.join_next().await.is_some() {} });
         if drained.await.is_err() {
@@ -493,6 +520,10 @@ impl Live for LiveNode {
         let found = self.rooms.broker.subscribers(wanted, SUBSCRIBERS_MAX);
         let subscribers = found.subscribers.iter().map(SubscriberRecord::from).collect();
         Ok(SubscribersFound { subscribers, more: found.more })
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamRecord> {
+        self.rooms.upstreams.records()
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

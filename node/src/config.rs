@@ -51,6 +51,8 @@ pub struct Config {
     pub pump: Pump,
     /// `[bridge]`
     pub bridge: unhidra_bridge::Config,
+    /// `[upstream]`: each outside broker with what holds for all of them.
+    pub upstream: Vec<crate::upstream::UpstreamConfig>,
     /// `[store]`. The file of its master key is resolved: where the configuration names none, it lies beside
     /// the data folder.
     pub store: unhidra_store::Config,
@@ -165,7 +167,9 @@ impl Sources {
 
 /// Reads the merged document into its types, and holds it to the rules no type can say.
 fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
-    let mut config: Config = serde_path_to_error::deserialize(Value::Table(table.clone())).map_err(|error| {
+    let mut whole = table.clone();
+    crate::upstream::expand(&mut whole);
+    let mut config: Config = serde_path_to_error::deserialize(Value::Table(whole)).map_err(|error| {
         let key = error.path().to_string();
         let value = layer::get(table, &key).map(Value::to_string).unwrap_or_default();
         let origin = layer::origin(layers, &key);
@@ -187,6 +191,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
             ConfigError::Invalid { setting: Box::new(Setting { key, value, origin }), cause: fault.cause }
         })?;
     }
+    crate::upstream::check(&config.upstream)?;
     if config.store.names_no_master_key() {
         config.store.master_key_file = Layout::at(&config.data)?.store_key();
     }

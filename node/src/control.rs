@@ -14,6 +14,7 @@ use unhidra_core::setting::{Setting, SettingName};
 use crate::backup::Pieces;
 use crate::outlets::OutletRecord;
 use crate::registry::RegistryError;
+use crate::upstream::UpstreamRecord;
 
 mod asked;
 mod clients;
@@ -129,6 +130,9 @@ pub trait Control: Send + Sync {
 
     /// Writes down what was done to a user of MQTT.
     fn user_act(&self, asked: UserAct) -> Asked<'_, ()>;
+
+    /// How the outside brokers stand.
+    fn upstreams(&self) -> Asked<'_, Vec<UpstreamRecord>>;
 }
 
 /// The parts of a node that exist only while it runs.
@@ -174,6 +178,9 @@ pub trait Live: Send + Sync + 'static {
     ///
     /// [`ControlError::Invalid`] where the topic is none.
     fn subscribers(&self, asked: &SubscribersAsked) -> Result<SubscribersFound, ControlError>;
+
+    /// How the outside brokers stand.
+    fn upstreams(&self) -> Vec<UpstreamRecord>;
 }
 
 /// Why an answer is none. It crosses the socket whole, so that the command line says the same

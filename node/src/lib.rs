@@ -23,6 +23,7 @@ pub mod keys;
 pub mod log;
 mod master;
 pub mod outlets;
+mod outside;
 mod pump;
 pub mod registry;
 mod restored;
@@ -31,3 +32,4 @@ mod revocations;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod upstream;

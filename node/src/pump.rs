@@ -15,11 +15,13 @@ mod load;
 mod orders;
 mod shard;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rand_core::CryptoRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use unhidra_bridge::upstream::{Reach, UpstreamId};
 use unhidra_bridge::{Bridge, SignedPrekeys};
 use unhidra_broker::{Broker, BrokerEvent, Inlet};
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
@@ -28,6 +30,7 @@ use unhidra_gateway::Gateway;
 use unhidra_store::Store;
 
 use crate::registry::Registry;
+use crate::upstream::{UpstreamEvent, Upstreams};
 use inbox::Inbox;
 pub(crate) use orders::{CommandBounds, NewCommand, NotTaken};
 use orders::{Order, Repeats};
@@ -37,6 +40,8 @@ use shard::Shard;
 pub(crate) enum Event {
     /// By the broker.
     Broker(BrokerEvent),
+    /// By an outside broker.
+    Upstream(UpstreamEvent),
     /// By a client, through the gateway or the control socket.
     Order(Order),
     /// By the registry: a device was enrolled anew, tagged or revoked.
@@ -90,6 +95,7 @@ pub(crate) struct Rooms {
     pub(crate) registry: Arc<Registry>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) gateway: Arc<Gateway>,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) clock: Arc<dyn Clock + Send + Sync>,
     pub(crate) metrics: Arc<unhidra_bridge::Metrics>,
 }
@@ -154,6 +160,43 @@ impl Pump {
         }
     }
 
+    /// Takes events of an outside broker from the front, up to one whose shard has no room: see
+    /// [`room_for`](Self::room_for).
+    pub(crate) fn take_upstream(&self, events: &mut VecDeque<UpstreamEvent>) {
+        while let Some(event) = events.pop_front() {
+            let Some(inbox) = event.device().and_then(|device| self.inbox_of(device)) else { continue };
+            if let Err(back) = inbox.offer(vec![Event::Upstream(event)]) {
+                for event in back {
+                    if let Event::Upstream(event) = event {
+                        events.push_front(event);
+                    }
+                }
+                return;
+            }
+        }
+    }
+
+    /// Completes when an event of `device` may fit; at once where there is none.
+    pub(crate) async fn room_for(&self, device: Option<DeviceId>) {
+        if let Some(inbox) = device.and_then(|device| self.inbox_of(&device)) {
+            inbox.room().await;
+        }
+    }
+
+    /// Takes one event of an outside broker, however long there is no room.
+    pub(crate) async fn upstream(&self, event: UpstreamEvent) {
+        if let Some(inbox) = event.device().and_then(|device| self.inbox_of(device)) {
+            offer(inbox, Event::Upstream(event)).await;
+        }
+    }
+
+    /// The way to an outside broker is another one now: every shard may have devices behind it.
+    pub(crate) async fn reach(&self, upstream: UpstreamId, reach: Reach) {
+        for inbox in &self.inboxes {
+            offer(inbox, Event::Upstream(UpstreamEvent::Reach(upstream, reach))).await;
+        }
+    }
+
     async fn tell(&self, device: &DeviceId, event: Event) {
         if let Some(inbox) = self.inbox_of(device) {
             offer(inbox, event).await;
@@ -187,7 +230,9 @@ impl Inlet for Pump {
             if let Err(back) = inbox.offer(run) {
                 let back = back.into_iter().filter_map(|event| match event {
                     Event::Broker(event) => Some(event),
-                    Event::Order(_) | Event::Changed(_) | Event::Look(_) | Event::Prekeys(_) => None,
+                    Event::Upstream(_) | Event::Order(_) | Event::Changed(_) | Event::Look(_) | Event::Prekeys(_) => {
+                        None
+                    }
                 });
                 return Err(back.chain(events).collect());
             }

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod device;
 pub mod door;
 pub mod fuse;
+pub mod outside;
 pub mod power;
 pub mod process;
 pub mod seed;

@@ -20,6 +20,7 @@ use unhidra_node::app::{App, Doors};
 use unhidra_node::config::{Config, Purpose, Sources};
 use unhidra_node::control::{Addresses, Live, TokenAsked};
 use unhidra_node::registry::{Enrolment, Registry, Replace, Rules};
+use unhidra_node::upstream::{Outside, UpstreamConfig};
 use unhidra_store::memory::{DiskCopy, Memory, Options};
 use unhidra_store::{CrashPoint, Limit, Store as _};
 
@@ -28,6 +29,7 @@ use crate::clock::SimClock;
 use crate::device::{Birth, SimDevice};
 use crate::door::Network;
 use crate::fuse::Side;
+use crate::outside::OutsideBroker;
 
 const TRUST_DOMAIN: &str = "world.test";
 /// As a disk's: while one commit runs the next batch gathers.
@@ -47,12 +49,21 @@ pub struct World {
     config: Config,
     identity: [u8; 32],
     node: Option<Node>,
+    outside: Option<OutsideBroker>,
 }
+
+/// What an outside broker's message came to that was refused.
+const REFUSED: [&str; 8] =
+    ["malformed", "forged", "too_old", "too_far", "rolled_back", "unknown", "refused_handshake", "over_budget"];
+
+/// Longer than anything in the world takes; in virtual time it costs nothing.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// One life of the node.
 struct Node {
     registry: Arc<Registry>,
     gateway: Arc<Gateway>,
+    metrics: Arc<prometheus_client::registry::Registry>,
     live: Arc<dyn Live>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -74,6 +85,20 @@ impl World {
     ///
     /// Where that is no configuration.
     pub async fn with(seed: u64, set: &[&str]) -> Self {
+        Self::before(seed, set, None).await
+    }
+
+    /// A world whose node has an outside broker for a second door.
+    ///
+    /// # Panics
+    ///
+    /// Where the default configuration does not make a node.
+    pub async fn behind(seed: u64, outside: &OutsideBroker) -> Self {
+        let broker = "upstream.broker=[{name='factory',address='127.0.0.1:1'}]";
+        Self::before(seed, &["upstream.tls=false", broker], Some(outside.clone())).await
+    }
+
+    async fn before(seed: u64, set: &[&str], outside: Option<OutsideBroker>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let set = ["pump.shards=2"].iter().chain(set).map(|text| (*text).to_owned()).collect();
         let sources = Sources { purpose: Purpose::Node, file: None, set, data: None, log_format: None };
@@ -83,7 +108,8 @@ impl World {
         let store =
             Arc::new(Memory::new(Options { epoch: Epoch::new(seed), commit_time: COMMIT_TIME, ..Options::SMALL }));
         let network = Network::default();
-        let mut world = Self { clock: SimClock::start(), store, network, rng, seed, config, identity, node: None };
+        let mut world =
+            Self { clock: SimClock::start(), store, network, rng, seed, config, identity, node: None, outside };
         world.start_node().await;
         world
     }
@@ -111,13 +137,23 @@ impl World {
             gate: Gate::new(self.config.broker.gate.clone(), clock.clone()),
             mqtt: vec![Box::new(self.network.open())],
             gateway: None,
+            outside: self.outside(),
             addresses: Addresses::default(),
         };
         let app = App::build(&self.config, doors).await.expect("a node");
         let (stop, stopped) = oneshot::channel();
-        let (registry, gateway, live) = (app.registry(), app.gateway(), app.live());
+        let (registry, gateway, live, metrics) = (app.registry(), app.gateway(), app.live(), app.metrics());
         let task = tokio::spawn(app.run(async move { drop(stopped.await) }));
-        self.node = Some(Node { registry, gateway, live, stop, task });
+        self.node = Some(Node { registry, gateway, metrics, live, stop, task });
+    }
+
+    fn outside(&self) -> Vec<Outside> {
+        let dialled = |config: &UpstreamConfig, broker: &OutsideBroker| Outside {
+            config: config.clone(),
+            dial: Arc::new(broker.clone()),
+            password: None,
+        };
+        self.config.upstream.iter().zip(&self.outside).map(|(config, broker)| dialled(config, broker)).collect()
     }
 
     /// Ends the node as SIGTERM does.
@@ -199,6 +235,19 @@ impl World {
     ///
     /// Where the node is down, or the name is taken.
     pub async fn provision_of(&mut self, suite: Suite, name: &str) -> SimDevice {
+        self.provision_on(suite, name, self.network.clone()).await
+    }
+
+    /// Enrols a device of suite 1 that dials an outside broker, and switches it on.
+    ///
+    /// # Panics
+    ///
+    /// Where the node is down, or the name is taken.
+    pub async fn provision_behind(&mut self, outside: &OutsideBroker, name: &str) -> SimDevice {
+        self.provision_on(Suite::X3dh, name, outside.network.clone()).await
+    }
+
+    async fn provision_on(&mut self, suite: Suite, name: &str, network: Network) -> SimDevice {
         let id = DeviceId::parse(name).expect("a device id");
         let (mut seed, mut fingerprint) = ([0; 32], [0; 32]);
         self.rng.fill_bytes(&mut seed);
@@ -228,7 +277,7 @@ impl World {
                 serials: Arc::default(),
             },
             rng: StdRng::from_rng(&mut self.rng),
-            network: self.network.clone(),
+            network,
             clock: self.clock,
         })
     }
@@ -282,6 +331,67 @@ impl World {
             }
         }
         stored
+    }
+
+    /// Waits until something holds of the world.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not within an hour.
+    pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !holds(self) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "not within an hour, SIM_SEED={}\n{}", self.seed, self.counts());
+    }
+
+    /// Waits until so many readings of a device are stored.
+    ///
+    /// # Panics
+    ///
+    /// Where they are not within an hour.
+    pub async fn until_stored(&self, device: &str, count: usize) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while self.stored().await.get(device).map_or(0, Vec::len) < count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let stored = waited.await;
+        assert!(stored.is_ok(), "{count} of {device}, not within an hour, SIM_SEED={}\n{}", self.seed, self.counts());
+    }
+
+    /// Waits until so many messages of the outside broker came to `outcome`.
+    pub async fn until_counted(&self, outcome: &str, count: u64) {
+        self.until(|world| world.counted(outcome) >= count).await;
+    }
+
+    /// How many messages of the outside broker came to `outcome` in this life of the node.
+    #[must_use]
+    pub fn counted(&self, outcome: &str) -> u64 {
+        let name = format!("unhidra_upstream_messages_total{{upstream=\"factory\",outcome=\"{outcome}\"}} ");
+        self.counts().lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+    }
+
+    /// How many messages of the outside broker did not open, for whatever cause, in this life of the node.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        REFUSED.iter().map(|outcome| self.counted(outcome)).sum()
+    }
+
+    /// What is counted of the outside broker, as the node's metrics have it.
+    fn counts(&self) -> String {
+        let mut text = String::new();
+        if let Some(node) = &self.node {
+            prometheus_client::encoding::text::encode(&mut text, &node.metrics).expect("it is text");
+        }
+        text.lines().filter(|line| line.starts_with("unhidra_upstream")).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Randomness of its own for somebody in the world.
+    pub fn fork(&mut self) -> StdRng {
+        StdRng::from_rng(&mut self.rng)
     }
 
     /// How long the world has lasted, in virtual ms.

@@ -59,6 +59,26 @@ fn a_command_is_sent_delivered_and_answered() {
 }
 
 #[test]
+fn what_an_outside_broker_has_stays_sent_until_a_receipt_says_more() {
+    for outcome in [Outcome::Relayed, Outcome::Unclear] {
+        let mut queue = CommandQueue::default();
+        queue.push(command(1, 900_000));
+        queue.push(command(2, 900_000));
+        send(&mut queue, PACE, 1, now(10));
+        assert_eq!(queue.published(Ticket(1), outcome, PACE, now(11)), None, "its PUBACK is that broker's word");
+        assert!(queue.next(PACE, now(12)).is_none(), "one at a time");
+        assert!(matches!(queue.cancel(&id(1), "me", UnixTime::from_ms(12)), Cancelled::TooLate(_)));
+        let quiet = queue.opens_at(now(12)).expect("silence lets the next one go");
+        let later = now(quiet.as_ms());
+        assert_eq!(queue.next(PACE, later).map(|c| c.id), Some(id(2)));
+        queue.release();
+        assert_eq!(send(&mut queue, PACE, 2, later), Some(id(1)), "it goes again, under its id");
+        let done = queue.answered(&id(1), ReceiptStatus::Done, "", PACE, later);
+        assert_eq!(state(done), Some(CommandState::Done));
+    }
+}
+
+#[test]
 fn a_receipt_before_the_puback_is_not_taken_back_by_it() {
     let mut queue = CommandQueue::default();
     queue.push(command(1, 900));
@@ -337,6 +357,7 @@ impl Both {
                     Outcome::Delivered => Place::There { since: self.at, promised: false },
                     Outcome::Refused if !overtaken => Place::Aside,
                     Outcome::Refused | Outcome::Lost => Place::Waits,
+                    Outcome::Relayed | Outcome::Unclear => unreachable!("the device has a connection here"),
                 };
                 let moved = self.queue.published(Ticket(ticket), outcome, self.pace, here);
                 self.write(moved.expect("each outcome moves it"));

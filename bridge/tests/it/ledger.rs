@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use unhidra_bridge::upstream::{Reach, UpstreamId, Via};
 use unhidra_bridge::{
     Asked, Bridge, CommandRefused, Config, Connection, Draft, Effect, IdentitySecret, Loaded, NewSetting, Now, Outcome,
     Payload, SettingRefused, SignedPrekeys, Ticket, put_back,
@@ -23,7 +24,7 @@ use unhidra_store::{Lane, MessageTag, Op, PrekeyChange, PrekeyRecord, Slot, Stor
 
 use crate::device::Device;
 
-const HERE: Connection = Connection(1);
+const HERE: Connection = Connection::Local(1);
 
 #[derive(Default)]
 struct Answers(Mutex<Vec<Answer>>);
@@ -54,6 +55,8 @@ pub(crate) struct World {
     rng: StdRng,
     /// What was published to the device, and not yet taken.
     pub(crate) published: Vec<(DownlinkRow, Ticket, Bytes)>,
+    /// By which way each of all messages left.
+    pub(crate) ways: Vec<Connection>,
     pub(crate) changed: Vec<(CommandId, CommandState)>,
     /// What those who asked for something were told, by a number each.
     pub(crate) told: BTreeMap<u64, Result<CommandState, CommandRefused>>,
@@ -112,6 +115,7 @@ impl World {
             now,
             rng,
             published: Vec::new(),
+            ways: Vec::new(),
             changed: Vec::new(),
             told: BTreeMap::new(),
             set: BTreeMap::new(),
@@ -168,7 +172,7 @@ impl World {
 
     /// The device's connection ends.
     pub(crate) fn disconnect(&mut self) {
-        self.bridge.handle_disconnected(self.enrolled.id, HERE, self.now);
+        self.bridge.handle_disconnected(self.enrolled.id, HERE, self.now, &mut self.rng);
         self.settle();
     }
 
@@ -190,17 +194,35 @@ impl World {
         self.deliver(UplinkRow::Messages, bytes)
     }
 
-    /// A message that is handed in, whose draft has not been taken.
-    pub(crate) fn offer(&mut self, row: UplinkRow, bytes: &[u8]) {
-        let delivery = Delivery {
+    fn delivery(&self, row: UplinkRow, bytes: &[u8]) -> Delivery {
+        Delivery {
             device: self.enrolled.id,
             row,
             sealed: Sealed(Bytes::copy_from_slice(bytes)),
             received_at: self.now.unix,
             ack: Ack::new(self.answers.clone(), AckToken(0)),
-        };
+        }
+    }
+
+    /// A message that is handed in, whose draft has not been taken.
+    pub(crate) fn offer(&mut self, row: UplinkRow, bytes: &[u8]) {
+        let delivery = self.delivery(row, bytes);
         self.bridge.handle_delivery(delivery, self.now, &mut self.rng);
         self.load();
+    }
+
+    /// One message in the device's name through an outside broker, all the way; what it is answered.
+    pub(crate) fn outside(&mut self, via: Via, row: UplinkRow, bytes: &[u8]) -> Answer {
+        let delivery = self.delivery(row, bytes);
+        self.bridge.handle_outside(via, delivery, self.now, &mut self.rng);
+        self.settle();
+        self.answer()
+    }
+
+    /// The way to an outside broker is another one now.
+    pub(crate) fn reach(&mut self, upstream: UpstreamId, reach: Reach) {
+        self.bridge.handle_reach(upstream, reach, self.now, &mut self.rng);
+        self.settle();
     }
 
     pub(crate) fn answer(&mut self) -> Answer {
@@ -341,6 +363,7 @@ impl World {
                             pending.release(DurableSource::new_for_storage().durable()).freeze()
                         }
                     };
+                    self.ways.push(publish.connection);
                     self.published.push((publish.row, publish.ticket, bytes));
                 }
                 Effect::CommandChanged(command) => self.changed.push((command.id, command.state())),

@@ -8,5 +8,6 @@ mod device;
 mod failures;
 mod ledger;
 mod orders;
+mod outside;
 mod restored;
 mod suites;

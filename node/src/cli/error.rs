@@ -46,6 +46,9 @@ pub enum CliError {
     /// The certificates cannot be offered.
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
+    /// An outside broker's files.
+    #[error(transparent)]
+    Outside(#[from] crate::upstream::OutsideError),
     /// The node cannot be put together.
     #[error(transparent)]
     Build(#[from] crate::app::BuildError),
@@ -98,6 +101,7 @@ impl CliError {
             | Self::Tls(_)
             | Self::Access(_)
             | Self::Build(_)
+            | Self::Outside(_)
             | Self::Listen { .. }
             | Self::Control(_)
             | Self::Simulate(_)

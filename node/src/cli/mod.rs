@@ -50,6 +50,7 @@ pub mod simulate;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod user;
 mod verify;
 mod version;
@@ -120,6 +121,8 @@ pub enum Command {
     Kick(clients::Kick),
     /// Shows where readings leave the node in the clear.
     Outlets(outlets::Outlets),
+    /// Prints how the outside brokers stand.
+    Upstream,
     /// Prints readings as they arrive.
     Watch(watch::Watch),
     /// Sends a command to a device, sealed by its session.
@@ -238,6 +241,7 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
             on_folder(&args.global, rng, &mut out, Asked::Backup(create)).await
         }
         Command::Backup { action } => backup::run(action, &args.global, &mut out).await,
+        Command::Upstream => on_folder(&args.global, rng, &mut out, Asked::Upstream).await,
         Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
         Command::Keys { action } => on_folder(&args.global, rng, &mut out, Asked::Keys(action)).await,
         Command::Acts(acts) => on_folder(&args.global, rng, &mut out, Asked::Acts(acts)).await,
@@ -251,6 +255,7 @@ enum Asked {
     Device(device::Action),
     Clients(clients::Clients),
     Kick(clients::Kick),
+    Upstream,
     Subscriptions(clients::Subscriptions),
     Outlets(outlets::Outlets),
     Watch(watch::Watch),
@@ -300,6 +305,7 @@ async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Aske
         Asked::Subscriptions(asked) => clients::subscriptions(asked, control, out).await,
         Asked::Kick(asked) => clients::kick(asked, control, out).await,
         Asked::Outlets(asked) => outlets::run(asked, control, out).await,
+        Asked::Upstream => upstream::run(control, out).await,
         Asked::Watch(watch) => match watch::through(&reached).await {
             Ok(client) => watch::run(&watch, client, out).await,
             Err(error) => Err(error),

@@ -30,6 +30,7 @@ use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress,
 use crate::folder::{Folder, Layout};
 use crate::keychain::{Keychain, life};
 use crate::revocations::Revocations;
+use crate::upstream::Outside;
 use crate::{certificates, keys, tls};
 
 /// A node that serves.
@@ -97,6 +98,7 @@ impl Node {
             gate,
             mqtt: listeners.mqtt,
             gateway: Some(listeners.gateway),
+            outside: config.upstream.iter().map(Outside::open).collect::<Result<_, _>>()?,
             addresses: addresses.clone(),
         };
         let app = App::build(&config, doors).await?;

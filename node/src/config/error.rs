@@ -117,6 +117,9 @@ pub enum ConfigError {
     /// An address nobody may listen on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// An outside broker that cannot be spoken to so.
+    #[error(transparent)]
+    Upstream(#[from] crate::upstream::UpstreamError),
     /// A data folder that cannot be one.
     #[error("data: {0}")]
     Folder(#[from] FolderError),

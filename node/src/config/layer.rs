@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use unhidra_certs::read_public;
 
 use super::{ConfigError, DEFAULT, Origin, Setting, beside};
+use crate::upstream::{LIST, PATHS as UPSTREAM_PATHS};
 
 /// The name in the defaults that stands for every name of a table's owner.
 const NAMED: &str = "NAME";
@@ -56,6 +57,9 @@ impl Layer {
                     *found = beside(path, found).to_string_lossy().into_owned();
                 }
             });
+        }
+        if let Some(Value::Table(upstream)) = table.get_mut("upstream") {
+            paths_of_upstreams(path, upstream);
         }
         Ok(Self { origin, table })
     }
@@ -125,6 +129,25 @@ impl Layer {
 
     pub(super) fn merge_into(&self, table: &mut Table) {
         merge(&self.table, table);
+    }
+}
+
+/// The files of outside brokers: those for all of them, and those of each in its list.
+fn paths_of_upstreams(file: &Path, upstream: &mut Table) {
+    let mut listed = match upstream.get_mut(LIST) {
+        Some(Value::Array(listed)) => std::mem::take(listed),
+        _ => Vec::new(),
+    };
+    let each = listed.iter_mut().filter_map(Value::as_table_mut).chain([&mut *upstream]);
+    for one in each {
+        for key in UPSTREAM_PATHS {
+            if let Some(Value::String(found)) = one.get_mut(key) {
+                *found = beside(file, found).to_string_lossy().into_owned();
+            }
+        }
+    }
+    if !listed.is_empty() {
+        upstream.insert(LIST.to_owned(), Value::Array(listed));
     }
 }
 

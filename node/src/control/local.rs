@@ -27,6 +27,7 @@ use crate::commit::commit;
 use crate::keychain::Keychain;
 use crate::outlets::{self, OutletRecord};
 use crate::registry::{Enrolment, Registry, Replace, Revocation};
+use crate::upstream::UpstreamRecord;
 
 mod orders;
 
@@ -355,6 +356,11 @@ impl Control for LocalControl {
             commit(&*self.doors.store, Partition::new(0), vec![Op::Act(act)]).await?;
             Ok(())
         })
+    }
+
+    fn upstreams(&self) -> Asked<'_, Vec<UpstreamRecord>> {
+        let found = self.live("how its outside brokers stand").map(Live::upstreams);
+        Box::pin(async { found })
     }
 
     fn kick(&self, asked: KickAsked) -> Asked<'_, Kicked> {

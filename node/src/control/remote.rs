@@ -23,6 +23,7 @@ use super::{
 };
 use crate::backup::Pieces;
 use crate::outlets::OutletRecord;
+use crate::upstream::UpstreamRecord;
 
 /// The most bytes one answer may have: a page of rows with the largest bodies.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -239,6 +240,10 @@ impl Control for RemoteControl {
 
     fn backup(&self) -> Asked<'_, Pieces> {
         Box::pin(self.stream("/backup"))
+    }
+
+    fn upstreams(&self) -> Asked<'_, Vec<UpstreamRecord>> {
+        Box::pin(self.get("/upstreams".to_owned()))
     }
 
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted> {

@@ -85,6 +85,7 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/acts", post(acts))
         .route("/outlets", get(outlets))
         .route("/acts/user", post(user_act))
+        .route("/upstreams", get(upstreams))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .with_state(control);
@@ -201,6 +202,10 @@ async fn outlets(State(control): Shared) -> Answer {
 
 async fn user_act(State(control): Shared, Question(asked): Question<UserAct>) -> Answer {
     answer(control.user_act(asked).await)
+}
+
+async fn upstreams(State(control): Shared) -> Answer {
+    answer(control.upstreams().await)
 }
 
 async fn kick(State(control): Shared, Question(asked): Question<KickAsked>) -> Answer {

@@ -128,6 +128,10 @@ impl Live for Running {
         Ok(ClientsPage { next: asked.after.clone(), clients: vec![record] })
     }
 
+    fn upstreams(&self) -> Vec<crate::upstream::UpstreamRecord> {
+        Vec::new()
+    }
+
     fn subscribers(&self, asked: &SubscribersAsked) -> Result<SubscribersFound, ControlError> {
         Err(ControlError::Invalid(asked.topic.clone()))
     }

@@ -20,6 +20,7 @@ use unhidra_store::{Batch, CommitError, Committed, Health};
 use super::load::{self, Found, load};
 use super::orders::{CommandReply, Named, Order, SettingReply};
 use super::{Event, Inbox, Rooms};
+use crate::upstream::UpstreamEvent;
 
 /// Events handled before their draft is handed over.
 const EVENTS_PER_DRAFT: usize = 256;
@@ -101,6 +102,8 @@ impl<R: CryptoRng> Shard<R> {
             self.start_loads();
             self.hand_over();
             self.rooms.metrics.add(&self.bridge.take_stats());
+            self.rooms.upstreams.count(&self.bridge.take_outside_stats());
+            self.tell_presence();
             if *stop.borrow() && self.is_idle() {
                 return;
             }
@@ -163,6 +166,7 @@ impl<R: CryptoRng> Shard<R> {
         for event in self.inbox.take(EVENTS_PER_DRAFT) {
             match event {
                 Event::Broker(event) => self.broker_event(event, now),
+                Event::Upstream(event) => self.upstream_event(event, now),
                 Event::Order(order) => self.order(order, now),
                 Event::Changed(device) => self.changed.push(device),
                 Event::Look(device) => self.bridge.handle_look(device),
@@ -196,16 +200,16 @@ impl<R: CryptoRng> Shard<R> {
             BrokerEvent::Delivery(delivery) => self.bridge.handle_delivery(delivery, now, &mut self.rng),
             BrokerEvent::Connected { device, connection } => {
                 let was_here = self.bridge.is_here(&device);
-                self.bridge.handle_connected(device, Connection(connection.0));
+                self.bridge.handle_connected(device, Connection::Local(connection.0));
                 if !was_here {
                     self.rooms.gateway.presence(device, true, now.unix);
                 }
             }
             BrokerEvent::Listening { device, connection, row } => {
-                self.bridge.handle_listening(device, Connection(connection.0), row, now, &mut self.rng);
+                self.bridge.handle_listening(device, Connection::Local(connection.0), row, now, &mut self.rng);
             }
             BrokerEvent::Disconnected { device, connection } => {
-                self.bridge.handle_disconnected(device, Connection(connection.0), now);
+                self.bridge.handle_disconnected(device, Connection::Local(connection.0), now, &mut self.rng);
                 if !self.bridge.is_here(&device) {
                     self.rooms.gateway.presence(device, false, now.unix);
                 }
@@ -218,6 +222,28 @@ impl<R: CryptoRng> Shard<R> {
                 };
                 self.bridge.handle_published(device, Ticket(ticket.0), outcome, now, &mut self.rng);
             }
+        }
+    }
+
+    fn upstream_event(&mut self, event: UpstreamEvent, now: Now) {
+        match event {
+            UpstreamEvent::Delivery(via, delivery) => {
+                self.bridge.handle_outside(via, delivery, now, &mut self.rng);
+            }
+            UpstreamEvent::Published(device, ticket, outcome) => {
+                self.bridge.handle_published(device, ticket, outcome, now, &mut self.rng);
+            }
+            UpstreamEvent::Reach(upstream, reach) => {
+                self.bridge.handle_reach(upstream, reach, now, &mut self.rng);
+            }
+        }
+    }
+
+    /// Says which devices are heard behind an outside broker, and which are not any more.
+    fn tell_presence(&mut self) {
+        let now = self.rooms.clock.unix_now();
+        for (device, is_here) in self.bridge.take_heard() {
+            self.rooms.gateway.presence(device, is_here, now);
         }
     }
 
@@ -372,14 +398,14 @@ impl<R: CryptoRng> Shard<R> {
                 None => return self.unsent(device, ticket),
             },
         };
-        let sent = self.rooms.broker.publish(
-            &device,
-            ConnectionId(connection.0),
-            row,
-            bytes,
-            unhidra_broker::Ticket(ticket.0),
-        );
-        if sent.is_err() {
+        let sent = match connection {
+            Connection::Local(connection) => {
+                let ticket = unhidra_broker::Ticket(ticket.0);
+                self.rooms.broker.publish(&device, ConnectionId(connection), row, bytes, ticket).is_ok()
+            }
+            Connection::Outside(upstream) => self.rooms.upstreams.publish(upstream, device, row, bytes, ticket).is_ok(),
+        };
+        if !sent {
             self.unsent(device, ticket);
         }
     }

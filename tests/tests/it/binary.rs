@@ -29,5 +29,6 @@ mod reload;
 mod restart;
 mod rumqttc;
 mod rumqttc_v4;
+mod upstream;
 mod users;
 mod watch;

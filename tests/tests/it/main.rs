@@ -4,6 +4,7 @@
 mod binary;
 mod crash;
 mod downlink;
+mod outside;
 mod reconnect;
 mod restored;
 mod retention;

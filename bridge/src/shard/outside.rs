@@ -1,0 +1,104 @@
+//! The part of a shard that outside brokers speak to: who is heard behind which.
+
+use std::collections::BTreeMap;
+
+use rand_core::CryptoRng;
+use unhidra_core::delivery::Delivery;
+use unhidra_core::ids::DeviceId;
+
+use super::{Bridge, Now, Parked, Seat, deliver};
+use crate::link::Link;
+use crate::stats::Stats;
+use crate::upstream::{Reach, UpstreamId, Via};
+
+impl Bridge {
+    /// Takes one message that came through an outside broker in a device's name.
+    ///
+    /// What answers it goes back by that broker. Only one that opens, and is no repeat, makes the device
+    /// count as there.
+    pub fn handle_outside(&mut self, via: Via, delivery: Delivery, now: Now, rng: &mut impl CryptoRng) {
+        let device = delivery.device;
+        let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) else {
+            return self.park(device, Parked::Delivery(Some(via), delivery));
+        };
+        let before = self.common.stats;
+        deliver(peer, delivery, Some(&Link::through(via.upstream)), &mut self.common, now, rng);
+        let counted = self.common.stats.since(&before);
+        let outside = self.common.outside.entry(via.upstream).or_default();
+        *outside = outside.and(&counted);
+        if counted.opened > 0 {
+            let silent_at = now.timer.saturating_add(via.silent_after);
+            let link = self.links.entry(device).or_default();
+            if !link.is_here() {
+                self.heard.push((device, true));
+            }
+            if link.silent_at().is_none() {
+                self.silences.insert((silent_at, device));
+            }
+            if link.heard(via.upstream, silent_at, now.timer) {
+                peer.release();
+            }
+        }
+        peer.send_due(self.links.get(&device), &mut self.common, now, rng);
+        self.settle_timer(&device, now);
+    }
+
+    /// The way to an outside broker is another one now.
+    pub fn handle_reach(&mut self, upstream: UpstreamId, reach: Reach, now: Now, rng: &mut impl CryptoRng) {
+        let behind: Vec<DeviceId> =
+            self.links.iter().filter(|(_, link)| link.is_behind(upstream)).map(|(device, _)| *device).collect();
+        for device in behind {
+            match reach {
+                Reach::Anew => self.fall_silent(device, now, rng),
+                Reach::Resumed | Reach::Lost => {
+                    let Some(link) = self.links.get_mut(&device) else { continue };
+                    link.reached(reach == Reach::Resumed);
+                    if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+                        peer.send_due(Some(link), &mut self.common, now, rng);
+                    }
+                    self.settle_timer(&device, now);
+                }
+            }
+        }
+    }
+
+    /// Nobody knows any more whether the device is behind its outside broker.
+    fn fall_silent(&mut self, device: DeviceId, now: Now, rng: &mut impl CryptoRng) {
+        let Some(link) = self.links.get_mut(&device) else { return };
+        link.unheard();
+        if !link.is_here() {
+            self.links.remove(&device);
+            self.heard.push((device, false));
+        }
+        if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+            peer.release();
+            peer.send_due(self.links.get(&device), &mut self.common, now, rng);
+        }
+        self.settle_timer(&device, now);
+    }
+
+    /// Looks at the devices whose time behind their outside brokers is over.
+    pub(super) fn listen_for_silence(&mut self, now: Now, rng: &mut impl CryptoRng) {
+        while let Some((at, device)) = self.silences.first().copied().filter(|(at, _)| *at <= now.timer) {
+            self.silences.remove(&(at, device));
+            match self.links.get(&device).and_then(Link::silent_at) {
+                Some(later) if later > now.timer => {
+                    self.silences.insert((later, device));
+                }
+                Some(_) => self.fall_silent(device, now, rng),
+                None => {}
+            }
+        }
+    }
+
+    /// The devices that came to be here by being heard behind an outside broker (`true`), and those
+    /// that ceased to be, since the last call and in this order.
+    pub fn take_heard(&mut self) -> Vec<(DeviceId, bool)> {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// What was counted of each outside broker since the last call.
+    pub fn take_outside_stats(&mut self) -> BTreeMap<UpstreamId, Stats> {
+        std::mem::take(&mut self.common.outside)
+    }
+}

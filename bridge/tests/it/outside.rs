@@ -1,0 +1,147 @@
+//! A device behind an outside broker.
+
+use std::time::Duration;
+
+use unhidra_bridge::Connection;
+use unhidra_bridge::Outcome;
+use unhidra_bridge::upstream::{Reach, UpstreamId, Via};
+use unhidra_core::command::CommandState;
+use unhidra_core::delivery::{Answer, DownlinkRow, UplinkRow};
+
+use crate::device::{Device, Heard};
+use crate::ledger::World;
+
+const FACTORY: Via = Via { upstream: UpstreamId(0), silent_after: Duration::from_secs(900) };
+const HARBOUR: Via = Via { upstream: UpstreamId(1), silent_after: Duration::from_secs(900) };
+
+/// A device that has begun its session behind an outside broker and has no connection.
+fn behind() -> (World, Device) {
+    let (mut world, mut device) = World::new();
+    world.disconnect();
+    let get = Device::asks(world.enrolled.suite);
+    assert_eq!(world.outside(FACTORY, UplinkRow::PrekeysGet, &get), Answer::Accepted);
+    assert_eq!(world.ways, [Connection::Outside(FACTORY.upstream)], "what answers goes back the same way");
+    let (row, _, bundle) = world.published.remove(0);
+    assert_eq!(row, DownlinkRow::Prekeys);
+    device.begin(&bundle, world.now.unix);
+    let first = device.reading(b"first", world.now.unix);
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &first), Answer::Accepted);
+    let hello = world.take_message();
+    assert_eq!(device.hear(&hello, world.now.unix), Heard::hello());
+    assert_eq!(world.bridge.take_heard(), [(device.id, true)]);
+    (world, device)
+}
+
+fn say(world: &mut World, device: &mut Device, via: Via, body: &[u8]) -> Vec<u8> {
+    let message = device.reading(body, world.now.unix);
+    assert_eq!(world.outside(via, UplinkRow::Messages, &message), Answer::Accepted);
+    message
+}
+
+#[test]
+fn a_request_for_a_bundle_alone_makes_nobody_count_as_there() {
+    let (mut world, device) = World::new();
+    world.disconnect();
+    let get = Device::asks(world.enrolled.suite);
+    assert_eq!(world.outside(FACTORY, UplinkRow::PrekeysGet, &get), Answer::Accepted);
+    assert!(!world.bridge.is_here(&device.id));
+}
+
+#[test]
+fn commands_go_where_the_device_was_last_heard_and_a_puback_there_is_that_brokers_word() {
+    let (mut world, mut device) = behind();
+    let id = world.command(1, 3600);
+    assert_eq!(world.ways.last(), Some(&Connection::Outside(FACTORY.upstream)));
+    let (_, ticket, sealed) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Relayed);
+    assert_eq!(world.changed.last(), Some(&(id, CommandState::Sent)));
+    assert!(matches!(device.hear(&sealed, world.now.unix), Heard::Command(heard, ..) if heard == id));
+    say(&mut world, &mut device, HARBOUR, b"elsewhere");
+    assert_eq!(world.ways.last(), Some(&Connection::Outside(HARBOUR.upstream)), "and again, by the same id");
+    let (_, _, again) = world.published.remove(0);
+    assert!(matches!(device.hear(&again, world.now.unix), Heard::Command(heard, ..) if heard == id));
+}
+
+#[test]
+fn a_repeat_or_a_forgery_by_another_broker_draws_no_command_to_it() {
+    let (mut world, mut device) = behind();
+    let old = say(&mut world, &mut device, FACTORY, b"second");
+    let mut forged = device.reading(b"third", world.now.unix);
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(world.outside(HARBOUR, UplinkRow::Messages, &old), Answer::Accepted, "a duplicate");
+    assert!(matches!(world.outside(HARBOUR, UplinkRow::Messages, &forged), Answer::Refused(_)));
+    world.command(1, 3600);
+    assert_eq!(world.ways.last(), Some(&Connection::Outside(FACTORY.upstream)));
+    let counted = world.bridge.take_outside_stats();
+    let [factory, harbour] = [FACTORY, HARBOUR].map(|via| counted[&via.upstream]);
+    assert_eq!((factory.opened, factory.duplicates, factory.forged), (2, 0, 0));
+    assert_eq!((harbour.opened, harbour.duplicates, harbour.forged), (0, 1, 1));
+}
+
+#[test]
+fn a_connection_of_its_own_goes_before_an_outside_broker() {
+    let (mut world, mut device) = behind();
+    world.connect();
+    world.command(1, 3600);
+    assert!(matches!(world.ways.last(), Some(Connection::Local(_))));
+    assert_eq!(world.bridge.take_heard(), [], "it was here before");
+    world.disconnect();
+    assert_eq!(world.ways.last(), Some(&Connection::Outside(FACTORY.upstream)), "what had no PUBACK goes there");
+    say(&mut world, &mut device, FACTORY, b"still there");
+    assert!(world.bridge.is_here(&device.id));
+}
+
+#[test]
+fn a_device_that_is_silent_for_long_gets_nothing_and_everything_when_it_is_heard_again() {
+    let (mut world, mut device) = behind();
+    world.command(1, 7200);
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Relayed);
+    world.pass(600_000);
+    say(&mut world, &mut device, FACTORY, b"there");
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Relayed);
+    world.pass(899_999);
+    assert!(world.bridge.is_here(&device.id));
+    world.pass(1);
+    assert_eq!(world.bridge.take_heard(), [(device.id, false)]);
+    world.command(2, 7200);
+    assert!(world.published.is_empty(), "nobody knows where it is");
+    say(&mut world, &mut device, FACTORY, b"back");
+    assert_eq!(world.bridge.take_heard(), [(device.id, true)]);
+    let commands = world.published.iter().filter(|(row, ..)| *row == DownlinkRow::Commands).count();
+    assert_eq!(commands, 2, "both: what that broker was given may have been dropped");
+}
+
+#[test]
+fn nothing_is_sealed_for_a_broker_that_is_not_reached() {
+    let (mut world, mut device) = behind();
+    world.reach(FACTORY.upstream, Reach::Lost);
+    world.command(1, 3600);
+    assert!(world.published.is_empty());
+    world.reach(FACTORY.upstream, Reach::Resumed);
+    assert_eq!(world.published.len(), 1);
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Relayed);
+    world.reach(FACTORY.upstream, Reach::Anew);
+    assert!(!world.bridge.is_here(&device.id), "its session there is gone, and what it had with it");
+    say(&mut world, &mut device, FACTORY, b"still there");
+    assert_eq!(world.published.len(), 1, "the command goes again");
+}
+
+#[test]
+fn what_a_broker_refuses_or_swallows_goes_again_once_a_minute_while_the_device_speaks() {
+    let (mut world, mut device) = behind();
+    world.command(1, 3600);
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Refused);
+    say(&mut world, &mut device, FACTORY, b"at once");
+    assert!(world.published.is_empty(), "not for every message");
+    for _ in 0..3 {
+        world.pass(60_000);
+        say(&mut world, &mut device, FACTORY, b"later");
+        assert_eq!(world.published.len(), 1);
+        let (_, ticket, _) = world.published.remove(0);
+        world.broker_says(ticket, Outcome::Relayed);
+    }
+}

@@ -1,0 +1,431 @@
+//! The task of one outside broker: it holds one connection, carries what is said inward, and answers
+//! once that is durable.
+//!
+//! ```text
+//!  wait for the guard --> dial --> CONNECT, SUBSCRIBE --> serve --+
+//!        ^                 |               |                       |
+//!        +-----------------+---------------+--- the stream ended --+
+//! ```
+//!
+//! It trusts the broker with nothing but the transport: every message is looked at for its topic, its
+//! length and its device before a shard sees it, and the rest is the sessions' to find out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use unhidra_bridge::upstream::{MESSAGE_LEN_MAX, Reach, Rows, UpstreamId, Via, Window};
+use unhidra_bridge::{Outcome, Ticket};
+use unhidra_core::delivery::{Ack, Answer, Delivery, Refusal, UplinkRow};
+use unhidra_core::ids::DeviceId;
+use unhidra_core::message::Sealed;
+use unhidra_core::time::{Clock, Timestamp};
+use unhidra_store::BoxFuture;
+use zeroize::Zeroizing;
+
+use super::UpstreamEvent;
+use super::config::UpstreamConfig;
+use super::dial::Dial;
+use super::mailbox::{Downlink, Mailbox};
+use super::metrics::Metrics;
+use super::status::{Status, UpstreamState, shown};
+use super::wire::{Client, Message, Receipt, Said, Terms};
+use crate::outside::Guard;
+use crate::pump::Pump;
+use crate::registry::Registry;
+
+/// How long a connection must serve before it counts as a success. A broker that lets the node in and
+/// drops it at once is then left alone like one that does not let it in.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a broker may take over the end of a connection that the node has taken leave of.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Things said by the broker that wait to be looked at. The library reads no more while it is full.
+const SAID_MAX: usize = 64;
+
+type Receipts = FuturesUnordered<BoxFuture<'static, (DeviceId, Ticket, Receipt)>>;
+
+/// One outside broker and all it takes to serve it.
+pub(super) struct Upstream {
+    pub(super) id: UpstreamId,
+    pub(super) config: UpstreamConfig,
+    pub(super) rows: Rows,
+    pub(super) client_id: String,
+    pub(super) password: Option<Zeroizing<Vec<u8>>>,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) status: Arc<Status>,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Arc<dyn Clock + Send + Sync>,
+    pub(super) pump: Arc<Pump>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) guard: Guard,
+    pub(super) rng: StdRng,
+}
+
+/// Why a connection is over.
+enum Ended {
+    /// The node is told to end, and all that was read is answered.
+    Stopped,
+    /// Anything else; the text is for people.
+    Failed(String),
+}
+
+impl Upstream {
+    /// Serves until `stop`.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut next_token = 0;
+        loop {
+            let now = self.clock.now();
+            if let Err(until) = self.guard.admit(now) {
+                tokio::select! {
+                    () = tokio::time::sleep(until.saturating_since(now)) => continue,
+                    () = told(&mut stop) => return,
+                }
+            }
+            self.status.state(UpstreamState::Connecting, self.clock.unix_now());
+            let ended = tokio::select! {
+                connected = self.dial() => match connected {
+                    Ok(connection) => self.hold(connection, &mut next_token, &mut stop).await,
+                    Err(error) => Ended::Failed(error),
+                },
+                () = told(&mut stop) => return,
+            };
+            let Ended::Failed(error) = ended else { return };
+            let now = self.clock.now();
+            self.guard.failed(now, self.rng.next_u64());
+            self.metrics.failed(self.name());
+            self.status.failed(&error, self.guard.state(), self.clock.unix_now());
+            tracing::warn!(upstream = self.name(), error = shown(&error), "an outside broker is not reached");
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.config.name.as_str()
+    }
+
+    async fn dial(&self) -> Result<Connection, String> {
+        let patience = Duration::from_secs(self.config.connect_timeout_s);
+        let stream = match timeout(patience, self.dial.dial()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("no connection within {} s", patience.as_secs())),
+        };
+        let password = self.password.as_ref().map(|password| Bytes::copy_from_slice(password)).unwrap_or_default();
+        let terms = Terms {
+            client_id: self.client_id.clone(),
+            credentials: (!self.config.user.is_empty()).then(|| (self.config.user.clone(), password)),
+            keep_alive_s: self.config.keep_alive_s.get(),
+            session_expiry_s: self.config.session_expiry_s,
+            connect_timeout: patience,
+            receive_max: self.config.receive_max.get(),
+            packet_bytes_max: self.config.packet_bytes_max.get(),
+            downlinks_max: self.config.downlinks_max.get(),
+        };
+        let (said, heard) = mpsc::channel(SAID_MAX);
+        let (client, drive) = Client::begin(self.config.version, &terms, stream, said);
+        let mut driver = JoinSet::new();
+        driver.spawn(drive);
+        Ok(Connection { client, heard, driver })
+    }
+
+    /// Serves a connection to its end, and cleans up behind it.
+    async fn hold(&mut self, connection: Connection, next_token: &mut u64, stop: &mut watch::Receiver<bool>) -> Ended {
+        let now = self.clock.now();
+        let mut serving = Serving {
+            client: connection.client,
+            window: Window::new(*next_token, self.config.receive_max.get().into()),
+            held: VecDeque::new(),
+            receipts: Receipts::new(),
+            phase: Phase::Entering { until: now.saturating_add(Duration::from_secs(self.config.connect_timeout_s)) },
+            is_stable: false,
+        };
+        let (mut heard, mut driver) = (connection.heard, connection.driver);
+        let ended = self.serve(&mut serving, &mut heard, &mut driver, stop).await;
+        *next_token = serving.window.next();
+        if matches!(ended, Ended::Stopped) {
+            serving.client.disconnect();
+            // It has what was acknowledged; whether it heard the farewell makes no difference.
+            let _ = timeout(FAREWELL, driver.join_next()).await;
+        }
+        // The library lets go of the stream, and every receipt that is out comes back as lost.
+        driver.shutdown().await;
+        drop(heard);
+        self.metrics.reached(self.name(), false);
+        if !matches!(serving.phase, Phase::Entering { .. }) {
+            self.pump.reach(self.id, Reach::Lost).await;
+        }
+        let unsent = self.mailbox.close();
+        let Serving { held, mut receipts, .. } = serving;
+        // Outcomes that no shard had room for yet; deliveries among them are dropped, and come again.
+        for event in held {
+            if let UpstreamEvent::Published(..) = event {
+                self.pump.upstream(event).await;
+            }
+        }
+        while let Some((device, ticket, receipt)) = receipts.next().await {
+            self.pump.upstream(self.settled(device, ticket, receipt)).await;
+        }
+        for Downlink { device, ticket, .. } in unsent {
+            self.pump.upstream(UpstreamEvent::Published(device, ticket, Outcome::Lost)).await;
+        }
+        ended
+    }
+
+    async fn serve(
+        &mut self,
+        serving: &mut Serving,
+        heard: &mut mpsc::Receiver<Said>,
+        driver: &mut JoinSet<String>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Ended {
+        let mut stopping = false;
+        loop {
+            if let Err(Broken) = self.answer(serving) {
+                return Ended::Failed("a message could not be taken; it is to come again".to_owned());
+            }
+            self.pump.take_upstream(&mut serving.held);
+            if stopping && serving.window.is_empty() {
+                return Ended::Stopped;
+            }
+            let reads = !stopping && serving.held.is_empty() && !serving.window.is_full();
+            let waits_for = serving.held.front().and_then(UpstreamEvent::device).copied();
+            let deadline = serving.deadline();
+            let done = tokio::select! {
+                biased;
+                () = told(stop), if !stopping => {
+                    stopping = true;
+                    Ok(())
+                }
+                () = self.mailbox.arrived() => self.take_mail(serving),
+                Some((device, ticket, receipt)) = serving.receipts.next(), if !serving.receipts.is_empty() => {
+                    self.mailbox.settled();
+                    let event = self.settled(device, ticket, receipt);
+                    serving.held.push_back(event);
+                    Ok(())
+                }
+                () = self.pump.room_for(waits_for), if waits_for.is_some() => Ok(()),
+                Some(said) = heard.recv(), if reads => self.hear(serving, said).await,
+                Some(ended) = driver.join_next() => {
+                    // What it said last and nobody has heard is not acknowledged, and comes again.
+                    Err(ended.unwrap_or_else(|_| "the connection's task ended".to_owned()))
+                }
+                () = at(deadline, &*self.clock) => self.deadline(serving),
+            };
+            if let Err(error) = done {
+                return Ended::Failed(error);
+            }
+        }
+    }
+
+    /// Sends the PUBACKs whose turn has come.
+    fn answer(&mut self, serving: &mut Serving) -> Result<(), Broken> {
+        let mut answered = false;
+        while let Some(next) = serving.window.pop() {
+            if next.answer == Answer::Retry || serving.client.acknowledge(next).is_err() {
+                return Err(Broken);
+            }
+            answered = true;
+        }
+        if answered {
+            // Something came, was made durable and acknowledged: it serves.
+            self.stable(serving);
+        }
+        Ok(())
+    }
+
+    fn stable(&mut self, serving: &mut Serving) {
+        if !std::mem::replace(&mut serving.is_stable, true) {
+            self.guard.succeeded();
+        }
+    }
+
+    fn take_mail(&mut self, serving: &mut Serving) -> Result<(), String> {
+        let mail = self.mailbox.take();
+        for (token, answer) in mail.answers {
+            serving.window.answer(token, answer);
+        }
+        for Downlink { device, row, ticket, payload } in mail.downlinks {
+            let topic = self.rows.topic(&device, row);
+            let receipt = serving.client.publish(topic, payload);
+            let receipt = receipt.map_err(|_| "the client library has no room".to_owned())?;
+            serving.receipts.push(Box::pin(async move { (device, ticket, receipt.await) }));
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, serving: &mut Serving, said: Said) -> Result<(), String> {
+        match (said, serving.phase) {
+            (Said::Connected { resumed }, Phase::Entering { until }) => {
+                let subscribed = serving.client.subscribe(&self.rows.filters());
+                subscribed.map_err(|_| "the client library has no room".to_owned())?;
+                serving.phase = Phase::Subscribing { until, resumed };
+                self.mailbox.open();
+                let reach = if resumed { Reach::Resumed } else { Reach::Anew };
+                self.pump.reach(self.id, reach).await;
+                Ok(())
+            }
+            (Said::Subscribed { granted: true }, Phase::Subscribing { resumed, .. }) => {
+                let since = self.clock.now();
+                serving.phase = Phase::Serving { since };
+                self.metrics.reached(self.name(), true);
+                self.status.state(UpstreamState::Connected, self.clock.unix_now());
+                tracing::info!(upstream = self.name(), resumed, "an outside broker is reached");
+                Ok(())
+            }
+            (Said::Subscribed { granted: false }, Phase::Subscribing { .. }) => {
+                let [messages, prekeys] = self.rows.filters();
+                Err(format!("it does not let the node subscribe to {messages} and {prekeys} at QoS 1"))
+            }
+            // A session of before sends what it has as soon as it has let the node in.
+            (Said::Message(message), Phase::Subscribing { .. } | Phase::Serving { .. }) => {
+                self.take_in(serving, message)
+            }
+            (Said::Violation(what), _) => Err(what.to_owned()),
+            (Said::Connected { .. } | Said::Subscribed { .. } | Said::Message(_), _) => {
+                Err("it speaks out of turn".to_owned())
+            }
+        }
+    }
+
+    /// Takes a message in a device's name, or refuses what no session needs to see.
+    fn take_in(&mut self, serving: &mut Serving, message: Message) -> Result<(), String> {
+        self.status.received();
+        let token = match message.packet_id {
+            None => None,
+            Some(packet_id) => match serving.window.receive(packet_id) {
+                Ok(Some(token)) => Some(token),
+                // It comes again before its answer: that one serves both.
+                Ok(None) => {
+                    self.metrics.message(self.name(), "repeated_in_flight");
+                    return Ok(());
+                }
+                // Not read while the window is full.
+                Err(_) => return Err("it sends more than it may before it is answered".to_owned()),
+            },
+        };
+        match self.looked_at(&message) {
+            Ok((device, row)) => {
+                let ack = token.map_or_else(Ack::nobody, |token| Ack::new(self.mailbox.clone(), token));
+                let received_at = self.clock.unix_now();
+                let sealed = Sealed(message.payload);
+                let via = Via { upstream: self.id, silent_after: Duration::from_secs(self.config.silent_s) };
+                let delivery = Delivery { device, row, sealed, received_at, ack };
+                serving.held.push_back(UpstreamEvent::Delivery(via, delivery));
+            }
+            Err((outcome, refusal)) => {
+                self.metrics.message(self.name(), outcome);
+                if let Some(token) = token {
+                    serving.window.answer(token, Answer::Refused(refusal));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose message this is and on which row; or how it is counted and why it is refused.
+    fn looked_at(&self, message: &Message) -> Result<(DeviceId, UplinkRow), (&'static str, Refusal)> {
+        let (device, row) = self.rows.read(&message.topic).map_err(|_| ("bad_topic", Refusal::NotAuthorized))?;
+        if message.payload.len() > MESSAGE_LEN_MAX {
+            return Err(("oversize", Refusal::DoesNotOpen));
+        }
+        // A retained message is one of the past (e2ee/PROTOCOL.md section 2).
+        if message.retain {
+            return Err(("retained", Refusal::NotAuthorized));
+        }
+        if !self.registry.get(&device).is_some_and(|device| device.is_enrolled()) {
+            return Err(("not_enrolled", Refusal::NotAuthorized));
+        }
+        Ok((device, row))
+    }
+
+    fn settled(&self, device: DeviceId, ticket: Ticket, receipt: Receipt) -> UpstreamEvent {
+        let (outcome, word) = match receipt {
+            Receipt::Taken => (Outcome::Relayed, "taken"),
+            Receipt::Refused => (Outcome::Refused, "refused"),
+            // It may have been taken, and its PUBACK lost.
+            Receipt::Lost => (Outcome::Unclear, "lost"),
+        };
+        self.metrics.downlink(self.name(), word);
+        if receipt == Receipt::Taken {
+            self.status.sent();
+        }
+        UpstreamEvent::Published(device, ticket, outcome)
+    }
+
+    fn deadline(&mut self, serving: &mut Serving) -> Result<(), String> {
+        match serving.phase {
+            Phase::Serving { .. } => {
+                self.stable(serving);
+                Ok(())
+            }
+            Phase::Entering { .. } | Phase::Subscribing { .. } => {
+                Err(format!("it has not let the node in within {} s", self.config.connect_timeout_s))
+            }
+        }
+    }
+}
+
+/// A stream, and the library on it.
+struct Connection {
+    client: Client,
+    heard: mpsc::Receiver<Said>,
+    /// The one task that drives it.
+    driver: JoinSet<String>,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// CONNECT is sent.
+    Entering { until: Timestamp },
+    /// SUBSCRIBE is sent.
+    Subscribing { until: Timestamp, resumed: bool },
+    /// Devices are heard.
+    Serving { since: Timestamp },
+}
+
+/// A connection that is served.
+struct Serving {
+    client: Client,
+    window: Window,
+    /// What the shards have no room for: while there is any, nothing more is read.
+    held: VecDeque<UpstreamEvent>,
+    /// Messages to devices without their PUBACK, bounded by the mailbox.
+    receipts: Receipts,
+    phase: Phase,
+    is_stable: bool,
+}
+
+impl Serving {
+    fn deadline(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Entering { until } | Phase::Subscribing { until, .. } => Some(until),
+            Phase::Serving { since } => (!self.is_stable).then(|| since.saturating_add(STABLE_AFTER)),
+        }
+    }
+}
+
+/// A message is to come again, or cannot be answered: the connection has to go.
+struct Broken;
+
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left to tell us.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn at(deadline: Option<Timestamp>, clock: &(dyn Clock + Send + Sync)) {
+    match deadline {
+        Some(at) => tokio::time::sleep(at.saturating_since(clock.now())).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,159 @@
+//! One connection to an outside broker in either version of MQTT, by the client library.
+//!
+//! The library reconnects and repeats by itself if it is let; here each connection has a client of
+//! its own. What was published and not acknowledged is the bridge's to seal anew, so a client begins
+//! with nothing on its way, and says so where the library asks for the session it had.
+
+mod v311;
+mod v5;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use unhidra_bridge::upstream::Answered;
+use unhidra_store::BoxFuture;
+
+use super::config::Version;
+use super::dial::Wire;
+
+/// What a connection is begun with.
+pub(super) struct Terms {
+    pub(super) client_id: String,
+    /// User Name and Password.
+    pub(super) credentials: Option<(String, Bytes)>,
+    pub(super) keep_alive_s: u16,
+    pub(super) session_expiry_s: u32,
+    pub(super) connect_timeout: Duration,
+    pub(super) receive_max: u16,
+    pub(super) packet_bytes_max: u32,
+    pub(super) downlinks_max: usize,
+}
+
+impl Terms {
+    /// Room for every answer and every message that can be on its way at once, and the SUBSCRIBE.
+    fn requests_max(&self) -> usize {
+        usize::from(self.receive_max).saturating_add(self.downlinks_max).saturating_add(8)
+    }
+
+    fn in_flight_max(&self) -> u16 {
+        u16::try_from(self.downlinks_max).unwrap_or(u16::MAX).max(1)
+    }
+}
+
+/// What an outside broker says.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// It has let the node in, and has the session of before, or has none.
+    Connected { resumed: bool },
+    /// It has answered the SUBSCRIBE.
+    Subscribed { granted: bool },
+    /// A message.
+    Message(Message),
+    /// A message of QoS 2, which was not asked for.
+    Violation(&'static str),
+}
+
+/// A PUBLISH.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) topic: Bytes,
+    pub(super) payload: Bytes,
+    /// None at QoS 0.
+    pub(super) packet_id: Option<u16>,
+    pub(super) retain: bool,
+}
+
+/// What became of a message to a device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Receipt {
+    /// The broker has it.
+    Taken,
+    /// The broker does not take it: this node may not publish there, or it is full.
+    Refused,
+    /// The connection ended first.
+    Lost,
+}
+
+/// What the library has no room for. It has room for all that may be on its way, so it is broken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Stuck;
+
+/// What is said to an outside broker.
+pub(super) enum Client {
+    V5(v5::Client),
+    V311(v311::Client),
+}
+
+impl Client {
+    /// Begins a connection over a stream. The second part drives it, tells `said` what the broker says,
+    /// and ends with the reason when the connection does; while `said` is full it reads no more.
+    pub(super) fn begin(
+        version: Version,
+        terms: &Terms,
+        stream: Box<dyn Wire>,
+        said: mpsc::Sender<Said>,
+    ) -> (Self, BoxFuture<'static, String>) {
+        match version {
+            Version::V5 => {
+                let (client, driver) = v5::begin(terms, stream, said);
+                (Self::V5(client), driver)
+            }
+            Version::V311 => {
+                let (client, driver) = v311::begin(terms, stream, said);
+                (Self::V311(client), driver)
+            }
+        }
+    }
+
+    /// Subscribes to the rows of devices.
+    pub(super) fn subscribe(&self, filters: &[String]) -> Result<(), Stuck> {
+        match self {
+            Self::V5(client) => client.subscribe(filters),
+            Self::V311(client) => client.subscribe(filters),
+        }
+    }
+
+    /// Sends PUBACK. In 3.1.1 it has no reason: what is at fault is acknowledged like the rest, or it
+    /// would come for ever.
+    pub(super) fn acknowledge(&self, answered: Answered) -> Result<(), Stuck> {
+        match self {
+            Self::V5(client) => client.acknowledge(answered),
+            Self::V311(client) => client.acknowledge(answered),
+        }
+    }
+
+    /// Publishes at QoS 1.
+    pub(super) fn publish(&self, topic: String, payload: Bytes) -> Result<BoxFuture<'static, Receipt>, Stuck> {
+        match self {
+            Self::V5(client) => client.publish(topic, payload),
+            Self::V311(client) => client.publish(topic, payload),
+        }
+    }
+
+    /// Takes leave. The broker keeps the session.
+    pub(super) fn disconnect(&self) {
+        match self {
+            Self::V5(client) => client.disconnect(),
+            Self::V311(client) => client.disconnect(),
+        }
+    }
+}
+
+/// A stream that was dialled before the library asked for one. It is given once: the library must
+/// not dial again by itself.
+#[derive(Clone)]
+struct Dialled(Arc<Mutex<Option<Box<dyn Wire>>>>);
+
+impl Dialled {
+    fn new(stream: Box<dyn Wire>) -> Self {
+        Self(Arc::new(Mutex::new(Some(stream))))
+    }
+
+    fn take(&self) -> io::Result<Box<dyn Wire>> {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
