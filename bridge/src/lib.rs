@@ -43,7 +43,7 @@ pub use metrics::{Metrics, outcomes};
 pub use peer::{Loaded, RestoreError, holds_old_keys};
 pub use prekeys::{SignedPrekeys, SignedPrekeysError};
 pub use record::PeerRecordError;
-pub use restored::put_back;
+pub use restored::{put_back, put_back_told};
 pub use settings::{Changed, NewSetting, SettingList, SettingRefused};
 pub use shard::{Bridge, Now};
 pub use stats::Stats;

@@ -7,7 +7,10 @@
 //! prekeys are replaced too: [`SignedPrekeys::replace`](crate::SignedPrekeys::replace).
 
 use bytes::Bytes;
+use unhidra_core::command::{By, Command, Ended, Ending};
 use unhidra_core::device::Device;
+use unhidra_core::setting::Setting;
+use unhidra_core::time::UnixTime;
 use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
 
 use crate::record::PeerRecord;
@@ -31,4 +34,23 @@ pub fn put_back(device: &Device, peer: Option<&[u8]>, prekeys: &[PrekeyRecord]) 
         Err(error) => tracing::error!(device = %device.id, %error, "its record stays as it is"),
     }
     ops
+}
+
+/// What is to be written of what a device was to be told: `commands` are those that are not final in
+/// the copy.
+///
+/// They may have been sent and carried out since the copy was made, so they end, and are sent to
+/// nobody. Settings are wanted still; the device may hold newer ones, so they get newer versions.
+#[must_use]
+pub fn put_back_told(commands: Vec<Command>, settings: Vec<Setting>, now: UnixTime) -> Vec<Op> {
+    let cause = "the store was put back from a copy; it may have been carried out since";
+    let commands = commands.into_iter().map(|mut command| {
+        command.end(Ended::new(Ending::Failed, By::Node, cause, now));
+        Op::Command(command)
+    });
+    let newest = settings.iter().map(|setting| setting.version).max().unwrap_or_default().max(now.as_ms());
+    let settings = (1_u64..)
+        .zip(settings)
+        .map(|(n, setting)| Op::Setting(Setting { version: newest.saturating_add(n), acknowledged: None, ..setting }));
+    commands.chain(settings).collect()
 }

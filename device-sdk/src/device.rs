@@ -39,7 +39,7 @@ mod inbox;
 mod prekeys;
 mod turn;
 
-pub use event::{CommandTicket, Event, Fault, NotAnswered, Queued, Stats};
+pub use event::{CommandTicket, Event, Fault, NotAnswered, Queued, SettingTicket, Stats};
 pub use turn::Turn;
 
 use inbox::{Inbox, Took};
@@ -85,7 +85,9 @@ pub struct Device<S, R, const SLOTS: usize, const BODY: usize, const WINDOW: usi
     /// The two do not reach one another any more: a new session is due when one may begin.
     should_begin: bool,
     commands: Deque<Waiting<BODY>, RECEIVE_MAX>,
-    /// The command the application was shown last.
+    /// Settings that came and of which the application has not said that it took them over.
+    not_applied: u16,
+    /// The command or setting the application was shown last.
     shown: Option<Waiting<BODY>>,
     news: Deque<News, NEWS_MAX>,
     next_id: u64,
@@ -131,12 +133,19 @@ enum Link {
     Up { since: Timestamp, subscribed: bool, ended: Option<Ended> },
 }
 
+/// A message of the node that waits for the application.
 struct Waiting<const BODY: usize> {
     delivery: Option<Delivery>,
-    id: CommandId,
+    what: What,
     name: String<NAME_LEN_MAX>,
     body: Vec<u8, BODY>,
-    expires_at: Option<UnixTime>,
+}
+
+/// What it is.
+#[derive(Clone, Copy)]
+enum What {
+    Command { id: CommandId, expires_at: Option<UnixTime> },
+    Setting { version: u64, is_removed: bool },
 }
 
 enum News {
@@ -188,6 +197,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             must_begin: false,
             should_begin: false,
             commands: Deque::new(),
+            not_applied: 0,
             shown: None,
             news: Deque::new(),
             next_id,
@@ -251,6 +261,12 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             Ok(_) => Ok(()),
             Err(cause) => Err(NotAnswered { cause, ticket }),
         }
+    }
+
+    /// Says that a setting was taken: it is kept, or changes nothing. The node hears of it.
+    pub fn applied(&mut self, ticket: SettingTicket) {
+        self.not_applied = self.not_applied.saturating_sub(1);
+        self.reply(ticket.0, ReasonCode::SUCCESS);
     }
 
     fn queue(
@@ -346,6 +362,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                         out: &mut self.plaintext,
                         stats: &mut self.stats,
                         commands: &mut self.commands,
+                        not_applied: &mut self.not_applied,
                         wants_session: self.must_begin || (self.should_begin && may_begin),
                     };
                     inbox.take(topic, payload, delivery, now)
@@ -559,11 +576,27 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                 News::Disconnected { why, dial_at } => Event::Disconnected { why, dial_at },
             });
         }
-        if let Some(mut command) = self.commands.pop_front() {
-            let delivery = command.delivery.take();
-            self.reply(delivery, ReasonCode::SUCCESS);
-            let Waiting { id, name, body, expires_at, .. } = self.shown.insert(command);
-            return Some(Event::Command { ticket: CommandTicket(*id), name, body, expires_at: *expires_at });
+        if let Some(mut waiting) = self.commands.pop_front() {
+            let delivery = waiting.delivery.take();
+            let what = waiting.what;
+            let ticket = match what {
+                // What comes again is known by its id: PUBACK can leave.
+                What::Command { .. } => {
+                    self.reply(delivery, ReasonCode::SUCCESS);
+                    None
+                }
+                What::Setting { .. } => delivery,
+            };
+            let Waiting { name, body, .. } = self.shown.insert(waiting);
+            return Some(match what {
+                What::Command { id, expires_at } => {
+                    Event::Command { ticket: CommandTicket(id), name, body, expires_at }
+                }
+                What::Setting { version, is_removed } => {
+                    let value = (!is_removed).then_some(body.as_slice());
+                    Event::Setting { ticket: SettingTicket(ticket), name, value, version }
+                }
+            });
         }
         Some(match self.outbox.take_outcome()? {
             Outcome::Acknowledged(reading) => Event::Acknowledged(reading),

@@ -99,7 +99,9 @@ pub(crate) enum Said<'o> {
     /// A command that was: nothing is to be done.
     SeenCommand,
     /// `hello` and the like: that it opened was all.
-    Setting,
+    Word,
+    /// A setting of an operator's, and its version.
+    Setting { version: u64, plaintext: Plaintext<'o> },
     /// A kind this version does not know, or no plaintext at all.
     Ignored,
 }
@@ -226,6 +228,12 @@ impl<S: Storage> Secure<S> {
         let opened_write = Write { record: Record::Opened(place(self.opened_next, OPENED)), bytes: &name };
         let session = slot_session.ok_or(OpenFault::Open(OpenError::UnknownKey { tried: false }))?;
         let durable = match command {
+            // A setting is not remembered as opened: that would acknowledge it when it comes again after
+            // a reset, though the application never took it. It does not open twice, and so is sent anew.
+            None if is_setting(&plaintext) => {
+                let durable = write(&mut self.vault, session, half, &moved.delta, &[]).map_err(OpenFault::Storage)?;
+                return Ok(self.said(plaintext, None, durable));
+            }
             Some(id) => {
                 let (at, record) = self.seen.next_record(&id);
                 let record = record.encode();
@@ -252,7 +260,10 @@ impl<S: Storage> Secure<S> {
                 Said::Command { id, plaintext }
             }
             (Ok(Plaintext { kind: Kind::Command, command_id: Some(_), .. }), None) => Said::SeenCommand,
-            (Ok(Plaintext { kind: Kind::Setting, .. }), None) => Said::Setting,
+            (Ok(plaintext @ Plaintext { kind: Kind::Setting, reading_id: Some(version), .. }), None) => {
+                Said::Setting { version, plaintext }
+            }
+            (Ok(Plaintext { kind: Kind::Setting, .. }), None) => Said::Word,
             _ => Said::Ignored,
         }
     }
@@ -275,6 +286,11 @@ impl<S: Storage> Secure<S> {
     pub(crate) fn into_medium(self) -> S {
         self.vault.into_medium()
     }
+}
+
+/// Whether it is a setting of an operator's, which has a version.
+fn is_setting(plaintext: &Result<Plaintext<'_>, PlaintextError>) -> bool {
+    matches!(plaintext, Ok(Plaintext { kind: Kind::Setting, reading_id: Some(_), .. }))
 }
 
 /// The id of a command that was not seen before.

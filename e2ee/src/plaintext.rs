@@ -151,7 +151,8 @@ pub struct Plaintext<'a> {
     pub chunk_offset: Option<u64>,
     /// Key 9: bytes in all.
     pub total: Option<u64>,
-    /// Key 10: the device's own id of a reading, kept until it is acknowledged.
+    /// Key 10: the device's own id of a reading, kept until it is acknowledged; of a setting its
+    /// version.
     pub reading_id: Option<u64>,
 }
 

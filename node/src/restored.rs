@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use rand_core::CryptoRng;
 use thiserror::Error;
-use unhidra_bridge::{SignedPrekeys, SignedPrekeysError, put_back};
+use unhidra_bridge::{SignedPrekeys, SignedPrekeysError, put_back, put_back_told};
 use unhidra_core::ids::Partition;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{Act, BrokerTable, CommitError, Deed, Limit, Op, ReadError, RestoredError, Store};
@@ -63,7 +63,9 @@ pub(crate) async fn settle(store: &dyn Store, now: UnixTime, rng: &mut impl Cryp
         for device in &page.rows {
             let stored = store.session(&device.id).await?.unwrap_or_default();
             let prekeys = store.prekeys(&device.id).await?;
-            let ops = put_back(device, stored.peer.as_deref(), &prekeys);
+            let mut ops = put_back(device, stored.peer.as_deref(), &prekeys);
+            let (commands, settings) = (store.open_commands(&device.id).await?, store.settings(&device.id).await?);
+            ops.extend(put_back_told(commands, settings, now));
             writes.entry(store.partition_of(&device.id).get()).or_default().extend(ops);
         }
         for (partition, ops) in writes {

@@ -76,6 +76,8 @@ pub struct Log {
     pub acknowledged: BTreeSet<String>,
     /// Commands acted on: name and body.
     pub commands: Vec<(String, String)>,
+    /// What it was set to, kept over its deaths: versions and values by name.
+    pub settings: BTreeMap<String, (u64, Option<String>)>,
     /// Sessions begun.
     pub sessions: u32,
     /// Times the node took the connection.
@@ -92,6 +94,7 @@ pub struct SimDevice {
     log: watch::Receiver<Log>,
     flash: Flash,
     wire: Fuse,
+    acts: Fuse,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -111,9 +114,10 @@ impl SimDevice {
         let (say, said) = mpsc::unbounded_channel();
         let (log, seen) = watch::channel(Log::default());
         let id = birth.certificate.device;
-        let (flash, wire) = (Flash::default(), Fuse::default());
-        let task = tokio::spawn(live(birth, flash.clone(), wire.clone(), said, log));
-        Self { id, say, log: seen, flash, wire, task }
+        let (flash, wire, acts) = (Flash::default(), Fuse::default(), Fuse::default());
+        let fuses = Fuses { wire: wire.clone(), acts: acts.clone() };
+        let task = tokio::spawn(live(birth, flash.clone(), fuses, said, log));
+        Self { id, say, log: seen, flash, wire, acts, task }
     }
 
     /// It dies before or after a write to its flash, the one after so many others; what it had in memory
@@ -125,6 +129,11 @@ impl SimDevice {
     /// It dies before or after it sends something, the one after so many others.
     pub fn dies_at_transmit(&self, side: Side, after: u32) {
         self.wire.light(side, after);
+    }
+
+    /// It dies before or after it carries out a command or keeps a setting, the one after so many others.
+    pub fn dies_at_act(&self, side: Side, after: u32) {
+        self.acts.light(side, after);
     }
 
     /// A copy of its flash, as one would make of its memory card.
@@ -174,10 +183,16 @@ impl Drop for SimDevice {
     }
 }
 
+/// Where a device dies, beside its flash.
+struct Fuses {
+    wire: Fuse,
+    acts: Fuse,
+}
+
 async fn live(
     birth: Birth,
     flash: Flash,
-    fuse: Fuse,
+    fuses: Fuses,
     mut said: mpsc::UnboundedReceiver<String>,
     log: watch::Sender<Log>,
 ) {
@@ -187,12 +202,13 @@ async fn live(
         let identity = Identity { device: certificate.device, secret, node, suite };
         let born = Sdk::open(settings(), identity, flash.clone(), StdRng::from_rng(&mut rng), clock.now());
         let life =
-            Life { sdk: born.expect("opens"), bodies: BTreeMap::new(), waiting: None, fuse: &fuse, clock, log: &log };
+            Life { sdk: born.expect("opens"), bodies: BTreeMap::new(), waiting: None, fuses: &fuses, clock, log: &log };
         let Dead = life.live(&network, &certificate, &mut said).await;
         // Whatever it was, it is over, and another life has another of each.
         log.send_modify(|log| log.deaths += 1);
         flash.fuse.mend();
-        fuse.mend();
+        fuses.wire.mend();
+        fuses.acts.mend();
         sleep(Duration::from_millis(rng.random_range(0..2000))).await;
     }
 }
@@ -218,7 +234,7 @@ struct Life<'a> {
     sdk: Sdk,
     bodies: BTreeMap<ReadingId, String>,
     waiting: Option<String>,
-    fuse: &'a Fuse,
+    fuses: &'a Fuses,
     clock: SimClock,
     log: &'a watch::Sender<Log>,
 }
@@ -240,13 +256,15 @@ impl Life<'_> {
                     self.sdk.connected(self.clock.now());
                     if let Err(dead) = self.talk(wire, said).await {
                         // What it heard before it died it has heard.
-                        self.take_events();
+                        let _ = self.take_events();
                         return dead;
                     }
                 }
                 None => self.sdk.disconnected(self.clock.now()),
             }
-            self.take_events();
+            if let Err(dead) = self.take_events() {
+                return dead;
+            }
         }
     }
 
@@ -262,8 +280,10 @@ impl Life<'_> {
                     Err(_) => self.waiting = Some(body),
                 }
             }
+            // What follows from them leaves at once.
+            self.take_events()?;
             while let Some(bytes) = self.sdk.poll_transmit(clock.now()).map_err(dead)? {
-                let passage = self.fuse.write();
+                let passage = self.fuses.wire.write();
                 let len = bytes.len();
                 if passage == Passage::Shut {
                     return Err(Dead);
@@ -277,7 +297,6 @@ impl Life<'_> {
                 }
                 self.sdk.transmitted(len, clock.now());
             }
-            self.take_events();
             if self.sdk.is_finished() {
                 break;
             }
@@ -311,8 +330,8 @@ impl Life<'_> {
         Ok(())
     }
 
-    fn take_events(&mut self) {
-        let Self { sdk, bodies, clock, log, .. } = self;
+    fn take_events(&mut self) -> Result<(), Dead> {
+        let Self { sdk, bodies, clock, log, fuses, .. } = self;
         while let Some(event) = sdk.poll_event() {
             match event {
                 Event::Acknowledged(id) => {
@@ -323,15 +342,35 @@ impl Life<'_> {
                 Event::Command { ticket, name, body, .. } => {
                     let (name, body) = (name.to_owned(), String::from_utf8_lossy(body).into_owned());
                     let status = if name == "fail" { Status::Failed } else { Status::Done };
+                    act(&fuses.acts, || log.send_modify(|log| log.commands.push((name, body))))?;
                     assert!(sdk.answer(ticket, status, &[], clock.now()).is_ok(), "receipts have room of their own");
-                    log.send_modify(|log| log.commands.push((name, body)));
+                }
+                Event::Setting { ticket, name, value, version } => {
+                    let (name, value) = (name.to_owned(), value.map(|text| String::from_utf8_lossy(text).into_owned()));
+                    let keep = |log: &mut Log| match log.settings.get(&name) {
+                        Some((kept, _)) if *kept >= version => {}
+                        _ => drop(log.settings.insert(name.clone(), (version, value.clone()))),
+                    };
+                    act(&fuses.acts, || log.send_modify(keep))?;
+                    sdk.applied(ticket);
                 }
                 Event::NewSession { .. } => log.send_modify(|log| log.sessions += 1),
                 Event::Connected { .. } => log.send_modify(|log| log.connections += 1),
                 Event::Disconnected { .. } | Event::Refused { .. } => {}
             }
         }
+        Ok(())
     }
+}
+
+/// Does what the device is told, unless it dies before or after it.
+fn act(fuse: &Fuse, does: impl FnOnce()) -> Result<(), Dead> {
+    let passage = fuse.write();
+    if passage == Passage::Shut {
+        return Err(Dead);
+    }
+    does();
+    if passage == Passage::Last { Err(Dead) } else { Ok(()) }
 }
 
 /// Flash fails where the device is to die, and nowhere else.

@@ -1,5 +1,6 @@
 //! The network: a door into the node that devices dial, and that can be shut.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,8 @@ pub struct Network {
     cut: broadcast::Sender<()>,
     /// Where the node dies: at one of its writes to anybody.
     pub fuse: Fuse,
+    /// Who finds no way to the door.
+    away: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// The node's side: the listener of one life of the node.
@@ -39,7 +42,7 @@ pub struct Wire {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { door: Arc::default(), cut: broadcast::Sender::new(1), fuse: Fuse::default() }
+        Self { door: Arc::default(), cut: broadcast::Sender::new(1), fuse: Fuse::default(), away: Arc::default() }
     }
 }
 
@@ -64,8 +67,22 @@ impl Network {
         let _ = self.cut.send(());
     }
 
-    /// Dials. `None` where the node is down.
+    /// A device finds no way to the node any more.
+    pub fn isolate(&self, peer: &str) {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).insert(peer.to_owned());
+        self.cut_all();
+    }
+
+    /// It finds one again.
+    pub fn rejoin(&self, peer: &str) {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    /// Dials. `None` where the node is down, or out of reach.
     pub async fn dial(&self, identity: Identity, peer: &str) -> Option<Wire> {
+        if self.away.lock().unwrap_or_else(PoisonError::into_inner).contains(peer) {
+            return None;
+        }
         let door = self.lock().clone()?;
         let (near, far) = tokio::io::duplex(PIPE);
         let cut = self.cut.subscribe();

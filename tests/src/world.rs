@@ -303,6 +303,12 @@ impl World {
         SimClient::enter(node.gateway.clone(), &token).await
     }
 
+    /// What the control socket asks of the node that runs; `None` while none does.
+    #[must_use]
+    pub fn live(&self) -> Option<Arc<dyn Live>> {
+        self.node.as_ref().map(|node| node.live.clone())
+    }
+
     /// The bodies of every stored reading, by device, in the order of the log.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use unhidra_bridge::upstream::{Reach, UpstreamId, Via};
 use unhidra_bridge::{
     Asked, Bridge, CommandRefused, Config, Connection, Draft, Effect, IdentitySecret, Loaded, NewSetting, Now, Outcome,
-    Payload, SettingRefused, SignedPrekeys, Ticket, put_back,
+    Payload, SettingRefused, SignedPrekeys, Ticket, put_back, put_back_told,
 };
 use unhidra_core::command::{Command, CommandState, Life};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, DownlinkRow, UplinkRow};
@@ -158,6 +158,10 @@ impl World {
         self.kept = copy;
         let peer = self.kept.stored.peer.clone();
         for op in put_back(&self.enrolled, peer.as_deref(), &self.kept.prekeys.clone()) {
+            self.apply(op);
+        }
+        let commands = self.kept.commands.values().filter(|command| !command.is_final()).cloned().collect();
+        for op in put_back_told(commands, self.kept.settings.values().cloned().collect(), self.now.unix) {
             self.apply(op);
         }
         let ops = SignedPrekeys::replace(&[], self.now.unix, &mut self.rng).expect("ids");

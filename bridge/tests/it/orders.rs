@@ -132,3 +132,18 @@ fn a_device_with_a_new_session_is_told_all_its_settings_again() {
     world.restart();
     assert!(world.published.is_empty(), "they are known of the session they were taken in");
 }
+
+#[test]
+fn after_a_copy_was_put_back_open_commands_have_ended_and_settings_are_wanted_anew() {
+    let (mut world, mut device) = World::greeted();
+    assert!(world.set("interval", Some("5")).is_ok());
+    hears(&mut world, &mut device);
+    let new = command(&world, 1);
+    assert_eq!(world.send(new.clone()), Ok(CommandState::Accepted));
+    let copy = world.kept.clone();
+    let before = copy.settings.values().map(|setting| setting.version).max();
+    world.put_back(copy);
+    assert_eq!(world.kept.commands[&new.id].state(), CommandState::Failed, "the device may have done it since");
+    let after = world.kept.settings.values().next().cloned().expect("it is wanted");
+    assert!(Some(after.version) > before && !after.is_in_sync(), "the device may hold a newer one");
+}

@@ -4,7 +4,7 @@ use thiserror::Error;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
 
-use crate::client::{Ended, ReasonCode};
+use crate::client::{Delivery, Ended, ReasonCode};
 use crate::outbox::{QueueError, ReadingId};
 
 /// What happened.
@@ -48,7 +48,26 @@ pub enum Event<'a> {
         /// When it stops being wanted.
         expires_at: Option<UnixTime>,
     },
+    /// A setting to take over, perhaps not for the first time. Say so with
+    /// [`Device::applied`](super::Device::applied) once it is kept; until then the node tells it
+    /// again whenever the device comes back.
+    Setting {
+        /// What to say that with.
+        ticket: SettingTicket,
+        /// Its name.
+        name: &'a str,
+        /// The value; without one the device forgets the name.
+        value: Option<&'a [u8]>,
+        /// Of two values of a name the one with the higher version stands, whichever comes first: one
+        /// that is not above the kept one's is said to be applied, and changes nothing.
+        version: u64,
+    },
 }
+
+/// The right, and the duty, to say that a setting was taken. Not `Clone`.
+#[derive(Debug, Eq, PartialEq)]
+#[must_use = "until it is said, the node tells the setting again and the server waits for PUBACK"]
+pub struct SettingTicket(pub(super) Option<Delivery>);
 
 /// The right, and the duty, to answer one command. Not `Clone`.
 #[derive(Debug, Eq, PartialEq)]

@@ -9,7 +9,7 @@ use unhidra_e2ee::error::OpenError;
 use unhidra_e2ee::plaintext::{Plaintext, Status};
 
 use super::prekeys::Prekeys;
-use super::{Stats, Waiting};
+use super::{Stats, Waiting, What};
 use crate::client::{Delivery, RECEIVE_MAX, ReasonCode};
 use crate::clock::WallClock;
 use crate::secure::{OpenFault, Said, Secure};
@@ -27,6 +27,8 @@ pub(super) struct Inbox<'a, S, R, const BODY: usize> {
     pub(super) stats: &'a mut Stats,
     pub(super) commands: &'a mut Deque<Waiting<BODY>, RECEIVE_MAX>,
     pub(super) wants_session: bool,
+    /// Settings the application was given and has not taken over yet.
+    pub(super) not_applied: &'a mut u16,
 }
 
 /// What became of a message of the node.
@@ -114,14 +116,21 @@ impl<S: Storage, R: CryptoRng, const BODY: usize> Inbox<'_, S, R, BODY> {
                 self.stats.commands_repeated += 1;
                 Took::Answered { delivery, reason: ReasonCode::SUCCESS }
             }
-            Ok(Said::Setting) => Took::Answered { delivery, reason: ReasonCode::SUCCESS },
+            Ok(Said::Word) => Took::Answered { delivery, reason: ReasonCode::SUCCESS },
+            Ok(Said::Setting { version, plaintext }) => {
+                let took = setting(version, &plaintext, delivery, self.commands);
+                *self.not_applied = self.not_applied.saturating_add(u16::from(matches!(took, Took::Kept)));
+                took
+            }
             Ok(Said::Ignored) => {
                 self.stats.ignored += 1;
                 Took::Answered { delivery, reason: ReasonCode::SUCCESS }
             }
             Err(OpenFault::Open(OpenError::Duplicate)) => {
                 self.stats.duplicates += 1;
-                Took::Answered { delivery, reason: ReasonCode::SUCCESS }
+                // It may be a setting that nobody has taken over yet: it is to be sent anew.
+                let reason = if *self.not_applied > 0 { ReasonCode::QUOTA_EXCEEDED } else { ReasonCode::SUCCESS };
+                Took::Answered { delivery, reason }
             }
             Err(OpenFault::Open(error)) => {
                 self.stats.not_opened += 1;
@@ -161,6 +170,26 @@ fn command<E, const BODY: usize>(
         return Took::Receipt { delivery, command: id, status: Status::Failed };
     };
     // There was room before it was opened.
-    let _ = commands.push_back(Waiting { delivery, id, name, body, expires_at: plaintext.expires_at });
+    let what = What::Command { id, expires_at: plaintext.expires_at };
+    let _ = commands.push_back(Waiting { delivery, what, name, body });
+    Took::Kept
+}
+
+/// A setting waits for the application, unless it is larger than the application's buffers: then it
+/// is refused, and the node knows that it was not taken.
+fn setting<E, const BODY: usize>(
+    version: u64,
+    plaintext: &Plaintext<'_>,
+    delivery: Option<Delivery>,
+    waiting: &mut Deque<Waiting<BODY>, RECEIVE_MAX>,
+) -> Took<E> {
+    let name = String::try_from(plaintext.name.unwrap_or_default());
+    let body = Vec::from_slice(plaintext.body.unwrap_or_default());
+    let (Ok(name), Ok(body)) = (name, body) else {
+        return Took::Answered { delivery, reason: ReasonCode::PACKET_TOO_LARGE };
+    };
+    let what = What::Setting { version, is_removed: plaintext.body.is_none() };
+    // There was room before it was opened.
+    let _ = waiting.push_back(Waiting { delivery, what, name, body });
     Took::Kept
 }

@@ -8,3 +8,4 @@ mod double;
 mod mosquitto;
 mod power_cut;
 mod sessions;
+mod settings;

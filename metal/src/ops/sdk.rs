@@ -69,15 +69,22 @@ pub fn all() {
         used(device.poll_transmit(at).is_ok());
         device.transmitted(any(0), at);
         device.handle_timeout(at);
-        let ticket = match device.poll_event() {
+        let (command, setting) = match device.poll_event() {
             Some(Event::Command { ticket, name, body, expires_at }) => {
                 used((name, body, expires_at));
-                Some(ticket)
+                (Some(ticket), None)
             }
-            _ => None,
+            Some(Event::Setting { ticket, name, value, version }) => {
+                used((name, value, version));
+                (None, Some(ticket))
+            }
+            _ => (None, None),
         };
-        if let Some(ticket) = ticket {
+        if let Some(ticket) = command {
             used(device.answer(ticket, any(Status::Done), bytes(), at).is_ok());
+        }
+        if let Some(ticket) = setting {
+            device.applied(ticket);
         }
     }
     device.disconnect();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::copy::Piece;
-use super::database::salt_of;
+use super::database::salt_in;
 use super::folder::{OpenError, ring_of};
 use crate::keyring::Keyring;
 use crate::master::MasterKey;
@@ -66,7 +66,7 @@ impl Checking {
         for (key, record) in &piece.records {
             if table == Table::Openings {
                 let opening = table::tail::<4>(key).map(u32::from_be_bytes);
-                let salt = opening.zip(salt_of(record));
+                let salt = opening.zip(salt_in(record));
                 let (opening, salt) = salt.ok_or_else(|| damaged(table, key, "it is no opening"))?;
                 salts.insert(opening, salt);
             } else if !table.is_index() {

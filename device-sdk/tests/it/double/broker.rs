@@ -25,6 +25,8 @@ pub(crate) struct Broker {
     known: bool,
     /// PUBACK reason codes the device gave.
     pub(crate) refused_by_device: Vec<u8>,
+    /// How often it gave success.
+    pub(crate) acknowledged_by_device: usize,
 }
 
 const RECEIVE_MAX: usize = 4;
@@ -65,6 +67,8 @@ impl Broker {
                     self.unacknowledged.retain(|id| id != packet_id);
                     if *reason >= 0x80 {
                         self.refused_by_device.push(*reason);
+                    } else {
+                        self.acknowledged_by_device += 1;
                     }
                 }
                 FromDevice::Pingreq => self.output.extend([0xD0, 0]),

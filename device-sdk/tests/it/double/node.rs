@@ -209,6 +209,16 @@ impl Node {
         })
     }
 
+    /// Seals a setting; `None` where there is no session to seal it in.
+    pub(crate) fn setting(&mut self, name: &str, value: Option<&[u8]>, version: u64) -> Option<Vec<u8>> {
+        self.seal(&Plaintext {
+            name: Some(name),
+            body: value,
+            reading_id: Some(version),
+            ..Plaintext::new(Kind::Setting)
+        })
+    }
+
     fn seal(&mut self, plaintext: &Plaintext<'_>) -> Option<Vec<u8>> {
         let session = self.sessions.present_mut()?;
         let mut padded = vec![0; plaintext.padded_len()];

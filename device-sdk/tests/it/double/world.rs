@@ -10,7 +10,7 @@ use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_device_sdk::backoff::BackoffOptions;
 use unhidra_device_sdk::client::{Ended, Qos, ReasonCode};
-use unhidra_device_sdk::device::{CommandTicket, Device, Event, Settings, packet_len};
+use unhidra_device_sdk::device::{CommandTicket, Device, Event, SettingTicket, Settings, packet_len};
 use unhidra_device_sdk::outbox::{ReadingId, WhenFull};
 use unhidra_device_sdk::topics::Prefix;
 use unhidra_device_sdk::{Identity, IdentitySecret, LoadError, Status, Suite};
@@ -44,6 +44,7 @@ pub(crate) enum Told {
     Acknowledged(ReadingId),
     Refused(ReadingId, ReasonCode),
     Command { id: CommandId, name: String, body: Vec<u8> },
+    Setting { name: String, value: Option<Vec<u8>>, version: u64 },
 }
 
 /// The suites this build has.
@@ -70,6 +71,8 @@ pub(crate) struct World {
     pub(crate) has_clock: bool,
     /// Whether the application answers commands, with what they say.
     pub(crate) answers: bool,
+    /// Whether it takes over settings.
+    pub(crate) applies: bool,
     pub(crate) told: Vec<Told>,
     /// PUBLISH packets with DUP.
     pub(crate) repeats: usize,
@@ -78,6 +81,7 @@ pub(crate) struct World {
     /// Bodies by reading id, of every boot.
     pub(crate) published: HashMap<u64, Vec<u8>>,
     tickets: Vec<(CommandTicket, Vec<u8>)>,
+    setting_tickets: Vec<SettingTicket>,
 }
 
 impl World {
@@ -104,11 +108,13 @@ impl World {
             lose_pubacks: false,
             has_clock: true,
             answers: true,
+            applies: true,
             told: Vec::new(),
             repeats: 0,
             goodbyes: Vec::new(),
             published: HashMap::new(),
             tickets: Vec::new(),
+            setting_tickets: Vec::new(),
         }
     }
 
@@ -165,6 +171,7 @@ impl World {
         self.connected = false;
         self.broker.disconnected();
         self.tickets.clear();
+        self.setting_tickets.clear();
     }
 
     /// The connection breaks; the device keeps its power.
@@ -324,7 +331,15 @@ impl World {
                     self.tickets.push((ticket, body.to_vec()));
                     told
                 }
+                Event::Setting { ticket, name, value, version } => {
+                    let told = Told::Setting { name: name.into(), value: value.map(Into::into), version };
+                    self.setting_tickets.push(ticket);
+                    told
+                }
             });
+        }
+        if self.applies {
+            self.setting_tickets.drain(..).for_each(|ticket| device.applied(ticket));
         }
         if self.answers {
             for (ticket, body) in self.tickets.drain(..) {

@@ -36,7 +36,8 @@ pub(super) fn obey(name: &str, body: &[u8]) -> Answer {
     }
 }
 
-fn interval(body: &[u8]) -> Option<Duration> {
+/// An interval in seconds, where it is one.
+pub(super) fn interval(body: &[u8]) -> Option<Duration> {
     let seconds = std::str::from_utf8(body).ok()?.trim().parse().ok()?;
     INTERVAL_S.contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }

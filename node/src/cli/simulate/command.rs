@@ -129,6 +129,10 @@ fn tell(event: SimulateEvent) {
         SimulateEvent::Refused { device, n, reason } => {
             tracing::warn!(%device, n, reason, "the node refused a reading; it is sealed anew");
         }
+        SimulateEvent::Setting { device, name: setting, value } => {
+            let value = value.as_deref().map_or_else(|| "(removed)".to_owned(), name);
+            tracing::info!(%device, setting = name(&setting), value, "a setting");
+        }
         SimulateEvent::Command { device, name: command, status, .. } => {
             tracing::info!(%device, command = name(&command), ?status, "a command");
         }

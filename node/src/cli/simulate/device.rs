@@ -23,10 +23,11 @@ use unhidra_device_sdk::device::{Device, Event, Fault, Settings, Turn, packet_le
 use unhidra_device_sdk::outbox::{ReadingId, WhenFull};
 use unhidra_device_sdk::topics::Prefix;
 
-use super::answer::obey;
+use super::answer::{interval, obey};
 use super::flash::Flash;
 use super::folder::DeviceFolder;
 use super::journal::{Entry, Journal};
+use super::kept::Kept;
 use super::sensor::Sensor;
 use super::transport::Tls;
 use super::{DeviceReport, SimulateError, SimulateEvent};
@@ -44,6 +45,9 @@ type Small = Device<Flash, StdRng, SLOTS, BODY, WINDOW, PACKET>;
 
 /// How long TCP and TLS may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The setting that says how many seconds there are between two readings.
+const INTERVAL: &str = "interval";
 
 /// What all devices are doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,6 +77,7 @@ pub(super) struct SimulatedDevice {
     id: DeviceId,
     device: Box<Small>,
     journal: Journal,
+    kept: Kept,
     sensor: Sensor,
     rng: StdRng,
     ticks: Interval,
@@ -100,6 +105,7 @@ impl SimulatedDevice {
         let (flash_path, journal_path) = (folder.path.join("flash"), folder.path.join(super::journal::FILE));
         let flash = Flash::open(&flash_path, around.sync).map_err(file(flash_path.clone()))?;
         let journal = Journal::open(&journal_path).map_err(file(journal_path))?;
+        let kept = Kept::open(&folder.path).map_err(file(folder.path.clone()))?;
         let server = around.server.clone().or(folder.server);
         let server = server.ok_or_else(|| SimulateError::NoServer { folder: folder.path.clone() })?;
         let now = around.clock.now();
@@ -122,6 +128,7 @@ impl SimulatedDevice {
             id,
             device,
             journal,
+            kept,
             sensor: Sensor::new(&mut rng),
             rng,
             ticks: ticks(first, around.interval),
@@ -272,6 +279,18 @@ impl SimulatedDevice {
                     }
                     SimulateEvent::Command { device: id, command, name, status }
                 }
+                Some(Event::Setting { ticket, name, value, version }) => {
+                    let (name, kept) = (name.to_owned(), self.kept.keep(name, value, version));
+                    let is_news = kept.map_err(|source| self.failed(source))?;
+                    self.device.applied(ticket);
+                    if !is_news {
+                        continue;
+                    }
+                    if name == INTERVAL {
+                        self.set_interval();
+                    }
+                    SimulateEvent::Setting { device: id, value: self.kept.get(&name).map(str::to_owned), name }
+                }
                 Some(Event::Connected { .. }) => {
                     self.report.connections += 1;
                     SimulateEvent::Connected { device: id }
@@ -292,6 +311,13 @@ impl SimulatedDevice {
             self.tell(|_| heard);
         }
         self.journal.flush().map_err(|source| self.failed(source))
+    }
+
+    /// Publishes as often as it is set to, or else as it was started with.
+    fn set_interval(&mut self) {
+        let set = self.kept.get(INTERVAL).and_then(|seconds| interval(seconds.as_bytes()));
+        let interval = set.unwrap_or(self.around.interval);
+        self.ticks = ticks(interval, interval);
     }
 
     fn acknowledged(&mut self, reading: ReadingId) -> Result<(), SimulateError> {

@@ -27,6 +27,7 @@ mod device;
 mod flash;
 mod folder;
 pub mod journal;
+mod kept;
 pub mod report;
 mod sensor;
 mod transport;
@@ -100,6 +101,15 @@ pub enum SimulateEvent {
         n: u64,
         /// The reason code of PUBACK.
         reason: u8,
+    },
+    /// It was set to something it was not set to before.
+    Setting {
+        /// Who.
+        device: DeviceId,
+        /// The setting's name.
+        name: String,
+        /// Its value; `None` where it was removed.
+        value: Option<String>,
     },
     /// It was told to do something.
     Command {

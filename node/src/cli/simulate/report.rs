@@ -103,6 +103,7 @@ impl ReportFile {
             SimulateEvent::Connected { .. }
             | SimulateEvent::NotConnected { .. }
             | SimulateEvent::Disconnected { .. }
+            | SimulateEvent::Setting { .. }
             | SimulateEvent::Command { .. } => return,
         };
         self.write(&line);
