@@ -24,6 +24,7 @@ macro_rules! scenario {
             for seed in unhidra_tests::seed::seeds() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
                 runtime.expect("a runtime").block_on(async {
+                    #[allow(unused_mut, reason = "some scenarios only look")]
                     let mut $world = unhidra_tests::world::World::new(seed).await;
                     $body
                 });
