@@ -13,16 +13,16 @@ use crate::control::{Control, RowBody, SetAsked, SettingRecord};
 /// Sets something of a device: the last value by name, told it when it is here, and again when it
 /// comes back without having taken it.
 #[derive(Debug, clap::Args)]
-#[group(id = "value_of", required = true, multiple = false, args = ["value", "file", "remove"])]
 pub struct Set {
     /// Whose.
     pub device: DeviceId,
     /// Which, `interval` for instance.
     pub name: SettingName,
     /// To what.
+    #[arg(required_unless_present_any = ["file", "remove"], conflicts_with_all = ["file", "remove"])]
     pub value: Option<String>,
     /// To what stands in a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "remove")]
     pub file: Option<PathBuf>,
     /// Removes it; the device is told to forget it.
     #[arg(long)]

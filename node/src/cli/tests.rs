@@ -115,6 +115,8 @@ fn what_is_typed_wrongly_is_refused_with_what_is_allowed() {
         ("device fingerprint", ErrorKind::MissingRequiredArgument, "<DEVICE>"),
         ("simulate d --fingerprint --rate 2", ErrorKind::ArgumentConflict, "--fingerprint"),
         ("device show a/b", ErrorKind::ValueValidation, "allowed are A-Z a-z 0-9 . _ -"),
+        ("set pump-7 interval", ErrorKind::MissingRequiredArgument, "VALUE"),
+        ("set pump-7 interval 5 --remove", ErrorKind::ArgumentConflict, "--remove"),
         ("device tag a", ErrorKind::MissingRequiredArgument, "<TAG>"),
         ("device tag a b!c", ErrorKind::ValueValidation, "a tag has 1 to 64 characters"),
         ("export --from yesterday", ErrorKind::ValueValidation, "\"yesterday\" is no time"),
