@@ -16,11 +16,9 @@
 use core::num::NonZeroU8;
 use core::time::Duration;
 
-use heapless::{Deque, String, Vec};
+use heapless::Deque;
 use rand_core::CryptoRng;
-use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
-use unhidra_e2ee::envelope::{BUNDLE_LEN_MAX, HEAD_LEN_MAX, MESSAGE_OVERHEAD};
 use unhidra_e2ee::fingerprint::Fingerprint;
 use unhidra_e2ee::plaintext::Status;
 
@@ -29,21 +27,25 @@ use crate::client::{
     Client, ClientOptions, Delivery, Ended, Incoming, Publication, PublishError, Qos, RECEIVE_MAX, ReasonCode,
 };
 use crate::clock::WallClock;
-use crate::outbox::{Content, NAME_LEN_MAX, Outbox, Outcome, QueueError, ReadingId, WhenFull};
+use crate::outbox::{Content, Outbox, Outcome, QueueError, ReadingId, WhenFull};
 use crate::secure::{Identity, LoadError, SealFault, Secure};
 use crate::storage::Storage;
-use crate::topics::{Prefix, Row, TOPIC_LEN_MAX, Topics};
+use crate::topics::{Prefix, Row, Topics};
 
 mod event;
 mod inbox;
 mod prekeys;
+mod size;
 mod turn;
+mod waiting;
 
 pub use event::{CommandTicket, Event, Fault, NotAnswered, Queued, SettingTicket, Stats};
+pub use size::packet_len;
 pub use turn::Turn;
 
 use inbox::{Inbox, Took};
 use prekeys::Prekeys;
+use waiting::{Waiting, What};
 
 /// How the device behaves.
 #[derive(Clone, Debug)]
@@ -102,50 +104,11 @@ pub struct Device<S, R, const SLOTS: usize, const BODY: usize, const WINDOW: usi
 /// newest say how things are.
 const NEWS_MAX: usize = 8;
 
-/// The bytes of the largest packet of a device whose bodies have at most `body` bytes, either way.
-#[must_use]
-pub const fn packet_len(body: usize) -> usize {
-    // Fixed header, topic, packet identifier, no properties.
-    const PUBLISH_OVERHEAD: usize = 5 + 2 + TOPIC_LEN_MAX + 2 + 1;
-    let message = HEAD_LEN_MAX + MESSAGE_OVERHEAD + padded_len(body + MAP_OVERHEAD);
-    PUBLISH_OVERHEAD + if message > BUNDLE_LEN_MAX { message } else { BUNDLE_LEN_MAX }
-}
-
-/// What the map around a body can add: kind, name, device time, lengths, command id, status,
-/// expiry, reading id (e2ee/PROTOCOL.md section 6).
-const MAP_OVERHEAD: usize = 3 + (3 + NAME_LEN_MAX) + 10 + 6 + 18 + 2 + 10 + 10;
-
-const fn padded_len(map: usize) -> usize {
-    let least = map + 1;
-    match least {
-        0..=64 => 64,
-        65..=128 => 128,
-        129..=256 => 256,
-        257..=512 => 512,
-        _ => least.div_ceil(1024) * 1024,
-    }
-}
-
 /// How the transport is.
 #[derive(Debug)]
 enum Link {
     Down { dial_at: Timestamp },
     Up { since: Timestamp, subscribed: bool, ended: Option<Ended> },
-}
-
-/// A message of the node that waits for the application.
-struct Waiting<const BODY: usize> {
-    delivery: Option<Delivery>,
-    what: What,
-    name: String<NAME_LEN_MAX>,
-    body: Vec<u8, BODY>,
-}
-
-/// What it is.
-#[derive(Clone, Copy)]
-enum What {
-    Command { id: CommandId, expires_at: Option<UnixTime> },
-    Setting { version: u64, is_removed: bool },
 }
 
 enum News {
