@@ -9,7 +9,7 @@ use super::drive::{Drive, Stretch};
 use super::enrolment::Enrolled;
 use super::report::{Report, Row};
 use super::speaker::{BODY_LEN, Opaque, Speaker};
-use super::stage::{Disk, Running};
+use super::stage::{Commits, Disk, Running};
 use super::worker::{Client, DIALS_AT_ONCE, Load};
 use super::{disk, worker};
 
@@ -65,7 +65,8 @@ impl Bench {
             std::thread::sleep(WARM_UP);
             let commits = node.commits();
             let stretch = drive.measure(node.pid, self.length)?;
-            let notes = format!("{}{}", commits_said(commits, node.commits(), &stretch), lost(&drive));
+            let commits = commits_said(commits, node.commits(), &stretch);
+            let notes = format!("{commits}; {:.1} bytes written a byte{}", written(&stretch), lost(&drive));
             report.row(&Row::of(case, disk.name(), &stretch, notes))?;
             if let (Disk::Floored, Some((_, goal))) = (disk, GOALS.iter().find(|(of, _)| *of == window)) {
                 report.at_least(&format!("{case}, readings a second, syncs of 5 ms"), stretch.rate(), *goal);
@@ -85,12 +86,20 @@ fn deal<T>(
     (0..threads).map(|first| devices.iter().skip(first).step_by(threads).map(&of).collect()).collect()
 }
 
-fn commits_said(before: Option<u64>, after: Option<u64>, stretch: &Stretch) -> String {
-    let Some(commits) = before.zip(after).map(|(before, after)| after.saturating_sub(before)) else {
-        return String::new();
-    };
+fn commits_said(before: Option<Commits>, after: Option<Commits>, stretch: &Stretch) -> String {
+    let Some((before, after)) = before.zip(after) else { return String::new() };
+    let commits = after.count.saturating_sub(before.count);
     let each = stretch.acknowledged as f64 / commits.max(1) as f64;
-    format!("{:.0} commits a second, {each:.0} readings each", commits as f64 / stretch.seconds)
+    let longest = after.longest_ms(&before).unwrap_or(f64::NAN);
+    format!(
+        "{:.0} commits a second, {each:.0} readings each, the longest within {longest:.0} ms",
+        commits as f64 / stretch.seconds
+    )
+}
+
+/// Bytes to the disk for each byte of reading.
+fn written(stretch: &Stretch) -> f64 {
+    stretch.written as f64 / (stretch.acknowledged.max(1) as f64 * BODY_LEN as f64)
 }
 
 /// What did not go as it should, for the last column.
@@ -150,7 +159,7 @@ pub(super) fn disk(bench: &Bench, report: &mut Report) -> Outcome {
         let drive = bench.all_in(&node)?;
         let commits = node.commits();
         let stretch = bench.stretch(&drive, node.pid, Load::Paced(5000.0), length)?;
-        let each = stretch.written as f64 / (stretch.acknowledged.max(1) as f64 * BODY_LEN as f64);
+        let each = written(&stretch);
         let said = commits_said(commits, node.commits(), &stretch);
         let notes = format!("{each:.1} bytes written for each byte of reading; {said}{}", lost(&drive));
         report.row(&Row::of("disk", disk.name(), &stretch, notes))?;
@@ -188,7 +197,7 @@ fn beside(bench: &Bench, report: &mut Report, case: &str, persists: bool) -> Out
         drive.dial(DIALS_AT_ONCE);
         drive.all_in(PATIENCE)?;
         let stretch = bench.stretch(&drive, peer.pid, Load::Window(window), bench.length)?;
-        let written = stretch.written as f64 / (stretch.acknowledged.max(1) as f64 * BODY_LEN as f64);
+        let written = written(&stretch);
         let notes = format!("{window} in flight; {written:.1} bytes written for each byte of reading{}", lost(&drive));
         report.row(&Row::of(&format!("{case}-{window}"), "bare", &stretch, notes))?;
     }

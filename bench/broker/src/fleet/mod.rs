@@ -133,7 +133,9 @@ impl Fleet {
         };
         let syncs = disk::syncs(folder, Duration::from_secs(2))?;
         let date = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        println!("{}; load {:.1}; Unix time {date}", process::machine(), process::load());
+        let utc = std::process::Command::new("date").args(["-u", "+%F %R UTC"]).output()?;
+        let utc = String::from_utf8_lossy(&utc.stdout).trim().to_owned();
+        println!("{}; load {:.1}; {utc}", process::machine(), process::load());
         println!(
             "fdatasync of 4 KiB: {:.0} a second, p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms",
             syncs.a_second, syncs.p50_ms, syncs.p99_ms, syncs.max_ms

@@ -14,6 +14,8 @@ use crate::report::number;
 pub(super) struct Report {
     lines: File,
     goals: Vec<(String, bool)>,
+    /// The rates of the rows, by case and disk.
+    rates: Vec<(String, &'static str, f64)>,
 }
 
 /// One row of the table.
@@ -55,7 +57,7 @@ impl Report {
         writeln!(lines, "{header}")?;
         println!("| case | disk | a second | p50 ms | p99 ms | max ms | node CPU us | generator | |");
         println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |");
-        Ok(Self { lines, goals: Vec::new() })
+        Ok(Self { lines, goals: Vec::new(), rates: Vec::new() })
     }
 
     /// Takes and prints a row.
@@ -72,6 +74,9 @@ impl Report {
             number(row.generator_us, 1),
             row.notes
         );
+        if let Some(rate) = row.rate {
+            self.rates.push((row.case.clone(), row.disk, rate));
+        }
         let line = json!({
             "case": row.case, "disk": row.disk, "rate": row.rate, "p50_ms": row.p50_ms, "p99_ms": row.p99_ms,
             "max_ms": row.max_ms, "node_us": row.node_us, "generator_us": row.generator_us, "notes": row.notes,
@@ -97,9 +102,27 @@ impl Report {
         self.goals.push((format!("{what}: {}, at most {}", text(found), text(most)), found <= most));
     }
 
+    /// Ours beside mosquitto, where both have run: twice what it does with persistence is the goal, and
+    /// what it does without is only said.
+    fn beside(&mut self) {
+        let rate = |rates: &[(String, &str, f64)], case: String| {
+            rates.iter().find(|(of, disk, _)| *of == case && *disk == "bare").map(|(.., rate)| *rate)
+        };
+        for window in [1, 8] {
+            let Some(ours) = rate(&self.rates, format!("durable-{window}")) else { continue };
+            if let Some(its) = rate(&self.rates, format!("mosquitto-persist-{window}")) {
+                self.at_least(&format!("durable-{window}, bare disk, 2 x mosquitto that persists"), ours, 2.0 * its);
+            }
+            if let Some(its) = rate(&self.rates, format!("mosquitto-{window}")) {
+                println!("durable-{window} on the bare disk does {:.2} x what mosquitto does as it comes", ours / its);
+            }
+        }
+    }
+
     /// Prints the goals. Gives whether all are met.
     pub(super) fn judge(&mut self) -> io::Result<bool> {
         println!();
+        self.beside();
         for (goal, met) in &self.goals {
             println!("{} {goal}", if *met { "met   " } else { "MISSED" });
             writeln!(self.lines, "{}", json!({ "goal": goal, "met": met }))?;

@@ -81,15 +81,40 @@ impl Running {
         self.data.join("control.sock")
     }
 
-    /// Commits since its start, as its metrics have it.
-    pub(super) fn commits(&self) -> Option<u64> {
+    /// Its commits since its start, as its metrics have them.
+    pub(super) fn commits(&self) -> Option<Commits> {
         let address = self.admin.strip_prefix("http://")?;
         let mut stream = TcpStream::connect(address).ok()?;
         write!(stream, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("unhidra_store_commits_total"))?;
-        line.rsplit(' ').next()?.parse().ok()
+        let count = line.rsplit(' ').next()?.parse().ok()?;
+        let bucket = |line: &str| {
+            let rest = line.strip_prefix("unhidra_store_commit_duration_seconds_bucket{le=\"")?;
+            let (bound, count) = rest.split_once("\"} ")?;
+            // The last bucket is "+Inf".
+            Some((bound.parse().unwrap_or(f64::INFINITY), count.parse().ok()?))
+        };
+        Some(Commits { count, within: text.lines().filter_map(bucket).collect() })
+    }
+}
+
+/// Commits of a node.
+#[derive(Clone, Debug)]
+pub(super) struct Commits {
+    pub(super) count: u64,
+    /// How many took at most so many seconds, by ascending bounds.
+    within: Vec<(f64, u64)>,
+}
+
+impl Commits {
+    /// The bound in ms under which all commits since then stayed.
+    pub(super) fn longest_ms(&self, since: &Self) -> Option<f64> {
+        let newer = |at: usize| Some(self.within.get(at)?.1.saturating_sub(since.within.get(at)?.1));
+        let all = newer(self.within.len().checked_sub(1)?)?;
+        let at = (0..self.within.len()).find(|at| newer(*at) == Some(all))?;
+        Some(self.within[at].0 * 1e3)
     }
 }
 
