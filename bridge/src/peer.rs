@@ -323,6 +323,7 @@ impl Peer {
         let request = sign_reset(&common.identity, &self.device.id, reason, ratchet_key);
         let ticket = common.ticket();
         common.stats.resets += 1;
+        tracing::warn!(device = %self.device.id, cause = cause(reason), "the device is asked for a new session");
         common.draft.effects.push(Effect::Publish(Publish {
             device: self.device.id,
             connection,
@@ -537,6 +538,17 @@ fn stored_slot(slot: Slot) -> unhidra_store::Slot {
     match slot {
         Slot::Present => unhidra_store::Slot::Present,
         Slot::Previous => unhidra_store::Slot::Previous,
+    }
+}
+
+/// What an operator reads of a reset: at most once an hour for each device.
+const fn cause(reason: ResetReason) -> &'static str {
+    match reason {
+        ResetReason::UnknownKey => "it sealed in a session that this node does not have",
+        ResetReason::RolledBack => "its state went back: it was restored from a copy, or two devices have its identity",
+        ResetReason::Restored => "this node was put back from a copy",
+        ResetReason::Counter => "it began a session under a counter that was used",
+        ResetReason::PreviousSession => "it goes on sealing in a session that was replaced",
     }
 }
 

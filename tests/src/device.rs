@@ -136,6 +136,13 @@ impl SimDevice {
         self.acts.light(side, after);
     }
 
+    /// It dies no more.
+    pub fn spare(&self) {
+        self.flash.fuse.mend();
+        self.wire.mend();
+        self.acts.mend();
+    }
+
     /// A copy of its flash, as one would make of its memory card.
     #[must_use]
     pub fn copy(&self) -> Image {

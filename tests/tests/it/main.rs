@@ -5,6 +5,7 @@ mod binary;
 mod commands_crash;
 mod crash;
 mod downlink;
+mod old_image;
 mod outside;
 mod reconnect;
 mod restored;
