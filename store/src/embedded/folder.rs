@@ -270,8 +270,12 @@ pub(super) fn partitions(path: &Path) -> Result<u16, OpenError> {
 }
 
 fn read_format(path: &Path) -> Result<Option<Format>, OpenError> {
-    match fs::read_to_string(path.join(FORMAT)) {
-        Ok(text) => Format::parse(path, &text).map(Some),
+    match fs::read(path.join(FORMAT)) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes);
+            let text = text.map_err(|_| OpenError::Format { path: path.into(), cause: "it is no text".into() })?;
+            Format::parse(path, &text).map(Some)
+        }
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(OpenError::Io { path: path.into(), cause }),
     }
