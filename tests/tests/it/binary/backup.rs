@@ -4,6 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use unhidra_tests::account::Said;
 use unhidra_tests::process::{FREE_PORTS, Place};
 
 use super::ledger::{journal, stored};
@@ -18,7 +19,7 @@ async fn what_a_backup_holds_is_there_once_after_the_folder_is_lost_and_devices_
     for device in DEVICES {
         place.enroll(device).await;
     }
-    let devices = place.simulate(&DEVICES, "--rate 20 --report report.json").await;
+    let devices = place.simulate(&DEVICES, "--rate 20 --report report.jsonl").await;
     place.readings(60).await;
     let before = stored(&place.rows().await);
     let told = place.done("backup create kept.backup --data node --json").await;
@@ -61,8 +62,9 @@ async fn what_a_backup_holds_is_there_once_after_the_folder_is_lost_and_devices_
             entries.iter().rev().find(|entry| entry.acknowledged_at.is_some()).expect("something is acknowledged");
         assert!(after.contains_key(&(last.device.clone(), last.n, last.sha256.clone())), "{last:?}");
     }
-    let report: Value = serde_json::from_slice(&fs::read(place.path("report.json")).expect("a report")).expect("JSON");
-    for device in report["devices"].as_array().expect("devices") {
-        assert!(device["sessions"].as_u64() >= Some(2), "a new session: {report}");
+    let report = Said::read(&place.path("report.jsonl")).ended.expect("the devices have ended");
+    assert_eq!(report.devices.len(), DEVICES.len());
+    for device in &report.devices {
+        assert!(device.sessions >= 2, "a new session: {device:?}");
     }
 }

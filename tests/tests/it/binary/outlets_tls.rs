@@ -20,7 +20,7 @@ use super::outlets::{client, epoch, free_port, hold, ids, mosquitto_with, secret
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Writes an authority, and a stranger's that nobody stands under; gives the server's certificate.
-/// `node.pem` and `node.key` are what this node shows.
+/// `own.pem` and `own.key` are what this node shows.
 fn certificates(place: &Place) -> NodeCertificate {
     let now = SystemClock::start().unix_now();
     let authority = Authority::generate(DAY, now).expect("an authority");
@@ -31,8 +31,8 @@ fn certificates(place: &Place) -> NodeCertificate {
     let request = Request::from_pem(key.request(&name).expect("a request").as_bytes()).expect("it reads");
     let domain = "unhidra.local".parse().expect("a trust domain");
     let certificate = authority.sign_device(&request, &name, &domain, DAY, now).expect("a certificate");
-    place.write("node.pem", certificate.to_pem());
-    write_private(&place.path("node.key"), key.to_pem().expect("PEM").as_bytes()).expect("a file");
+    place.write("own.pem", certificate.to_pem());
+    write_private(&place.path("own.key"), key.to_pem().expect("PEM").as_bytes()).expect("a file");
     let names = ["localhost".parse().expect("a name"), "127.0.0.1".parse().expect("an address")];
     authority.issue_node(&names, DAY, now).expect("a certificate")
 }
@@ -53,13 +53,13 @@ async fn a_broker_is_reached_by_certificates_on_both_sides_and_a_stranger_gets_n
     let lines = "cafile ca.pem\ncertfile server.pem\nkeyfile server.key\nrequire_certificate true\n\
                  use_identity_as_username true\n";
     let _broker = mosquitto_with(&place, port, lines).await;
-    let tls = "--cafile ca.pem --cert node.pem --key node.key";
+    let tls = "--cafile ca.pem --cert own.pem --key own.key";
     let subscriber = client(&place, "mosquitto_sub", port, &format!("{tls} -d -V 5 -q 1 -t readings/# -F got:%p"));
     subscriber.prints("Subscribed (mid: 1): 1").await;
     let outlet = |name: &str, ca: &str| {
         format!(
             "--set outlets.{name}.kind=mqtt --set outlets.{name}.url=mqtts://127.0.0.1:{port} --set \
-             outlets.{name}.ca={ca} --set outlets.{name}.certificate=node.pem --set outlets.{name}.key=node.key"
+             outlets.{name}.ca={ca} --set outlets.{name}.certificate=own.pem --set outlets.{name}.key=own.key"
         )
     };
     let options = format!("{} {}", outlet("right", "ca.pem"), outlet("wrong", "other.pem"));
