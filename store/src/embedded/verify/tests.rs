@@ -154,7 +154,12 @@ async fn records_that_disagree_are_named_and_made_to_agree() {
     // command; an entry names nothing; the device's number is nobody's.
     let mut damaged = shared.read(|view| Ok(view.raw(Table::Readings, &row(2)))).unwrap();
     damaged[20] ^= 1;
-    shared.read(|view| Ok(view.put_raw(Table::Readings, &row(2), &damaged))).unwrap();
+    shared
+        .read(|view| {
+            view.put_raw(Table::Readings, &row(2), &damaged);
+            Ok(())
+        })
+        .unwrap();
     let command = CommandId::new([1; 16]);
     let created_at = contract::command("a", 1, Stage::Waiting).created_at;
     let gone = [
