@@ -143,7 +143,7 @@ impl Users {
         }
     }
 
-    /// Reads the file for a change, and keeps others from changing it until the [`Edit`] is gone: waits
+    /// Reads the file for a change, and keeps others from changing it until the `Edit` is gone: waits
     /// for whoever changes it now. Nobody where there is no file.
     ///
     /// # Errors

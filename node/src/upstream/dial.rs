@@ -21,7 +21,7 @@ use super::config::{Address, UpstreamConfig, UpstreamName};
 pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> Wire for T {}
 
-/// What dials an outside broker. That of a real one is [`Network`]; the simulated world has its own.
+/// What dials an outside broker. That of a real one is `Network`; the simulated world has its own.
 pub trait Dial: Send + Sync + 'static {
     /// A stream to it, past any handshake of TLS.
     fn dial(&self) -> BoxFuture<'_, io::Result<Box<dyn Wire>>>;
