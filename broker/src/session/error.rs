@@ -5,6 +5,7 @@ use unhidra_core::ids::ClientIdError;
 use unhidra_core::topic::TopicError;
 
 use crate::packet::{DecodeError, ReasonCode};
+use crate::router::shared::InterestError;
 
 /// Which rule a packet breaks. The connection ends with its reason code.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -95,5 +96,52 @@ impl SessionError {
             Self::PayloadFormat => ReasonCode::PayloadFormatInvalid,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
         }
+    }
+}
+
+/// Why a Topic Filter of SUBSCRIBE or UNSUBSCRIBE is refused. The connection goes on.
+///
+/// Its words are for whoever asked: they say what that client sent and which bound it met, nothing
+/// of rules or of others.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub(crate) enum FilterError {
+    /// The text is none [MQTT-4.7.1-1], [MQTT-4.8.2-1].
+    #[error("{0}")]
+    NoFilter(InterestError),
+    /// It is longer or deeper than this node takes.
+    #[error("a topic filter of {bytes} bytes and {levels} levels; at most {bytes_max} and {levels_max} are accepted")]
+    TooLarge { bytes: usize, bytes_max: usize, levels: usize, levels_max: usize },
+    /// No rule grants it.
+    #[error("this client may not subscribe there")]
+    NotAuthorized,
+    /// A device's row is for one listener.
+    #[error("a device's own row is not shared")]
+    RowShared,
+    /// The session has as many as it may have.
+    #[error("too many subscriptions: {max} of {max}; unsubscribe from one first")]
+    TooMany { max: usize },
+}
+
+impl FilterError {
+    /// What SUBACK or UNSUBACK says in the filter's place.
+    pub(crate) const fn reason_code(self) -> ReasonCode {
+        match self {
+            Self::NoFilter(_) | Self::TooLarge { .. } => ReasonCode::TopicFilterInvalid,
+            Self::NotAuthorized | Self::RowShared => ReasonCode::NotAuthorized,
+            Self::TooMany { .. } => ReasonCode::QuotaExceeded,
+        }
+    }
+}
+
+/// Why a message of QoS 1 or 2 is refused, in words for the client that sent it; `None` where the
+/// code says all there is to say.
+pub(super) const fn words_of(refusal: ReasonCode) -> Option<&'static str> {
+    match refusal {
+        ReasonCode::ImplementationSpecificError => Some("the message does not open with its sender's session"),
+        ReasonCode::NotAuthorized => Some("this client may not publish that there"),
+        ReasonCode::PacketIdentifierInUse => Some("the packet identifier is of a QoS 2 message without its PUBREL"),
+        ReasonCode::QuotaExceeded => Some("there is no room for the message; try again later"),
+        ReasonCode::PayloadFormatInvalid => Some("the payload is not UTF-8 as it says"),
+        _ => None,
     }
 }

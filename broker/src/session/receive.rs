@@ -4,9 +4,10 @@ use unhidra_core::delivery::AckToken;
 use unhidra_core::time::Timestamp;
 use unhidra_core::topic::TopicName;
 
+use super::error::words_of;
 use super::inbound::{Arrival, Level, Release, Reply};
 use super::keeping::After;
-use super::open::{Open, answer};
+use super::open::{Open, answer, plain};
 use super::{Change, Event, Out, Rules, SessionError};
 use crate::acl::{PublishAsked, PublishRight};
 use crate::packet::{Assurance, Packet, PacketId, Properties, Property, Publish, ReasonCode, Version};
@@ -99,7 +100,13 @@ impl Open {
                 Level::AtLeastOnce => Packet::PubAck,
                 Level::ExactlyOnce => Packet::PubRec,
             };
-            out.transmit.push_back(answer(packet, answered.packet_id, reason));
+            let mut ack = plain(answered.packet_id, reason);
+            if reason.is_error() && self.explains {
+                // [MQTT-3.1.2-29]
+                let words = words_of(reason).map(|words| Property::ReasonString(words.into()));
+                words.into_iter().for_each(|words| ack.properties.push(words));
+            }
+            out.packet(packet(ack));
         }
     }
 

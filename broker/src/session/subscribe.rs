@@ -1,5 +1,6 @@
 //! What an admitted client subscribes to.
 
+use super::error::FilterError;
 use super::keeping::After;
 use super::open::Open;
 use super::{Change, Event, Interest, Out, Rules, SessionError, Transmit};
@@ -9,6 +10,42 @@ use crate::packet::{
 };
 use crate::router::Subscription;
 use crate::router::shared;
+
+/// The first of a packet's filters that is refused, to be told in words: SUBACK and UNSUBACK have
+/// one Reason String for all of them. The codes name each.
+struct Refused {
+    filters: usize,
+    answered: usize,
+    /// Which, from 1, and why.
+    first: Option<(usize, FilterError)>,
+}
+
+impl Refused {
+    const fn of(filters: usize) -> Self {
+        Self { filters, answered: 0, first: None }
+    }
+
+    const fn granted(&mut self, code: ReasonCode) -> ReasonCode {
+        self.answered += 1;
+        code
+    }
+
+    fn refused(&mut self, error: FilterError) -> ReasonCode {
+        self.answered += 1;
+        self.first.get_or_insert((self.answered, error));
+        error.reason_code()
+    }
+
+    /// What is said besides the codes, to who may be told in words [MQTT-3.1.2-29].
+    fn words(self, explains: bool) -> Properties {
+        let Some((at, error)) = self.first.filter(|_| explains) else { return Properties::default() };
+        let words = match self.filters {
+            1 => error.to_string(),
+            filters => format!("topic filter {at} of {filters}: {error}"),
+        };
+        [Property::ReasonString(Text::from_checked(words))].into_iter().collect()
+    }
+}
 
 impl Open {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe, rules: &Rules, out: &mut Out) -> Result<(), SessionError> {
@@ -22,9 +59,13 @@ impl Open {
         });
         // SUBACK leaves before what is retained, which the events bring, unless it waits for a store.
         let mut steps = Vec::new();
-        let one = |filter| self.subscribe_one(filter, identifier, rules, &mut steps, out);
+        let (packet_id, mut refused) = (subscribe.packet_id, Refused::of(subscribe.filters.len()));
+        let one = |filter| match self.subscribe_one(filter, identifier, rules, &mut steps, out) {
+            Ok(granted) => refused.granted(granted),
+            Err(error) => refused.refused(error),
+        };
         let reasons = subscribe.filters.into_iter().map(one).collect();
-        let (packet_id, properties) = (subscribe.packet_id, Properties::default());
+        let properties = refused.words(self.explains);
         self.listens(steps, Packet::SubAck(SubAck { packet_id, properties, reasons }), out);
         Ok(())
     }
@@ -45,18 +86,17 @@ impl Open {
         rules: &Rules,
         steps: &mut Vec<Interest>,
         out: &mut Out,
-    ) -> ReasonCode {
+    ) -> Result<ReasonCode, FilterError> {
         let text = wanted.filter.as_str();
-        let Ok(shared::Interest { share_name, filter }) = shared::Interest::parse(text) else {
-            return ReasonCode::TopicFilterInvalid;
-        };
-        if text.len() > rules.limits.topic_bytes_max || filter.levels().count() > rules.limits.topic_levels_max {
-            return ReasonCode::TopicFilterInvalid;
+        let shared::Interest { share_name, filter } = shared::Interest::parse(text).map_err(FilterError::NoFilter)?;
+        let (bytes, bytes_max) = (text.len(), rules.limits.topic_bytes_max);
+        let (levels, levels_max) = (filter.levels().count(), rules.limits.topic_levels_max);
+        if bytes > bytes_max || levels > levels_max {
+            return Err(FilterError::TooLarge { bytes, bytes_max, levels, levels_max });
         }
         let granted = match rules.acl.subscribe(&self.who, filter).0 {
-            SubscribeRight::Denied => return ReasonCode::NotAuthorized,
-            // A device shares its rows with nobody.
-            SubscribeRight::Listen(_) if share_name.is_some() => return ReasonCode::NotAuthorized,
+            SubscribeRight::Denied => return Err(FilterError::NotAuthorized),
+            SubscribeRight::Listen(_) if share_name.is_some() => return Err(FilterError::RowShared),
             SubscribeRight::Listen(row) => {
                 // The rows have QoS 1 and below (e2ee/PROTOCOL.md section 2).
                 let qos = wanted.options.qos.min(QoS::AtLeastOnce);
@@ -69,8 +109,9 @@ impl Open {
             }
             SubscribeRight::Route => {
                 let is_new = !self.subscriptions.contains_key(text);
-                if is_new && self.subscriptions.len() >= rules.limits.subscriptions_per_session {
-                    return ReasonCode::QuotaExceeded;
+                let max = rules.limits.subscriptions_per_session;
+                if is_new && self.subscriptions.len() >= max {
+                    return Err(FilterError::TooMany { max });
                 }
                 let subscription = Subscription { options: wanted.options, identifier };
                 self.subscriptions.insert(text.into(), subscription);
@@ -81,26 +122,35 @@ impl Open {
                 wanted.options.qos
             }
         };
-        match granted {
+        Ok(match granted {
             QoS::AtMostOnce => ReasonCode::Success,
             QoS::AtLeastOnce => ReasonCode::GrantedQos1,
             QoS::ExactlyOnce => ReasonCode::GrantedQos2,
-        }
+        })
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe, rules: &Rules, out: &mut Out) {
         let mut steps = Vec::new();
-        let one = |filter| self.unsubscribe_one(filter, rules, &mut steps, out);
+        let (packet_id, mut refused) = (unsubscribe.packet_id, Refused::of(unsubscribe.filters.len()));
+        let one = |filter| match self.unsubscribe_one(filter, rules, &mut steps, out) {
+            Ok(ended) => refused.granted(ended),
+            Err(error) => refused.refused(error),
+        };
         let reasons = unsubscribe.filters.into_iter().map(one).collect();
-        let (packet_id, properties) = (unsubscribe.packet_id, Properties::default());
+        let properties = refused.words(self.explains);
         self.listens(steps, Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }), out);
         self.send_waiting(rules, out);
     }
 
-    fn unsubscribe_one(&mut self, text: Text, rules: &Rules, steps: &mut Vec<Interest>, out: &mut Out) -> ReasonCode {
-        let Ok(shared::Interest { share_name, filter }) = shared::Interest::parse(text.as_str()) else {
-            return ReasonCode::TopicFilterInvalid;
-        };
+    fn unsubscribe_one(
+        &mut self,
+        text: Text,
+        rules: &Rules,
+        steps: &mut Vec<Interest>,
+        out: &mut Out,
+    ) -> Result<ReasonCode, FilterError> {
+        let interest = shared::Interest::parse(text.as_str()).map_err(FilterError::NoFilter)?;
+        let shared::Interest { share_name, filter } = interest;
         // Whoever lost a right may still let go of what it had by it.
         match rules.acl.own_row(&self.who, filter).filter(|_| share_name.is_none()) {
             Some(row) if self.rows.remove(&row).is_some() => {
@@ -115,9 +165,9 @@ impl Open {
                 }
                 out.events.push_back(Event::Unsubscribe { filter: text });
             }
-            Some(_) | None => return ReasonCode::NoSubscriptionExisted,
+            Some(_) | None => return Ok(ReasonCode::NoSubscriptionExisted),
         }
-        ReasonCode::Success
+        Ok(ReasonCode::Success)
     }
 
     /// Holds the subscriptions to the rules, which are others now.

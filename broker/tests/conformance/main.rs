@@ -20,6 +20,7 @@ mod shared;
 mod subscribe;
 mod topics;
 mod wills;
+mod words;
 
 #[path = "../it/world.rs"]
 #[allow(dead_code, reason = "shared with `it`, which uses the rest")]
