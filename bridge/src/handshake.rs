@@ -18,8 +18,8 @@ use unhidra_e2ee::reset::ResetReason;
 use unhidra_e2ee::sessions::{Handshake, Slot};
 use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
 
+use crate::door::Way;
 use crate::draft::{Effect, Payload, Publish};
-use crate::link::Link;
 use crate::peer::{Peer, wipe_into};
 use crate::prekeys::one_time_bytes;
 use crate::shard::{Common, Now};
@@ -30,7 +30,7 @@ impl Peer {
     pub(crate) fn give_bundle(
         &mut self,
         bytes: &[u8],
-        link: Option<&Link>,
+        way: Way<'_>,
         common: &mut Common,
         now: Now,
         rng: &mut impl CryptoRng,
@@ -44,7 +44,7 @@ impl Peer {
         };
         self.end_old_identity(common);
         // Nobody listens for the answer: the request is taken, and comes to nothing.
-        let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Prekeys)) else {
+        let Some(connection) = way.target(DownlinkRow::Prekeys) else {
             return Answer::Accepted;
         };
         let serves = self.one_time.as_ref().is_some_and(|opk| opk.suite() == self.device.suite);
@@ -97,7 +97,7 @@ impl Peer {
         &mut self,
         init: &HandshakeInit<'_>,
         received_at: UnixTime,
-        link: Option<&Link>,
+        way: Way<'_>,
         common: &mut Common,
         now: Now,
         rng: &mut impl CryptoRng,
@@ -105,7 +105,7 @@ impl Peer {
         let inner = init.message();
         // Before any key is tried: a repeat is a repeat, whatever its head says by now.
         if let Err(error) = self.sessions.recent().check(&inner) {
-            let answer = self.refuse(error, &inner, link, common, now);
+            let answer = self.refuse(error, &inner, way, common, now);
             if error == OpenError::Duplicate {
                 self.owe_hello(now);
             }
@@ -117,16 +117,16 @@ impl Peer {
         }
         match self.sessions.compare(init, self.record.last_counter) {
             Handshake::Same => {
-                let answer = self.open_message(&inner, received_at, link, common, now, rng);
+                let answer = self.open_message(&inner, received_at, way, common, now, rng);
                 if answer == Answer::Accepted {
                     self.owe_hello(now);
                 }
                 answer
             }
-            Handshake::New => self.begin(init, received_at, link, common, now, rng),
+            Handshake::New => self.begin(init, received_at, way, common, now, rng),
             Handshake::Refused(reason) => {
                 common.stats.refused_handshakes += 1;
-                self.ask_for_reset(reason, inner.ratchet_key(), link, common, now);
+                self.ask_for_reset(reason, inner.ratchet_key(), way, common, now);
                 Answer::Refused(Refusal::DoesNotOpen)
             }
         }
@@ -136,13 +136,13 @@ impl Peer {
         &mut self,
         init: &HandshakeInit<'_>,
         received_at: UnixTime,
-        link: Option<&Link>,
+        way: Way<'_>,
         common: &mut Common,
         now: Now,
         rng: &mut impl CryptoRng,
     ) -> Answer {
         let inner = init.message();
-        if self.budget.is_spent(now.timer) {
+        if self.doors.at(way.door).steps.is_spent(now.timer) {
             common.stats.over_budget += 1;
             return Answer::Refused(Refusal::DoesNotOpen);
         }
@@ -151,7 +151,7 @@ impl Peer {
         let (Some(spk), Some(opk)) = named else {
             // A bundle that was used up, or that this node no longer knows: it asks for a fresh one.
             common.stats.unknown += 1;
-            self.ask_for_reset(ResetReason::UnknownKey, inner.ratchet_key(), link, common, now);
+            self.ask_for_reset(ResetReason::UnknownKey, inner.ratchet_key(), way, common, now);
             return Answer::Refused(Refusal::DoesNotOpen);
         };
         let enrolled = Enrolled { device: &self.device.id, identity: &self.identity, suite: self.device.suite };
@@ -173,7 +173,7 @@ impl Peer {
                 common.stats.sessions += 1;
                 // Nothing has been sealed in this session: what was, was in the one before it.
                 self.sealed_at = None;
-                self.reset_owed = None;
+                self.doors.session_began();
                 self.commands.release();
                 self.settings.session_began();
                 self.owe_hello(now);
@@ -181,7 +181,7 @@ impl Peer {
             }
             Err(error) => {
                 if error.spent_dh_step() {
-                    self.budget.spend(now.timer);
+                    self.doors.at(way.door).steps.spend(now.timer);
                 }
                 let counter = match error {
                     RespondError::Suite { .. }
@@ -195,7 +195,7 @@ impl Peer {
                 // An honest device can come here too: its bundle was made before the node lost or
                 // changed what it names. Once an hour it is told.
                 if let Some(reason) = error.reset_due() {
-                    self.ask_for_reset(reason, inner.ratchet_key(), link, common, now);
+                    self.ask_for_reset(reason, inner.ratchet_key(), way, common, now);
                 }
                 tracing::debug!(device = %self.device.id, %error, "a handshake began no session");
                 Answer::Refused(Refusal::DoesNotOpen)

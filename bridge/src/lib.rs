@@ -19,6 +19,7 @@
 mod budget;
 mod commands;
 mod config;
+mod door;
 mod draft;
 mod gaps;
 mod handshake;

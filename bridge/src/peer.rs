@@ -28,8 +28,8 @@ use unhidra_e2ee::sessions::Slot;
 use unhidra_store::{Op, PrekeyKind, PrekeyRecord, Stored, StoredSession};
 use zeroize::Zeroize;
 
-use crate::budget::{LongTries, StepBudget};
 use crate::commands::CommandQueue;
+use crate::door::{Door, Doors, Way};
 use crate::draft::{Connection, Effect, Payload, Publish, Ticket};
 use crate::gaps::{Gaps, Place};
 use crate::link::Link;
@@ -102,8 +102,7 @@ pub(crate) struct Peer {
     pub(crate) sessions: NodeSessions,
     pub(crate) record: PeerRecord,
     pub(crate) one_time: Option<OneTimePrekeySecret>,
-    pub(crate) budget: StepBudget,
-    long_tries: LongTries,
+    pub(crate) doors: Doors,
     gaps: Gaps,
     pub(crate) commands: CommandQueue,
     pub(crate) settings: SettingList,
@@ -114,9 +113,6 @@ pub(crate) struct Peer {
     reading_ids: ReadingIds,
     /// A handshake opened and the device has not been answered in its session yet.
     hello_due: bool,
-    /// A ResetRequest that was due within the hour of the last one, and the ratchet key it names:
-    /// a device that only listens may say nothing more that would ask for it.
-    pub(crate) reset_owed: Option<(ResetReason, [u8; 32])>,
     /// When a message was sealed in the present session.
     pub(crate) sealed_at: Option<Timestamp>,
     /// Records of another identity key are to be ended with the first write.
@@ -156,10 +152,9 @@ impl Peer {
             settings: SettingList::restore(settings, record.last_counter),
             identity,
             sessions,
+            doors: Doors::new(record.reset_at, record.outside_reset_at),
             record,
             one_time,
-            budget: StepBudget::default(),
-            long_tries: LongTries::default(),
             gaps: Gaps::default(),
             commands,
             timer: None,
@@ -167,7 +162,6 @@ impl Peer {
             version: stored.version,
             reading_ids: ReadingIds::restore(reading_ids),
             hello_due: false,
-            reset_owed: None,
             sealed_at: None,
             ends_old_identity: !is_same,
             device,
@@ -184,7 +178,7 @@ impl Peer {
         &mut self,
         bytes: &[u8],
         received_at: UnixTime,
-        link: Option<&Link>,
+        way: Way<'_>,
         common: &mut Common,
         now: Now,
         rng: &mut impl CryptoRng,
@@ -192,8 +186,8 @@ impl Peer {
         self.end_old_identity(common);
         self.sessions.clock_is(now.unix);
         match Envelope::parse(bytes) {
-            Ok(Envelope::Message(message)) => self.open_message(&message, received_at, link, common, now, rng),
-            Ok(Envelope::HandshakeInit(init)) => self.open_handshake(&init, received_at, link, common, now, rng),
+            Ok(Envelope::Message(message)) => self.open_message(&message, received_at, way, common, now, rng),
+            Ok(Envelope::HandshakeInit(init)) => self.open_handshake(&init, received_at, way, common, now, rng),
             Ok(Envelope::PreKeyBundle(_) | Envelope::ResetRequest(_)) | Err(_) => {
                 common.stats.malformed += 1;
                 Answer::Refused(Refusal::DoesNotOpen)
@@ -206,12 +200,12 @@ impl Peer {
         &mut self,
         message: &Message<'_>,
         received_at: UnixTime,
-        link: Option<&Link>,
+        way: Way<'_>,
         common: &mut Common,
         now: Now,
         rng: &mut impl CryptoRng,
     ) -> Answer {
-        if self.budget.is_spent(now.timer) && self.sessions.needs_dh_step(message, now.unix) {
+        if self.doors.at(way.door).steps.is_spent(now.timer) && self.sessions.needs_dh_step(message, now.unix) {
             common.stats.over_budget += 1;
             return Answer::Refused(Refusal::DoesNotOpen);
         }
@@ -220,7 +214,8 @@ impl Peer {
             scratch.resize(message.ciphertext().len(), 0);
         }
         let mut result = self.sessions.open(message, &mut scratch, now.unix, rng);
-        if result.as_ref().is_err_and(|error| error.is_within_long_try()) && self.long_tries.take(now.timer) {
+        let may_be_long = result.as_ref().is_err_and(|error| error.is_within_long_try());
+        if may_be_long && self.doors.at(way.door).long_tries.take(now.timer) {
             common.stats.long_tries += 1;
             result = self.sessions.open_by_long_try(message, &mut scratch, now.unix, rng);
         }
@@ -229,11 +224,11 @@ impl Peer {
                 self.write(moved.slot, moved.delta, common);
                 self.add_row(opened.tag(), opened.plaintext(), received_at, common, now);
                 if let Some(reason) = moved.reset_due {
-                    self.ask_for_reset(reason, message.ratchet_key(), link, common, now);
+                    self.ask_for_reset(reason, message.ratchet_key(), way, common, now);
                 }
                 Answer::Accepted
             }
-            Err(error) => self.refuse(error, message, link, common, now),
+            Err(error) => self.refuse(error, message, way, common, now),
         };
         wipe_into(common, scratch, message.ciphertext().len());
         answer
@@ -244,7 +239,7 @@ impl Peer {
         &mut self,
         error: OpenError,
         message: &Message<'_>,
-        link: Option<&Link>,
+        way: Way<'_>,
         common: &mut Common,
         now: Now,
     ) -> Answer {
@@ -253,12 +248,12 @@ impl Peer {
             return Answer::Accepted;
         }
         if error.spent_dh_step() {
-            self.budget.spend(now.timer);
+            self.doors.at(way.door).steps.spend(now.timer);
         }
         // Restored, the node cannot tell what is at fault, and a new session ends it.
         let restored = self.record.restored.then_some(ResetReason::Restored);
         if let Some(reason) = restored.or(error.reset_due()) {
-            self.ask_for_reset(reason, message.ratchet_key(), link, common, now);
+            self.ask_for_reset(reason, message.ratchet_key(), way, common, now);
         }
         tracing::debug!(device = %self.device.id, %error, "a message did not open");
         Answer::Refused(Refusal::DoesNotOpen)
@@ -299,26 +294,27 @@ impl Peer {
         common.draft.push_row(unhidra_store::MessageTag { key: tag.key, number: tag.number, tag: tag.tag }, said);
     }
 
-    /// Asks the device for a new session, unless it was asked within the hour or does not listen:
-    /// then it is asked when the hour is over, or it listens.
+    /// Asks the device for a new session by the door its message came by, unless it was asked there
+    /// within the hour or does not listen there: then it is asked when the hour is over, or it listens.
     /// The hour is committed before the request leaves.
     pub(crate) fn ask_for_reset(
         &mut self,
         reason: ResetReason,
         ratchet_key: &[u8; 32],
-        link: Option<&Link>,
+        way: Way<'_>,
         common: &mut Common,
         now: Now,
     ) {
-        self.record.clock_is(now.unix);
-        self.reset_owed = Some((reason, *ratchet_key));
-        if !self.record.may_reset(now.unix) {
-            return;
-        }
+        self.doors.clock_is(now.unix);
+        let allowance = self.doors.at(way.door);
+        allowance.reset_owed = Some((reason, *ratchet_key));
+        let target = way.target(DownlinkRow::Commands).filter(|target| Door::of(*target) == way.door);
+        let Some(connection) = target.filter(|_| allowance.take_reset(now.unix)) else { return };
         let reason = if self.record.restored { ResetReason::Restored } else { reason };
-        let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
-        self.reset_owed = None;
-        self.record.reset_at = Some(now.unix);
+        match way.door {
+            Door::Front => self.record.reset_at = Some(now.unix),
+            Door::Outside(_) => self.record.outside_reset_at = Some(now.unix),
+        }
         self.write_record(common);
         let request = sign_reset(&common.identity, &self.device.id, reason, ratchet_key);
         let ticket = common.ticket();
@@ -343,8 +339,9 @@ impl Peer {
     /// command says as much.
     pub(crate) fn send_due(&mut self, link: Option<&Link>, common: &mut Common, now: Now, _rng: &mut impl CryptoRng) {
         let Some(connection) = link.and_then(|link| link.target(DownlinkRow::Commands)) else { return };
-        if let Some((reason, ratchet_key)) = self.reset_owed {
-            self.ask_for_reset(reason, &ratchet_key, link, common, now);
+        let way = Way { door: Door::of(connection), link };
+        if let Some((reason, ratchet_key)) = self.doors.at(way.door).reset_owed {
+            self.ask_for_reset(reason, &ratchet_key, way, common, now);
         }
         if self.sessions.present().is_none() {
             return;
@@ -433,13 +430,13 @@ impl Peer {
             }
             _ => None,
         };
-        let listens = link.is_some_and(|link| link.target(DownlinkRow::Commands).is_some());
-        let reset = self.reset_owed.filter(|_| listens).and_then(|_| self.record.may_reset_at());
+        let target = link.and_then(|link| link.target(DownlinkRow::Commands));
+        let reset = target.and_then(|target| self.doors.reset_owed_at(Door::of(target)));
         let expiry = self.commands.next_expiry(common.config.pace());
         let ends = [expiry, previous_ends, self.sessions.keys_expire_at(), reset];
         let ends = ends.into_iter().flatten().min();
         let ends = ends.map(|at| now.timer.saturating_add(at.saturating_since(now.unix)));
-        let silence = self.commands.opens_at(now).filter(|_| listens);
+        let silence = self.commands.opens_at(now).filter(|_| target.is_some());
         ends.into_iter().chain(self.alive_due_at(link, now)).chain(silence).min()
     }
 

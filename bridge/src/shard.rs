@@ -4,6 +4,7 @@ mod outside;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_core::CryptoRng;
 use unhidra_core::command::Command;
@@ -14,6 +15,7 @@ use unhidra_e2ee::identity::IdentitySecret;
 
 use crate::commands::{Outcome, revoked};
 use crate::config::Config;
+use crate::door::{Door, Way};
 use crate::draft::{Asked, CommandRefused, Connection, Draft, Effect, Ticket};
 use crate::link::Link;
 use crate::peer::{Loaded, Peer};
@@ -24,6 +26,9 @@ use crate::upstream::{UpstreamId, Via};
 
 /// How many seats are looked at for one to give up. An upper bound on the cost of a load.
 const EVICTION_TRIES: usize = 64;
+
+/// How long damaged records of a device are left alone before a message has them read again.
+const DAMAGE_REST: Duration = Duration::from_secs(60);
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +97,10 @@ enum Seat {
     /// Its records are being read; what came for it waits, in order.
     Loading(Vec<Parked>),
     Ready(Box<Peer>),
+    /// Its records are damaged, which reading them again at once does not mend.
+    Damaged {
+        until: Timestamp,
+    },
 }
 
 /// The state of one shard. See the crate's documentation.
@@ -144,11 +153,11 @@ impl Bridge {
         match self.seats.get_mut(&device) {
             Some(Seat::Ready(peer)) => {
                 let link = self.links.get(&device);
-                deliver(peer, delivery, link, &mut self.common, now, rng);
+                deliver(peer, delivery, Way { door: Door::Front, link }, &mut self.common, now, rng);
                 peer.send_due(link, &mut self.common, now, rng);
                 self.settle_timer(&device, now);
             }
-            _ => self.park(device, Parked::Delivery(None, delivery)),
+            _ => self.park(device, Parked::Delivery(None, delivery), now),
         }
     }
 
@@ -235,7 +244,7 @@ impl Bridge {
                 peer.take_command(asked, command, self.links.get(&device), &mut self.common, now, rng);
                 self.settle_timer(&device, now);
             }
-            _ => self.park(device, Parked::Command(asked, command)),
+            _ => self.park(device, Parked::Command(asked, command), now),
         }
     }
 
@@ -246,7 +255,7 @@ impl Bridge {
                 peer.cancel_command(asked, &id, &who, &mut self.common, now);
                 self.settle_timer(&device, now);
             }
-            _ => self.park(device, Parked::Cancel(asked, id, who)),
+            _ => self.park(device, Parked::Cancel(asked, id, who), now),
         }
     }
 
@@ -258,14 +267,15 @@ impl Bridge {
                 peer.take_setting(asked, new, self.links.get(&device), &mut self.common, now, rng);
                 self.settle_timer(&device, now);
             }
-            _ => self.park(device, Parked::Setting(asked, new)),
+            _ => self.park(device, Parked::Setting(asked, new), now),
         }
     }
 
     /// Takes a device's records, as [`Bridge::poll_load`] asked for them.
     ///
     /// Where the registry does not hold the device any more, [`Bridge::handle_gone`] is the call;
-    /// where the records could not be read, [`Bridge::handle_load_failed`].
+    /// where the records are damaged, [`Bridge::handle_damaged`]; where they could not be read now,
+    /// [`Bridge::handle_load_failed`].
     pub fn handle_loaded(&mut self, device: DeviceId, loaded: Loaded, now: Now, rng: &mut impl CryptoRng) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
         self.parked -= parked.len();
@@ -296,9 +306,16 @@ impl Bridge {
             }
             Err(error) => {
                 tracing::error!(%device, %error, "a device's records cannot be used; its messages are not taken");
-                self.drop_parked(parked);
+                self.leave_alone(device, parked, now);
             }
         }
+    }
+
+    /// A device's records are damaged, and will be when they are read again.
+    pub fn handle_damaged(&mut self, device: DeviceId, now: Now) {
+        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        self.parked -= parked.len();
+        self.leave_alone(device, parked, now);
     }
 
     /// The registry does not hold the device any more: what waits for it is refused, and its
@@ -314,11 +331,14 @@ impl Bridge {
         }
     }
 
-    /// A device's records could not be read: what waits for them is given back.
+    /// A device's records could not be read now: what waits for them is given back.
     pub fn handle_load_failed(&mut self, device: DeviceId) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
         self.parked -= parked.len();
-        self.drop_parked(parked);
+        for waiting in parked {
+            self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));
+            self.refuse(waiting, Answer::Retry, Unheard::Unavailable);
+        }
     }
 
     /// Reads a device's records again before its next message: it was enrolled anew or revoked.
@@ -333,6 +353,9 @@ impl Bridge {
             if has_open {
                 self.want(*device);
             }
+        }
+        if let Some(Seat::Damaged { .. }) = self.seats.get(device) {
+            self.seats.remove(device);
         }
         if self.links.contains_key(device) {
             self.want(*device);
@@ -350,7 +373,7 @@ impl Bridge {
         match self.seats.get(device) {
             Some(Seat::Ready(peer)) => peer.last_draft <= self.committed,
             Some(Seat::Loading(_)) => false,
-            None => true,
+            Some(Seat::Damaged { .. }) | None => true,
         }
     }
 
@@ -422,7 +445,7 @@ impl Bridge {
                 }
                 // Their commands have an end, also where the device does not come back.
                 Seat::Ready(peer) if !peer.commands.is_empty() => drop(again.insert(device)),
-                Seat::Ready(_) => {}
+                Seat::Ready(_) | Seat::Damaged { .. } => {}
             }
         }
         for device in again {
@@ -454,13 +477,16 @@ impl Bridge {
     }
 
     fn want(&mut self, device: DeviceId) {
-        self.seats.entry(device).or_insert_with(|| {
+        if matches!(self.seats.get(&device), None | Some(Seat::Damaged { .. })) {
+            self.seats.insert(device, Seat::Loading(Vec::new()));
             self.loads.push_back(device);
-            Seat::Loading(Vec::new())
-        });
+        }
     }
 
-    fn park(&mut self, device: DeviceId, waiting: Parked) {
+    fn park(&mut self, device: DeviceId, waiting: Parked, now: Now) {
+        if matches!(self.seats.get(&device), Some(Seat::Damaged { until }) if now.timer < *until) {
+            return self.turn_away(waiting);
+        }
         self.want(device);
         if let Some(Seat::Loading(parked)) = self.seats.get_mut(&device) {
             parked.push(waiting);
@@ -475,11 +501,26 @@ impl Bridge {
         }
     }
 
-    fn drop_parked(&mut self, parked: Vec<Parked>) {
-        self.common.stats.unreadable += 1;
-        for waiting in parked {
-            self.refuse(waiting, Answer::Retry, Unheard::Unavailable);
-        }
+    /// Reads no more of a device for a while, and turns away what waits for it.
+    fn leave_alone(&mut self, device: DeviceId, parked: Vec<Parked>, now: Now) {
+        self.make_room();
+        self.seats.insert(device, Seat::Damaged { until: now.timer.saturating_add(DAMAGE_REST) });
+        parked.into_iter().for_each(|waiting| self.turn_away(waiting));
+    }
+
+    /// Answers what comes for a device whose records are damaged. Its own connection it loses, and says
+    /// all of it again. An outside broker's connection is everybody's behind it: there the message is
+    /// given up, or it would come for ever and no other get past it.
+    fn turn_away(&mut self, waiting: Parked) {
+        let answer = match &waiting {
+            Parked::Delivery(Some(via), _) => {
+                self.common.outside.entry(via.upstream).or_default().unreadable += 1;
+                Answer::Refused(Refusal::DoesNotOpen)
+            }
+            _ => Answer::Retry,
+        };
+        self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));
+        self.refuse(waiting, answer, Unheard::Unavailable);
     }
 
     /// Keeps the bound on devices in memory: one that is away, has nothing on its way and keeps no
@@ -494,6 +535,7 @@ impl Bridge {
                 is_settled && !peer.keeps_keys() && !self.links.get(*device).is_some_and(Link::is_connected)
             }
             Seat::Loading(_) => false,
+            Seat::Damaged { .. } => true,
         };
         let gone = self.seats.iter().take(EVICTION_TRIES).find(may_go).map(|(device, _)| *device);
         if let Some(device) = gone
@@ -519,18 +561,11 @@ impl Bridge {
     }
 }
 
-fn deliver(
-    peer: &mut Peer,
-    delivery: Delivery,
-    link: Option<&Link>,
-    common: &mut Common,
-    now: Now,
-    rng: &mut impl CryptoRng,
-) {
+fn deliver(peer: &mut Peer, delivery: Delivery, way: Way<'_>, common: &mut Common, now: Now, rng: &mut impl CryptoRng) {
     let Delivery { row, sealed, received_at, ack, .. } = delivery;
     let answer: Answer = match row {
-        UplinkRow::Messages => peer.open(&sealed.0, received_at, link, common, now, rng),
-        UplinkRow::PrekeysGet => peer.give_bundle(&sealed.0, link, common, now, rng),
+        UplinkRow::Messages => peer.open(&sealed.0, received_at, way, common, now, rng),
+        UplinkRow::PrekeysGet => peer.give_bundle(&sealed.0, way, common, now, rng),
     };
     peer.touch(common);
     answer_in(common, ack, answer);

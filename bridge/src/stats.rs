@@ -43,7 +43,7 @@ pub struct Stats {
     pub late_receipts: u64,
     /// Settings that a device has acknowledged.
     pub settings_known: u64,
-    /// Devices whose records could not be read.
+    /// Messages whose device's records could not be read, or are damaged.
     pub unreadable: u64,
     /// Devices whose session records were not of the same moment as their rows.
     pub stale: u64,

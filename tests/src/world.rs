@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ use unhidra_node::control::{Addresses, Live, TokenAsked};
 use unhidra_node::registry::{Enrolment, Registry, Replace, Rules};
 use unhidra_node::upstream::{Outside, UpstreamConfig};
 use unhidra_store::memory::{DiskCopy, Memory, Options};
-use unhidra_store::{CrashPoint, Limit, Store as _};
+use unhidra_store::{Batch, CrashPoint, Limit, Op, Store as _};
 
 use crate::client::SimClient;
 use crate::clock::SimClock;
@@ -282,6 +283,21 @@ impl World {
         })
     }
 
+    /// The disk damages what the store keeps of a device beside its sessions.
+    ///
+    /// # Panics
+    ///
+    /// Where the store does not take it.
+    pub async fn damage(&self, device: &SimDevice) {
+        let (done, written) = oneshot::channel();
+        let partition = self.store.partition_of(&device.id);
+        let damaged = Op::Peer { device: device.id, bytes: Bytes::from_static(b"damaged") };
+        let done = Box::new(move |result: Result<_, _>| assert_eq!(done.send(result.is_ok()), Ok(())));
+        let batch = Batch { partition, fence: self.store.fence(partition), ops: vec![damaged], done };
+        assert!(self.store.submit(batch).is_ok(), "the store has room");
+        assert_eq!(written.await, Ok(true), "the store writes");
+    }
+
     /// Revokes a device.
     ///
     /// # Panics
@@ -378,6 +394,13 @@ impl World {
     pub fn counted(&self, outcome: &str) -> u64 {
         let name = format!("unhidra_upstream_messages_total{{upstream=\"factory\",outcome=\"{outcome}\"}} ");
         self.counts().lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+    }
+
+    /// How many connections to the outside broker have failed in this life of the node.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        let name = "unhidra_upstream_failures_total{upstream=\"factory\"} ";
+        self.counts().lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
     }
 
     /// How many messages of the outside broker did not open, for whatever cause, in this life of the node.

@@ -7,6 +7,7 @@ use unhidra_core::delivery::Delivery;
 use unhidra_core::ids::DeviceId;
 
 use super::{Bridge, Now, Parked, Seat, deliver};
+use crate::door::{Door, Way};
 use crate::link::Link;
 use crate::stats::Stats;
 use crate::upstream::{Reach, UpstreamId, Via};
@@ -19,10 +20,12 @@ impl Bridge {
     pub fn handle_outside(&mut self, via: Via, delivery: Delivery, now: Now, rng: &mut impl CryptoRng) {
         let device = delivery.device;
         let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) else {
-            return self.park(device, Parked::Delivery(Some(via), delivery));
+            return self.park(device, Parked::Delivery(Some(via), delivery), now);
         };
         let before = self.common.stats;
-        deliver(peer, delivery, Some(&Link::through(via.upstream)), &mut self.common, now, rng);
+        let back = Link::through(via.upstream);
+        let way = Way { door: Door::Outside(via.upstream), link: Some(&back) };
+        deliver(peer, delivery, way, &mut self.common, now, rng);
         let counted = self.common.stats.since(&before);
         let outside = self.common.outside.entry(via.upstream).or_default();
         *outside = outside.and(&counted);

@@ -48,6 +48,10 @@ pub(crate) struct Kept {
 pub(crate) struct World {
     pub(crate) bridge: Bridge,
     pub(crate) kept: Kept,
+    /// Whether what is kept reads back damaged.
+    pub(crate) damaged: bool,
+    /// How often it was read.
+    pub(crate) loads: usize,
     pub(crate) enrolled: Arc<Enrolled>,
     identity: Arc<IdentitySecret>,
     signed: Arc<SignedPrekeys>,
@@ -109,6 +113,8 @@ impl World {
         let mut world = Self {
             bridge,
             kept: Kept::default(),
+            damaged: false,
+            loads: 0,
             enrolled,
             identity,
             signed,
@@ -332,7 +338,15 @@ impl World {
 
     fn load(&mut self) {
         while let Some(id) = self.bridge.poll_load() {
+            self.loads += 1;
+            if self.damaged {
+                self.bridge.handle_damaged(id, self.now);
+                continue;
+            }
             let mut stored = self.kept.stored.clone();
+            if stored.stale {
+                (stored.present, stored.previous) = (None, None);
+            }
             let newest = self.kept.rows.len().saturating_sub(32);
             stored.recent = self.kept.rows[newest..].iter().map(|row| row.0).collect();
             let loaded = Loaded {
@@ -382,8 +396,13 @@ impl World {
 
     fn moved(&mut self, device: DeviceId, expect: Version) -> &mut Stored {
         assert_eq!((device, expect), (self.enrolled.id, self.kept.stored.version));
-        self.kept.stored.version = expect.next().expect("few");
-        &mut self.kept.stored
+        let stored = &mut self.kept.stored;
+        stored.version = expect.next().expect("few");
+        // The first write ends what was not of the newest row.
+        if std::mem::take(&mut stored.stale) {
+            (stored.present, stored.previous) = (None, None);
+        }
+        stored
     }
 
     fn apply(&mut self, op: Op) {

@@ -4,7 +4,9 @@
 
 mod bounds;
 mod contact;
+mod damage;
 mod device;
+mod doors;
 mod failures;
 mod ledger;
 mod orders;

@@ -15,7 +15,7 @@ use unhidra_broker::{BrokerEvent, ConnectionId};
 use unhidra_core::durable::Durable;
 use unhidra_core::ids::{DeviceId, Partition};
 use unhidra_core::message::Reading;
-use unhidra_store::{Batch, CommitError, Committed, Health};
+use unhidra_store::{Batch, CommitError, Committed, Health, ReadError};
 
 use super::load::{self, Found, load};
 use super::orders::{CommandReply, Named, Order, SettingReply};
@@ -278,7 +278,10 @@ impl<R: CryptoRng> Shard<R> {
             Ok((device, Ok(Found::Gone(commands)))) => self.bridge.handle_gone(device, commands, now),
             Ok((device, Err(error))) => {
                 tracing::error!(%device, %error, "a device's records could not be read");
-                self.bridge.handle_load_failed(device);
+                match error {
+                    ReadError::Damaged { .. } => self.bridge.handle_damaged(device, now),
+                    ReadError::Engine(_) | ReadError::Unavailable => self.bridge.handle_load_failed(device),
+                }
             }
             // Only an aborted one ends so: its shard has forgotten what it was for.
             Err(_) => {}

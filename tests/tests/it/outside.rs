@@ -238,6 +238,28 @@ evil! {
 }
 
 evil! {
+    /// What a device says whose records are damaged is given up and counted, and nobody behind the same
+    /// broker waits for it: more of it comes than may be without an answer at once.
+    async fn a_damaged_device_holds_up_nobody_else(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        let other = world.provision_behind(&outside, "pump-8").await;
+        world.stop_node().await;
+        world.damage(&pump).await;
+        world.start_node().await;
+        for n in 0..100 {
+            pump.publish(&(n + 1).to_string());
+            other.publish(&n.to_string());
+            pump.acknowledged(n + 2).await;
+        }
+        world.until_stored("pump-8", 100).await;
+        world.until_counted("unreadable", 100).await;
+        let all = world.stored().await;
+        assert_eq!((&all["pump-7"], &all["pump-8"]), (&bodies(1), &bodies(100)), "SIM_SEED={}", world.seed());
+        assert_eq!(world.failures(), 0, "the connection is everybody's: it stands, SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
     /// A broker that dies, forgets, cuts and comes back, a node that dies, and commands all the while:
     /// nothing is doubled, what was not lost by the broker is there, and each command is acted on once.
     async fn whatever_happens_nothing_is_doubled_and_commands_are_acted_on_once(

@@ -1,0 +1,74 @@
+//! A device whose records the disk has damaged.
+
+use std::time::Duration;
+
+use unhidra_bridge::upstream::{UpstreamId, Via};
+use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
+
+use crate::device::Heard;
+use crate::ledger::World;
+
+const REFUSED: Answer = Answer::Refused(Refusal::DoesNotOpen);
+const FACTORY: Via = Via { upstream: UpstreamId(0), silent_after: Duration::from_secs(900) };
+
+/// e2ee/PROTOCOL.md section 7: a session the node does not know is answered with a ResetRequest of
+/// reason 1. Sessions that are not of the newest row are not known.
+#[test]
+fn a_device_whose_sessions_are_not_of_its_newest_row_is_asked_for_another_with_reason_1() {
+    let (mut world, mut device) = World::greeted();
+    let before = device.reading(b"before", world.now.unix);
+    assert_eq!(world.message(&before), Answer::Accepted);
+    world.kept.stored.stale = true;
+    world.restart();
+    let behind = device.reading(b"behind", world.now.unix);
+    assert_eq!(world.message(&behind), REFUSED);
+    let stats = world.bridge.take_stats();
+    assert_eq!((stats.stale, stats.unknown, stats.resets), (1, 1, 1));
+    let reset = world.take_message();
+    assert_eq!(reset[..2], [4, 1], "a ResetRequest, unknown key");
+    assert_eq!(reset[2..34], behind[1..33], "it names the key the device sends under");
+    assert_eq!(device.hear(&reset, world.now.unix), Heard::Reset(true));
+    let bundle = world.bundle();
+    device.begin(&bundle, world.now.unix);
+    let anew = device.reading(b"anew", world.now.unix);
+    assert_eq!(world.message(&anew), Answer::Accepted);
+    assert!(!world.kept.stored.stale && world.kept.stored.previous.is_none(), "what was stale is gone");
+    assert_eq!(world.message(&before), Answer::Accepted, "its row is known, and it is a repeat");
+    assert_eq!(world.shown(), [&b"first"[..], b"before", b"anew"]);
+}
+
+#[test]
+fn damaged_records_are_refused_behind_an_outside_broker_and_given_back_at_the_front_door() {
+    let (mut world, mut device) = World::greeted();
+    world.damaged = true;
+    world.restart();
+    world.loads = 0;
+    let message = device.reading(b"x", world.now.unix);
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &message), REFUSED, "others wait behind it");
+    assert_eq!(world.message(&message), Answer::Retry, "it has its connection to itself");
+    let outside = world.bridge.take_outside_stats();
+    assert_eq!((outside[&FACTORY.upstream].unreadable, world.bridge.take_stats().unreadable), (1, 2));
+    world.command(1, 60);
+    assert!(world.told.values().all(Result::is_err), "whoever commands it hears so");
+    assert_eq!(world.loads, 0, "reading them again at once mends nothing");
+}
+
+#[test]
+fn damaged_records_are_read_again_after_a_minute_or_when_the_device_comes() {
+    let (mut world, mut device) = World::greeted();
+    world.damaged = true;
+    world.restart_without_the_device();
+    let message = device.reading(b"x", world.now.unix);
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &message), REFUSED);
+    world.damaged = false;
+    world.pass(59_999);
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &message), REFUSED);
+    world.pass(1);
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &message), Answer::Accepted);
+    world.damaged = true;
+    world.restart();
+    world.damaged = false;
+    world.connect();
+    let message = device.reading(b"y", world.now.unix);
+    assert_eq!(world.message(&message), Answer::Accepted);
+}
