@@ -13,6 +13,9 @@ pub struct GateConfig {
     /// Connections a second that one address may open, and at once after a pause. What is over is
     /// closed.
     pub connects_per_address_s: u32,
+    /// Handshakes (TLS, WebSocket) of one address a second that may fail or stop. While more do, its
+    /// connections are closed before they cost a handshake.
+    pub handshake_failures_per_address_s: u32,
     /// Connections a second in all, likewise.
     pub connects_s: u32,
     /// Addresses that are remembered. At the bound those that have no connection and have not

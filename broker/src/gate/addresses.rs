@@ -32,22 +32,26 @@ impl From<IpAddr> for Block {
     }
 }
 
+/// How many seconds of its rate a bucket may owe. What is paid for afterwards is counted in full, and
+/// who has stopped is let in again after as long.
+const DEBT_S: i64 = 10;
+
 /// A token bucket: `rate` tokens a second, as many at most. A rate of 0 is no bound.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// In thousandths.
-    tokens: u64,
+    /// In thousandths. Below zero it owes.
+    tokens: i64,
     at: Timestamp,
 }
 
 impl Bucket {
     fn full(rate: u32, now: Timestamp) -> Self {
-        Self { tokens: u64::from(rate) * 1_000, at: now }
+        Self { tokens: i64::from(rate) * 1_000, at: now }
     }
 
     fn fill(&mut self, rate: u32, now: Timestamp) {
-        let passed = u64::try_from(now.saturating_since(self.at).as_millis()).unwrap_or(u64::MAX);
-        let (max, more) = (u64::from(rate) * 1_000, passed.saturating_mul(rate.into()));
+        let passed = i64::try_from(now.saturating_since(self.at).as_millis()).unwrap_or(i64::MAX);
+        let (max, more) = (i64::from(rate) * 1_000, passed.saturating_mul(rate.into()));
         self.tokens = self.tokens.saturating_add(more).min(max);
         self.at = now;
     }
@@ -57,11 +61,15 @@ impl Bucket {
     }
 
     fn take(&mut self) {
-        self.tokens = self.tokens.saturating_sub(1_000);
+        self.tokens = (self.tokens - 1_000).max(0);
+    }
+
+    fn owe(&mut self, rate: u32) {
+        self.tokens = (self.tokens - 1_000).max(-i64::from(rate) * 1_000 * DEBT_S);
     }
 
     fn is_full(&self, rate: u32) -> bool {
-        self.tokens >= u64::from(rate) * 1_000
+        self.tokens >= i64::from(rate) * 1_000
     }
 }
 
@@ -69,6 +77,17 @@ impl Bucket {
 struct Known {
     connections: u32,
     bucket: Bucket,
+    /// Of handshakes that come to nothing: paid when they do, since nobody knows before.
+    failures: Bucket,
+}
+
+/// What became of a connection's handshakes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Handshake {
+    /// They came to an end, or there were none.
+    Done,
+    /// They came to nothing: what was sent was none, or stopped.
+    Failed,
 }
 
 /// The addresses there are, and what all of them do together.
@@ -78,6 +97,7 @@ pub(super) struct Addresses {
     known_max: usize,
     connections_max: u32,
     rate: u32,
+    failure_rate: u32,
     rate_of_all: u32,
     all: Bucket,
     swept_at: Option<Timestamp>,
@@ -90,6 +110,7 @@ impl Addresses {
             known_max: config.addresses_max,
             connections_max: config.connections_per_address,
             rate: config.connects_per_address_s,
+            failure_rate: config.handshake_failures_per_address_s,
             rate_of_all: config.connects_s,
             all: Bucket::full(config.connects_s, now),
             swept_at: None,
@@ -108,7 +129,9 @@ impl Addresses {
             self.take_of_all()?;
             return Ok(None);
         }
-        let fresh = || Known { connections: 0, bucket: Bucket::full(rate, now) };
+        let failure_rate = self.failure_rate;
+        let fresh =
+            || Known { connections: 0, bucket: Bucket::full(rate, now), failures: Bucket::full(failure_rate, now) };
         let known = self.known.entry(block).or_insert_with(fresh);
         if self.connections_max != 0 && known.connections >= self.connections_max {
             return Err(Refusal::AddressFull);
@@ -116,6 +139,10 @@ impl Addresses {
         known.bucket.fill(rate, now);
         if !known.bucket.has_one(rate) {
             return Err(Refusal::AddressRate);
+        }
+        known.failures.fill(failure_rate, now);
+        if !known.failures.has_one(failure_rate) {
+            return Err(Refusal::AddressFailures);
         }
         if !self.all.has_one(self.rate_of_all) {
             return Err(Refusal::Rate);
@@ -126,13 +153,18 @@ impl Addresses {
         Ok(Some(block))
     }
 
-    pub(super) fn leave(&mut self, block: Block) {
-        if let Some(known) = self.known.get_mut(&block) {
-            known.connections = known.connections.saturating_sub(1);
-            // Without a rate there is nothing to remember of it.
-            if known.connections == 0 && self.rate == 0 {
-                self.known.remove(&block);
-            }
+    /// One less.
+    pub(super) fn leave(&mut self, block: Block, handshake: Handshake, now: Timestamp) {
+        let failure_rate = self.failure_rate;
+        let Some(known) = self.known.get_mut(&block) else { return };
+        known.connections = known.connections.saturating_sub(1);
+        known.failures.fill(failure_rate, now);
+        if handshake == Handshake::Failed {
+            known.failures.owe(failure_rate);
+        }
+        // Without rates there is nothing to remember of it.
+        if known.connections == 0 && self.rate == 0 && known.failures.is_full(failure_rate) {
+            self.known.remove(&block);
         }
     }
 
@@ -150,10 +182,11 @@ impl Addresses {
             return;
         }
         self.swept_at = Some(now);
-        let rate = self.rate;
+        let (rate, failure_rate) = (self.rate, self.failure_rate);
         self.known.retain(|_, known| {
             known.bucket.fill(rate, now);
-            known.connections > 0 || !known.bucket.is_full(rate)
+            known.failures.fill(failure_rate, now);
+            known.connections > 0 || !known.bucket.is_full(rate) || !known.failures.is_full(failure_rate)
         });
         self.known.shrink_to(self.known_max / 4);
     }
@@ -167,6 +200,7 @@ mod tests {
         GateConfig {
             connections_per_address: 3,
             connects_per_address_s: 2,
+            handshake_failures_per_address_s: 0,
             connects_s: 5,
             addresses_max: 2,
             antechamber_max: 1,
@@ -202,7 +236,7 @@ mod tests {
         let mut addresses = Addresses::new(&GateConfig { connects_per_address_s: 0, ..config() }, at(0));
         let blocks: Vec<_> = (0..3).map(|_| addresses.enter(ip("10.0.0.1"), at(0)).expect("room")).collect();
         assert_eq!(addresses.enter(ip("10.0.0.1"), at(0)), Err(Refusal::AddressFull));
-        addresses.leave(blocks[0].expect("counted"));
+        addresses.leave(blocks[0].expect("counted"), Handshake::Done, at(0));
         assert!(addresses.enter(ip("10.0.0.1"), at(0)).is_ok());
     }
 
@@ -235,10 +269,54 @@ mod tests {
         let goes = addresses.enter(ip("10.0.0.2"), at(0)).expect("room");
         assert!(stays.is_some() && goes.is_some());
         assert_eq!(addresses.enter(ip("10.0.0.3"), at(0)), Ok(None), "not remembered, and not refused");
-        addresses.leave(goes.expect("counted"));
+        addresses.leave(goes.expect("counted"), Handshake::Done, at(0));
         assert_eq!(addresses.enter(ip("10.0.0.3"), at(100)), Ok(None), "it came just now");
         assert!(addresses.enter(ip("10.0.0.3"), at(2_000)).expect("room").is_some());
         assert_eq!(addresses.known.len(), 2);
+    }
+
+    /// Only failures are bounded, to 10 a second.
+    fn failing() -> Addresses {
+        let free = GateConfig { connections_per_address: 0, connects_per_address_s: 0, connects_s: 0, ..config() };
+        Addresses::new(&GateConfig { handshake_failures_per_address_s: 10, addresses_max: 10, ..free }, at(0))
+    }
+
+    /// Comes and goes every 5 ms, and says how often it came in during `ms`.
+    fn come_and_go(addresses: &mut Addresses, handshake: Handshake, ms: std::ops::Range<u64>) -> usize {
+        let once = |ms| {
+            let entered = addresses.enter(ip("10.0.0.1"), at(ms)).ok()?.expect("counted");
+            addresses.leave(entered, handshake, at(ms + 4));
+            Some(())
+        };
+        ms.step_by(5).filter_map(once).count()
+    }
+
+    #[test]
+    fn whose_handshakes_fail_comes_as_often_as_the_rate_of_failures() {
+        let came = come_and_go(&mut failing(), Handshake::Failed, 0..10_000);
+        assert!((100..=111).contains(&came), "{came}: 10 at once, then 10 a second");
+        let came = come_and_go(&mut failing(), Handshake::Done, 0..10_000);
+        assert_eq!(came, 2_000, "who succeeds is not bounded");
+    }
+
+    #[test]
+    fn handshakes_that_fail_later_are_paid_for_all_the_same() {
+        let mut addresses = failing();
+        let open: Vec<_> = (0..50).map(|_| addresses.enter(ip("10.0.0.1"), at(0)).expect("none failed yet")).collect();
+        open.into_iter().flatten().for_each(|block| addresses.leave(block, Handshake::Failed, at(100)));
+        assert_eq!(addresses.enter(ip("10.0.0.1"), at(4_000)), Err(Refusal::AddressFailures), "40 are owed");
+        assert!(addresses.enter(ip("10.0.0.2"), at(4_000)).is_ok(), "others do not pay for it");
+        assert!(addresses.enter(ip("10.0.0.1"), at(4_300)).is_ok());
+    }
+
+    #[test]
+    fn a_debt_ends() {
+        let mut addresses = failing();
+        let open: Vec<_> = (0..5_000).map(|_| addresses.enter(ip("10.0.0.1"), at(0)).expect("room")).collect();
+        open.into_iter().flatten().for_each(|block| addresses.leave(block, Handshake::Failed, at(0)));
+        assert_eq!(addresses.known.len(), 1, "it is remembered though nothing is open");
+        assert_eq!(addresses.enter(ip("10.0.0.1"), at(9_900)), Err(Refusal::AddressFailures));
+        assert!(addresses.enter(ip("10.0.0.1"), at(10_200)).is_ok());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use unhidra_core::time::Clock;
 
 use crate::config::GateConfig;
 use crate::net::{Revoked, Serial};
-use addresses::{Addresses, Block};
+use addresses::{Addresses, Block, Handshake};
 use load::Memory;
 pub(crate) use refusals::{Refusal, Refusals};
 
@@ -36,6 +36,7 @@ pub struct Gate {
 pub struct Pass {
     gate: Arc<Gate>,
     block: Option<Block>,
+    handshake: Handshake,
     /// Its place among those of its listener.
     _place: OwnedSemaphorePermit,
 }
@@ -88,7 +89,7 @@ impl Gate {
     /// [`Refusal`] says which bound it is over. It is counted by whoever closes it.
     pub(crate) fn pass(self: &Arc<Self>, address: IpAddr, place: OwnedSemaphorePermit) -> Result<Pass, Refusal> {
         let block = self.addresses().enter(address, self.clock.now())?;
-        Ok(Pass { gate: self.clone(), block, _place: place })
+        Ok(Pass { gate: self.clone(), block, handshake: Handshake::Failed, _place: place })
     }
 
     /// Counts a refusal, and says so in the log as long as that is not said too often.
@@ -107,10 +108,19 @@ impl fmt::Debug for Gate {
     }
 }
 
+impl Pass {
+    /// Its handshakes are done. Until that is said a pass that is dropped counts as one whose
+    /// handshakes failed.
+    pub(crate) const fn shaken(mut self) -> Self {
+        self.handshake = Handshake::Done;
+        self
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(block) = self.block {
-            self.gate.addresses().leave(block);
+            self.gate.addresses().leave(block, self.handshake, self.gate.clock.now());
         }
     }
 }

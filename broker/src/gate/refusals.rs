@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     AddressFull,
     /// Its address comes too fast.
     AddressRate,
+    /// Too many handshakes of its address fail.
+    AddressFailures,
     /// All together come too fast.
     Rate,
     /// Its listener has as many connections as it may.
@@ -45,7 +47,7 @@ pub(crate) enum Refusal {
     Draining,
 }
 
-const KINDS: usize = 13;
+const KINDS: usize = 14;
 
 impl Refusal {
     const fn index(self) -> usize {
@@ -58,6 +60,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::AddressFull => "its address has as many connections as it may",
             Self::AddressRate => "its address connects too often",
+            Self::AddressFailures => "too many handshakes of its address fail",
             Self::Rate => "there are too many new connections at once",
             Self::ListenerFull => "the listener has as many connections as it may",
             Self::ConnectionsFull => "there are as many connections as may be",

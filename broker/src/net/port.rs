@@ -236,7 +236,8 @@ impl Door {
     }
 
     fn accepted(&self, stream: Box<dyn Stream>, identity: Identity, peer: SocketAddr, pass: Pass) -> Accepted {
-        Accepted { stream, identity, peer: peer.into(), entrance: self.layers.entrance.clone(), pass: Some(pass) }
+        let pass = Some(pass.shaken());
+        Accepted { stream, identity, peer: peer.into(), entrance: self.layers.entrance.clone(), pass }
     }
 }
 

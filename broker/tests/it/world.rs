@@ -66,6 +66,7 @@ connections_max = 50
 [gate]
 connections_per_address = 0
 connects_per_address_s = 0
+handshake_failures_per_address_s = 0
 connects_s = 0
 addresses_max = 100
 antechamber_max = 4
