@@ -250,6 +250,37 @@ async fn garbage_ends_its_own_handshake_alone() {
 }
 
 #[tokio::test]
+async fn whose_handshakes_fail_is_shut_out_and_nobody_else() {
+    let authority = Authority::new();
+    let gate = GateConfig { handshake_failures_per_address_s: 2, ..config().gate };
+    let (address, mut identities) = listen(&authority, gate).await;
+    tokio::spawn(async move { while identities.recv().await.is_some() {} });
+    let device = || authority.client(Some(authority.device("pump-7", "spiffe://test.example/device/pump-7")));
+    for _ in 0..20 {
+        assert_eq!(dial(device(), address).await.expect("who succeeds is not counted"), b'x');
+    }
+    let mut flood = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(address).await.expect("the kernel accepts");
+        // Where it is shut out already this fails.
+        _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+        flood.push(stream);
+    }
+    for mut stream in flood {
+        _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    // What the last of them owes is counted right after its end.
+    while dial(device(), address).await.is_ok() {}
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).expect("an address of loopback");
+    let stream = socket.connect(address).await.expect("the kernel accepts");
+    let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
+    let mut stream = device().connect(name, stream).await.expect("another address");
+    stream.write_all(b"x").await.expect("it is in");
+    assert_eq!(stream.read_u8().await.expect("it is served"), b'x');
+}
+
+#[tokio::test]
 async fn who_resumes_is_held_to_the_rules_of_now() {
     let authority = Authority::new();
     let offer = authority.server();
