@@ -9,7 +9,7 @@ use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Timestamp;
 use unhidra_core::topic::{TopicFilter, TopicName};
 
-use crate::acl::{Principal, Reach, SubscribeRight};
+use crate::acl::{Principal, SubscribeRight};
 use crate::arrears::Arrears;
 use crate::metrics::DropCause;
 use crate::net::mailbox::Mailbox;
@@ -94,11 +94,11 @@ impl Watchers {
 
 impl Broker {
     /// Puts a subscription into the router, as far as the rules of this moment let it see.
-    pub(crate) fn place(&self, filter: &str, place: Place<'_>, subscription: Subscription) -> Reach {
-        let Ok(interest) = Interest::parse(filter) else { return Reach::default() };
+    pub(crate) fn place(&self, filter: &str, place: Place<'_>, subscription: Subscription) {
+        let Ok(interest) = Interest::parse(filter) else { return };
         if self.rules.acl.subscribe(place.who, interest.filter).0 != SubscribeRight::Route {
             // The rules have changed since it was granted.
-            return Reach { checked: true, devices: false };
+            return;
         }
         let reach = self.rules.acl.reach(place.who, interest.filter.as_str());
         let Place { who, subscriber, queue } = place;
@@ -115,7 +115,6 @@ impl Broker {
         } else if self.watchers.any() {
             self.watchers.change(|router| router.unsubscribe(interest, subscriber));
         }
-        reach
     }
 
     pub(crate) fn subscribe(
@@ -127,7 +126,7 @@ impl Broker {
         arrears: &mut Arrears,
     ) {
         let Ok(interest) = Interest::parse(filter.as_str()) else { return };
-        let reach = self.place(filter.as_str(), place, subscription);
+        self.place(filter.as_str(), place, subscription);
         if interest.share_name.is_some() {
             // A group gets no retained messages (section 4.8.2).
             return;
@@ -137,10 +136,13 @@ impl Broker {
             RetainHandling::SendIfNew => is_new,
             RetainHandling::DoNotSend => false,
         };
-        if !wanted {
-            return;
+        // Looked up behind the router: what comes from now on is routed.
+        let now = self.doors.clock.now();
+        if wanted && !self.retained_for(interest.filter, None, 1, now).is_empty() {
+            arrears.add(filter.as_str(), subscription);
+        } else {
+            arrears.renew(filter.as_str(), subscription);
         }
-        arrears.add(filter, subscription, reach.checked);
     }
 
     pub(crate) fn unsubscribe(&self, filter: &str, subscriber: SubscriberId) {

@@ -10,7 +10,7 @@ use unhidra_core::ids::{ClientId, ClientIdError};
 use crate::Broker;
 use crate::doors::ConnectionId;
 use crate::net::mailbox::{Mailbox, Order};
-use crate::packet::{Property, QoS, ReasonCode};
+use crate::packet::{Property, QoS, ReasonCode, Will};
 use crate::persist::journal::Written;
 use crate::router::SubscriberId;
 use crate::router::message::Queued;
@@ -18,6 +18,15 @@ use crate::router::queue::Queue;
 use crate::routing::Place;
 use crate::session::table::{Claim, Due, SessionKey, Stored, will_due};
 use crate::session::{Remains, Resumable};
+
+/// What a client asks for its session.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) clean_start: bool,
+    /// How long it is to outlive its connection, in s.
+    pub(crate) expiry_s: u32,
+    pub(crate) will: Option<&'a Will>,
+}
 
 /// A session a connection has been given.
 pub(crate) struct Claimed {
@@ -69,15 +78,9 @@ impl Broker {
     }
 
     /// Gives a connection its session, once no other carries it. `None` where there are too many.
-    pub(crate) async fn claim(
-        &self,
-        key: &SessionKey,
-        mailbox: &Arc<Mailbox>,
-        clean_start: bool,
-        expiry_s: u32,
-    ) -> Option<Claimed> {
+    pub(crate) async fn claim(&self, key: &SessionKey, mailbox: &Arc<Mailbox>, asked: Asked<'_>) -> Option<Claimed> {
         loop {
-            let claim = self.sessions().claim(key, mailbox, clean_start);
+            let claim = self.sessions().claim(key, mailbox, asked.clean_start);
             match claim {
                 Claim::Live(other) => {
                     other.order(Order::Close(ReasonCode::SessionTakenOver));
@@ -85,16 +88,16 @@ impl Broker {
                 }
                 Claim::Resumed(stored) => {
                     let Stored { resumable, subscriber, queue, .. } = *stored;
-                    let written = self.store_session(&queue, key, expiry_s, None);
+                    let written = self.store_session(subscriber, &queue, key, asked);
                     return Some(Claimed { resumed: Some(resumable), subscriber, queue, written });
                 }
                 Claim::New { ended } => {
                     let gone = ended.map_or(Written::NONE, |stored| self.end_session(*stored));
                     let subscriber = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
                     let queue = Queue::new(key.clone(), self.queue_terms.clone());
-                    let is_kept = expiry_s > 0 && self.journal.is_some();
+                    let is_kept = asked.expiry_s > 0 && self.journal.is_some();
                     let queue = Arc::new(if is_kept { queue.kept_for(subscriber) } else { queue });
-                    let written = self.store_session(&queue, key, expiry_s, None).max(gone);
+                    let written = self.store_session(subscriber, &queue, key, asked).max(gone);
                     return Some(Claimed { resumed: None, subscriber, queue, written });
                 }
                 Claim::Full => return None,
@@ -113,10 +116,10 @@ impl Broker {
         with_will: bool,
     ) {
         let now = self.doors.clock.now();
-        let Remains { resumable, expiry_s, will, .. } = remains;
+        let Remains { resumable, expiry_s, will, had_will, .. } = remains;
         let expiry_s = if forget { 0 } else { expiry_s };
         let will = will.filter(|_| with_will);
-        let delay_s = will.as_ref().and_then(|will| will.properties.find(will_delay_s)).unwrap_or(0);
+        let delay_s = will.as_ref().map_or(0, will_delay_s);
         let will = match (will, will_due(now, delay_s, expiry_s)) {
             (Some(will), None) => {
                 self.publish_will(&will);
@@ -130,6 +133,9 @@ impl Broker {
         let stored = Stored { resumable, subscriber, queue, expires_at, expiry_s, left_at, will };
         if expiry_s == 0 {
             self.sessions().release(key, None);
+            if had_will {
+                self.store_without_session(subscriber, &stored.queue);
+            }
             self.end_session(stored);
         } else {
             let may_go = |queued: &Queued| queued.group.as_ref().is_some_and(|g| g.has_taker_besides(subscriber));
@@ -145,7 +151,8 @@ impl Broker {
     /// A session that was claimed goes back where it was.
     pub(crate) fn give_back(&self, key: &SessionKey, claimed: Claimed, expiry_s: u32) {
         let Claimed { resumed, subscriber, queue, .. } = claimed;
-        let remains = Remains { resumable: resumed.unwrap_or_default(), expiry_s, will: None, lost: Vec::new() };
+        let remains =
+            Remains { resumable: resumed.unwrap_or_default(), expiry_s, will: None, had_will: false, lost: Vec::new() };
         self.release(key, subscriber, queue, remains, false, false);
     }
 
@@ -177,6 +184,9 @@ impl Broker {
                 for filter in self.rules().acl.lost(&who, subscriptions.keys().map(|filter| &**filter)) {
                     subscriptions.remove(&filter);
                     self.unsubscribe(&filter, stored.subscriber);
+                    if let Some(owed) = &mut stored.resumable.owed {
+                        owed.forget(&filter);
+                    }
                 }
                 let place = Place { who: &who, subscriber: stored.subscriber, queue: &stored.queue };
                 for (filter, subscription) in &*subscriptions {
@@ -187,9 +197,11 @@ impl Broker {
     }
 }
 
-fn will_delay_s(property: &Property) -> Option<u32> {
-    match property {
+/// How long after its connection a Will waits, in s (section 3.1.3.2.2).
+pub(crate) fn will_delay_s(will: &Will) -> u32 {
+    let delay_s = will.properties.find(|property| match property {
         Property::WillDelayInterval(s) => Some(*s),
         _ => None,
-    }
+    });
+    delay_s.unwrap_or(0)
 }

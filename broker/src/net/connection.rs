@@ -64,7 +64,7 @@ pub(crate) struct Connection {
     /// Whether it reads nothing because what it has written is not taken.
     pub(super) held_by_store: bool,
     /// Made with the first subscription, and gone once nothing is owed.
-    arrears: Option<Box<Arrears>>,
+    pub(super) arrears: Option<Box<Arrears>>,
     pub(super) course: Course,
     /// When what the client has shown ends.
     pub(super) until: Option<Timestamp>,
@@ -496,7 +496,7 @@ impl Connection {
                     if let Client::Admitted { subscriber, .. } = &self.client {
                         self.broker.unsubscribe(filter.as_str(), *subscriber);
                         if let Some(arrears) = &mut self.arrears {
-                            arrears.forget(&filter);
+                            arrears.forget(filter.as_str());
                         }
                     }
                 }
@@ -526,7 +526,7 @@ impl Connection {
                 Event::Keep { number, change } => {
                     let known = match &mut self.keeper {
                         Some(keeper) => {
-                            let known = keeper.step(number, change);
+                            let known = keeper.step(number, change, self.arrears.as_deref());
                             self.held_by_store |= self.broker.is_behind(&self.mailbox);
                             known
                         }

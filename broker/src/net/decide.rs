@@ -14,6 +14,7 @@ use crate::packet::{ReasonCode, Text};
 use crate::router::queue::Queue;
 use crate::session::Request;
 use crate::session::table::SessionKey;
+use crate::sessions::Asked;
 
 impl Connection {
     pub(super) async fn decide(&mut self, request: Request) {
@@ -59,8 +60,9 @@ impl Connection {
         if expiry_s > 0 && self.broker.stores_no_more() {
             return self.refuse(ReasonCode::ServerUnavailable, "StoreClosed");
         }
-        let claimed = self.broker.claim(&key, &self.mailbox, request.clean_start, expiry_s);
-        let claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
+        let asked = Asked { clean_start: request.clean_start, expiry_s, will: self.session.will_asked() };
+        let claimed = self.broker.claim(&key, &self.mailbox, asked);
+        let mut claimed = match timeout(self.broker.limits().connect_timeout(), claimed).await {
             Ok(Some(claimed)) => claimed,
             Ok(None) => return self.refuse(ReasonCode::QuotaExceeded, "SessionsFull"),
             // The connection before it still has something for the node, which has no room.
@@ -87,6 +89,7 @@ impl Connection {
             self.inward.push(BrokerEvent::Connected { device, connection: self.mailbox.id() });
         }
         self.keeper = self.broker.keeper(&claimed, &self.mailbox);
+        self.arrears = claimed.resumed.as_mut().and_then(|resumed| resumed.owed.take());
         let assigned = assigned.then(|| who.client_id());
         self.session.admit(who.clone(), claimed.resumed, assigned, self.broker.clock().now());
         claimed.queue.attach(self.mailbox.clone());

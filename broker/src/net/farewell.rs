@@ -29,12 +29,15 @@ impl Connection {
         self.tell_end();
         self.broker.metrics().take(&mut self.tally);
         let device = self.device();
-        let Self { broker, mailbox, session, client, inward, hold, course, mut wire, identity, .. } = *self;
+        let Self { broker, mailbox, session, client, arrears, inward, hold, course, mut wire, identity, .. } = *self;
         let mut inward = hold.into_inward(inward);
         if let Client::Admitted { queue, .. } = &client {
             queue.detach();
         }
-        let remains = session.finish();
+        let mut remains = session.finish();
+        if let Some(remains) = &mut remains {
+            remains.resumable.owed = arrears;
+        }
         if let Some(device) = device {
             let in_flight = remains.iter().flat_map(|remains| remains.lost.iter().copied());
             let unsent = unsent.into_iter().map(|downlink| downlink.ticket);

@@ -7,12 +7,13 @@ use super::queued::Exchange;
 use super::receipt::After;
 use super::session::interest_change;
 use super::{Journal, Storing, forget};
+use crate::arrears::Arrears;
 use crate::doors;
 use crate::net::mailbox::Mailbox;
 use crate::packet::{PacketId, QoS};
 use crate::router::SubscriberId;
 use crate::router::message::Kept;
-use crate::session::{Change, Resumable};
+use crate::session::{Change, Interest, Resumable};
 
 /// What one connection writes as its session moves on, step by step.
 #[derive(Debug)]
@@ -73,7 +74,8 @@ impl Keeper {
     }
 
     /// The session has made a step. Gives the number up to which all is kept, if that is known.
-    pub(crate) fn step(&mut self, number: u64, change: Change) -> Option<u64> {
+    /// `owed` is what its subscriptions are still to be sent.
+    pub(crate) fn step(&mut self, number: u64, change: Change, owed: Option<&Arrears>) -> Option<u64> {
         self.last = number;
         let session = self.session;
         let mut changes = Vec::new();
@@ -110,7 +112,11 @@ impl Keeper {
             }
             Change::Released(_) => false,
             Change::Listens(steps) => {
-                changes.extend(steps.iter().map(|step| interest_change(session, step)));
+                let is_owed = |step: &Interest| match step {
+                    Interest::Begun(filter, _) => owed.is_some_and(|owed| owed.owes(filter)),
+                    Interest::Ended(_) | Interest::Listens(..) | Interest::ListensNoMore(_) => false,
+                };
+                changes.extend(steps.iter().map(|step| interest_change(session, step, is_owed(step))));
                 true
             }
         };

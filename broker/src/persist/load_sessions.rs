@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::{info, warn};
+use unhidra_core::time::UnixTime;
 
 use super::Journal;
 use super::fields::RecordError;
@@ -128,7 +129,8 @@ impl Broker {
                 .for_each(|place| super::forget(number, place, gone));
             releasing.sort_unstable();
             resumable.releasing = releasing.into_iter().map(|(_, packet_id)| packet_id).collect();
-            let will = will.map(|(due_at, will)| (now.saturating_add(due_at.saturating_since(unix_now)), will));
+            let begun_at = if left_at.is_some() { unix_now } else { UnixTime::EPOCH };
+            let will = will.map(|(due_at, will)| (now.saturating_add(due_at.saturating_since(begun_at)), will));
             let left_at = left_at.unwrap_or(unix_now);
             let stored = Stored { resumable, subscriber: number, queue, expires_at, expiry_s, left_at, will };
             // Of two of one name the later one stands: the earlier one was about to go.
@@ -169,13 +171,18 @@ impl Broker {
 
 impl Reading<'_> {
     fn interest(&mut self, key: Bytes, value: Bytes) -> Result<(), RecordError> {
-        let (session, interest) = decode_interest(&key, value)?;
+        let (session, interest, owed) = decode_interest(&key, value)?;
         let Some(found) = self.sessions.get_mut(&session) else {
             self.drop_record(PersistTable::Subscriptions, key);
             return Ok(());
         };
         match interest {
-            Interest::Begun(filter, subscription) => _ = found.resumable.subscriptions.insert(filter, subscription),
+            Interest::Begun(filter, subscription) => {
+                if owed {
+                    found.resumable.owed.get_or_insert_default().add(&filter, subscription);
+                }
+                found.resumable.subscriptions.insert(filter, subscription);
+            }
             Interest::Listens(row, qos) => _ = found.resumable.rows.insert(row, qos),
             Interest::Ended(_) | Interest::ListensNoMore(_) => {}
         }

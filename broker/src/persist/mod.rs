@@ -6,8 +6,10 @@
 //! retained       Topic Name                 a message
 //! sessions       session 8                  owner 1 (0 anybody, 1 device, 2 user), its name 2+n,
 //!                                           Client Identifier 2+n, expiry in s 4, left at 8 (0: a
-//!                                           connection carries it), Will due at 8 (0: none), Will
-//! subscriptions  session 8, Topic Filter    options 1 (as in SUBSCRIBE of 5.0), identifier 4 (0: none)
+//!                                           connection carries it), Will due at 8 (0: none; while a
+//!                                           connection carries it 1 + ms after that one's end), Will
+//! subscriptions  session 8, Topic Filter    options 1 (as in SUBSCRIBE of 5.0; bit 6: retained messages
+//!                                           are still to be sent for it), identifier 4 (0: none)
 //!                session 8, 0, row 1        QoS 1
 //! messages       message 8                  a message
 //! queued         session 8, sequence 8      0, flags 1, identifiers 1+4n, a message

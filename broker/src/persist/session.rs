@@ -20,7 +20,8 @@ pub(crate) struct SessionRecord {
     pub(crate) expiry_s: u32,
     /// When its connection ended; `None` while one carries it.
     pub(crate) left_at: Option<UnixTime>,
-    /// What is published then, unless the session is taken up before.
+    /// What is published then, unless the session is taken up before. While a connection carries
+    /// it, so long after that one's end.
     pub(crate) will: Option<(UnixTime, Will)>,
 }
 
@@ -41,7 +42,10 @@ impl SessionRecord {
         match &self.will {
             None => out.put_u64(0),
             Some((due_at, will)) => {
-                out.put_u64(due_at.as_ms().max(1));
+                out.put_u64(match self.left_at {
+                    Some(_) => due_at.as_ms().max(1),
+                    None => due_at.as_ms().saturating_add(1),
+                });
                 out.put_u8(flags(will.qos, will.retain));
                 let properties = will.properties.iter().filter(|p| !matches!(p, Property::WillDelayInterval(_)));
                 let publish = Publish {
@@ -73,6 +77,7 @@ impl SessionRecord {
         let will = match fields.u64()? {
             0 => None,
             due_at => {
+                let due_at = if left_at.is_some() { due_at } else { due_at - 1 };
                 let (qos, retain) = fields.flags()?;
                 let Publish { topic, properties, payload, .. } = fields.publish()?;
                 Some((UnixTime::from_ms(due_at), Will { topic, payload, qos, retain, properties }))
@@ -97,10 +102,15 @@ pub(super) fn row_key(session: SubscriberId, row: DownlinkRow) -> Bytes {
     [&session.0.to_be_bytes()[..], &[0, row]].concat().into()
 }
 
-/// A session's interest as it becomes.
-pub(super) fn interest_change(session: SubscriberId, step: &Interest) -> Change {
+/// In the options of a subscription: retained messages are still to be sent for it.
+const OWED: u8 = 1 << 6;
+
+/// A session's interest as it becomes; `owed` where retained messages are still to be sent for it.
+pub(super) fn interest_change(session: SubscriberId, step: &Interest, owed: bool) -> Change {
     let (key, value) = match step {
-        Interest::Begun(filter, subscription) => (filter_key(session, filter), Some(subscription_value(*subscription))),
+        Interest::Begun(filter, subscription) => {
+            (filter_key(session, filter), Some(subscription_value(*subscription, owed)))
+        }
         Interest::Ended(filter) => (filter_key(session, filter), None),
         Interest::Listens(row, qos) => {
             (row_key(session, *row), Some(Bytes::copy_from_slice(&[VERSION, qos.as_bits()])))
@@ -110,7 +120,7 @@ pub(super) fn interest_change(session: SubscriberId, step: &Interest) -> Change 
     Change { table: PersistTable::Subscriptions, key, value }
 }
 
-fn subscription_value(subscription: Subscription) -> Bytes {
+fn subscription_value(subscription: Subscription, owed: bool) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(VERSION);
     let SubscriptionOptions { qos, no_local, retain_as_published, retain_handling } = subscription.options;
@@ -119,13 +129,14 @@ fn subscription_value(subscription: Subscription) -> Bytes {
         RetainHandling::SendIfNew => 1,
         RetainHandling::DoNotSend => 2,
     };
-    out.put_u8(qos.as_bits() | u8::from(no_local) << 2 | u8::from(retain_as_published) << 3 | handling << 4);
+    let options = qos.as_bits() | u8::from(no_local) << 2 | u8::from(retain_as_published) << 3 | handling << 4;
+    out.put_u8(if owed { options | OWED } else { options });
     out.put_u32(subscription.identifier.unwrap_or(0));
     out.freeze()
 }
 
-/// What a session listens to, and which session.
-pub(super) fn decode_interest(key: &Bytes, value: Bytes) -> Result<(SubscriberId, Interest), RecordError> {
+/// Which session, what it listens to, and whether retained messages are still to be sent for it.
+pub(super) fn decode_interest(key: &Bytes, value: Bytes) -> Result<(SubscriberId, Interest, bool), RecordError> {
     let mut name = Fields(key.clone());
     let session = SubscriberId(name.u64()?);
     let mut fields = Fields::begin(value)?;
@@ -137,11 +148,12 @@ pub(super) fn decode_interest(key: &Bytes, value: Bytes) -> Result<(SubscriberId
         };
         let qos = qos(fields.u8()?)?;
         fields.finish()?;
-        return Ok((session, Interest::Listens(row, qos)));
+        return Ok((session, Interest::Listens(row, qos), false));
     }
     let filter = std::str::from_utf8(&name.0).map_err(|error| wrong("its filter", error))?;
     shared::Interest::parse(filter).map_err(|_| wrong("its filter", filter))?;
     let options = fields.u8()?;
+    let (owed, options) = (options & OWED != 0, options & !OWED);
     let identifier = Some(fields.u32()?).filter(|id| *id > 0);
     fields.finish()?;
     let retain_handling = match options >> 4 {
@@ -156,5 +168,5 @@ pub(super) fn decode_interest(key: &Bytes, value: Bytes) -> Result<(SubscriberId
         retain_as_published: options & 0b1000 != 0,
         retain_handling,
     };
-    Ok((session, Interest::Begun(filter.into(), Subscription { options, identifier })))
+    Ok((session, Interest::Begun(filter.into(), Subscription { options, identifier }), owed))
 }

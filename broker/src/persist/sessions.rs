@@ -8,7 +8,7 @@ use super::Keeper;
 use super::forget;
 use super::journal::Written;
 use super::queued::{Exchange, number_key};
-use super::session::{SessionRecord, filter_key, row_key};
+use super::session::{SessionRecord, filter_key, interest_change, row_key};
 use crate::Broker;
 use crate::doors::{Change, PersistTable};
 use crate::net::mailbox::Mailbox;
@@ -16,8 +16,9 @@ use crate::packet::Will;
 use crate::router::SubscriberId;
 use crate::router::message::Queued;
 use crate::router::queue::Queue;
+use crate::session::Interest;
 use crate::session::table::{SessionKey, Stored};
-use crate::sessions::Claimed;
+use crate::sessions::{Asked, Claimed, will_delay_s};
 
 impl Broker {
     /// What writes the steps of a session that was claimed, where it is kept.
@@ -39,17 +40,39 @@ impl Broker {
         }
     }
 
-    /// Writes that a connection carries a session, where it is kept.
+    /// Writes that a connection carries a session, where it is kept, and its Will, so that a crash
+    /// of the node is the end of a connection like another. Of a session that ends with its
+    /// connection the Will is all that is kept, and nobody waits for that.
     pub(crate) fn store_session(
         &self,
+        subscriber: SubscriberId,
         queue: &Queue,
         key: &SessionKey,
-        expiry_s: u32,
-        left_at: Option<UnixTime>,
+        asked: Asked<'_>,
     ) -> Written {
-        let Some(session) = queue.keeper() else { return Written::NONE };
-        let record = SessionRecord { key: key.clone(), expiry_s, left_at, will: None };
-        self.write(vec![put(session, &record)])
+        let is_kept = queue.keeper().is_some();
+        if !is_kept && asked.will.is_none() {
+            return Written::NONE;
+        }
+        let will = asked.will.map(|will| (UnixTime::from_s(will_delay_s(will).into()), will.clone()));
+        let record = SessionRecord { key: key.clone(), expiry_s: asked.expiry_s, left_at: None, will };
+        let written = self.write(vec![put(subscriber, &record)]);
+        if is_kept { written } else { Written::NONE }
+    }
+
+    /// Writes that a session which ended with its connection is gone, and with it its Will.
+    pub(crate) fn store_without_session(&self, subscriber: SubscriberId, queue: &Queue) {
+        if queue.keeper().is_none() {
+            let (table, key) = (PersistTable::Sessions, number_key(subscriber.0));
+            self.write(vec![Change { table, key, value: None }]);
+        }
+    }
+
+    /// Writes that a subscription of a session that is kept is owed no retained messages any more.
+    pub(crate) fn store_paid(&self, queue: &Queue, step: Interest) {
+        if let Some(session) = queue.keeper() {
+            self.write(vec![interest_change(session, &step, false)]);
+        }
     }
 
     /// Writes that nothing carries a session any more. What it had sent has its identifiers written

@@ -66,6 +66,8 @@ fn records_read_back_and_nothing_else_does() {
         for has_will in [false, true] {
             let record = session(owner.clone(), has_will);
             holds(&record.encode(), Some(&record), SessionRecord::decode);
+            let carried = SessionRecord { left_at: None, ..record };
+            holds(&carried.encode(), Some(&carried), SessionRecord::decode);
         }
     }
     let message = queued(QoS::AtLeastOnce, b"hello", Some(10));
@@ -98,8 +100,11 @@ fn records_read_back_and_nothing_else_does() {
         Interest::Begun("$share/g/a".into(), Subscription { options, identifier: None }),
         Interest::Listens(DownlinkRow::Prekeys, QoS::AtLeastOnce),
     ] {
-        let Change { key, value, .. } = interest_change(session, &interest);
-        holds(&value.expect("a value"), Some(&(session, interest)), |value| decode_interest(&key, value));
+        for owed in [false, matches!(interest, Interest::Begun(..))] {
+            let Change { key, value, .. } = interest_change(session, &interest, owed);
+            let read = (session, interest.clone(), owed);
+            holds(&value.expect("a value"), Some(&read), |value| decode_interest(&key, value));
+        }
     }
 }
 

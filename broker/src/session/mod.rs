@@ -40,6 +40,7 @@ use crate::doors::{Outcome, Ticket};
 use crate::net::facts::Holdings;
 use crate::packet::{
     ConnAck, Connect, Disconnect, Frame, Packet, PacketId, Properties, Property, Publish, ReasonCode, Text, Version,
+    Will,
 };
 use crate::router::Subscription;
 use crate::router::message::{Alias, Queued};
@@ -271,6 +272,14 @@ impl Session {
             Phase::Deciding(connect) => terms::Terms::of(connect, &self.rules.limits).expiry_s,
             Phase::Open(open) => open.expiry_s,
             Phase::Greeting { .. } | Phase::Ended { .. } => 0,
+        }
+    }
+
+    /// The Will of a client that asks to come in.
+    pub(crate) fn will_asked(&self) -> Option<&Will> {
+        match &self.phase {
+            Phase::Deciding(connect) => connect.will.as_ref(),
+            Phase::Greeting { .. } | Phase::Open(_) | Phase::Ended { .. } => None,
         }
     }
 

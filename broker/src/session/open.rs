@@ -34,6 +34,7 @@ pub(super) struct Open {
     pub(super) keep_alive: KeepAlive,
     pub(super) keep_alive_s: u16,
     pub(super) will: Option<Will>,
+    pub(super) had_will: bool,
     pub(super) expiry_s: u32,
     pub(super) client_aliases: ClientAliases,
     pub(super) our_aliases: OurAliases,
@@ -61,7 +62,7 @@ impl Open {
         out: &mut Out,
     ) -> Self {
         let session_present = resumed.is_some();
-        let Resumable { subscriptions, rows, in_flight, releasing, received, next_packet_id } =
+        let Resumable { subscriptions, rows, in_flight, releasing, received, next_packet_id, .. } =
             resumed.unwrap_or_default();
         let terms = Terms::of(&connect, &rules.limits);
         let properties = match connect.version {
@@ -78,6 +79,7 @@ impl Open {
             explains: terms.explains,
             keep_alive: KeepAlive::new(terms.keep_alive_s, now),
             keep_alive_s: terms.keep_alive_s,
+            had_will: connect.will.is_some(),
             will: connect.will,
             expiry_s: terms.expiry_s,
             client_aliases: ClientAliases::default(),
@@ -221,8 +223,9 @@ impl Open {
             releasing,
             received: self.inbound.into_received(),
             next_packet_id,
+            owed: None,
         };
-        Remains { resumable, expiry_s: self.expiry_s, will: self.will, lost }
+        Remains { resumable, expiry_s: self.expiry_s, will: self.will, had_will: self.had_will, lost }
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use unhidra_core::delivery::DownlinkRow;
 
+use crate::arrears::Arrears;
 use crate::doors::Ticket;
 use crate::packet::{PacketId, QoS, Will};
 use crate::router::Subscription;
@@ -34,6 +35,9 @@ pub(crate) struct Resumable {
     pub(crate) received: Vec<PacketId>,
     /// Where the search for a free identifier goes on.
     pub(crate) next_packet_id: PacketId,
+    /// Retained messages that new subscriptions are still to be sent; the shell's, while a connection
+    /// carries the session.
+    pub(crate) owed: Option<Box<Arrears>>,
 }
 
 impl Default for Resumable {
@@ -45,6 +49,7 @@ impl Default for Resumable {
             releasing: Vec::new(),
             received: Vec::new(),
             next_packet_id: PacketId::FIRST,
+            owed: None,
         }
     }
 }
@@ -57,6 +62,8 @@ pub(crate) struct Remains {
     pub(crate) expiry_s: u32,
     /// What is published now or after its delay, unless the session is taken up again.
     pub(crate) will: Option<Will>,
+    /// Whether it had brought one.
+    pub(crate) had_will: bool,
     /// What the node had published and was not acknowledged.
     pub(crate) lost: Vec<Ticket>,
 }

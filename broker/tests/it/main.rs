@@ -12,6 +12,7 @@ mod disk;
 mod doors;
 mod exactly_once;
 mod kept;
+mod owed;
 mod plain;
 mod proxy;
 mod rules;
