@@ -2,7 +2,6 @@
 //! Made here by hand (RFC 7515), so that they share nothing with what checks them.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -12,6 +11,8 @@ use aws_lc_rs::{hmac, rsa};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use unhidra_core::time::Clock;
+use unhidra_node::clock::SystemClock;
 use unhidra_tests::process::{FREE_PORTS, Place, Process};
 
 use super::revoked::pem;
@@ -81,7 +82,7 @@ impl Signer {
 }
 
 fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+    SystemClock::start().unix_now().as_ms() / 1000
 }
 
 /// The code of the CONNACK that a client with this password gets.
