@@ -14,6 +14,7 @@ mod commit;
 pub mod config;
 pub mod control;
 mod deadlines;
+mod dial;
 mod expiry;
 pub mod folder;
 mod http;

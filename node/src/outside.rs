@@ -1,6 +1,8 @@
 //! What stands before everything outside that the node speaks to: a circuit breaker, and a wait that
 //! grows. Its state is in the metrics and, when it changes, in the log.
 
+use std::time::Duration;
+
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -29,23 +31,76 @@ impl Breakers {
     }
 }
 
+/// When the next attempt at one target may be made: a plain value.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    breaker: Breaker,
+    backoff: Backoff,
+    not_before: Timestamp,
+}
+
+impl Pace {
+    /// One that has seen no failure.
+    pub(crate) const fn new(breaker: BreakerOptions, backoff: BackoffBounds) -> Self {
+        Self { breaker: Breaker::new(breaker), backoff: Backoff::new(backoff), not_before: Timestamp::ZERO }
+    }
+
+    /// When an attempt may be made, where that is later than now.
+    pub(crate) fn opens_at(&self, now: Timestamp) -> Option<Timestamp> {
+        Some(self.not_before.max(self.breaker.admits_at())).filter(|at| *at > now)
+    }
+
+    /// An attempt is made.
+    pub(crate) fn begins(&mut self, now: Timestamp) {
+        // It was asked when it may be: the answer is known.
+        let _ = self.breaker.admit(now);
+    }
+
+    /// An attempt succeeded.
+    pub(crate) fn succeeded(&mut self) {
+        self.backoff.reset();
+        self.breaker.succeeded();
+    }
+
+    /// The target is there and does not want what it was offered. `draw` is 64 random bits.
+    pub(crate) fn refused(&mut self, now: Timestamp, draw: u64) {
+        self.breaker.succeeded();
+        self.not_before = self.backoff.failed(now, draw);
+    }
+
+    /// An attempt failed, and the target may have asked to be left alone for so long. `draw` is 64
+    /// random bits.
+    pub(crate) fn failed(&mut self, now: Timestamp, retry_after: Option<Duration>, draw: u64) {
+        self.breaker.failed(now);
+        let asked = now.saturating_add(retry_after.unwrap_or_default());
+        self.not_before = self.backoff.failed(now, draw).max(asked);
+    }
+
+    /// Where its breaker stands.
+    pub(crate) const fn breaker(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
+    /// How many attempts have failed since the last that succeeded.
+    const fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+}
+
 /// What stands before one target. Whoever speaks to it asks [`Guard::admit`] before each attempt and
 /// says what became of it.
 #[derive(Debug)]
 pub(crate) struct Guard {
     target: String,
-    breaker: Breaker,
-    backoff: Backoff,
-    not_before: Timestamp,
+    pace: Pace,
     breakers: Breakers,
 }
 
 impl Guard {
     /// A closed one. `target` is its name in the metrics and the log, `upstream:factory` for instance.
-    pub(crate) fn new(target: String, breaker: BreakerOptions, backoff: BackoffBounds, breakers: Breakers) -> Self {
-        breakers.show(&target, BreakerState::Closed);
-        let (breaker, backoff) = (Breaker::new(breaker), Backoff::new(backoff));
-        Self { target, breaker, backoff, not_before: Timestamp::ZERO, breakers }
+    pub(crate) fn new(target: String, pace: Pace, breakers: Breakers) -> Self {
+        breakers.show(&target, pace.breaker());
+        Self { target, pace, breakers }
     }
 
     /// Whether an attempt may be made now.
@@ -54,46 +109,45 @@ impl Guard {
     ///
     /// When to ask again.
     pub(crate) fn admit(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        if now < self.not_before {
-            return Err(self.not_before.max(self.breaker.admits_at()));
+        if let Some(at) = self.pace.opens_at(now) {
+            return Err(at);
         }
-        let before = self.breaker.state();
-        let admitted = self.breaker.admit(now);
-        if self.breaker.state() != before {
-            self.changed();
-        }
-        admitted
+        self.watched(|pace| pace.begins(now));
+        Ok(())
     }
 
     /// An attempt succeeded.
     pub(crate) fn succeeded(&mut self) {
-        self.backoff.reset();
-        if self.breaker.succeeded() {
-            self.changed();
-        }
+        self.watched(Pace::succeeded);
     }
 
     /// An attempt failed. `draw` is 64 random bits.
     pub(crate) fn failed(&mut self, now: Timestamp, draw: u64) {
-        self.not_before = self.backoff.failed(now, draw);
-        if self.breaker.failed(now) {
-            self.changed();
-        }
+        self.watched(|pace| pace.failed(now, None, draw));
     }
 
     /// Where its breaker stands.
     pub(crate) const fn state(&self) -> BreakerState {
-        self.breaker.state()
+        self.pace.breaker()
+    }
+
+    /// Does something to its pace, and shows where the breaker has moved.
+    fn watched(&mut self, change: impl FnOnce(&mut Pace)) {
+        let before = self.pace.breaker();
+        change(&mut self.pace);
+        if self.pace.breaker() != before {
+            self.changed();
+        }
     }
 
     fn changed(&self) {
-        let state = self.breaker.state();
+        let state = self.pace.breaker();
         self.breakers.show(&self.target, state);
         match state {
             BreakerState::Open => {
                 tracing::warn!(
                     target_name = self.target,
-                    failures = self.backoff.failures(),
+                    failures = self.pace.failures(),
                     "left alone for a while: it fails"
                 );
             }
@@ -107,7 +161,6 @@ impl Guard {
 mod tests {
     use super::*;
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     #[test]
     fn the_longer_of_the_two_waits_holds_and_the_metric_follows_the_breaker() {
@@ -115,7 +168,7 @@ mod tests {
         let breakers = Breakers::register(&mut registry);
         let options = BreakerOptions { failures: NonZeroU32::new(2).unwrap(), rest: Duration::from_secs(60) };
         let bounds = BackoffBounds { base: Duration::from_secs(1), cap: Duration::from_secs(8) };
-        let mut guard = Guard::new("upstream:a".to_owned(), options, bounds, breakers);
+        let mut guard = Guard::new("upstream:a".to_owned(), Pace::new(options, bounds), breakers);
         let shown = |registry: &Registry| {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, registry).unwrap();

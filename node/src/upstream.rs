@@ -39,8 +39,9 @@ pub use dial::{Dial, Outside, OutsideError, Wire};
 pub(crate) use mailbox::NotTaken;
 pub(crate) use metrics::Metrics;
 pub use status::{UpstreamRecord, UpstreamState};
+pub(crate) use wire::why;
 
-use crate::outside::{Breakers, Guard};
+use crate::outside::{Breakers, Guard, Pace};
 use crate::pump::Pump;
 use crate::registry::Registry;
 use connection::Upstream;
@@ -127,8 +128,8 @@ impl Upstreams {
             let config = room.outside.config.clone();
             let own = |set: &str, other: &str| if set.is_empty() { other.to_owned() } else { set.to_owned() };
             let name = config.name.as_str();
-            let guard =
-                Guard::new(format!("upstream:{name}"), config.breaker(), config.backoff(), around.breakers.clone());
+            let pace = Pace::new(config.breaker(), config.backoff());
+            let guard = Guard::new(format!("upstream:{name}"), pace, around.breakers.clone());
             let upstream = Upstream {
                 id: UpstreamId(number),
                 rows: Rows::new(&own(&config.prefix, &around.prefix)),

@@ -4,13 +4,13 @@
 //! It speaks MQTT 5.0 with the codec of this workspace, keeps a session for every Client Identifier,
 //! and acknowledges to devices whatever it then does.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use unhidra_broker::packet::{
     Acknowledgement, Assurance, ConnAck, Packet, PacketId, Properties, Property, Publish, ReasonCode, SubAck, Text,
     Version, split_frame,
@@ -36,6 +36,8 @@ pub struct OutsideBroker {
     state: Arc<Mutex<State>>,
     arrived: Arc<Notify>,
     cut: broadcast::Sender<()>,
+    /// Whether the way to the node takes everything and delivers nothing.
+    swallows: watch::Sender<bool>,
     /// Where devices dial.
     pub network: Network,
 }
@@ -46,6 +48,12 @@ struct State {
     /// All that devices have said, in order.
     seen: Vec<Said>,
     is_down: bool,
+    /// Whether devices are told that their messages are refused.
+    refuses: bool,
+    /// Connections that were let in.
+    lives: u64,
+    /// PUBACKs that came before those of messages that were sent before theirs.
+    disorders: u64,
 }
 
 /// What is kept of one client.
@@ -53,8 +61,11 @@ struct State {
 struct Session {
     filters: Vec<String>,
     waiting: VecDeque<Said>,
-    in_flight: BTreeMap<u16, Said>,
+    /// In the order they were sent.
+    in_flight: VecDeque<(u16, Said)>,
     last_id: u16,
+    /// Which connection has it: the newest [MQTT-3.1.4-3].
+    life: u64,
 }
 
 impl OutsideBroker {
@@ -62,11 +73,20 @@ impl OutsideBroker {
     #[must_use]
     pub fn start() -> Self {
         let honest: Evil = Box::new(|said| vec![said]);
-        let state = State { sessions: HashMap::new(), evil: honest, seen: Vec::new(), is_down: false };
+        let state = State {
+            sessions: HashMap::new(),
+            evil: honest,
+            seen: Vec::new(),
+            is_down: false,
+            refuses: false,
+            lives: 0,
+            disorders: 0,
+        };
         let broker = Self {
             state: Arc::new(Mutex::new(state)),
             arrived: Arc::new(Notify::new()),
             cut: broadcast::Sender::new(1),
+            swallows: watch::Sender::new(false),
             network: Network::default(),
         };
         let (accepting, mut door) = (broker.clone(), broker.network.open());
@@ -83,6 +103,12 @@ impl OutsideBroker {
         self.lock().evil = Box::new(evil);
     }
 
+    /// From now on, or no longer, it tells devices that their messages are refused, whatever it does with
+    /// them.
+    pub fn refuse(&self, refuses: bool) {
+        self.lock().refuses = refuses;
+    }
+
     /// Says something to whoever has asked for it, as if it had been published.
     pub fn say(&self, topic: &str, payload: impl Into<Bytes>) {
         self.lock().pass((topic.to_owned(), payload.into()));
@@ -95,10 +121,22 @@ impl OutsideBroker {
         self.lock().seen.iter().filter(|(of, _)| of == topic).map(|(_, payload)| payload.clone()).collect()
     }
 
+    /// How many PUBACKs have come out of the order of their messages [MQTT-4.6.0-2].
+    #[must_use]
+    pub fn disorders(&self) -> u64 {
+        self.lock().disorders
+    }
+
     /// Cuts every connection.
     pub fn cut_all(&self) {
         // Nobody is connected: there is nothing to cut.
         let _ = self.cut.send(());
+    }
+
+    /// From now on, or no longer, what the node says and what is said to it is taken and gone: its
+    /// connections stand, and nobody is behind them.
+    pub fn swallow(&self, swallows: bool) {
+        self.swallows.send_replace(swallows);
     }
 
     /// Ends, with what it had or without, and takes nobody in until it is begun again.
@@ -123,7 +161,7 @@ impl OutsideBroker {
 
     async fn serve(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let mut cut = self.cut.subscribe();
-        let mut client: Option<String> = None;
+        let mut client: Option<(String, u64)> = None;
         let mut read = BytesMut::new();
         loop {
             let mut arrived = std::pin::pin!(self.arrived.notified());
@@ -134,8 +172,8 @@ impl OutsideBroker {
                 let Some(answers) = self.answer(packet, &mut client) else { return };
                 answers.iter().for_each(|answer| answer.encode(Version::V5, &mut out));
             }
-            if let Some(client) = &client {
-                let due = self.lock().due(client);
+            if let Some((client, life)) = &client {
+                let Some(due) = self.lock().due(client, *life) else { return };
                 due.iter().for_each(|publish| publish.encode(Version::V5, &mut out));
             }
             if stream.write_all(&out).await.is_err() {
@@ -154,7 +192,7 @@ impl OutsideBroker {
     }
 
     /// The answers to a packet; none where the connection is over.
-    fn answer(&self, packet: Packet, client: &mut Option<String>) -> Option<Vec<Packet>> {
+    fn answer(&self, packet: Packet, client: &mut Option<(String, u64)>) -> Option<Vec<Packet>> {
         let mut state = self.lock();
         match packet {
             Packet::Connect(connect) if !state.is_down => {
@@ -163,14 +201,18 @@ impl OutsideBroker {
                     state.sessions.remove(&id);
                 }
                 let session_present = state.sessions.contains_key(&id);
-                state.sessions.entry(id.clone()).or_default().resume();
-                *client = Some(id);
+                state.lives += 1;
+                let life = state.lives;
+                state.sessions.entry(id.clone()).or_default().resume(life);
+                *client = Some((id, life));
+                // Whoever had the session before has it no more.
+                self.arrived.notify_waiters();
                 let mut properties = Properties::default();
                 properties.push(Property::ReceiveMaximum(64));
                 Some(vec![Packet::ConnAck(ConnAck { session_present, reason: ReasonCode::Success, properties })])
             }
             Packet::Subscribe(subscribe) => {
-                let session = state.sessions.get_mut(client.as_ref()?)?;
+                let session = state.sessions.get_mut(&client.as_ref()?.0)?;
                 let reasons = subscribe.filters.iter().map(|_| ReasonCode::GrantedQos1).collect();
                 session.filters.extend(subscribe.filters.iter().map(|f| f.filter.as_str().to_owned()));
                 let (packet_id, properties) = (subscribe.packet_id, Properties::default());
@@ -182,18 +224,24 @@ impl OutsideBroker {
                 let from_device = said.0.ends_with("/messages") || said.0.ends_with("/get");
                 let passed = if from_device { (state.evil)(said) } else { vec![said] };
                 passed.into_iter().for_each(|said| state.pass(said));
+                let refuses = state.refuses && from_device;
                 drop(state);
                 self.arrived.notify_waiters();
                 Some(match publish.assurance {
                     Assurance::AtLeastOnce { packet_id, .. } => {
-                        let (reason, properties) = (ReasonCode::Success, Properties::default());
+                        let reason =
+                            if refuses { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
+                        let properties = Properties::default();
                         vec![Packet::PubAck(Acknowledgement { packet_id, reason, properties })]
                     }
                     _ => Vec::new(),
                 })
             }
             Packet::PubAck(ack) => {
-                state.sessions.get_mut(client.as_ref()?)?.in_flight.remove(&ack.packet_id.get());
+                let in_flight = &mut state.sessions.get_mut(&client.as_ref()?.0)?.in_flight;
+                let place = in_flight.iter().position(|(id, _)| *id == ack.packet_id.get());
+                let taken = place.and_then(|place| in_flight.remove(place));
+                state.disorders += u64::from(taken.is_some() && place != Some(0));
                 Some(Vec::new())
             }
             Packet::PingReq => Some(vec![Packet::PingResp]),
@@ -213,8 +261,9 @@ impl State {
         }
     }
 
-    fn due(&mut self, client: &str) -> Vec<Packet> {
-        let Some(session) = self.sessions.get_mut(client) else { return Vec::new() };
+    /// What is sent next; none where another connection has taken the session over, or it is gone.
+    fn due(&mut self, client: &str, life: u64) -> Option<Vec<Packet>> {
+        let session = self.sessions.get_mut(client).filter(|session| session.life == life)?;
         let mut due = Vec::new();
         while session.in_flight.len() < IN_FLIGHT_MAX
             && let Some(said) = session.waiting.pop_front()
@@ -229,26 +278,46 @@ impl State {
                 properties: Properties::default(),
                 payload: said.1.clone(),
             }));
-            session.in_flight.insert(session.last_id, said);
+            session.in_flight.push_back((session.last_id, said));
         }
-        due
+        Some(due)
     }
 }
 
 impl Session {
-    /// What was not acknowledged goes again, before what waits.
-    fn resume(&mut self) {
-        let again = std::mem::take(&mut self.in_flight).into_values().rev();
-        again.for_each(|said| self.waiting.push_front(said));
+    /// A new connection has it. What was not acknowledged goes again, before what waits.
+    fn resume(&mut self, life: u64) {
+        let again = std::mem::take(&mut self.in_flight).into_iter().rev();
+        again.for_each(|(_, said)| self.waiting.push_front(said));
+        self.life = life;
     }
 }
 
 impl Dial for OutsideBroker {
     fn dial(&self) -> BoxFuture<'_, io::Result<Box<dyn Wire>>> {
         Box::pin(async move {
-            let (near, far): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
+            let ends = || tokio::io::duplex(64 * 1024);
+            let ((near, middle), (other, far)): ((DuplexStream, DuplexStream), _) = (ends(), ends());
             tokio::spawn(self.clone().serve(far));
+            tokio::spawn(carry(middle, other, self.swallows.subscribe()));
             Ok(Box::new(near) as Box<dyn Wire>)
         })
     }
+}
+
+/// The way between the node and the broker, until either ends. Where bytes were lost it carries none ever
+/// again, not even an end.
+async fn carry(mut near: DuplexStream, mut far: DuplexStream, mut swallows: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        _ = swallows.wait_for(|swallows| *swallows) => {}
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+    }
+    tokio::join!(swallow(near), swallow(far));
+}
+
+/// Takes what one side says until it ends.
+async fn swallow(mut stream: DuplexStream) {
+    // A duplex stream ends, and does not fail.
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
 }

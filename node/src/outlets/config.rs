@@ -1,12 +1,19 @@
 //! The table `[outlets.NAME]`: what one outlet is.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hyper::Uri;
 use serde::Deserialize;
+use unhidra_core::backoff::BackoffBounds;
+use unhidra_core::breaker::BreakerOptions;
 
 use super::template::Template;
+
+/// The longest wait after the first failure; it doubles with each further one.
+const RETRY_BASE: Duration = Duration::from_millis(500);
 
 /// One outlet, as it is configured.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -174,6 +181,22 @@ impl Address {
 }
 
 impl Config {
+    /// The bounds of the wait between two attempts that fail.
+    #[must_use]
+    pub const fn backoff(&self) -> BackoffBounds {
+        BackoffBounds { base: RETRY_BASE, cap: Duration::from_secs(self.retry_max_s) }
+    }
+
+    /// When the other side is left alone.
+    #[must_use]
+    pub const fn breaker(&self) -> BreakerOptions {
+        let failures = match NonZeroU32::new(self.breaker_failures) {
+            Some(failures) => failures,
+            None => NonZeroU32::MIN,
+        };
+        BreakerOptions { failures, rest: Duration::from_secs(self.breaker_open_s) }
+    }
+
     /// Holds the table to what its types do not say.
     ///
     /// # Errors

@@ -20,8 +20,8 @@ use std::time::Duration;
 use rand::Rng;
 use unhidra_core::time::Timestamp;
 
-use super::pace::Pace;
 use super::window::Window;
+use crate::outside::Pace;
 
 /// What bounds it.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +147,7 @@ impl Courier {
             }
             Rest::Failed { retry_after } => {
                 self.run = sent.checked_sub(taken).filter(|left| *left > 0);
-                self.pace.failed(now, retry_after, rng);
+                self.pace.failed(now, retry_after, rng.next_u64());
                 outcome
             }
             Rest::FirstRefused => self.refused(outcome, 1, now, rng),
@@ -162,7 +162,7 @@ impl Courier {
         if !narrows && self.refusals < self.terms.refusals_max {
             // It may be a whim: the same run again, a little later.
             self.run = Some(suspects);
-            self.pace.refused(now, rng);
+            self.pace.refused(now, rng.next_u64());
             return outcome;
         }
         if suspects > 1 {
@@ -172,7 +172,7 @@ impl Courier {
         }
         if self.left_behind >= self.terms.left_behind_max {
             self.run = Some(1);
-            self.pace.failed(now, None, rng);
+            self.pace.failed(now, None, rng.next_u64());
             return outcome;
         }
         self.pace.succeeded();

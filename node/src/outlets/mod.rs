@@ -16,11 +16,9 @@
 mod config;
 mod courier;
 mod cursor;
-mod dial;
 mod fault;
 mod filter;
 mod local;
-mod pace;
 mod record;
 mod remote;
 mod runner;
@@ -33,7 +31,6 @@ mod webhook;
 mod window;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,19 +41,16 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unhidra_broker::Broker;
-use unhidra_certs::{FileError, read_private};
+use unhidra_certs::FileError;
 use unhidra_core::ids::{Epoch, Offset, Partition};
 use unhidra_core::time::Clock;
 use unhidra_store::Store;
-use zeroize::Zeroizing;
 
+use config::Address;
 pub use config::{Beginning, Config, Fault, Format, Kind, RowKind};
 use courier::{Courier, Terms};
-pub use dial::DialError;
-use dial::Dialer;
 use filter::Filter;
 use local::Local;
-use pace::Pace;
 use remote::{Credentials, Remote};
 use runner::{Runner, Sink};
 pub use signature::SecretError;
@@ -67,6 +61,9 @@ use template::Template;
 use webhook::Webhook;
 
 use crate::control::ControlError;
+pub use crate::dial::DialError;
+use crate::dial::{Dialer, Trust, password};
+use crate::outside::Pace;
 use crate::registry::Registry;
 
 /// Why an outlet cannot be made.
@@ -202,7 +199,7 @@ fn runner(name: &str, config: &Config, status: Status, doors: &mut Doors) -> Res
         status: Arc::new(status),
         sink: sink(name, config, epoch, doors)?,
         filter: Filter::new(config),
-        courier: Courier::new(terms, Pace::new(config)),
+        courier: Courier::new(terms, Pace::new(config.breaker(), config.backoff())),
         window: (config.batch_rows, config.batch_bytes),
         beginning: config.from,
         store: doors.store.clone(),
@@ -221,14 +218,17 @@ fn sink(name: &str, config: &Config, epoch: Epoch, doors: &Doors) -> Result<Sink
                 Template::parse(&config.topic).map_err(|error| Fault { key: "topic", cause: error.to_string() })?;
             let client_id =
                 if config.client_id.is_empty() { format!("unhidra-{name}") } else { config.client_id.clone() };
-            let credentials =
-                Credentials { client_id, user: config.user.clone(), password: password(&config.password_file)? };
-            let dialer = Dialer::new(config, &address)?;
+            let credentials = Credentials {
+                client_id,
+                user: config.user.clone(),
+                password: password(&config.password_file)?.unwrap_or_default(),
+            };
+            let dialer = dialer(config, &address)?;
             Ok(Sink::Remote(Box::new(Remote::new(config, dialer, &address, template, credentials, epoch))))
         }
         Kind::Webhook => {
             let address = config.server()?;
-            let dialer = Dialer::new(config, &address)?;
+            let dialer = dialer(config, &address)?;
             let shown = address.shown("");
             let host = shown.trim_start_matches("://").to_owned();
             let signer = Signer::load(&config.secret_file)?;
@@ -238,14 +238,13 @@ fn sink(name: &str, config: &Config, epoch: Epoch, doors: &Doors) -> Result<Sink
     }
 }
 
-/// The first line of the file of a password; nothing where none is named.
-fn password(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    if path.as_os_str().is_empty() {
-        return Ok(Zeroizing::default());
-    }
-    let text = read_private(path)?;
-    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    Ok(Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
+fn dialer(config: &Config, address: &Address) -> Result<Dialer, DialError> {
+    let alpn = if config.kind == Kind::Webhook { &b"http/1.1"[..] } else { b"mqtt" };
+    let (ca, certificate, key) = (&config.ca, &config.certificate, &config.key);
+    let trust = Trust { ca, certificate, key, alpn: Some(alpn), versions: rustls::DEFAULT_VERSIONS };
+    // Those of HTTP; MQTT's is always named.
+    let port = address.port.unwrap_or(if address.tls { 443 } else { 80 });
+    Dialer::new(&address.host, port, address.tls.then_some(trust))
 }
 
 /// The outlets of a store on which no node runs, as their cursors tell.

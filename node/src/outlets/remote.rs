@@ -21,11 +21,12 @@ use zeroize::Zeroizing;
 
 use super::config::{Address, Config, Format};
 use super::courier::Rest;
-use super::dial::Dialer;
 use super::fault::{Cause, Sent};
 use super::local::{payload, user_properties};
 use super::runner::Item;
 use super::template::Template;
+use crate::dial::Dialer;
+use crate::upstream::why;
 
 /// What a PUBLISH has beside topic and payload, at most: its header, lengths and identifier, and its
 /// user properties, which are the same few for every row.
@@ -251,7 +252,7 @@ async fn carry(mut events: EventLoop, tell: watch::Sender<Standing>) {
             }
             Ok(_) => {}
             Err(error) => {
-                tell.send_replace(Standing::Gone { cause: cause(&error), text: error.to_string() });
+                tell.send_replace(Standing::Gone { cause: cause(&error), text: why(&error) });
                 return;
             }
         }

@@ -17,11 +17,11 @@ use unhidra_core::time::Clock;
 
 use super::config::{Config, Format};
 use super::courier::Rest;
-use super::dial::Dialer;
 use super::fault::{Cause, Meaning, Sent, retry_after};
 use super::record::{RowId, put_json};
 use super::runner::Item;
 use super::signature::Signer;
+use crate::dial::Dialer;
 
 /// The most that is read of an answer. Nothing in it is used; a longer one costs its connection.
 const ANSWER_MAX: usize = 64 * 1024;

@@ -6,6 +6,7 @@
 
 mod v311;
 mod v5;
+mod version;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,10 @@ use unhidra_store::BoxFuture;
 
 use super::config::Version;
 use super::dial::Wire;
+pub(crate) use v5::why;
+
+/// Where the library is told to dial; it is handed a stream that is there already.
+const NOWHERE: (&str, u16) = ("outside", 1);
 
 /// What a connection is begun with.
 pub(super) struct Terms {

@@ -33,5 +33,7 @@ mod rumqttc;
 mod rumqttc_v4;
 mod tokens;
 mod upstream;
+mod upstream_cut;
+mod upstream_tls;
 mod users;
 mod watch;

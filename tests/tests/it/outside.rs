@@ -27,6 +27,7 @@ macro_rules! evil {
                     #[allow(unused_mut, reason = "some scenarios only look")]
                     let mut $world = World::behind(seed, &$outside).await;
                     $body
+                    assert_eq!($outside.disorders(), 0, "PUBACKs in the order of their messages, SIM_SEED={seed}");
                 });
             }
         }
@@ -124,6 +125,20 @@ evil! {
         assert_eq!(stored(&world).await, bodies(81), "SIM_SEED={}", world.seed());
         let commands = pump.log().commands;
         assert!(commands.is_empty(), "{commands:?}");
+    }
+}
+
+evil! {
+    /// A broker that passes on what it says it refuses has the device seal it anew: stored once, by its id.
+    async fn what_is_refused_and_passed_on_all_the_same_is_stored_once(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        outside.refuse(true);
+        (1..6).for_each(|n| pump.publish(&n.to_string()));
+        world.until_stored("pump-7", 6).await;
+        outside.refuse(false);
+        pump.acknowledged(6).await;
+        world.until_counted("repeated_reading", 5).await;
+        assert_eq!(stored(&world).await, bodies(6), "SIM_SEED={}", world.seed());
     }
 }
 
@@ -308,6 +323,40 @@ evil! {
         let mut acted: Vec<u32> = pump.log().commands.iter().map(|(_, n)| n.parse().expect("a number")).collect();
         acted.sort_unstable();
         assert_eq!(acted, (0..sent).collect::<Vec<u32>>(), "SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
+    /// A connection that takes everything and delivers nothing is noticed by the Keep Alive, again and
+    /// again for minutes, and what the broker has kept meanwhile is stored once and in order. A command
+    /// that was lost on it is acted on once.
+    async fn minutes_behind_a_half_open_connection_lose_and_double_nothing(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        let mut said = 1;
+        for cut in 1..=3 {
+            say(&mut pump, said, said + 10).await;
+            outside.swallow(true);
+            let failures = world.failures();
+            world.client().await.send("pump-7", "count", &cut.to_string()).await;
+            say(&mut pump, said + 10, said + 30).await;
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            let failed = world.failures() - failures;
+            assert!(failed >= 2, "{failed} connections were found dead, SIM_SEED={}", world.seed());
+            outside.swallow(false);
+            said += 30;
+            // The node may wait a minute before its next attempt, and for a minute more with that.
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            world.until_stored("pump-7", said).await;
+            // The device speaks, and is where it was.
+            say(&mut pump, said, said + 1).await;
+            said += 1;
+            let acted = tokio::time::timeout(Duration::from_secs(600), pump.until(|log| log.commands.len() >= cut));
+            assert!(acted.await.is_ok(), "command {cut}, SIM_SEED={}", world.seed());
+        }
+        world.until_stored("pump-7", said).await;
+        assert_eq!(stored(&world).await, bodies(said), "SIM_SEED={}", world.seed());
+        let commands = pump.log().commands;
+        assert_eq!(commands, [1, 2, 3].map(|cut| ("count".to_owned(), cut.to_string())), "SIM_SEED={}", world.seed());
     }
 }
 

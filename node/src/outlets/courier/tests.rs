@@ -12,7 +12,8 @@ const TERMS: Terms =
     Terms { rows_max: 8, bytes_max: 1000, linger: Duration::ZERO, refusals_max: 3, left_behind_max: 4 };
 
 fn courier(terms: Terms) -> Courier {
-    Courier::new(terms, Pace::new(&config("retry_max_s = 4")))
+    let config = config("retry_max_s = 4");
+    Courier::new(terms, Pace::new(config.breaker(), config.backoff()))
 }
 
 fn rng() -> StdRng {

@@ -1,143 +1,47 @@
 //! MQTT 3.1.1.
 
-use bytes::Bytes;
-use rumqttc_v4::mqttbytes::QoS;
-use rumqttc_v4::{
-    AckMode, AsyncClient, Event, EventLoop, ManualAck, MqttOptions, Packet, PersistedAckMode, PersistedSession, PubAck,
-    PublishOptions, SessionStore, SessionStoreError, SessionStoreKey, SubscribeFilter, SubscribeReasonCode,
-};
-use tokio::sync::mpsc;
-use unhidra_bridge::upstream::Answered;
-use unhidra_core::delivery::Answer;
-use unhidra_store::BoxFuture;
+use rumqttc_v4 as mqtt;
 
-use super::{Dialled, Message, Receipt, Said, Stuck, Terms};
-use crate::upstream::dial::Wire;
+use super::version::one_version;
+
+one_version!(mqtt);
 
 /// The longest packet of ours: a command's body is at most 60 000 bytes, and its topic a few hundred.
 const PACKET_LEN_MAX: usize = 128 * 1024;
 
-/// What is said.
-pub(in crate::upstream) struct Client(AsyncClient);
-
-pub(super) fn begin(
-    terms: &Terms,
-    stream: Box<dyn Wire>,
-    said: mpsc::Sender<Said>,
-) -> (Client, BoxFuture<'static, String>) {
-    let mut options = MqttOptions::new(terms.client_id.clone(), ("outside", 1));
+fn options(terms: &Terms) -> mqtt::MqttOptions {
+    let mut options = mqtt::MqttOptions::new(terms.client_id.clone(), NOWHERE);
     options
-        .set_keep_alive(terms.keep_alive_s)
         .set_clean_session(false)
         .set_max_packet_size(usize::try_from(terms.packet_bytes_max).unwrap_or(usize::MAX), PACKET_LEN_MAX)
-        .set_inflight(terms.in_flight_max())
-        .set_ack_mode(AckMode::Manual)
-        .set_session_store(NothingOnItsWay { in_flight_max: terms.in_flight_max() });
-    if let Some((user, password)) = &terms.credentials {
-        options.set_credentials(user.clone(), password.clone());
-    }
-    let dialled = Dialled::new(stream);
-    options.set_socket_connector(move |_, _| {
-        let stream = dialled.take();
-        async move { stream }
-    });
-    let (client, events) = AsyncClient::builder(options).capacity(terms.requests_max()).build();
-    (Client(client), Box::pin(drive(events, said)))
+        .set_inflight(terms.in_flight_max());
+    options
 }
 
-async fn drive(mut events: EventLoop, said: mpsc::Sender<Said>) -> String {
-    loop {
-        let heard = match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(ack))) => Said::Connected { resumed: ack.session_present },
-            Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                let granted = |code: &SubscribeReasonCode| {
-                    matches!(code, SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce))
-                };
-                Said::Subscribed { granted: ack.return_codes.iter().all(granted) }
-            }
-            Ok(Event::Incoming(Packet::Publish(publish))) => match publish.qos {
-                QoS::ExactlyOnce => Said::Violation("it sends QoS 2, which was not asked for"),
-                qos => Said::Message(Message {
-                    packet_id: (qos == QoS::AtLeastOnce).then_some(publish.pkid),
-                    topic: publish.topic,
-                    payload: publish.payload,
-                    retain: publish.retain,
-                }),
-            },
-            Ok(_) => continue,
-            Err(error) => return error.to_string(),
-        };
-        if said.send(heard).await.is_err() {
-            return "the node has let go of the connection".to_owned();
-        }
-    }
+fn filter(filter: &str) -> mqtt::SubscribeFilter {
+    mqtt::SubscribeFilter::new(filter.to_owned(), QoS::AtLeastOnce)
 }
 
-impl Client {
-    pub(super) fn subscribe(&self, filters: &[String]) -> Result<(), Stuck> {
-        let filter = |filter: &String| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce);
-        self.0.try_subscribe_many(filters.iter().map(filter)).map_err(|_| Stuck)
-    }
-
-    pub(super) fn acknowledge(&self, answered: Answered) -> Result<(), Stuck> {
-        // It is to come again: whoever asks lets go of the connection.
-        if answered.answer == Answer::Retry {
-            return Ok(());
-        }
-        let ack = PubAck::new(answered.packet_id);
-        self.0.try_manual_ack(ManualAck::PubAck(ack)).map_err(|_| Stuck)
-    }
-
-    pub(super) fn publish(&self, topic: String, payload: Bytes) -> Result<BoxFuture<'static, Receipt>, Stuck> {
-        let notice = self.0.try_publish_tracked(topic, payload, PublishOptions::at_least_once()).map_err(|_| Stuck)?;
-        Ok(Box::pin(async move {
-            match notice.wait_async().await {
-                Ok(_) => Receipt::Taken,
-                Err(_) => Receipt::Lost,
-            }
-        }))
-    }
-
-    pub(super) fn disconnect(&self) {
-        // Where even this does not fit, the end of the stream says it.
-        let _ = self.0.try_disconnect_now();
-    }
+/// It has no reason: what is at fault is acknowledged like the rest, or it would come for ever.
+fn puback(answered: Answered) -> Option<mqtt::PubAck> {
+    (answered.answer != Answer::Retry).then(|| mqtt::PubAck::new(answered.packet_id))
 }
 
-/// The session as this side has it when a connection begins: nothing on its way.
-#[derive(Debug)]
-struct NothingOnItsWay {
-    in_flight_max: u16,
+/// It has no refusal either.
+const fn outcome(_: &mqtt::PublishNoticeError) -> Receipt {
+    Receipt::Lost
 }
 
-impl SessionStore for NothingOnItsWay {
-    fn load<'a>(
-        &'a self,
-        key: &'a SessionStoreKey,
-    ) -> BoxFuture<'a, Result<Option<PersistedSession>, SessionStoreError>> {
-        let session = PersistedSession {
-            format_version: 1,
-            client_id: key.client_id().to_owned(),
-            clean_session: false,
-            max_inflight: self.in_flight_max,
-            ack_mode: PersistedAckMode::Manual,
-            last_pkid: 0,
-            last_puback: 0,
-            replay: Vec::new(),
-            incoming_qos2: Vec::new(),
-        };
-        Box::pin(async { Ok(Some(session)) })
-    }
-
-    fn save<'a>(
-        &'a self,
-        _: &'a SessionStoreKey,
-        _: &'a PersistedSession,
-    ) -> BoxFuture<'a, Result<(), SessionStoreError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn clear<'a>(&'a self, _: &'a SessionStoreKey) -> BoxFuture<'a, Result<(), SessionStoreError>> {
-        Box::pin(async { Ok(()) })
+fn nothing_on_its_way(client_id: &str, in_flight_max: u16) -> mqtt::PersistedSession {
+    mqtt::PersistedSession {
+        format_version: 1,
+        client_id: client_id.to_owned(),
+        clean_session: false,
+        max_inflight: in_flight_max,
+        ack_mode: mqtt::PersistedAckMode::Manual,
+        last_pkid: 0,
+        last_puback: 0,
+        replay: Vec::new(),
+        incoming_qos2: Vec::new(),
     }
 }

@@ -15,9 +15,11 @@ use unhidra_tests::process::{FREE_PORTS, Node, Place, Process};
 use super::ledger;
 
 /// A mosquitto with a listener for devices, who show their certificates, and one for the node.
-struct Mosquitto {
+pub(super) struct Mosquitto {
     devices: u16,
-    node: u16,
+    pub(super) node: u16,
+    /// What is said of the node's listener.
+    lines: String,
     process: Option<Process>,
 }
 
@@ -29,8 +31,9 @@ enum Memory {
 }
 
 impl Mosquitto {
-    /// Starts one. Its certificate is of the node's development authority, as the devices want it.
-    async fn start(place: &Place) -> Self {
+    /// Starts one. Its certificate for devices is of the node's development authority, as they want it;
+    /// `lines` are of the node's listener.
+    pub(super) async fn start(place: &Place, lines: &str) -> Self {
         let now = SystemClock::start().unix_now();
         let pki = place.path("node/pki");
         let authority = Authority::load(&pki.join("ca.pem"), &pki.join("ca.key")).expect("the node's authority");
@@ -39,7 +42,7 @@ impl Mosquitto {
         place.write("mosquitto.pem", own.certificate.to_pem());
         place.write("mosquitto.key", own.key.to_pem().expect("a key").as_bytes());
         std::fs::create_dir(place.path("memory")).expect("a folder");
-        let mut mosquitto = Self { devices: free_port(), node: free_port(), process: None };
+        let mut mosquitto = Self { devices: free_port(), node: free_port(), lines: lines.to_owned(), process: None };
         mosquitto.begin(place, Memory::Kept).await;
         mosquitto
     }
@@ -48,11 +51,12 @@ impl Mosquitto {
         let here = place.path("");
         let here = here.display();
         let text = format!(
-            "user root\nallow_anonymous true\nmax_queued_messages 100000\nmax_inflight_messages 20\n\
+            "per_listener_settings true\nuser root\nmax_queued_messages 100000\nmax_inflight_messages 20\n\
              persistence true\npersistence_location {here}memory/\nautosave_on_changes true\nautosave_interval 1\n\
-             listener {} 127.0.0.1\nlistener {} 127.0.0.1\ncafile {here}node/pki/ca.pem\n\
-             certfile {here}mosquitto.pem\nkeyfile {here}mosquitto.key\nrequire_certificate true\n",
-            self.node, self.devices
+             listener {} 127.0.0.1\n{}listener {} 127.0.0.1\ncafile {here}node/pki/ca.pem\n\
+             certfile {here}mosquitto.pem\nkeyfile {here}mosquitto.key\nrequire_certificate true\n\
+             allow_anonymous true\n",
+            self.node, self.lines, self.devices
         );
         place.write("mosquitto.conf", text);
         if memory == Memory::Lost {
@@ -92,30 +96,30 @@ fn forget(folder: &Path) {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.local_addr().expect("its address").port()
 }
 
-const DEVICES: [&str; 3] = ["pump-1", "pump-2", "pump-3"];
+pub(super) const DEVICES: [&str; 3] = ["pump-1", "pump-2", "pump-3"];
 
 /// A node that has enrolled the devices, and a mosquitto before it that both reach.
 async fn behind(place: &Place) -> (Node, Mosquitto) {
     for device in DEVICES {
         place.enroll(device).await;
     }
-    let mosquitto = Mosquitto::start(place).await;
+    let mosquitto = Mosquitto::start(place, "allow_anonymous true\n").await;
     let node = place.node(&format!("run {FREE_PORTS} {}", mosquitto.options())).await;
     node.process.logs("an outside broker is reached").await;
     (node, mosquitto)
 }
 
-async fn simulate(place: &Place, mosquitto: &Mosquitto, options: &str) -> Process {
+pub(super) async fn simulate(place: &Place, mosquitto: &Mosquitto, options: &str) -> Process {
     place.simulate(&DEVICES, &format!("--server 127.0.0.1:{} {options}", mosquitto.devices)).await
 }
 
 /// Holds that what is stored came once and in order; gives the rows.
-async fn once_and_in_order(place: &Place) -> Vec<Value> {
+pub(super) async fn once_and_in_order(place: &Place) -> Vec<Value> {
     let rows = place.rows().await;
     for device in DEVICES {
         let readings = rows.iter().filter(|row| row["device"] == device && row["kind"] == "reading");
@@ -129,7 +133,7 @@ async fn once_and_in_order(place: &Place) -> Vec<Value> {
     rows
 }
 
-fn journals(place: &Place) -> Vec<Vec<unhidra_node::cli::simulate::journal::Entry>> {
+pub(super) fn journals(place: &Place) -> Vec<Vec<unhidra_node::cli::simulate::journal::Entry>> {
     DEVICES.iter().map(|device| ledger::journal(&place.path(device))).collect()
 }
 
@@ -191,7 +195,7 @@ async fn a_mosquitto_that_remembers_loses_nothing_while_it_or_the_node_is_away()
 }
 
 /// Returns once the node stores so many readings.
-async fn wait_for_rows(place: &Place, count: usize) {
+pub(super) async fn wait_for_rows(place: &Place, count: usize) {
     for _ in 0..200 {
         let stored = place.rows().await.iter().filter(|row| row["kind"] == "reading").count();
         if stored >= count {

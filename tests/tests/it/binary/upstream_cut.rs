@@ -1,0 +1,120 @@
+//! A real mosquitto behind a network that takes everything and delivers nothing: the connection stands on
+//! both sides, and nobody is behind it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use unhidra_tests::process::{FREE_PORTS, Place};
+
+use super::ledger;
+use super::upstream::{DEVICES, Mosquitto, journals, once_and_in_order, simulate, wait_for_rows};
+
+/// What becomes of bytes on their way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    Open,
+    /// Taken, and gone, in both directions; also those of new connections.
+    Swallows,
+}
+
+/// A network between the node and mosquitto. Dropped, it is gone.
+struct Relay {
+    address: SocketAddr,
+    way: watch::Sender<Way>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    async fn start(to: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (way, seen) = watch::channel(Way::Open);
+        let task = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await.expect("mosquitto listens");
+                let (near, far) = (near.into_split(), far.into_split());
+                tokio::spawn(carry(near.0, far.1, seen.clone()));
+                tokio::spawn(carry(far.0, near.1, seen.clone()));
+            }
+        });
+        Self { address, way, task }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Carries bytes one way until the sender ends. A connection that has lost bytes carries none ever again.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: watch::Receiver<Way>) {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut is_torn = false;
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        is_torn |= *way.borrow() == Way::Swallows;
+        if !is_torn && to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+    // The end is swallowed too, where bytes were: the other side is left with a connection to nobody.
+    if is_torn {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The Keep Alive tells, in seconds what it would in minutes by default; then the node comes back, and
+/// mosquitto gives the new connection what the old one was to have.
+async fn nothing_is_lost_behind_a_half_open_connection(version: &str) {
+    let place = Place::new();
+    for device in DEVICES {
+        place.enroll(device).await;
+    }
+    let mosquitto = Mosquitto::start(&place, "allow_anonymous true\n").await;
+    let relay = Relay::start(mosquitto.node).await;
+    let options = format!(
+        "--set upstream.tls=false --set upstream.keep_alive_s=1 --set upstream.connect_timeout_s=1 --set \
+         upstream.backoff_cap_s=1 --set upstream.version=\"{version}\" --set \
+         upstream.broker=[{{name=\"factory\",address=\"{}\"}}]",
+        relay.address
+    );
+    let node = place.node(&format!("run {FREE_PORTS} {options}")).await;
+    node.process.logs("an outside broker is reached").await;
+    let devices = simulate(&place, &mosquitto, "--rate 20").await;
+    place.readings(60).await;
+    for cut in 1..=2 {
+        relay.way.send_replace(Way::Swallows);
+        node.process.logs_again("has not answered a ping", cut).await;
+        // New connections are swallowed as well, for as long as it takes.
+        node.process.logs_again("it has not let the node in within 1 s", 2 * cut).await;
+        relay.way.send_replace(Way::Open);
+        node.process.logs_again("an outside broker is reached", cut + 1).await;
+        place.readings(60).await;
+    }
+    let done = place.run("send pump-2 identify --wait --json --data node").await;
+    assert_eq!(done.status, Some(0), "{done}");
+    devices.signal(Signal::INT);
+    let ended = devices.ended_within(Duration::from_secs(30)).await;
+    assert_eq!(ended.status, Some(0), "{ended}");
+    let acknowledged = journals(&place).iter().flatten().filter(|entry| entry.acknowledged_at.is_some()).count();
+    wait_for_rows(&place, acknowledged).await;
+    node.stop().await;
+    let rows = once_and_in_order(&place).await;
+    assert_eq!(ledger::nothing_is_lost_or_doubled(&journals(&place), &rows), acknowledged);
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_noticed_by_the_keep_alive_and_costs_nothing() {
+    nothing_is_lost_behind_a_half_open_connection("5.0").await;
+}
+
+#[tokio::test]
+async fn so_it_is_in_mqtt_3_1_1() {
+    nothing_is_lost_behind_a_half_open_connection("3.1.1").await;
+}
