@@ -1,10 +1,12 @@
 //! What an operator may set.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::linger::Linger;
 use crate::waiting::Bounds;
 
 /// The table `[store]`. Every default stands in `node/default.toml`.
@@ -44,6 +46,11 @@ pub struct Config {
     pub commit_records: usize,
     /// How many bytes go into one commit.
     pub commit_bytes: usize,
+    /// How many bytes are worth waiting for with a commit, where they come within `linger_max_ms`.
+    pub linger_bytes: usize,
+    /// How long a commit may wait for more to share its sync, in ms; 0 for never. It waits only where
+    /// at the rate of late `linger_bytes` come in that time, and only with [`Durability::Fsync`].
+    pub linger_max_ms: u64,
     /// How many reads run at once, each on a thread of its own; more of them wait.
     pub reads: usize,
     /// How many devices a partition's writer remembers, at about 200 bytes each. Beyond, it forgets all,
@@ -54,6 +61,8 @@ pub struct Config {
     /// How large a table grows in memory before it is written out, at least 65 536. Each of a
     /// partition's tables has up to five of these. Fixed when the folder is made.
     pub memtable_bytes: u64,
+    /// The same of the table of readings, which is merged more than any other.
+    pub readings_memtable_bytes: u64,
     /// How many bytes of journals a partition may keep, at least 67 108 864. What is in them is
     /// read at every start.
     pub journal_bytes: u64,
@@ -136,9 +145,11 @@ impl Config {
             ("queue_bytes", self.queue_bytes as u64, 1),
             ("commit_records", self.commit_records as u64, 1),
             ("commit_bytes", self.commit_bytes as u64, 1),
+            ("linger_bytes", self.linger_bytes as u64, 1),
             ("reads", self.reads as u64, 1),
             ("known_devices", self.known_devices as u64, 1),
             ("memtable_bytes", self.memtable_bytes, 64 * 1024),
+            ("readings_memtable_bytes", self.readings_memtable_bytes, 64 * 1024),
             ("journal_bytes", self.journal_bytes, 64 * 1024 * 1024),
             ("compaction_threads", self.compaction_threads as u64, 1),
             ("open_files", self.open_files as u64, 10),
@@ -169,6 +180,15 @@ impl Config {
         files.iter().all(|path| path.as_os_str().is_empty())
             && master_key_command.is_empty()
             && master_key_env.is_empty()
+    }
+
+    /// What a writer lingers by. Only a sync makes whole pages of little.
+    pub(crate) const fn linger(&self) -> Linger {
+        let max = match self.durability {
+            Durability::Fsync => Duration::from_millis(self.linger_max_ms),
+            Durability::Interval | Durability::None => Duration::ZERO,
+        };
+        Linger::new(self.linger_bytes, max)
     }
 
     pub(crate) const fn bounds(&self) -> Bounds {
@@ -202,11 +222,14 @@ pub(crate) mod tests {
             queue_bytes: 16 << 20,
             commit_records: 4096,
             commit_bytes: 1 << 20,
+            linger_bytes: 16 << 10,
+            linger_max_ms: 12,
             reads: 4,
             // Few, so that the contract meets a writer that has forgotten.
             known_devices: 2,
             cache_bytes: 4 << 20,
             memtable_bytes: 1 << 20,
+            readings_memtable_bytes: 1 << 20,
             journal_bytes: 64 << 20,
             compaction_threads: 1,
             open_files: 64,

@@ -28,6 +28,7 @@ mod health;
 pub mod keyfile;
 mod keyring;
 mod ledger;
+mod linger;
 mod master;
 pub mod memory;
 mod metrics;

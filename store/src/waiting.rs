@@ -44,6 +44,11 @@ impl Waiting {
         self.batches.is_empty()
     }
 
+    /// How many bytes wait, about.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.held.bytes
+    }
+
     /// Takes a batch and says what it weighs.
     pub(crate) fn push(&mut self, batch: Batch) -> Result<Weight, Full> {
         let weight = weigh(&batch);

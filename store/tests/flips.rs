@@ -44,10 +44,13 @@ fn config() -> Config {
         queue_bytes: 4 << 20,
         commit_records: 256,
         commit_bytes: 1 << 20,
+        linger_bytes: 16 << 10,
+        linger_max_ms: 12,
         reads: 2,
         cache_bytes: 4 << 20,
         // Small, so that there are table files, and more than one of a tree.
         memtable_bytes: 64 << 10,
+        readings_memtable_bytes: 64 << 10,
         journal_bytes: 64 << 20,
         compaction_threads: 1,
         open_files: 64,

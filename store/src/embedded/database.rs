@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot};
 
@@ -26,6 +27,9 @@ use super::{closed, journal, levels};
 
 /// What stands before the salt of an opening: version, tag, and no key.
 const OPENING_HEADER: [u8; 4] = [2, Tag::Opening.as_byte(), 0, 0];
+
+/// How many runs of readings are merged at once. From 20 on the engine slows its writers.
+const READINGS_RUNS: u8 = 16;
 
 /// One partition's files, open.
 pub(super) struct Database {
@@ -85,8 +89,18 @@ impl Database {
                 .data_block_compression_policy(CompressionPolicy::disabled())
                 .manual_journal_persist(true)
         };
-        let tables =
-            Table::ALL.into_iter().map(|table| fjall.keyspace(table.name(), options)).collect::<Result<_, _>>();
+        // Readings come in the order of time and lie in the order of devices, so that each merge
+        // writes all it merges with: few and large merges cost least.
+        let readings = || {
+            options()
+                .max_memtable_size(config.readings_memtable_bytes)
+                .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(READINGS_RUNS)))
+        };
+        let tables = Table::ALL.into_iter().map(|table| match table {
+            Table::Readings => fjall.keyspace(table.name(), readings),
+            _ => fjall.keyspace(table.name(), options),
+        });
+        let tables = tables.collect::<Result<_, _>>();
         let tables = tables.map_err(engine)?;
         // The engine syncs what is in the folder of each table, and not that the folder is there.
         let folders = path.join("keyspaces");

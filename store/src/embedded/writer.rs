@@ -1,7 +1,7 @@
 //! A partition's writer: one OS thread that takes all that waits, commits it, and answers.
 //!
 //! ```text
-//! wait -> take -> plan -> commit -> answer -> wait          (no linger: while one commit runs, the next gathers)
+//! wait -> take -> plan -> commit -> answer -> wait          (while one commit runs the next gathers; see also `linger`)
 //!                            |
 //!                            +-- failed -> answer "unknown" to all -> reopen -> wait, or Failed for good
 //!                                                                        ^  |
@@ -23,6 +23,7 @@ use unhidra_core::ids::{Fence, Offset, Partition};
 use crate::config::{Config, Durability};
 use crate::health::Board;
 use crate::ledger::{Answers, Ledger, Plan, Writes};
+use crate::linger::Linger;
 use crate::metrics::{Metrics, Stopwatch};
 use crate::waiting::Waiting;
 use crate::{Batch, CommitError, Full, Health, ReadError};
@@ -59,6 +60,8 @@ struct Queue {
     open: bool,
     /// No rows are taken.
     held: bool,
+    /// The writer waits until so many bytes wait: for less it is not woken.
+    lingers_for: Option<usize>,
 }
 
 impl Shared {
@@ -80,7 +83,12 @@ impl Shared {
             opening,
             database: RwLock::new(Some(database)),
             lent: Mutex::default(),
-            queue: Mutex::new(Queue { waiting: Waiting::new(config.bounds()), open: true, held: false }),
+            queue: Mutex::new(Queue {
+                waiting: Waiting::new(config.bounds()),
+                open: true,
+                held: false,
+                lingers_for: None,
+            }),
             arrived: Condvar::new(),
             room: Arc::new(Notify::new()),
             committed: watch::Sender::new(Offset::ZERO),
@@ -103,11 +111,14 @@ impl Shared {
             true => Err(Full(Box::new(batch))),
             false => queue.waiting.push(batch),
         };
+        let is_awaited = queue.lingers_for.is_none_or(|bytes| queue.waiting.bytes() >= bytes);
         drop(queue);
         match pushed {
             Ok(weight) => {
                 self.metrics.queued(weight);
-                self.arrived.notify_one();
+                if is_awaited {
+                    self.arrived.notify_one();
+                }
                 Ok(())
             }
             Err(full) => {
@@ -163,9 +174,9 @@ impl Shared {
         })
     }
 
-    /// The next group, once one waits. `sync_in` is when what was committed is to be synced at the
-    /// latest, if something is.
-    fn take(&self, sync_in: Option<Duration>) -> Next {
+    /// The next group, once one waits and lingering for more is over. `sync_in` is when what was
+    /// committed is to be synced at the latest, if something is.
+    fn take(&self, sync_in: Option<Duration>, linger: &mut Linger, since: &mut Stopwatch) -> Next {
         if sync_in.is_some_and(|sync_in| sync_in.is_zero()) {
             return Next::Sync;
         }
@@ -180,8 +191,20 @@ impl Shared {
         if queue.waiting.is_empty() {
             return if queue.open { Next::Sync } else { Next::End };
         }
+        if queue.open
+            && let Some(patience) = linger.patience(queue.waiting.bytes())
+        {
+            queue.lingers_for = Some(linger.bytes());
+            let lacks =
+                |queue: &mut Queue| queue.open && !queue.waiting.is_empty() && queue.waiting.bytes() < linger.bytes();
+            queue = self.arrived.wait_timeout_while(queue, patience, lacks).unwrap_or_else(PoisonError::into_inner).0;
+            queue.lingers_for = None;
+            linger.waited(queue.waiting.bytes() >= linger.bytes());
+        }
         let (group, weight) = queue.waiting.take();
         drop(queue);
+        linger.took(weight.bytes, since.elapsed());
+        *since = Stopwatch::start();
         self.metrics.taken(weight);
         self.room.notify_waiters();
         Next::Group(group)
@@ -257,8 +280,10 @@ pub(super) fn run(shared: &Shared, mut ledger: Ledger) {
     let source = DurableSource::new_for_storage();
     let interval = Duration::from_millis(shared.config.sync_interval_ms);
     let mut unsynced = Unsynced(None);
+    let mut linger = shared.config.linger();
+    let mut since = Stopwatch::start();
     loop {
-        let written = match shared.take(unsynced.due_in(interval)) {
+        let written = match shared.take(unsynced.due_in(interval), &mut linger, &mut since) {
             Next::Group(group) => {
                 unsynced.committed(shared.config.durability);
                 write(shared, ledger, &source, group)
