@@ -9,8 +9,12 @@
 //!  |  +- release() - Relayed: an outside broker has it
 //!  |  +- release() - Held +--- Refused by the device        answered(..), expire(..) from any state -> gone
 //!  |  +------------------+--- Refused, and release() came in between
-//!  +--> gone: cancel(..), from Held too
+//!  +--> gone: cancel(..), from Held too, unless the device may have it
 //! ```
+//!
+//! An attempt that ended without the device's word (`Lost`, `Relayed`, a restart of the node) may have
+//! reached it. Such a command goes again under its id and stays `sent` meanwhile: it is not cancelled,
+//! for it may be carried out.
 //!
 //! One command at a time is carried out, in the order they came: the next is sent when the one
 //! before has ended, or was delivered and the device has promised no receipt within a while. What
@@ -86,6 +90,8 @@ impl Progress {
 struct Entry {
     command: Command,
     progress: Progress,
+    /// An attempt has ended without the device's word: it may have the command.
+    may_have_it: bool,
 }
 
 impl Entry {
@@ -116,7 +122,7 @@ impl Entry {
 pub(crate) enum Cancelled {
     /// It is called back, and to be written so.
     Now(Command),
-    /// It is under way.
+    /// The device has it, or may.
     TooLate(Command),
     /// It is not open: it has ended, or there is none.
     NotOpen,
@@ -129,25 +135,19 @@ pub(crate) struct CommandQueue {
 }
 
 impl CommandQueue {
-    /// The queue as the store has it, and those that have moved by it and are to be written. What
-    /// was sent before a restart waits again, to be sealed anew under the same id: the device knows
-    /// it by that.
-    pub(crate) fn restore(commands: Vec<Command>, pace: Pace, now: Now) -> (Self, Vec<Command>) {
-        let mut moved = Vec::new();
-        let entry = |mut command: Command| {
-            if command.came_back() {
-                moved.push(command.clone());
-            }
+    /// The queue as the store has it. What was sent before a restart waits to be sealed anew under the
+    /// same id: the device knows it by that, and may have it.
+    pub(crate) fn restore(commands: Vec<Command>, pace: Pace, now: Now) -> Self {
+        let entry = |command: Command| {
             let progress = if command.life.stage == Stage::Delivered {
                 let since = command.life.delivered_at.map_or(pace.answer, |at| now.unix.saturating_since(at));
                 Progress::Delivered { quiet_until: now.timer.saturating_add(pace.answer.saturating_sub(since)) }
             } else {
                 Progress::Waiting
             };
-            Entry { command, progress }
+            Entry { may_have_it: command.life.stage == Stage::Sent, command, progress }
         };
-        let open = commands.into_iter().filter(|command| !command.is_final()).map(entry).collect();
-        (Self { open }, moved)
+        Self { open: commands.into_iter().filter(|command| !command.is_final()).map(entry).collect() }
     }
 
     /// How many are open.
@@ -174,7 +174,7 @@ impl CommandQueue {
         let newest = self.open.iter().map(|entry| entry.command.created_at).max();
         let after = newest.map(|at| at.saturating_add(Duration::from_millis(1)));
         command.created_at = after.map_or(command.created_at, |after| after.max(command.created_at));
-        self.open.push_back(Entry { command: command.clone(), progress: Progress::Waiting });
+        self.open.push_back(Entry { command: command.clone(), progress: Progress::Waiting, may_have_it: false });
         command
     }
 
@@ -220,9 +220,11 @@ impl CommandQueue {
             }
             Outcome::Lost => {
                 entry.progress = Progress::Waiting;
-                entry.command.came_back()
+                entry.may_have_it = true;
+                false
             }
             Outcome::Relayed | Outcome::Unclear => {
+                entry.may_have_it = true;
                 entry.progress = Progress::Relayed { quiet_until: now.timer.saturating_add(pace.answer) };
                 false
             }
@@ -231,15 +233,14 @@ impl CommandQueue {
                 // wait for yet another.
                 let overtaken = matches!(entry.progress, Progress::Overtaken(_));
                 entry.progress = if overtaken { Progress::Waiting } else { Progress::Held };
-                entry.command.came_back()
+                !entry.may_have_it && entry.command.came_back()
             }
         };
         moved.then(|| entry.command.clone())
     }
 
     /// Lets what the device refused, and what an outside broker may have lost, be sent again: it
-    /// listens anew, a new session has begun, or it speaks on without a receipt. What was relayed stays
-    /// sent all the while: nobody knows that it is not on its way.
+    /// listens anew, a new session has begun, or it speaks on without a receipt.
     pub(crate) fn release(&mut self) {
         for entry in &mut self.open {
             entry.progress = match entry.progress {
@@ -250,21 +251,17 @@ impl CommandQueue {
         }
     }
 
-    /// What is in flight went with the connection; gives what is to be written.
-    pub(crate) fn connection_ended(&mut self) -> Vec<Command> {
-        let mut moved = Vec::new();
+    /// What is in flight went with the connection, to the device or not.
+    pub(crate) fn connection_ended(&mut self) {
         for entry in &mut self.open {
             if entry.progress.ticket().is_some() || entry.progress == Progress::Held {
+                entry.may_have_it |= entry.progress != Progress::Held;
                 entry.progress = Progress::Waiting;
-                if entry.command.came_back() {
-                    moved.push(entry.command.clone());
-                }
             }
         }
-        moved
     }
 
-    /// Calls a command back, unless it is under way.
+    /// Calls a command back, unless the device may have it.
     pub(crate) fn cancel(&mut self, id: &CommandId, who: &str, now: UnixTime) -> Cancelled {
         let Some(at) = self.open.iter().position(|e| e.command.id == *id) else { return Cancelled::NotOpen };
         let Some(entry) = self.open.get_mut(at) else { return Cancelled::NotOpen };
@@ -339,7 +336,11 @@ impl CommandQueue {
 /// The commands of a device that may not be told anything any more, ended.
 pub(crate) fn revoked(commands: Vec<Command>, now: UnixTime) -> impl Iterator<Item = Command> {
     commands.into_iter().filter_map(move |mut command| {
-        command.end(Ended::new(Ending::Failed, By::Node, "the device is not enrolled any more", now)).then_some(command)
+        let cause = match command.life.stage {
+            Stage::Waiting => "the device is not enrolled any more",
+            _ => "the device is not enrolled any more; it may have carried it out",
+        };
+        command.end(Ended::new(Ending::Failed, By::Node, cause, now)).then_some(command)
     })
 }
 

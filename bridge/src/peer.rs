@@ -121,7 +121,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A device from its records.
-    pub(crate) fn restore(loaded: Loaded, common: &mut Common, now: Now) -> Result<Self, RestoreError> {
+    pub(crate) fn restore(loaded: Loaded, common: &Common, now: Now) -> Result<Self, RestoreError> {
         let Loaded { device, stored, prekeys, commands, settings, reading_ids } = loaded;
         let identity = IdentityKey::from_bytes(&device.identity_key).map_err(RestoreError::Identity)?;
         let record = match &stored.peer {
@@ -145,9 +145,6 @@ impl Peer {
             sessions.set_restored();
         }
         let one_time = newest.map(one_time).transpose().map_err(RestoreError::Prekey)?;
-        let (commands, moved) = CommandQueue::restore(commands, common.config.pace(), now);
-        let last_draft = if moved.is_empty() { 0 } else { common.draft_number };
-        moved.into_iter().for_each(|command| common.draft.push_command(command));
         Ok(Self {
             settings: SettingList::restore(settings, record.last_counter),
             identity,
@@ -156,9 +153,9 @@ impl Peer {
             record,
             one_time,
             gaps: Gaps::default(),
-            commands,
+            commands: CommandQueue::restore(commands, common.config.pace(), now),
             timer: None,
-            last_draft,
+            last_draft: 0,
             version: stored.version,
             reading_ids: ReadingIds::restore(reading_ids),
             hello_due: false,

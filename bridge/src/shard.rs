@@ -204,7 +204,7 @@ impl Bridge {
             self.links.remove(&device);
         }
         if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
-            peer.connection_ended(&mut self.common);
+            peer.connection_ended();
             peer.send_due(self.links.get(&device), &mut self.common, now, rng);
         }
         self.settle_timer(&device, now);
@@ -286,7 +286,7 @@ impl Bridge {
                 "its sessions are older or newer than its rows, so the disk has damaged them; it is asked for a new one"
             );
         }
-        match Peer::restore(loaded, &mut self.common, now) {
+        match Peer::restore(loaded, &self.common, now) {
             Ok(peer) => {
                 self.make_room();
                 self.seats.insert(device, Seat::Ready(Box::new(peer)));

@@ -116,12 +116,9 @@ impl Peer {
     }
 
     /// What is in flight went with the connection.
-    pub(crate) fn connection_ended(&mut self, common: &mut Common) {
+    pub(crate) fn connection_ended(&mut self) {
         self.settings.connection_ended();
-        for moved in self.commands.connection_ended() {
-            self.touch(common);
-            common.draft.push_command(moved);
-        }
+        self.commands.connection_ended();
     }
 
     /// Takes what a device says of a command. `said` is the receipt's row.

@@ -95,16 +95,20 @@ fn a_lost_one_goes_again_and_a_refused_one_waits_for_a_new_beginning() {
     let mut queue = CommandQueue::default();
     queue.push(command(1, 900));
     send(&mut queue, PACE, 1, now(10));
-    let lost = queue.published(Ticket(1), Outcome::Lost, PACE, now(11));
-    assert_eq!(state(lost), Some(CommandState::Accepted));
-    send(&mut queue, PACE, 2, now(12));
-    queue.published(Ticket(2), Outcome::Refused, PACE, now(13));
-    assert!(queue.next(PACE, now(14)).is_none());
+    let refused = queue.published(Ticket(1), Outcome::Refused, PACE, now(11));
+    assert_eq!(state(refused), Some(CommandState::Accepted), "the device says that it has it not");
+    assert!(queue.next(PACE, now(12)).is_none());
     queue.release();
+    send(&mut queue, PACE, 2, now(13));
+    assert_eq!(queue.published(Ticket(2), Outcome::Lost, PACE, now(14)), None, "it may have it");
     send(&mut queue, PACE, 3, now(15));
-    let moved = queue.connection_ended();
-    assert_eq!(moved.iter().map(Command::state).collect::<Vec<_>>(), [CommandState::Accepted]);
-    assert_eq!(queue.next(PACE, now(16)).map(|command| command.life.attempts), Some(3));
+    assert_eq!(queue.published(Ticket(3), Outcome::Refused, PACE, now(16)), None, "of this attempt alone");
+    queue.release();
+    send(&mut queue, PACE, 4, now(17));
+    queue.connection_ended();
+    let next = queue.next(PACE, now(18)).expect("it goes again");
+    assert_eq!((next.state(), next.life.attempts), (CommandState::Sent, 4));
+    assert_eq!(next.life.sent_at, Some(UnixTime::from_ms(17)));
 }
 
 #[test]
@@ -148,19 +152,40 @@ fn the_window_is_bounded_and_the_order_kept() {
 }
 
 #[test]
-fn only_what_waits_is_cancelled() {
+fn only_what_the_device_cannot_have_is_cancelled() {
     let mut queue = CommandQueue::default();
     (1..=2).for_each(|n| drop(queue.push(command(n, 900))));
     send(&mut queue, PACE, 1, now(10));
     let cancel = |queue: &mut CommandQueue, n| queue.cancel(&id(n), "me", UnixTime::from_ms(11));
-    let Cancelled::TooLate(command) = cancel(&mut queue, 1) else { panic!("it is under way") };
-    assert_eq!(command.state(), CommandState::Sent);
-    let Cancelled::Now(command) = cancel(&mut queue, 2) else { panic!("it waits") };
-    assert_eq!(command.ended().map(|ended| (ended.by, &*ended.cause)), Some((By::Client, "me")));
+    assert!(matches!(cancel(&mut queue, 1), Cancelled::TooLate(command) if command.state() == CommandState::Sent));
+    let Cancelled::Now(called_back) = cancel(&mut queue, 2) else { panic!("it waits") };
+    assert_eq!(called_back.ended().map(|ended| (ended.by, &*ended.cause)), Some((By::Client, "me")));
     assert_eq!(cancel(&mut queue, 2), Cancelled::NotOpen);
     queue.connection_ended();
-    assert!(matches!(cancel(&mut queue, 1), Cancelled::Now(command) if command.life.attempts == 1));
+    assert!(matches!(cancel(&mut queue, 1), Cancelled::TooLate(_)), "it went with the connection, or did not");
+    queue.push(command(3, 900));
+    queue.answered(&id(1), ReceiptStatus::Done, "", PACE, now(12));
+    send(&mut queue, PACE, 2, now(13));
+    queue.published(Ticket(2), Outcome::Refused, PACE, now(14));
+    assert!(matches!(cancel(&mut queue, 3), Cancelled::Now(command) if command.life.attempts == 1));
     assert!(queue.is_empty());
+}
+
+/// What was on its way when the node died may have come through.
+#[test]
+fn after_a_restart_what_was_sent_is_not_cancelled_and_what_was_not_is() {
+    let mut queue = CommandQueue::default();
+    let accepted = queue.push(command(1, 900));
+    let waits = queue.push(command(2, 900));
+    let sent = queue.sent(&accepted.id, Ticket(1), now(10)).expect("it is open");
+    let mut queue = CommandQueue::restore(vec![sent, waits], PACE, now(20));
+    let cancel = |queue: &mut CommandQueue, n| queue.cancel(&id(n), "me", UnixTime::from_ms(21));
+    assert!(matches!(cancel(&mut queue, 1), Cancelled::TooLate(c) if c.state() == CommandState::Sent));
+    assert!(matches!(cancel(&mut queue, 2), Cancelled::Now(_)));
+    send(&mut queue, PACE, 2, now(22));
+    assert_eq!(queue.published(Ticket(2), Outcome::Refused, PACE, now(23)), None, "of this attempt alone");
+    assert!(matches!(cancel(&mut queue, 1), Cancelled::TooLate(_)));
+    assert_eq!(state(queue.answered(&id(1), ReceiptStatus::Done, "", PACE, now(24))), Some(CommandState::Done));
 }
 
 #[test]
@@ -191,8 +216,7 @@ fn after_a_restart_what_was_sent_goes_again_and_what_was_delivered_does_not() {
     };
     let over = Stage::Over(Ended::new(Ending::Done, By::Device, "", UnixTime::EPOCH));
     let stored = vec![at(1, Stage::Delivered), at(2, Stage::Sent), at(3, over)];
-    let (queue, moved) = CommandQueue::restore(stored, PACE, now(15_000));
-    assert_eq!(moved.iter().map(|c| (c.id, c.state())).collect::<Vec<_>>(), [(id(2), CommandState::Accepted)]);
+    let queue = CommandQueue::restore(stored, PACE, now(15_000));
     assert_eq!(queue.len(), 2);
     assert!(queue.next(PACE, now(15_000)).is_none(), "the device has the first and may answer yet");
     assert_eq!(queue.opens_at(now(15_000)), Some(Timestamp::from_ms(40_000)), "of its 30 s 5 have passed");
@@ -245,6 +269,7 @@ struct Naive {
     id: CommandId,
     expires: u64,
     attempts: u32,
+    may_have_it: bool,
     place: Place,
 }
 
@@ -272,6 +297,16 @@ impl Model {
         if self.busy(at) < in_flight { self.all.iter().find(waits).map(|naive| naive.id) } else { None }
     }
 
+    /// The connection ends: what was on its way may have come through.
+    fn all_wait(&mut self) {
+        for naive in &mut self.all {
+            if matches!(naive.place, Place::Aside | Place::Flies { .. }) {
+                naive.may_have_it |= naive.place != Place::Aside;
+                naive.place = Place::Waits;
+            }
+        }
+    }
+
     fn expire(&mut self, at: u64) -> Vec<CommandId> {
         let mut over = Vec::new();
         for naive in &mut self.all {
@@ -287,8 +322,8 @@ impl Model {
     fn state(&self, id: &CommandId) -> Option<CommandState> {
         let naive = self.all.iter().find(|naive| naive.id == *id)?;
         Some(match naive.place {
-            Place::Waits | Place::Aside => CommandState::Accepted,
-            Place::Flies { .. } => CommandState::Sent,
+            Place::Waits | Place::Aside if !naive.may_have_it => CommandState::Accepted,
+            Place::Waits | Place::Aside | Place::Flies { .. } => CommandState::Sent,
             Place::There { .. } => CommandState::Delivered,
             Place::Over(state) => state,
         })
@@ -313,8 +348,9 @@ impl Both {
             let (old, new) = (before.state(), command.state());
             let falls_back = old == CommandState::Sent && new == CommandState::Accepted;
             let says_more = old == CommandState::Delivered && new == old;
+            let again = old == CommandState::Sent && new == old && command.life.attempts > before.life.attempts;
             let forward = (old as u8) < (new as u8);
-            assert!(falls_back || says_more || forward, "{old:?} to {new:?}");
+            assert!(falls_back || says_more || again || forward, "{old:?} to {new:?}");
             assert!(command.life.attempts >= before.life.attempts);
             assert!(command.life.sent_at >= before.life.sent_at);
         }
@@ -330,7 +366,8 @@ impl Both {
                 new.created_at = here.unix;
                 new.expires_at = here.unix.saturating_add(Duration::from_secs(lives_s));
                 let expires = new.expires_at.as_ms();
-                self.model.all.push(Naive { id: new.id, expires, attempts: 0, place: Place::Waits });
+                let naive = Naive { id: new.id, expires, attempts: 0, may_have_it: false, place: Place::Waits };
+                self.model.all.push(naive);
                 let pushed = self.queue.push(new);
                 self.write(pushed);
             }
@@ -359,8 +396,11 @@ impl Both {
                     Outcome::Refused | Outcome::Lost => Place::Waits,
                     Outcome::Relayed | Outcome::Unclear => unreachable!("the device has a connection here"),
                 };
+                naive.may_have_it |= outcome == Outcome::Lost;
+                let moves = outcome == Outcome::Delivered || !naive.may_have_it;
                 let moved = self.queue.published(Ticket(ticket), outcome, self.pace, here);
-                self.write(moved.expect("each outcome moves it"));
+                assert_eq!(moved.is_some(), moves);
+                moved.into_iter().for_each(|moved| self.write(moved));
             }
             Step::Release => {
                 self.queue.release();
@@ -373,12 +413,8 @@ impl Both {
                 }
             }
             Step::ConnectionEnds => {
-                self.queue.connection_ended().into_iter().for_each(|moved| self.write(moved));
-                for naive in &mut self.model.all {
-                    if matches!(naive.place, Place::Aside | Place::Flies { .. }) {
-                        naive.place = Place::Waits;
-                    }
-                }
+                self.queue.connection_ended();
+                self.model.all_wait();
             }
             Step::Receipt { which, status } => {
                 let Some(count) = self.model.all.len().checked_sub(1) else { return };
@@ -403,11 +439,12 @@ impl Both {
                 let Some(count) = self.model.all.len().checked_sub(1) else { return };
                 let naive = &mut self.model.all[which % (count + 1)];
                 match (self.queue.cancel(&naive.id, "me", here.unix), naive.place) {
-                    (Cancelled::Now(command), Place::Waits | Place::Aside) => {
+                    (Cancelled::Now(command), Place::Waits | Place::Aside) if !naive.may_have_it => {
                         naive.place = Place::Over(CommandState::Cancelled);
                         self.write(command);
                     }
                     (Cancelled::TooLate(_), Place::Flies { .. } | Place::There { .. }) => {}
+                    (Cancelled::TooLate(_), Place::Waits | Place::Aside) if naive.may_have_it => {}
                     (Cancelled::NotOpen, Place::Over(_)) => {}
                     (other, place) => panic!("{place:?} gives {other:?}"),
                 }
@@ -425,14 +462,8 @@ impl Both {
             Step::Restart => {
                 let mut open: Vec<_> = self.written.values().filter(|c| !c.is_final()).cloned().collect();
                 open.sort_by_key(|command| (command.created_at, command.id));
-                let (queue, moved) = CommandQueue::restore(open, self.pace, here);
-                self.queue = queue;
-                moved.into_iter().for_each(|moved| self.write(moved));
-                for naive in &mut self.model.all {
-                    if matches!(naive.place, Place::Aside | Place::Flies { .. }) {
-                        naive.place = Place::Waits;
-                    }
-                }
+                self.queue = CommandQueue::restore(open, self.pace, here);
+                self.model.all_wait();
             }
         }
     }

@@ -50,13 +50,16 @@ fn what_waits_is_called_back_and_what_is_sent_is_not() {
     assert_eq!(world.send(sent.clone()), Ok(CommandState::Accepted));
     assert_eq!(world.cancel(sent.id), Err(CommandRefused::TooLate { state: CommandState::Sent }));
     world.disconnect();
-    assert_eq!(world.kept.commands[&sent.id].state(), CommandState::Accepted, "its connection is lost");
-    assert_eq!(world.cancel(sent.id), Ok(CommandState::Cancelled));
-    assert_eq!(world.cancel(sent.id), Err(CommandRefused::NotOpen));
+    let too_late = Err(CommandRefused::TooLate { state: CommandState::Sent });
+    assert_eq!(world.cancel(sent.id), too_late, "its connection is lost, and the device may have it");
+    let waits = command(&world, 2);
+    assert_eq!(world.send(waits.clone()), Ok(CommandState::Accepted));
+    assert_eq!(world.cancel(waits.id), Ok(CommandState::Cancelled));
+    assert_eq!(world.cancel(waits.id), Err(CommandRefused::NotOpen));
     world.published.clear();
     world.connect();
-    assert!(world.published.is_empty(), "it goes to nobody");
-    let ended = world.kept.commands[&sent.id].ended().cloned().expect("it has ended");
+    assert_eq!(world.published.len(), 1, "the first goes again, the other to nobody");
+    let ended = world.kept.commands[&waits.id].ended().cloned().expect("it has ended");
     assert_eq!((ended.by, &*ended.cause), (By::Client, "me"));
 }
 
@@ -67,14 +70,14 @@ fn a_receipt_after_the_end_is_noted_and_changes_nothing() {
     assert_eq!(world.send(new.clone()), Ok(CommandState::Accepted));
     let (_, _, sealed) = world.published.remove(0);
     assert!(matches!(device.hear(&sealed, world.now.unix), Heard::Command(..)));
-    // Its PUBACK is lost with the connection, and it is called back.
+    // Its PUBACK is lost with the connection, and its time passes.
     world.disconnect();
-    assert_eq!(world.cancel(new.id), Ok(CommandState::Cancelled));
+    world.pass(120_000);
     world.connect();
     let receipt = device.receipt(new.id, Status::Done, world.now.unix);
     assert_eq!(world.message(&receipt), Answer::Accepted);
     let kept = &world.kept.commands[&new.id];
-    assert_eq!(kept.state(), CommandState::Cancelled);
+    assert_eq!(kept.state(), CommandState::Expired);
     assert_eq!(kept.life.late.map(|late| (late.status, late.count)), Some((ReceiptStatus::Done, 1)));
     assert_eq!(world.bridge.take_stats().late_receipts, 1);
 }

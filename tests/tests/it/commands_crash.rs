@@ -68,6 +68,7 @@ impl Seen {
             let did = acted.contains(&self.bodies[id].as_str());
             match command.state() {
                 CommandState::Done => assert!(did, "done and not carried out, SIM_SEED={seed}"),
+                CommandState::Cancelled => assert!(!did, "cancelled and carried out: {command:?}, SIM_SEED={seed}"),
                 _ if command.life.attempts == 0 => assert!(!did, "never sent and carried out, SIM_SEED={seed}"),
                 _ => {}
             }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::{Rng as _, RngExt as _};
+use unhidra_core::command::CommandState;
+use unhidra_core::ids::CommandId;
+use unhidra_node::control::{CancelAsked, ControlError, SendAsked};
+use unhidra_store::Store as _;
 use unhidra_tests::device::SimDevice;
 use unhidra_tests::outside::OutsideBroker;
 use unhidra_tests::world::World;
@@ -357,6 +361,46 @@ evil! {
         assert_eq!(stored(&world).await, bodies(said), "SIM_SEED={}", world.seed());
         let commands = pump.log().commands;
         assert_eq!(commands, [1, 2, 3].map(|cut| ("count".to_owned(), cut.to_string())), "SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
+    /// A command that an outside broker may have given to the device is not cancelled after the node has
+    /// died either: it is carried out, once, and that is how it ends.
+    async fn what_a_broker_has_is_not_cancelled_after_a_crash_of_the_node(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        let live = world.live().expect("a node");
+        // The broker takes it, and the device is away.
+        outside.network.isolate("pump-7");
+        let asked = SendAsked {
+            device: pump.id,
+            id: Some(CommandId::new([7; 16])),
+            name: "reboot".to_owned(),
+            body: "now".into(),
+            expires_in_ms: None,
+        };
+        let id = live.send(asked).await.expect("accepted").id;
+        let device = pump.id;
+        let state = async |world: &World| {
+            world.store.command(&device, &id).await.expect("serves").expect("kept").state()
+        };
+        while state(&world).await != CommandState::Sent {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.bury().await;
+        world.start_node().await;
+        tokio::time::sleep(Duration::from_millis(world.rng.random_range(0..2000))).await;
+        let cancelled = world.live().expect("a node").cancel(CancelAsked { device: pump.id, id }).await;
+        let too_late = ControlError::TooLate { state: "sent".to_owned() };
+        assert_eq!(cancelled, Err(too_late), "SIM_SEED={}", world.seed());
+        outside.network.rejoin("pump-7");
+        pump.publish("1");
+        pump.until(|log| !log.commands.is_empty()).await;
+        while state(&world).await != CommandState::Done {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(pump.log().commands.len(), 1, "SIM_SEED={}", world.seed());
     }
 }
 

@@ -90,14 +90,13 @@ impl LocalControl {
         Ok(self.shown(&command))
     }
 
-    /// Where no node runs nothing is under way: what was sent when one ran waits again.
+    /// Where no node runs nothing is under way. What was sent when one ran the device may have.
     async fn call_back_alone(&self, asked: CancelAsked) -> Result<Command, ControlError> {
         let found = self.doors.store.command(&asked.device, &asked.id).await?;
         let mut command = found.ok_or(ControlError::NoCommand { id: asked.id })?;
         if command.state() == CommandState::Cancelled {
             return Ok(command);
         }
-        command.came_back();
         let now = self.doors.clock.unix_now();
         if !command.end(Ended::new(Ending::Cancelled, By::Client, &actor::current(), now)) {
             return Err(ControlError::TooLate { state: command.state().as_str().to_owned() });
