@@ -43,7 +43,7 @@ pub use draft::{Asked, CommandRefused, Connection, Draft, Effect, Payload, Publi
 pub use metrics::{Metrics, outcomes};
 pub use peer::{Loaded, RestoreError, holds_old_keys};
 pub use prekeys::{SignedPrekeys, SignedPrekeysError};
-pub use record::PeerRecordError;
+pub use record::{PeerRecordError, Resets};
 pub use restored::{put_back, put_back_told};
 pub use settings::{Changed, NewSetting, SettingList, SettingRefused};
 pub use shard::{Bridge, Now};

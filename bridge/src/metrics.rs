@@ -18,6 +18,7 @@ pub struct Metrics {
     settings_known: Counter,
     long_tries: Counter,
     stale: Counter,
+    went_back: Counter,
 }
 
 impl Metrics {
@@ -52,6 +53,11 @@ impl Metrics {
             "Devices whose sessions were damaged on the disk and begin anew",
             metrics.stale.clone(),
         );
+        registry.register(
+            "bridge_devices_went_back",
+            "Times a device whose state had gone back, as with an old copy of it, was asked for a new session",
+            metrics.went_back.clone(),
+        );
         metrics
     }
 
@@ -71,6 +77,7 @@ impl Metrics {
         self.settings_known.inc_by(stats.settings_known);
         self.long_tries.inc_by(stats.long_tries);
         self.stale.inc_by(stats.stale);
+        self.went_back.inc_by(stats.went_back);
     }
 }
 

@@ -312,11 +312,20 @@ impl Peer {
             Door::Front => self.record.reset_at = Some(now.unix),
             Door::Outside(_) => self.record.outside_reset_at = Some(now.unix),
         }
+        if matches!(reason, ResetReason::RolledBack | ResetReason::Counter) {
+            self.record.goes_back(now.unix);
+            common.stats.went_back += 1;
+        }
         self.write_record(common);
         let request = sign_reset(&common.identity, &self.device.id, reason, ratchet_key);
         let ticket = common.ticket();
         common.stats.resets += 1;
-        tracing::warn!(device = %self.device.id, cause = cause(reason), "the device is asked for a new session");
+        tracing::warn!(
+            device = %self.device.id,
+            cause = cause(reason),
+            state_went_back = self.record.went_back,
+            "the device is asked for a new session"
+        );
         common.draft.effects.push(Effect::Publish(Publish {
             device: self.device.id,
             connection,
@@ -539,9 +548,14 @@ fn stored_slot(slot: Slot) -> unhidra_store::Slot {
 const fn cause(reason: ResetReason) -> &'static str {
     match reason {
         ResetReason::UnknownKey => "it sealed in a session that this node does not have",
-        ResetReason::RolledBack => "its state went back: it was restored from a copy, or two devices have its identity",
+        ResetReason::RolledBack => {
+            "its state went back: it was restored from an old copy, or two devices have its identity"
+        }
         ResetReason::Restored => "this node was put back from a copy",
-        ResetReason::Counter => "it began a session under a counter that was used",
+        ResetReason::Counter => {
+            "it began a session under a counter that was used: it was restored from an old copy, or two devices have \
+             its identity"
+        }
         ResetReason::PreviousSession => "it goes on sealing in a session that was replaced",
     }
 }

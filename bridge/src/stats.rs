@@ -35,6 +35,8 @@ pub struct Stats {
     pub bundles: u64,
     /// ResetRequests sent.
     pub resets: u64,
+    /// Of them, those to devices whose state had gone back.
+    pub went_back: u64,
     /// Messages sealed.
     pub sealed: u64,
     /// Commands whose time was over before an answer.
@@ -73,6 +75,7 @@ impl Stats {
             over_budget: with(self.over_budget, other.over_budget),
             bundles: with(self.bundles, other.bundles),
             resets: with(self.resets, other.resets),
+            went_back: with(self.went_back, other.went_back),
             sealed: with(self.sealed, other.sealed),
             expired: with(self.expired, other.expired),
             unreadable: with(self.unreadable, other.unreadable),

@@ -31,7 +31,7 @@ mod told;
 
 pub use asked::{
     Addresses, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, ListenerAddress, Minted,
-    Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, Span, TagAsked, TokenAsked,
+    ResetsRecord, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, Span, TagAsked, TokenAsked,
 };
 pub use clients::{
     ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked, SubscriberRecord,

@@ -123,7 +123,18 @@ fn show(device: &DeviceRecord, out: &mut Output<'_>) -> Result<(), CliError> {
     ] {
         out.line(&format!("{name:16}  {value}"))?;
     }
-    Ok(())
+    let Some(resets) = device.resets else { return Ok(()) };
+    let never = || "never".to_owned();
+    out.line(&format!("{:16}  {}", "session reset", resets.last_at.map_or_else(never, instant)))?;
+    let went_back = resets.went_back_at.map_or_else(never, |at| went_back(resets.went_back, at));
+    out.line(&format!("{:16}  {went_back}", "state went back"))
+}
+
+/// A device whose state went back: how often, and what may have been done to it.
+fn went_back(count: u32, last_at: u64) -> String {
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    let at = instant(last_at);
+    format!("{times}, last at {at}: restored from an old copy, or two devices have its identity")
 }
 
 fn revoked(revoked: &Revoked, out: &mut Output<'_>) -> Result<(), CliError> {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use unhidra_bridge::Resets;
 use unhidra_core::device::{Device, Fingerprint, Standing, Tag};
 use unhidra_core::ids::{CommandId, DeviceId, Offset};
 use unhidra_core::message::{Reading, UplinkKind};
@@ -185,6 +186,28 @@ pub struct DeviceRecord {
     pub revoked_at: Option<u64>,
     /// Whether it is connected; unknown where no node runs.
     pub online: Option<bool>,
+    /// How often it was asked for a new session; where one device is asked for, not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resets: Option<ResetsRecord>,
+}
+
+/// How often a device was asked for a new session. Times are in ms since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResetsRecord {
+    /// When the last time, whatever the reason.
+    pub last_at: Option<u64>,
+    /// How often because its state had gone back: it began again with an old copy of its storage, or
+    /// two devices have its identity.
+    pub went_back: u32,
+    /// When the last time for that.
+    pub went_back_at: Option<u64>,
+}
+
+impl From<Resets> for ResetsRecord {
+    fn from(resets: Resets) -> Self {
+        let Resets { last_at, went_back, went_back_at } = resets;
+        Self { last_at: last_at.map(UnixTime::as_ms), went_back, went_back_at: went_back_at.map(UnixTime::as_ms) }
+    }
 }
 
 impl DeviceRecord {
@@ -206,6 +229,7 @@ impl DeviceRecord {
                 Standing::Revoked { at } => Some(at.as_ms()),
             },
             online,
+            resets: None,
         }
     }
 }

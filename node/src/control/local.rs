@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use unhidra_bridge::IdentityKey;
+use unhidra_bridge::{IdentityKey, Resets};
 use unhidra_certs::{Pki, Request, TrustDomain};
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
@@ -224,9 +224,15 @@ impl Control for LocalControl {
     }
 
     fn device(&self, id: DeviceId) -> Asked<'_, DeviceRecord> {
-        let found = self.doors.registry.get(&id).ok_or(ControlError::NoDevice { id });
-        let found = found.map(|device| DeviceRecord::new(&device, self.is_online(&id)));
-        Box::pin(async { found })
+        Box::pin(async move {
+            let device = self.doors.registry.get(&id).ok_or(ControlError::NoDevice { id })?;
+            let stored = self.doors.store.session(&id).await?;
+            let resets = match stored.and_then(|stored| stored.peer) {
+                Some(peer) => Resets::of(&peer).map_err(|error| ControlError::Unavailable(error.to_string()))?,
+                None => Resets::default(),
+            };
+            Ok(DeviceRecord { resets: Some(resets.into()), ..DeviceRecord::new(&device, self.is_online(&id)) })
+        })
     }
 
     fn tag(&self, id: DeviceId, asked: TagAsked) -> Asked<'_, DeviceRecord> {

@@ -168,7 +168,8 @@ async fn a_device_is_enrolled_tagged_shown_and_revoked_over_the_socket() {
     let asked = TagAsked { add: ["site=north".parse().unwrap()].into(), ..TagAsked::default() };
     let tagged = node.remote.tag(id("pump-7"), asked).await.unwrap();
     assert_eq!(tagged, DeviceRecord { tags: tagged.tags.clone(), ..enrolled.device });
-    assert_eq!(node.remote.device(id("pump-7")).await.unwrap(), tagged);
+    let never = Some(ResetsRecord::default());
+    assert_eq!(node.remote.device(id("pump-7")).await.unwrap(), DeviceRecord { resets: never, ..tagged });
 
     let revoked = node.remote.revoke(id("pump-7")).await.unwrap();
     assert!(!revoked.before && revoked.was_online.is_none());

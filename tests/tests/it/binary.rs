@@ -18,6 +18,7 @@ mod minimq;
 mod mosquitto;
 mod mosquitto_plain;
 mod mqttjs;
+mod old_image;
 mod outlets;
 mod outlets_tls;
 mod paho;
