@@ -75,10 +75,11 @@ impl SignedPrekeys {
         Ok(Some(Self { present, old: newest.next().transpose()? }))
     }
 
-    /// Whether the present prekey is older than `age`.
+    /// Whether the present prekey is older than `age`, or was made under a clock that was as far ahead.
     #[must_use]
     pub fn is_due(&self, age: Duration, now: UnixTime) -> bool {
-        now.saturating_since(self.present.created_at) >= age
+        let made_at = self.present.created_at;
+        now.saturating_since(made_at).max(made_at.saturating_since(now)) >= age
     }
 
     /// A new present prekey, and what is to be committed before it is used. The present one of

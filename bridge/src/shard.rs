@@ -362,9 +362,16 @@ impl Bridge {
         }
     }
 
-    /// Reads a device's records although nothing came from it, so that what is over in them ends.
-    pub fn handle_look(&mut self, device: DeviceId) {
-        self.want(device);
+    /// Ends what is over of a device although nothing came from it: its records are read where they are
+    /// not in memory. Of one that is, the timers may be of a calendar that was set on since.
+    pub fn handle_look(&mut self, device: DeviceId, now: Now) {
+        match self.seats.get_mut(&device) {
+            Some(Seat::Ready(peer)) => {
+                peer.expire(&mut self.common, now);
+                self.settle_timer(&device, now);
+            }
+            _ => self.want(device),
+        }
     }
 
     /// Whether nothing of a device is on its way to the store.

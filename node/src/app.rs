@@ -28,6 +28,7 @@ use unhidra_store::{CommitError, ReadError, Store};
 
 use crate::access::{Access, AccessError, Handle, load_acl};
 use crate::actor;
+use crate::calendar::Calendar;
 use crate::commit::commit;
 use crate::config::Config;
 use crate::control::{
@@ -127,6 +128,7 @@ pub struct App {
     files: Handle,
     prekeys: Rotation,
     retention: Retention,
+    calendar: Arc<Calendar>,
     around: upstream::Surroundings,
     outside_rng: StdRng,
     grace: Duration,
@@ -198,7 +200,15 @@ impl App {
         // Before what is restored is held to them.
         broker.use_rules(acl);
         broker.restore().await?;
-        let retention = Retention::new(&config.retention, store.clone(), registry.clone(), clock.clone(), &mut metrics);
+        let calendar = Calendar::open(&*store, clock.clone(), &mut metrics).await?;
+        let retention = Retention::new(
+            &config.retention,
+            store.clone(),
+            registry.clone(),
+            clock.clone(),
+            calendar.clone(),
+            &mut metrics,
+        );
         let files = Handle::new(access, broker.clone(), &config.users.file);
         let outlet_doors = outlets::Doors {
             store: store.clone(),
@@ -252,6 +262,7 @@ impl App {
             files,
             prekeys: rotation,
             retention,
+            calendar,
             around,
             outside_rng: StdRng::from_rng(&mut rng),
             grace: Duration::from_secs(config.pump.drain_timeout_s),
@@ -288,6 +299,12 @@ impl App {
         self.metrics.clone()
     }
 
+    /// Its time of day, and whether that is believed.
+    #[must_use]
+    pub(crate) fn calendar(&self) -> Arc<Calendar> {
+        self.calendar.clone()
+    }
+
     /// Where it is reached.
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
@@ -310,7 +327,18 @@ impl App {
     /// DISCONNECT 0x8B to devices, then the shards, then the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self {
-            rooms, pump, mut shards, stop_shards, mqtt, gateway, outlets, mut prekeys, retention, grace, ..
+            rooms,
+            pump,
+            mut shards,
+            stop_shards,
+            mqtt,
+            gateway,
+            outlets,
+            mut prekeys,
+            retention,
+            calendar,
+            grace,
+            ..
         } = self;
         let (around, mut outside_rng) = (self.around, self.outside_rng);
         let mut doors = JoinSet::new();
@@ -340,6 +368,8 @@ impl App {
         keepers.spawn(async move { deadlines::keep(&*store, &*clock, &ended_by).await });
         keepers.spawn(async move { prekeys.keep(&pump).await });
         keepers.spawn(retention.keep());
+        let store = rooms.store.clone();
+        keepers.spawn(async move { calendar.keep(&*store).await });
         let broker = rooms.broker.clone();
         keepers.spawn(async move { broker.report().await });
 

@@ -30,9 +30,13 @@ pub(crate) async fn keep(store: &dyn Store, clock: &(dyn Clock + Send + Sync), p
             Ok(due) => {
                 for (at, device) in due {
                     let mut left = at.saturating_since(clock.unix_now());
-                    while !left.is_zero() {
+                    // Of a calendar that was set back the next look knows what is due.
+                    while !left.is_zero() && clock.now() < next_look {
                         tokio::time::sleep(left.min(NAP)).await;
                         left = at.saturating_since(clock.unix_now());
+                    }
+                    if !left.is_zero() {
+                        break;
                     }
                     pump.look(&device).await;
                 }

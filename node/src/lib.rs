@@ -7,6 +7,7 @@ mod actor;
 pub mod admin;
 pub mod app;
 pub mod backup;
+mod calendar;
 mod certificates;
 pub mod cli;
 pub mod clock;

@@ -10,7 +10,6 @@
 
 mod disk;
 mod metrics;
-mod steady;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -25,6 +24,7 @@ use thiserror::Error;
 use unhidra_core::time::Clock;
 use unhidra_store::{Bounds, Store};
 
+use crate::calendar::Calendar;
 use crate::registry::Registry;
 use disk::Disk;
 use metrics::Metrics;
@@ -121,12 +121,13 @@ impl Retention {
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         clock: Arc<dyn Clock + Send + Sync>,
+        calendar: Arc<Calendar>,
         counted: &mut MetricsRegistry,
     ) -> Self {
         let metrics = Metrics::register(counted);
         Self {
-            disk: Disk::new(config.disk_bytes_max, store.clone(), clock.clone(), metrics.clone()),
-            sweep: Sweep::new(config.clone(), store, registry, clock, metrics),
+            disk: Disk::new(config.disk_bytes_max, store.clone(), clock, metrics.clone()),
+            sweep: Sweep::new(config.clone(), store, registry, calendar, metrics),
             interval: Duration::from_secs(config.interval_s),
         }
     }

@@ -243,6 +243,8 @@ pub enum BrokerTable {
     /// How far the node's outlets have come, by outlet and partition. Kept in the same way, and
     /// nothing of the broker's.
     Outlets = 7,
+    /// The time of day as the node has seen it last: one record, and nothing of the broker's either.
+    Calendar = 8,
 }
 
 /// Whose prekey it is.

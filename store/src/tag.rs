@@ -10,7 +10,7 @@
 //! 0x03 session            0x08 command              0x13 queued message        0x16 packet identifier
 //! 0x04 chain              0x09 signed prekey
 //! 0x05 peer               0x0a one-time prekey      0x0b opening
-//! 0x0d setting            0x0e outlet's cursor                              0x0c act
+//! 0x0d setting            0x0e outlet's cursor      0x0f time of day        0x0c act
 //! ```
 
 use crate::BrokerTable;
@@ -34,6 +34,7 @@ pub(crate) enum Tag {
     Act = 0x0c,
     Setting = 0x0d,
     OutletCursor = 0x0e,
+    Calendar = 0x0f,
     Retained = 0x11,
     BrokerSession = 0x12,
     Queued = 0x13,
@@ -78,6 +79,7 @@ impl Tag {
         const MESSAGES: u8 = BrokerTable::Messages as u8;
         const EXCHANGES: u8 = BrokerTable::Exchanges as u8;
         const OUTLETS: u8 = BrokerTable::Outlets as u8;
+        const CALENDAR: u8 = BrokerTable::Calendar as u8;
         Some(match table {
             RETAINED => Self::Retained,
             SESSIONS => Self::BrokerSession,
@@ -86,6 +88,7 @@ impl Tag {
             MESSAGES => Self::BrokerMessage,
             EXCHANGES => Self::Exchange,
             OUTLETS => Self::OutletCursor,
+            CALENDAR => Self::Calendar,
             _ => return None,
         })
     }
@@ -121,6 +124,7 @@ mod tests {
             (Table::Broker, &[1], 0x11),
             (Table::Broker, &[6, 7], 0x16),
             (Table::Broker, b"\x07hook/0", 0x0e),
+            (Table::Broker, b"\x08seen", 0x0f),
         ] {
             assert_eq!(Tag::of(table, key).map(Tag::as_byte), Some(tag), "{table:?} {key:?}");
         }
@@ -134,7 +138,7 @@ mod tests {
             (Table::Prekeys, &[2, 0]),
             (Table::Broker, &[]),
             (Table::Broker, &[0]),
-            (Table::Broker, &[8]),
+            (Table::Broker, &[9]),
             (Table::Log, &[0; 12]),
             (Table::OpenCommands, &[0; 28]),
         ] {

@@ -1,5 +1,8 @@
 //! The world's clock: Tokio's, which a test has paused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use tokio::time::Instant;
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
 
@@ -7,16 +10,23 @@ use unhidra_core::time::{Clock, Timestamp, UnixTime};
 const BEGINNING: UnixTime = UnixTime::from_s(1_800_000_000);
 
 /// Both clocks, from one paused one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SimClock {
     origin: Instant,
+    /// How far the time of day was set ahead, in ms; the timers know nothing of it.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 impl SimClock {
     /// Begins now.
     #[must_use]
     pub fn start() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: Instant::now(), ahead_ms: Arc::default() }
+    }
+
+    /// Somebody sets the time of day: so many ms ahead of what it should be, or behind.
+    pub fn set_ahead(&self, ms: i64) {
+        self.ahead_ms.store(ms, Ordering::Relaxed);
     }
 
     /// The Tokio instant of a timestamp.
@@ -32,6 +42,7 @@ impl Clock for SimClock {
     }
 
     fn unix_now(&self) -> UnixTime {
-        BEGINNING.saturating_add(self.origin.elapsed())
+        let right = BEGINNING.saturating_add(self.origin.elapsed()).as_ms();
+        UnixTime::from_ms(right.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)))
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until};
 use unhidra_broker::{Identity as PeerIdentity, PeerCertificate};
 use unhidra_core::ids::DeviceId;
-use unhidra_core::time::Clock as _;
+use unhidra_core::time::{Clock as _, UnixTime};
 use unhidra_device_sdk::backoff::BackoffOptions;
 use unhidra_device_sdk::client::Qos;
 use unhidra_device_sdk::device::{Device, Event, Fault, Settings, packet_len};
@@ -95,8 +95,12 @@ pub struct SimDevice {
     flash: Flash,
     wire: Fuse,
     acts: Fuse,
+    calendar: Calendar,
     task: tokio::task::JoinHandle<()>,
 }
+
+/// What its calendar is to be set to at the next thing that happens to it.
+type Calendar = Arc<Mutex<Option<UnixTime>>>;
 
 /// Who a device is, and where.
 pub(crate) struct Birth {
@@ -115,9 +119,9 @@ impl SimDevice {
         let (log, seen) = watch::channel(Log::default());
         let id = birth.certificate.device;
         let (flash, wire, acts) = (Flash::default(), Fuse::default(), Fuse::default());
-        let fuses = Fuses { wire: wire.clone(), acts: acts.clone() };
-        let task = tokio::spawn(live(birth, flash.clone(), fuses, said, log));
-        Self { id, say, log: seen, flash, wire, acts, task }
+        let (fuses, calendar) = (Fuses { wire: wire.clone(), acts: acts.clone() }, Calendar::default());
+        let task = tokio::spawn(live(birth, flash.clone(), fuses, calendar.clone(), said, log));
+        Self { id, say, log: seen, flash, wire, acts, calendar, task }
     }
 
     /// It dies before or after a write to its flash, the one after so many others; what it had in memory
@@ -157,6 +161,11 @@ impl SimDevice {
         // From here on it writes nothing more.
         *self.flash.records.lock().unwrap_or_else(PoisonError::into_inner) = image;
         self.until(|log| log.deaths > deaths).await;
+    }
+
+    /// Somebody sets its calendar, before the next thing that happens to it.
+    pub fn set_calendar(&self, to: UnixTime) {
+        *self.calendar.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
     }
 
     /// Takes a reading; it is published when there is a connection.
@@ -200,6 +209,7 @@ async fn live(
     birth: Birth,
     flash: Flash,
     fuses: Fuses,
+    calendar: Calendar,
     mut said: mpsc::UnboundedReceiver<String>,
     log: watch::Sender<Log>,
 ) {
@@ -208,8 +218,15 @@ async fn live(
         let secret = IdentitySecret::from_seed(&seed);
         let identity = Identity { device: certificate.device, secret, node, suite };
         let born = Sdk::open(settings(), identity, flash.clone(), StdRng::from_rng(&mut rng), clock.now());
-        let life =
-            Life { sdk: born.expect("opens"), bodies: BTreeMap::new(), waiting: None, fuses: &fuses, clock, log: &log };
+        let life = Life {
+            sdk: born.expect("opens"),
+            bodies: BTreeMap::new(),
+            waiting: None,
+            fuses: &fuses,
+            clock: clock.clone(),
+            calendar: &calendar,
+            log: &log,
+        };
         let Dead = life.live(&network, &certificate, &mut said).await;
         // Whatever it was, it is over, and another life has another of each.
         log.send_modify(|log| log.deaths += 1);
@@ -243,6 +260,7 @@ struct Life<'a> {
     waiting: Option<String>,
     fuses: &'a Fuses,
     clock: SimClock,
+    calendar: &'a Calendar,
     log: &'a watch::Sender<Log>,
 }
 
@@ -279,8 +297,11 @@ impl Life<'_> {
     async fn talk(&mut self, wire: Wire, said: &mut mpsc::UnboundedReceiver<String>) -> Result<(), Dead> {
         let Wire { mut stream, mut cut } = wire;
         let mut buffer = [0; 4096];
-        let clock = self.clock;
+        let clock = self.clock.clone();
         loop {
+            if let Some(to) = self.calendar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                self.sdk.set_time(to, clock.now());
+            }
             if let Some(body) = self.waiting.take() {
                 match self.sdk.publish("value", body.as_bytes(), Qos::AtLeastOnce, clock.now()) {
                     Ok(queued) => drop(self.bodies.insert(queued.reading, body)),

@@ -127,7 +127,7 @@ impl World {
     ///
     /// Where the store does not make a node.
     pub async fn start_node(&mut self) {
-        let clock = Arc::new(self.clock);
+        let clock = Arc::new(self.clock.clone());
         let doors = Doors {
             clock: clock.clone(),
             rng: StdRng::from_rng(&mut self.rng),
@@ -279,7 +279,7 @@ impl World {
             },
             rng: StdRng::from_rng(&mut self.rng),
             network,
-            clock: self.clock,
+            clock: self.clock.clone(),
         })
     }
 

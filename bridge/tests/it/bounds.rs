@@ -163,7 +163,7 @@ fn the_keys_of_a_device_that_is_away_leave_the_disk_once_it_is_looked_at() {
     assert!(!holds_old_keys(&world.kept.stored, world.now.unix));
     world.pass(1000);
     assert!(holds_old_keys(&world.kept.stored, world.now.unix));
-    world.bridge.handle_look(world.enrolled.id);
+    world.bridge.handle_look(world.enrolled.id, world.now);
     world.settle();
     world.pass(1);
     assert_eq!(world.kept.stored.present.as_ref().expect("a session").whole.len(), with_keys - 2 * 48);

@@ -122,7 +122,7 @@ impl Node {
         let routes = control::router(control.clone(), app.gateway().router());
         let (phase, phases) = watch::channel(Phase::Serving);
         let (counted, of_certificates, of_keys) = metrics(&app, &store);
-        let key_life = tokio::spawn(life::keep(keychain, of_keys));
+        let key_life = tokio::spawn(life::keep(keychain, app.calendar(), of_keys));
         let (known, looking) = (app.registry(), clock.clone());
         let certificates = tokio::spawn(certificates::keep(of_certificates, pki.clone(), known, looking));
         let watched = Watched { metrics: counted, store: store.health(), phase: phases };

@@ -6,8 +6,9 @@
 //!                                        +--expiry, and a walk finds none left--> destroyed
 //! ```
 //!
-//! A clock that is wrong does no harm: ahead, keys are made and records sealed anew early, and a key
-//! goes only where nothing is left under it; behind, all of it comes late.
+//! After the clock has jumped nothing happens to keys of itself for a day (`calendar.rs`), so that it
+//! can be set right. One that stays wrong does no harm: ahead, keys are made and records sealed anew
+//! early, and a key goes only where nothing is left under it; behind, all of it comes late.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
@@ -23,6 +24,7 @@ use unhidra_core::time::UnixTime;
 use unhidra_store::{Deed, KeyState, Op, Purpose, RingRecord, Store};
 
 use super::{Ages, Keychain};
+use crate::calendar::Calendar;
 use crate::commit::commit;
 use crate::control::ControlError;
 
@@ -111,10 +113,10 @@ fn due(record: &RingRecord, now: UnixTime, ages: Ages) -> Due {
 }
 
 /// Looks at the keys, again and again.
-pub(crate) async fn keep(keys: Arc<Keychain>, metrics: Metrics) {
+pub(crate) async fn keep(keys: Arc<Keychain>, calendar: Arc<Calendar>, metrics: Metrics) {
     let mut life = Life { keys, metrics, empty: BTreeSet::new(), left_at: None };
     loop {
-        if let Err(error) = life.look().await {
+        if let Err(error) = life.look(calendar.look().is_believed).await {
             tracing::error!(%error, "the store's keys could not be looked after; tried again in an hour");
         }
         tokio::time::sleep(LOOK).await;
@@ -131,9 +133,14 @@ struct Life {
 }
 
 impl Life {
-    async fn look(&mut self) -> Result<(), ControlError> {
+    /// Does what is due; shows alone how old the keys are where the time of day is not believed.
+    async fn look(&mut self, is_believed: bool) -> Result<(), ControlError> {
         let Some(ring) = self.keys.store.keyring().cloned() else { return Ok(()) };
         let (now, ages) = (self.keys.clock.unix_now(), self.keys.ages);
+        if !is_believed {
+            self.metrics.show(&ring.record(), now, ages);
+            return Ok(());
+        }
         let rotate = due(&ring.record(), now, ages).rotate;
         if !rotate.is_empty() {
             self.keys.rotate_for(rotate).await?;

@@ -169,11 +169,11 @@ impl<R: CryptoRng> Shard<R> {
                 Event::Upstream(event) => self.upstream_event(event, now),
                 Event::Order(order) => self.order(order, now),
                 Event::Changed(device) => self.changed.push(device),
-                Event::Look(device) => self.bridge.handle_look(device),
+                Event::Look(device) => self.bridge.handle_look(device, now),
                 Event::Prekeys(prekeys) => self.bridge.set_signed_prekeys(prekeys),
             }
         }
-        self.read_changed();
+        self.read_changed(now);
     }
 
     fn order(&mut self, order: Order, now: Now) {
@@ -247,7 +247,7 @@ impl<R: CryptoRng> Shard<R> {
         }
     }
 
-    fn read_changed(&mut self) {
+    fn read_changed(&mut self, now: Now) {
         let (settled, waiting) = std::mem::take(&mut self.changed).into_iter().partition(|d| self.bridge.is_settled(d));
         self.changed = waiting;
         let settled: Vec<DeviceId> = settled;
@@ -255,7 +255,7 @@ impl<R: CryptoRng> Shard<R> {
             self.bridge.handle_changed(&device);
             if self.rooms.registry.get(&device).is_none_or(|device| !device.is_enrolled()) {
                 // Its commands end, also where it is not in memory.
-                self.bridge.handle_look(device);
+                self.bridge.handle_look(device, now);
             }
         }
     }
@@ -354,7 +354,7 @@ impl<R: CryptoRng> Shard<R> {
                 for effect in effects {
                     self.release(effect, &mut durable);
                 }
-                self.read_changed();
+                self.read_changed(self.now());
             }
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "a commit failed; sessions are read again");

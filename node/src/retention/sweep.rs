@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use unhidra_core::device::Device;
 use unhidra_core::ids::{DeviceId, Partition};
-use unhidra_core::time::{Clock, UnixTime};
+use unhidra_core::time::UnixTime;
 use unhidra_store::{Bounds, Op, Store, Tally};
 
 use super::metrics::{Metrics, shown};
-use super::steady::{Calendar, Steady};
 use super::{Config, DAY, LookError, days};
+use crate::calendar::{Calendar, Look};
 use crate::commit::commit;
 use crate::registry::Registry;
 
@@ -32,10 +32,11 @@ pub(super) struct Sweep {
     config: Config,
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
-    clock: Arc<dyn Clock + Send + Sync>,
+    calendar: Arc<Calendar>,
     metrics: Metrics,
-    steady: Steady,
     known: HashMap<DeviceId, Known>,
+    /// How often the calendar had jumped when that was concluded.
+    jumps: u64,
 }
 
 /// What the last look at a device gave.
@@ -59,21 +60,27 @@ impl Sweep {
         config: Config,
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
-        clock: Arc<dyn Clock + Send + Sync>,
+        calendar: Arc<Calendar>,
         metrics: Metrics,
     ) -> Self {
-        Self { config, store, registry, clock, metrics, steady: Steady::default(), known: HashMap::new() }
+        Self { config, store, registry, calendar, metrics, known: HashMap::new(), jumps: 0 }
     }
 
     /// Looks at every device once.
     pub(super) async fn look(&mut self) -> Result<(), LookError> {
-        let aged = self.believes_the_calendar();
+        // One time for all devices: the clock may jump while they are looked at.
+        let seen = self.calendar.look();
+        if seen.jumps != self.jumps {
+            // What was due is so by another calendar.
+            self.known.clear();
+            self.jumps = seen.jumps;
+        }
         let mut waiting = Waiting::default();
         let mut after = None;
         loop {
             let page = self.registry.page(after.as_ref(), PAGE);
             for device in &page.rows {
-                if let Err(error) = self.look_at(device, aged, &mut waiting).await {
+                if let Err(error) = self.look_at(device, seen, &mut waiting).await {
                     // What waits was counted as gone, and may not be.
                     self.known.clear();
                     return Err(error);
@@ -91,25 +98,8 @@ impl Sweep {
         self.show_oldest().await
     }
 
-    /// Whether rows and commands go for their age this time.
-    fn believes_the_calendar(&mut self) -> bool {
-        match self.steady.look(self.clock.now(), self.clock.unix_now()) {
-            Calendar::Steady => true,
-            Calendar::Doubted => false,
-            Calendar::Jumped(by) => {
-                tracing::warn!(
-                    by_s = by.as_secs(),
-                    "the clock has jumped; nothing goes for its age for a day, so that it can be set right"
-                );
-                // What was due is so by another calendar.
-                self.known.clear();
-                false
-            }
-        }
-    }
-
-    async fn look_at(&mut self, device: &Device, aged: bool, waiting: &mut Waiting) -> Result<(), LookError> {
-        let now = self.clock.unix_now();
+    async fn look_at(&mut self, device: &Device, seen: Look, waiting: &mut Waiting) -> Result<(), LookError> {
+        let Look { now, is_believed: aged, .. } = seen;
         let mut known = self.known.get(&device.id).copied().unwrap_or_default();
         let mut bounds = self.config.bounds(&device.class);
         if !aged {

@@ -59,7 +59,8 @@ async fn history(ground: &Ground, device: &str) -> Vec<Reading> {
 }
 
 fn sweep(ground: &Ground, config: Config, registry: Arc<Registry>) -> Sweep {
-    Sweep::new(config, ground.store.clone(), registry, ground.clock.clone(), Metrics::default())
+    let calendar = Calendar::new(ground.clock.clone(), &mut MetricsRegistry::default());
+    Sweep::new(config, ground.store.clone(), registry, Arc::new(calendar), Metrics::default())
 }
 
 #[tokio::test]

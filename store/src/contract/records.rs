@@ -86,6 +86,7 @@ pub(super) async fn broker_records_are_read_in_pages(bench: &mut impl Bench) {
         put(BrokerTable::Retained, b"\xff\xff", Some(b"4")),
         put(BrokerTable::Queued, b"a/c", Some(b"5")),
         put(BrokerTable::Outlets, b"hook/0", Some(b"8")),
+        put(BrokerTable::Calendar, b"seen", Some(b"9")),
     ];
     write(&*store, ops).await.unwrap();
     write_to(&*store, Partition::new(1), vec![put(BrokerTable::Retained, b"a/aa", Some(b"6"))]).await.unwrap();
@@ -106,6 +107,7 @@ pub(super) async fn broker_records_are_read_in_pages(bench: &mut impl Bench) {
     assert_eq!(page(BrokerTable::Retained, Some(b"a"), bytes).await, (all[..2].to_vec(), true));
     assert_eq!(found(BrokerTable::Queued).await, [row(b"a/c", b"5")]);
     assert_eq!(found(BrokerTable::Outlets).await, [row(b"hook/0", b"8")]);
+    assert_eq!(found(BrokerTable::Calendar).await, [row(b"seen", b"9")]);
     assert_eq!(found(BrokerTable::Sessions).await, []);
     write(&*store, vec![put(BrokerTable::Retained, b"a/a", None), put(BrokerTable::Retained, b"b", Some(b"7"))])
         .await

@@ -140,6 +140,7 @@ async fn no_value_is_on_the_disk_of_a_sealed_folder() {
             BrokerTable::Messages,
             BrokerTable::Exchanges,
             BrokerTable::Outlets,
+            BrokerTable::Calendar,
         ];
         let kept = |table| Op::Broker { table, key: Bytes::from_static(b"k"), value: Some(bytes()) };
         write(&store, tables.map(kept).into()).await.unwrap();

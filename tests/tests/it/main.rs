@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
 
 mod binary;
+mod clocks;
 mod commands_crash;
 mod crash;
 mod downlink;

@@ -160,22 +160,22 @@ async fn a_key_goes_only_when_nothing_is_left_under_it() {
     };
     write(&keys, vec![device(), reading(0), whole(0)]).await;
     let mut life = place.life(&keys);
-    life.look().await.unwrap();
+    life.look(true).await.unwrap();
     assert_eq!(held(&keys), [1, 2, 3, 4], "nothing is due");
     place.pass(90);
-    life.look().await.unwrap();
+    life.look(true).await.unwrap();
     assert_eq!(held(&keys), [1, 2, 3, 4, 5, 6, 7, 8], "all rotate");
     write(&keys, vec![reading(1), whole(1)]).await;
     place.pass(240);
-    life.look().await.unwrap();
+    life.look(true).await.unwrap();
     assert_eq!(held(&keys).len(), 12, "the first are emptied, and stay until they expire");
     assert!(life.metrics.resealed.get() > 0);
     assert_eq!(bodies(&keys).await, ["0", "1"]);
     let mut again = place.life(&keys);
-    again.look().await.unwrap();
+    again.look(true).await.unwrap();
     assert_eq!(again.metrics.resealed.get(), 0, "the next process finds nothing left to seal anew");
     place.pass(40);
-    life.look().await.unwrap();
+    life.look(true).await.unwrap();
     assert!(held(&keys).iter().all(|id| *id > 4), "they are gone: {:?}", held(&keys));
     assert_eq!(bodies(&keys).await, ["0", "1"]);
     let stored = keys.store.session(&id("a")).await.unwrap().unwrap();
@@ -196,18 +196,31 @@ async fn a_clock_that_leaps_takes_no_key_from_a_record() {
     write(&keys, vec![device(), reading(0)]).await;
     let ahead = place.clock.clone();
     ahead.advance(Duration::from_secs(3650 * DAY));
-    place.life(&keys).look().await.unwrap();
+    place.life(&keys).look(true).await.unwrap();
     assert_eq!(bodies(&keys).await, ["0"]);
     keys.store.close().await;
     drop(keys);
     // Back again: the keys that were made meanwhile are of the future.
     let place = Place { clock: Arc::default(), ..place };
     let keys = place.open();
-    place.life(&keys).look().await.unwrap();
+    place.life(&keys).look(true).await.unwrap();
     assert_eq!(bodies(&keys).await, ["0"]);
     let now = NOW.saturating_add(Duration::from_secs(DAY));
     let record = keys.store.keyring().unwrap().record();
     assert!(record.keys.iter().filter(|k| k.state == KeyState::Active).all(|k| k.created_at < now), "{record:?}");
+}
+
+/// A clock that jumped makes no key, and takes none, until it has been believed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_stay_as_they_are_while_the_clock_is_not_believed() {
+    let place = Place::new();
+    let keys = place.open();
+    let mut life = place.life(&keys);
+    place.pass(400);
+    life.look(false).await.unwrap();
+    assert_eq!(held(&keys), [1, 2, 3, 4]);
+    life.look(true).await.unwrap();
+    assert!(held(&keys).iter().all(|id| *id > 4), "others are in their place: {:?}", held(&keys));
 }
 
 /// What a device writes while its records are sealed anew is what it reads.
