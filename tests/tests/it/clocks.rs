@@ -141,8 +141,9 @@ scenario! {
         } else {
             tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
             let left = world.store.history(&pump.id, Offset::ZERO, Limit::default()).await.expect("serves").rows;
-            let is_stub = |row: &Reading| row.uplink.kind == UplinkKind::Trimmed;
-            assert!(left.len() == STUBS && left.iter().all(is_stub), "SIM_SEED={}", world.seed());
+            // Of the newest 64 rows a stub stays, unless they are what the device said since it reconnected.
+            let is_reading = |row: &Reading| row.uplink.kind == UplinkKind::Reading;
+            assert!(left.len() == STUBS && !left.iter().any(is_reading), "SIM_SEED={}: {left:?}", world.seed());
         }
     }
 }
