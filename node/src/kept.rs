@@ -70,6 +70,7 @@ fn persist_error(error: CommitError) -> PersistError {
         CommitError::Version { .. }
         | CommitError::NoDevice(_)
         | CommitError::OtherPartition { .. }
-        | CommitError::TooLarge { .. } => PersistError::Refused(error.to_string()),
+        | CommitError::TooLarge { .. }
+        | CommitError::NoKind { .. } => PersistError::Refused(error.to_string()),
     }
 }

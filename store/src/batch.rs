@@ -247,6 +247,25 @@ pub enum BrokerTable {
     Calendar = 8,
 }
 
+impl BrokerTable {
+    /// All there are. One that is missing here takes no record: its writes are refused.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Retained,
+        Self::Sessions,
+        Self::Queued,
+        Self::Subscriptions,
+        Self::Messages,
+        Self::Exchanges,
+        Self::Outlets,
+        Self::Calendar,
+    ];
+
+    /// The table that a key of the broker's begins with.
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| *table as u8 == byte)
+    }
+}
+
 /// Whose prekey it is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum PrekeyKind {

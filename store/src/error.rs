@@ -54,6 +54,15 @@ pub enum CommitError {
         /// The largest allowed.
         max: u64,
     },
+    /// The batch holds a record whose kind has no tag (`tag.rs`), so that nothing could tell it from another:
+    /// it alone failed.
+    #[error("no kind of record in the table {table} has the key {key}; this program must not write it")]
+    NoKind {
+        /// In which table.
+        table: &'static str,
+        /// Under which key, in hexadecimal, its first 80 bytes.
+        key: String,
+    },
     /// The write failed, here or in a batch before this one. Whether it is on disk is not known.
     #[error("the commit failed and its outcome is unknown: {0}")]
     Unknown(String),

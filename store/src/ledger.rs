@@ -14,7 +14,7 @@ use bytes::Bytes;
 use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::{DeviceId, DeviceNumber, Fence, Offset, Partition, Version};
 
-use crate::rows::Rows;
+use crate::rows::{Order, Rows};
 use crate::table::{self, Table};
 use crate::{Assigned, Batch, CommitError, Committed, Done, Op, ReadError, query};
 
@@ -88,7 +88,7 @@ impl Ledger {
         known_max: usize,
         acts_max: u64,
     ) -> Result<Self, ReadError> {
-        let number = rows.last_key(Table::Numbers, &[])?.and_then(|key| table::tail::<4>(&key));
+        let number = rows.end_key(Table::Numbers, &[], Order::Descending)?.and_then(|key| table::tail::<4>(&key));
         let number = number.map(|bytes| DeviceNumber::new(u32::from_be_bytes(bytes)));
         let head = Head { offset: query::log_end(rows)?, number, acts: query::acts_kept(rows)? };
         Ok(Self { partition, partitions, fence, head, known: HashMap::new(), known_max, acts_max })

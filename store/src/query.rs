@@ -32,13 +32,14 @@ pub(crate) fn number(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Device
 
 /// A device's newest row.
 pub(crate) fn newest_offset(rows: &dyn Rows, number: DeviceNumber) -> Result<Offset, ReadError> {
-    let Some(key) = rows.last_key(Table::Readings, &table::number_prefix(number))? else { return Ok(Offset::ZERO) };
+    let newest = rows.end_key(Table::Readings, &table::number_prefix(number), Order::Descending)?;
+    let Some(key) = newest else { return Ok(Offset::ZERO) };
     table::parse_reading(&key).ok_or_else(|| damaged(Table::Readings, &key, "its key has another length"))
 }
 
 /// A partition's newest row.
 pub(crate) fn log_end(rows: &dyn Rows) -> Result<Offset, ReadError> {
-    let Some(key) = rows.last_key(Table::Log, &[])? else { return Ok(Offset::ZERO) };
+    let Some(key) = rows.end_key(Table::Log, &[], Order::Descending)? else { return Ok(Offset::ZERO) };
     let (offset, _) = table::parse_log(&key).ok_or_else(|| damaged(Table::Log, &key, "its key has another length"))?;
     Ok(offset)
 }
@@ -106,9 +107,7 @@ pub(crate) fn session(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Store
         match part {
             Part::Mark => {}
             Part::Peer => stored.peer = Some(state),
-            Part::Whole(slot) => slot.of(&mut present, &mut previous).whole = Some(state),
-            Part::Chain(slot, Lane::Receive) => slot.of(&mut present, &mut previous).receive = Some(state),
-            Part::Chain(slot, Lane::Send) => slot.of(&mut present, &mut previous).send = Some(state),
+            Part::Whole(slot) | Part::Chain(slot, _) => slot.of(&mut present, &mut previous).take(part, state),
         }
     })?;
     stored.stale = moment.is_stale(stored.newest);
@@ -122,21 +121,33 @@ pub(crate) fn session(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Store
 
 /// One session's records while they are gathered.
 #[derive(Default)]
-struct Parts {
+pub(crate) struct Parts {
     whole: Option<Bytes>,
     receive: Option<Bytes>,
     send: Option<Bytes>,
 }
 
 impl Parts {
-    fn into_session(self) -> Option<StoredSession> {
+    /// Takes the state of one of them; of what is of no session, nothing.
+    pub(crate) fn take(&mut self, part: Part, state: Bytes) {
+        match part {
+            Part::Whole(_) => self.whole = Some(state),
+            Part::Chain(_, Lane::Receive) => self.receive = Some(state),
+            Part::Chain(_, Lane::Send) => self.send = Some(state),
+            Part::Mark | Part::Peer => {}
+        }
+    }
+
+    /// The session, where its whole is there.
+    pub(crate) fn into_session(self) -> Option<StoredSession> {
         let whole = self.whole?;
         Some(StoredSession { whole, receive: self.receive, send: self.send })
     }
 }
 
 impl Slot {
-    const fn of<'a, T>(self, present: &'a mut T, previous: &'a mut T) -> &'a mut T {
+    /// The one of the two that is in this slot.
+    pub(crate) const fn of<'a, T>(self, present: &'a mut T, previous: &'a mut T) -> &'a mut T {
         match self {
             Self::Present => present,
             Self::Previous => previous,
@@ -438,12 +449,8 @@ pub(crate) fn broker_records(
 pub(crate) fn acts_kept(rows: &dyn Rows) -> Result<(u64, u64), ReadError> {
     let number =
         |key: &[u8]| table::parse_act(key).ok_or_else(|| damaged(Table::Acts, key, "its key has another length"));
-    let mut oldest = None;
-    rows.scan(Table::Acts, &[], None, Order::Ascending, &mut |key, _| {
-        oldest = Some(number(key)?);
-        Ok(ControlFlow::Break(()))
-    })?;
-    let newest = rows.last_key(Table::Acts, &[])?.map(|key| number(&key)).transpose()?;
+    let end = |order| rows.end_key(Table::Acts, &[], order)?.map(|key| number(&key)).transpose();
+    let (oldest, newest) = (end(Order::Ascending)?, end(Order::Descending)?);
     Ok((oldest.unwrap_or(1), newest.map_or(1, |newest| newest.saturating_add(1))))
 }
 

@@ -33,21 +33,26 @@ pub(crate) trait Rows {
         visit: &mut Visitor<'_>,
     ) -> Result<(), ReadError>;
 
-    /// The key that comes last among those that begin with `prefix`.
-    fn last_key(&self, table: Table, prefix: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut last = None;
-        self.scan(table, prefix, None, Order::Descending, &mut |key, _| {
-            last = Some(key.to_vec());
+    /// The key that comes first, in this order, among those that begin with `prefix`. What its record
+    /// says is not looked at: a damaged one stands in its place still.
+    fn end_key(&self, table: Table, prefix: &[u8], order: Order) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut end = None;
+        self.scan(table, prefix, None, order, &mut |key, _| {
+            end = Some(key.to_vec());
             Ok(ControlFlow::Break(()))
         })?;
-        Ok(last)
+        Ok(end)
     }
 }
 
 /// Says which record is damaged, and how.
 pub(crate) fn damaged(table: Table, key: &[u8], cause: impl ToString) -> ReadError {
-    let key: String = key.iter().take(80).map(|byte| format!("{byte:02x}")).collect();
-    ReadError::Damaged { record: format!("{}/{key}", table.name()), cause: cause.to_string() }
+    ReadError::Damaged { record: format!("{}/{}", table.name(), hex(key)), cause: cause.to_string() }
+}
+
+/// A key's first 80 bytes in hexadecimal.
+pub(crate) fn hex(key: &[u8]) -> String {
+    key.iter().take(80).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first key after all that begin with `prefix`, if there is one.

@@ -64,33 +64,25 @@ impl Tag {
                 1 => Self::OneTimePrekey,
                 _ => return None,
             },
-            Table::Broker => Self::of_broker(*key.first()?)?,
+            Table::Broker => Self::of_broker(BrokerTable::from_byte(*key.first()?)?),
             Table::Openings => Self::Opening,
             Table::Acts => Self::Act,
             Table::Settings => Self::Setting,
         })
     }
 
-    const fn of_broker(table: u8) -> Option<Self> {
-        const RETAINED: u8 = BrokerTable::Retained as u8;
-        const SESSIONS: u8 = BrokerTable::Sessions as u8;
-        const QUEUED: u8 = BrokerTable::Queued as u8;
-        const SUBSCRIPTIONS: u8 = BrokerTable::Subscriptions as u8;
-        const MESSAGES: u8 = BrokerTable::Messages as u8;
-        const EXCHANGES: u8 = BrokerTable::Exchanges as u8;
-        const OUTLETS: u8 = BrokerTable::Outlets as u8;
-        const CALENDAR: u8 = BrokerTable::Calendar as u8;
-        Some(match table {
-            RETAINED => Self::Retained,
-            SESSIONS => Self::BrokerSession,
-            QUEUED => Self::Queued,
-            SUBSCRIPTIONS => Self::Subscription,
-            MESSAGES => Self::BrokerMessage,
-            EXCHANGES => Self::Exchange,
-            OUTLETS => Self::OutletCursor,
-            CALENDAR => Self::Calendar,
-            _ => return None,
-        })
+    /// The kind of the broker's records in a table: a new table has one, or this does not compile.
+    const fn of_broker(table: BrokerTable) -> Self {
+        match table {
+            BrokerTable::Retained => Self::Retained,
+            BrokerTable::Sessions => Self::BrokerSession,
+            BrokerTable::Queued => Self::Queued,
+            BrokerTable::Subscriptions => Self::Subscription,
+            BrokerTable::Messages => Self::BrokerMessage,
+            BrokerTable::Exchanges => Self::Exchange,
+            BrokerTable::Outlets => Self::OutletCursor,
+            BrokerTable::Calendar => Self::Calendar,
+        }
     }
 
     /// Its byte in a header.
@@ -128,6 +120,14 @@ mod tests {
         ] {
             assert_eq!(Tag::of(table, key).map(Tag::as_byte), Some(tag), "{table:?} {key:?}");
         }
+    }
+
+    #[test]
+    fn no_two_tables_of_the_broker_have_one_tag() {
+        let tags: Vec<Option<Tag>> =
+            BrokerTable::ALL.iter().map(|table| Tag::of(Table::Broker, &[*table as u8])).collect();
+        assert!(tags.iter().all(Option::is_some), "{tags:?}");
+        assert!((0..tags.len()).all(|at| !tags[..at].contains(&tags[at])), "{tags:?}");
     }
 
     #[test]

@@ -329,6 +329,17 @@ impl Rows for View<'_> {
         }
         Ok(())
     }
+
+    fn end_key(&self, table: Table, prefix: &[u8], order: Order) -> Result<Option<Vec<u8>>, ReadError> {
+        let end = prefix_end(prefix);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), (Bound::Included(prefix), to));
+        let key = next(table, prefix, || match order {
+            Order::Ascending => rows.next(),
+            Order::Descending => rows.next_back(),
+        })?;
+        Ok(key.map(|(key, _)| key.to_vec()))
+    }
 }
 
 /// The salt in an opening's record.

@@ -132,18 +132,8 @@ async fn no_value_is_on_the_disk_of_a_sealed_folder() {
             Op::Prekey(crate::PrekeyChange::Put(prekey)),
         ];
         write(&store, ops).await.unwrap();
-        let tables = [
-            BrokerTable::Retained,
-            BrokerTable::Sessions,
-            BrokerTable::Queued,
-            BrokerTable::Subscriptions,
-            BrokerTable::Messages,
-            BrokerTable::Exchanges,
-            BrokerTable::Outlets,
-            BrokerTable::Calendar,
-        ];
         let kept = |table| Op::Broker { table, key: Bytes::from_static(b"k"), value: Some(bytes()) };
-        write(&store, tables.map(kept).into()).await.unwrap();
+        write(&store, BrokerTable::ALL.map(kept).into()).await.unwrap();
         let read = store.history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap();
         assert_eq!(read.rows[0].uplink.body, secret);
         assert_eq!(holds(&folder.path(), secret.as_bytes()), found, "while it is open");

@@ -13,8 +13,9 @@ use unhidra_core::time::UnixTime;
 use super::{Head, Known, Ledger, Outcome, Plan, Writes};
 use crate::partition::partition_of;
 use crate::record::{self, Row};
-use crate::rows::{Order, Rows, Visitor, damaged};
+use crate::rows::{Order, Rows, Visitor, damaged, hex};
 use crate::table::{self, KEY_LEN_MAX, Part, RecordName, Table};
+use crate::tag::Tag;
 use crate::{
     Act, Assigned, BrokerTable, CommitError, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, ReadError, Slot, Trim,
     query,
@@ -343,6 +344,8 @@ impl<'a> Draft<'a> {
             }
             match self.rows.get(place.0, &place.1) {
                 Ok(None) | Err(ReadError::Damaged { .. }) => {}
+                // Of version 1, which had no tags, under a key that no record has: it stays as it is.
+                Ok(Some(_)) if Tag::of(place.0, &place.1).is_none() => {}
                 Ok(Some(value)) => self.put(place.0, place.1, value)?,
                 Err(cause) => return Err(cause.into()),
             }
@@ -449,10 +452,14 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn put(&mut self, table: Table, key: Vec<u8>, value: impl Into<Bytes>) -> Result<(), Stop> {
+    pub(super) fn put(&mut self, table: Table, key: Vec<u8>, value: impl Into<Bytes>) -> Result<(), Stop> {
         let value = value.into();
         if value.len() > VALUE_LEN_MAX {
             return Err(too_large("a value's bytes", value.len(), VALUE_LEN_MAX).into());
+        }
+        // The commit could not seal it, and would fail for every batch of its group.
+        if !table.is_index() && Tag::of(table, &key).is_none() {
+            return Err(CommitError::NoKind { table: table.name(), key: hex(&key) }.into());
         }
         self.moved.writes.insert((table, key), Some(value));
         Ok(())
@@ -482,6 +489,10 @@ impl Rows for Draft<'_> {
         visit: &mut Visitor<'_>,
     ) -> Result<(), ReadError> {
         self.rows.scan(table, prefix, after, order, visit)
+    }
+
+    fn end_key(&self, table: Table, prefix: &[u8], order: Order) -> Result<Option<Vec<u8>>, ReadError> {
+        self.rows.end_key(table, prefix, order)
     }
 }
 

@@ -84,6 +84,30 @@ fn a_refused_batch_leaves_nothing_for_those_behind_it() {
     assert_eq!(stored.present.unwrap().receive.as_deref(), Some(&b"r1"[..]));
 }
 
+/// The commit could not seal it, and a commit that fails reopens the store.
+#[test]
+fn a_record_whose_kind_has_no_tag_is_refused_before_the_commit() {
+    let tables = Tables::new();
+    let ledger = Ledger::load(&tables, PARTITION, 1, FENCE, KNOWN_MAX, 50).unwrap();
+    let plan = ledger.plan(&tables, Vec::new());
+    let mut draft = Draft::new(&ledger, &tables, &plan, &[]);
+    for (table, key) in [(Table::Broker, &[99, 1][..]), (Table::Sessions, &[0, 0, 0, 1, 9]), (Table::Prekeys, &[])] {
+        let Err(Stop::Refused(refused)) = draft.put(table, key.to_vec(), Vec::new()) else { panic!("{table:?}") };
+        assert!(matches!(refused, CommitError::NoKind { .. }) && refused.to_string().contains(table.name()));
+    }
+    assert!(draft.put(Table::Log, vec![0; 12], Vec::new()).is_ok(), "where the key says all there is no tag");
+}
+
+#[test]
+fn what_has_no_kind_is_not_sealed_anew() {
+    let mut tables = Tables::new();
+    let place = (Table::Broker, vec![99, 1]);
+    tables.apply(&Writes::from([(place.clone(), Some(Bytes::from_static(b"old")))]));
+    let names = vec![crate::RecordName { table: place.0, key: place.1 }];
+    let answers = group(&mut tables, vec![vec![Op::Reseal(names)]]);
+    assert!(answers[0].is_ok(), "{answers:?}");
+}
+
 #[test]
 fn a_rotation_leaves_nothing_of_what_was_the_previous_session() {
     let mut tables = Tables::new();
