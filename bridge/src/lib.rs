@@ -17,6 +17,7 @@
 //! ids once it has sent readings.
 
 mod budget;
+mod check;
 mod commands;
 mod config;
 mod door;
@@ -37,6 +38,7 @@ mod told;
 mod uplink;
 pub mod upstream;
 
+pub use check::{check_peer, check_prekey, check_session};
 pub use commands::Outcome;
 pub use config::{Config, ConfigError};
 pub use draft::{Asked, CommandRefused, Connection, Draft, Effect, Payload, Publish, Ticket};

@@ -189,6 +189,12 @@ fn encode(left: Left) -> [u8; 17] {
     out
 }
 
+/// Whether what was seen last reads, for whoever looks over a store.
+pub(crate) fn check(value: &[u8]) -> Result<(), String> {
+    let malformed = || format!("{} bytes, or of a version this node does not know", value.len());
+    decode(value).map(|_| ()).ok_or_else(malformed)
+}
+
 /// What is of another version is not known: nothing is lost but a doubt.
 fn decode(value: &[u8]) -> Option<Left> {
     let &[VERSION, s0, s1, s2, s3, s4, s5, s6, s7, ref doubted @ ..] = value else { return None };

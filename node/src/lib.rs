@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 mod commit;
 pub mod config;
+mod contents;
 pub mod control;
 mod deadlines;
 mod dial;

@@ -22,7 +22,7 @@ mod life;
 mod records;
 mod retention;
 mod sessions;
-mod told;
+pub(crate) mod told;
 
 /// An engine under test, and a folder of its own.
 pub(crate) trait Bench {

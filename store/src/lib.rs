@@ -49,8 +49,8 @@ pub use batch::{
 };
 pub use config::{Config, ConfigError, Durability};
 pub use embedded::{
-    Checking, Copying, Embedded, FINDINGS_MAX, Finding, OpenError, Piece, Place, Resealable, Restoring, Verified,
-    mark_restored, verify,
+    Acceptance, Checking, Contents, Copying, Embedded, FINDINGS_MAX, Finding, OpenError, Piece, Place, Resealable,
+    Restoring, Verified, mark_restored, verify,
 };
 pub use error::{CommitError, Full, ReadError, RestoredError};
 pub use fault::{CrashPoint, Fault};

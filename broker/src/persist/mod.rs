@@ -25,6 +25,7 @@
 //!
 //! Numbers are big-endian, times ms since 1970. What is not exactly this is refused.
 
+mod check;
 mod fields;
 pub(crate) mod journal;
 mod keeper;
@@ -50,6 +51,7 @@ use crate::packet::QoS;
 use crate::router::SubscriberId;
 use crate::router::message::{Kept, Message, Queued, Shared};
 use crate::router::queue::Queue;
+pub use check::check_record;
 pub(crate) use journal::Journal;
 pub(crate) use keeper::Keeper;
 pub use load::RestoreError;

@@ -2,14 +2,16 @@
 
 use serde::Serialize;
 use unhidra_core::time::Clock as _;
-use unhidra_store::{Finding, Place};
+use unhidra_store::{Acceptance, Finding, Place};
 
 use super::open::keys_of;
 use super::output::Output;
 use super::reach::take_stopped;
 use super::{CliError, Global};
+use crate::actor;
 use crate::clock::SystemClock;
 use crate::config::Purpose;
+use crate::contents::Rooms;
 
 /// What was found, as JSON.
 #[derive(Serialize)]
@@ -57,11 +59,15 @@ pub(super) async fn run(accept_loss: bool, global: &Global, out: &mut Output<'_>
     let config = global.sources(Purpose::Node).load()?.config;
     let folder = take_stopped(&config).await?;
     let path = folder.layout().store();
-    let keys = keys_of(&folder, &config, SystemClock::start().unix_now()).await?;
+    let now = SystemClock::start().unix_now();
+    let keys = keys_of(&folder, &config, now).await?;
     let store = config.store.clone();
+    let by = actor::user(rustix::process::geteuid().as_raw());
+    let accepted = accept_loss.then(|| Acceptance { by: (*by).into(), at: now });
     let looked = tokio::task::spawn_blocking(move || {
         // What is looked at goes where errors go: stdout is for what was found.
-        unhidra_store::verify(&path, &store, keys, accept_loss, &mut |line| eprintln!("{line}"))
+        let progress = &mut |line: &str| eprintln!("{line}");
+        unhidra_store::verify(&path, &store, keys, accepted.as_ref(), &Rooms, progress)
     });
     let verified = looked.await.map_err(|error| CliError::Failed(error.to_string()))??;
     let root = folder.layout().root().display();

@@ -39,16 +39,26 @@ fn decode(value: &[u8]) -> Option<Offset> {
     Some(Offset::new(u64::from_be_bytes(offset.try_into().ok()?)))
 }
 
+/// Whose a cursor is, of which partition, and where it stands.
+fn read(key: &[u8], value: &[u8]) -> Result<(String, Partition, Offset), CursorError> {
+    let text = String::from_utf8_lossy(key).into_owned();
+    let place = text.rsplit_once('/').and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
+    let cursor = place.zip(decode(value)).map(|((name, number), at)| (name, Partition::new(number), at));
+    cursor.ok_or(CursorError::Malformed { key: text, len: value.len() })
+}
+
+/// Whether a cursor reads, for whoever looks over a store.
+pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<(), CursorError> {
+    read(key, value).map(|_| ())
+}
+
 /// Every cursor there is: whose, of which partition, where.
 pub(crate) async fn load_all(store: &dyn Store) -> Result<Vec<(String, Partition, Offset)>, CursorError> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = store.broker_records(BrokerTable::Outlets, after.as_deref(), PAGE).await?;
         for (key, value) in &page.rows {
-            let text = String::from_utf8_lossy(key).into_owned();
-            let place = text.rsplit_once('/').and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
-            let cursor = place.zip(decode(value)).map(|((name, number), at)| (name, Partition::new(number), at));
-            found.push(cursor.ok_or(CursorError::Malformed { key: text, len: value.len() })?);
+            found.push(read(key, value)?);
         }
         after = page.rows.into_iter().last().map(|(key, _)| key);
         if !page.more || after.is_none() {

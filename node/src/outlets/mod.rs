@@ -49,6 +49,7 @@ use unhidra_store::Store;
 use config::Address;
 pub use config::{Beginning, Config, Fault, Format, Kind, RowKind};
 use courier::{Courier, Terms};
+pub(crate) use cursor::check as check_cursor;
 use filter::Filter;
 use local::Local;
 use remote::{Credentials, Remote};

@@ -5,7 +5,7 @@ use unhidra_core::command::Late;
 use super::*;
 use crate::Waits;
 
-pub(super) fn setting(device: &str, name: &str, version: u64) -> Setting {
+pub(crate) fn setting(device: &str, name: &str, version: u64) -> Setting {
     Setting {
         device: id(device),
         name: name.parse().unwrap(),

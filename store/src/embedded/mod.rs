@@ -58,7 +58,7 @@ pub use self::copy::{Copying, Piece, Restoring};
 pub use self::folder::{OpenError, mark_restored};
 pub(crate) use self::folder::{is_folder, sync_parent};
 pub use self::keys::Resealable;
-pub use self::verify::{FINDINGS_MAX, Finding, Place, Verified, verify};
+pub use self::verify::{Acceptance, Contents, FINDINGS_MAX, Finding, Place, Verified, verify};
 
 /// The engine over fjall.
 pub struct Embedded {

@@ -9,17 +9,21 @@
 //! With loss accepted, what is whole is kept: of a journal its whole batches, of a damaged table
 //! file what the engine can read, of the records those that open and what they still agree on. Then
 //! the store is marked as put back from a copy: a lost record may be one that said which message
-//! keys were used, so no session goes on.
+//! keys were used, so no session goes on. Each partition that loses something gets an act: in the
+//! commit of what is dropped of its records, or in its first one, where its files were damaged.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use unhidra_core::ids::Partition;
+use unhidra_core::time::UnixTime;
 
 use crate::config::Config;
 use crate::sealed::Keys;
 use crate::table::Table;
+use crate::{Act, BrokerTable, Deed, PrekeyRecord, StoredSession};
 
 use super::journal::{Damage, Walked};
 use super::{Embedded, OpenError, closed, database, folder, journal, levels, mark_restored};
@@ -105,97 +109,200 @@ impl Verified {
     }
 }
 
-/// Looks over the store at `path`, which no process has open. `progress` hears what is looked at.
-/// Blocks.
+/// That what is damaged is dropped: by whom, and when. It becomes an act
+/// ([`Deed::AcceptLoss`](crate::Deed::AcceptLoss)) of each partition that loses something.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Acceptance {
+    /// Who says so.
+    pub by: Box<str>,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// Reads what the store keeps for others, and does not understand itself.
 ///
-/// Without `accept_loss` nothing that is damaged is changed. A store whose files are whole is opened
+/// Each method says in words what is wrong with a record, if anything is.
+pub trait Contents {
+    /// A record of the broker's or of an outlet's, by its table and key.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    fn broker(&self, table: BrokerTable, key: &[u8], value: &Bytes) -> Result<(), String>;
+
+    /// A session: the whole, and what its chains have become since.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    fn session(&self, session: &StoredSession) -> Result<(), String>;
+
+    /// What outlives a device's sessions.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    fn peer(&self, bytes: &[u8]) -> Result<(), String>;
+
+    /// A prekey's secret.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    fn prekey(&self, prekey: &PrekeyRecord) -> Result<(), String>;
+}
+
+/// Looks over the store at `path`, which no process has open. `contents` reads what the store does not
+/// understand, `progress` hears what is looked at. Blocks.
+///
+/// Without `accepted` nothing that is damaged is changed. A store whose files are whole is opened
 /// as a node opens it. With it, what is damaged is dropped, and whoever opens the store next is told
-/// that it was put back from a copy ([`Store::is_restored`](crate::Store::is_restored)).
+/// that it was put back from a copy ([`Store::is_restored`](crate::Store::is_restored)): that is
+/// marked before the first change, so that whoever stops half way leaves no store that goes on as if
+/// nothing were lost.
 ///
 /// # Errors
 ///
-/// [`OpenError`] where there is no store, or one that cannot be read at all; with `accept_loss` also
-/// where the engine's list of its tables is damaged, for then nobody knows what is lost.
+/// [`OpenError`] where there is no store, or one that cannot be read at all; with `accepted` also
+/// where the engine's list of its tables is damaged, for then nobody knows what is lost, and where a
+/// table file is damaged in its own list of what is in it, without which nothing of its table reads.
 pub fn verify(
     path: &Path,
     config: &Config,
     keys: Keys,
-    accept_loss: bool,
+    accepted: Option<&Acceptance>,
+    contents: &dyn Contents,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Verified, OpenError> {
     let mut verified = Verified::default();
-    let partitions: Vec<PathBuf> = (0..folder::partitions(path)?)
-        .map(|partition| folder::partition_path(path, Partition::new(partition)))
-        .collect();
-    for partition in &partitions {
-        look_at_files(partition, config, accept_loss, &mut verified, progress)?;
+    let mut files = Vec::new();
+    for partition in (0..folder::partitions(path)?).map(Partition::new) {
+        files.push(Files::look(folder::partition_path(path, partition), progress)?);
     }
-    if verified.found > 0 && !accept_loss {
+    files.iter().flat_map(Files::damages).for_each(|damage| verified.file(damage.clone()));
+    if verified.found > 0 && accepted.is_none() {
         return Ok(verified);
+    }
+    let mut mending = accepted.map(|acceptance| Mending { path, acceptance, is_marked: false, in_files: Vec::new() });
+    for files in files {
+        if let Some(mending) = &mut mending {
+            files.mend(mending, config, progress)?;
+        }
     }
     let store = Embedded::open(path, config, keys)?;
     for shared in &store.partitions {
-        records::look(shared, accept_loss, &mut verified, progress)
+        records::look(shared, mending.as_mut(), contents, &mut verified, progress)
             .map_err(|cause| OpenError::Engine { path: shared.path.clone(), cause })?;
     }
     drop(store);
     verified.is_complete = true;
-    if accept_loss && verified.found > 0 {
-        mark_restored(path)?;
+    if let Some(mending) = mending.as_mut().filter(|_| verified.found > 0) {
+        mending.mark()?;
         verified.is_mended = true;
     }
     Ok(verified)
 }
 
-/// Looks at one partition's files, and with `accept_loss` makes them ones that open.
-fn look_at_files(
-    partition: &Path,
-    config: &Config,
-    accept_loss: bool,
-    verified: &mut Verified,
-    progress: &mut dyn FnMut(&str),
-) -> Result<(), OpenError> {
-    let io = |cause| OpenError::Io { path: partition.into(), cause };
-    let held = database::hold(partition)?;
-    progress(&format!("{}: journals", partition.display()));
-    let walked = journal::survey(partition)?;
-    let damages: Vec<Damage> = walked.iter().flat_map(Walked::damages).collect();
-    // Where a journal is damaged it is not what it was closed as either: that says nothing new.
-    let closed = if damages.is_empty() { closed::survey(partition, &walked)? } else { None };
-    progress(&format!("{}: lists of tables", partition.display()));
-    let lists = levels::survey(partition)?;
-    let mut tables = Vec::new();
-    for table in levels::tables(partition).map_err(io)? {
-        progress(&format!("{}", table.path.display()));
-        tables.extend(table.damage().map_err(io)?);
+/// What is done with damage that was accepted.
+struct Mending<'a> {
+    path: &'a Path,
+    acceptance: &'a Acceptance,
+    /// Whether the store is marked as put back from a copy.
+    is_marked: bool,
+    /// What was damaged in the files of each partition that was looked at.
+    in_files: Vec<Vec<Damage>>,
+}
+
+impl Mending<'_> {
+    /// Marks the store as put back from a copy: before the first change, and once.
+    fn mark(&mut self) -> Result<(), OpenError> {
+        if !self.is_marked {
+            mark_restored(self.path)?;
+            self.is_marked = true;
+        }
+        Ok(())
     }
-    let is_table_damaged = !tables.is_empty();
-    let is_journal_damaged = !damages.is_empty() || closed.is_some();
-    if accept_loss {
-        if let Some(Damage { file, offset, found }) = lists.into_iter().next() {
+
+    /// The act, where `found` is damaged in a partition, the first of it at `first`.
+    fn act(&self, found: u64, first: &str) -> Act {
+        let detail = format!("{found} damaged, and dropped; the first: {first}");
+        Act::new(self.acceptance.at, &self.acceptance.by, Deed::AcceptLoss, &detail)
+    }
+}
+
+/// A partition's files, looked at. Nobody opens them meanwhile.
+struct Files {
+    partition: PathBuf,
+    held: fs::File,
+    walked: Vec<Walked>,
+    journals: Vec<Damage>,
+    lists: Vec<Damage>,
+    tables: Vec<Damage>,
+}
+
+impl Files {
+    fn look(partition: PathBuf, progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
+        let io = |cause| OpenError::Io { path: partition.clone(), cause };
+        let held = database::hold(&partition)?;
+        progress(&format!("{}: journals", partition.display()));
+        let walked = journal::survey(&partition)?;
+        let mut journals: Vec<Damage> = walked.iter().flat_map(Walked::damages).collect();
+        // Where a journal is damaged it is not what it was closed as either: that says nothing new.
+        if journals.is_empty() {
+            journals.extend(closed::survey(&partition, &walked)?);
+        }
+        progress(&format!("{}: lists of tables", partition.display()));
+        let lists = levels::survey(&partition)?;
+        let mut tables = Vec::new();
+        for table in levels::tables(&partition).map_err(io)? {
+            progress(&format!("{}", table.path.display()));
+            tables.extend(table.damage().map_err(io)?);
+        }
+        Ok(Self { partition, held, walked, journals, lists, tables })
+    }
+
+    fn damages(&self) -> impl Iterator<Item = &Damage> {
+        self.journals.iter().chain(&self.lists).chain(&self.tables)
+    }
+
+    /// Makes them files that open.
+    fn mend(self, mending: &mut Mending<'_>, config: &Config, progress: &mut dyn FnMut(&str)) -> Result<(), OpenError> {
+        let io = |cause| OpenError::Io { path: self.partition.clone(), cause };
+        if let Some(Damage { file, offset, found }) = self.lists.first() {
             let cause = format!(
                 "{} is damaged at byte {offset}: {found}; it says what the store is made of, so nobody knows what is \
                  lost: put a backup back",
                 file.display()
             );
-            return Err(OpenError::Engine { path: partition.into(), cause });
+            return Err(OpenError::Engine { path: self.partition, cause });
         }
-        if is_journal_damaged {
-            for journal in walked.iter().filter(|journal| journal.damage().is_some()) {
+        mending.in_files.push(self.damages().cloned().collect());
+        if self.damages().next().is_some() {
+            mending.mark()?;
+        }
+        if !self.journals.is_empty() {
+            for journal in self.walked.iter().filter(|journal| journal.damage().is_some()) {
                 journal.keep_whole().map_err(io)?;
             }
-            closed::take(partition).map_err(io)?;
+            closed::take(&self.partition).map_err(io)?;
         }
-        tables.iter().cloned().chain(damages).chain(closed).for_each(|damage| verified.file(damage));
-        drop(held);
-        if is_table_damaged {
-            progress(&format!("{}: writing what can be read anew", partition.display()));
-            salvage::rebuild(partition, config)?;
+        drop(self.held);
+        if !self.tables.is_empty() {
+            progress(&format!("{}: writing what can be read anew", self.partition.display()));
+            salvage::rebuild(&self.partition, config).map_err(|cause| match self.tables.first() {
+                Some(Damage { file, offset, .. }) if matches!(cause, OpenError::Engine { .. }) => OpenError::Engine {
+                    path: self.partition.clone(),
+                    cause: format!(
+                        "{} is damaged at byte {offset}, in what the engine reads of a table file before anything \
+                         else, so nothing of its table can be read: put a backup back ({cause})",
+                        file.display()
+                    ),
+                },
+                _ => cause,
+            })?;
         }
-    } else {
-        damages.into_iter().chain(closed).chain(lists).chain(tables).for_each(|damage| verified.file(damage));
+        Ok(())
     }
-    Ok(())
 }
 
 /// Deletes a folder, if it is there.

@@ -8,8 +8,11 @@
 //! sessions <-> readings            of one moment
 //! ```
 //!
-//! The oldest row of a device names one that was trimmed, or none. A number whose device is not in
-//! the registry is told and kept: its rows are whole.
+//! What a value says is read to its last byte, by the store where it knows the format, else by
+//! whoever wrote it ([`Contents`]).
+//!
+//! The oldest row of a device names one that was trimmed, or none. A number whose device the registry
+//! has lost is kept: its rows are whole.
 
 use std::collections::HashMap;
 
@@ -19,13 +22,13 @@ use unhidra_core::time::UnixTime;
 
 use crate::ledger::Writes;
 use crate::record::{self, Row};
-use crate::rows::Rows;
+use crate::rows::{Rows, hex};
 use crate::table::{self, Part, Table};
-use crate::{PrekeyKind, ReadError, query};
+use crate::{Act, BrokerTable, Lane, PrekeyKind, ReadError, Slot, query};
 
 use super::super::database::{self, View};
 use super::super::writer::Shared;
-use super::Verified;
+use super::{Contents, Mending, Verified};
 
 /// After how many records of a table it is said how far it is.
 const PROGRESS: u64 = 1_000_000;
@@ -36,32 +39,50 @@ const COMMIT_RECORDS: usize = 4096;
 /// How often a mended store is looked over again, at most: what is mended shows what leaned on it.
 const ROUNDS_MAX: usize = 8;
 
-/// Looks at every record of a partition; with `mend` drops those that are damaged, and makes the
-/// others agree.
+/// Looks at every record of a partition; with `mending` drops those that are damaged, makes the
+/// others agree, and writes down who said so.
 pub(super) fn look(
     shared: &Shared,
-    mend: bool,
+    mut mending: Option<&mut Mending<'_>>,
+    contents: &dyn Contents,
     verified: &mut Verified,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), String> {
     for round in 0..ROUNDS_MAX {
         let look = shared.read(|view| {
-            let mut look =
-                Look { shared, view, verified: &mut *verified, fixes: Writes::new(), devices: HashMap::new() };
+            let mut look = Look {
+                shared,
+                view,
+                contents,
+                verified: &mut *verified,
+                found: Found::default(),
+                fixes: Writes::new(),
+                devices: HashMap::new(),
+                newest_act: 0,
+            };
             // First whose the numbers are: what has a number is judged by it.
             let owners = [Table::Numbers, Table::Registry];
             let others = Table::ALL.into_iter().filter(|table| !owners.contains(table));
             for table in owners.into_iter().chain(others) {
                 look.table(table, round == 0, progress);
             }
-            Ok(look.fixes)
+            Ok((look.fixes, look.found, look.newest_act))
         });
-        let fixes = look.map_err(|e: ReadError| e.to_string())?;
-        if !mend || fixes.is_empty() {
+        let (fixes, found, newest_act) = look.map_err(|e: ReadError| e.to_string())?;
+        let Some(mending) = mending.as_deref_mut() else { return Ok(()) };
+        let mut part = Writes::new();
+        if round == 0 {
+            let act = act(mending, shared, &found);
+            part.extend(act.map(|act| ((Table::Acts, table::act(newest_act + 1)), Some(act.encode().into()))));
+        }
+        if part.is_empty() && fixes.is_empty() {
             return Ok(());
         }
+        mending.mark().map_err(|e| e.to_string())?;
         progress(&format!("partition {}: {} records are mended", shared.partition, fixes.len()));
-        let mut part = Writes::new();
+        if fixes.is_empty() {
+            return shared.commit(&part, true);
+        }
         for (key, value) in fixes {
             part.insert(key, value);
             if part.len() >= COMMIT_RECORDS {
@@ -73,11 +94,30 @@ pub(super) fn look(
     Err("its records do not come to agree".to_owned())
 }
 
+/// What a partition has lost, if it has: in its files, and of its records.
+fn act(mending: &Mending<'_>, shared: &Shared, records: &Found) -> Option<Act> {
+    let files = mending.in_files.get(usize::from(shared.partition.get())).map_or(&[][..], Vec::as_slice);
+    let first = files.first().map(|damage| format!("{} at byte {}", damage.file.display(), damage.offset));
+    let first = first.or_else(|| records.first.clone())?;
+    Some(mending.act(records.count + files.len() as u64, &first))
+}
+
+/// What is damaged among a partition's records.
+#[derive(Default)]
+struct Found {
+    count: u64,
+    first: Option<String>,
+}
+
 struct Look<'a> {
     shared: &'a Shared,
     view: &'a View<'a>,
+    contents: &'a dyn Contents,
     verified: &'a mut Verified,
+    found: Found,
     fixes: Writes,
+    /// The number of the newest act, whether or not it reads.
+    newest_act: u64,
     /// Numbers seen, and whose they are.
     devices: HashMap<DeviceNumber, Option<DeviceId>>,
 }
@@ -116,7 +156,7 @@ impl Look<'_> {
             let (key, value) = match record {
                 Ok(record) => record,
                 Err(cause) => {
-                    self.verified.record(partition, table, &[], cause.to_string());
+                    self.tell(table, &[], cause.to_string());
                     break;
                 }
             };
@@ -125,13 +165,19 @@ impl Look<'_> {
                 progress(&format!("partition {partition}: {}, {count} records", table.name()));
             }
             if let Err(Wrong { found, fix }) = self.record(table, &key, &value, &mut before) {
-                self.verified.record(partition, table, &key, found);
+                self.tell(table, &key, found);
                 self.fixes.extend(fix);
             }
         }
         if is_first {
             self.verified.records += count;
         }
+    }
+
+    fn tell(&mut self, table: Table, key: &[u8], found: String) {
+        self.found.count += 1;
+        self.found.first.get_or_insert_with(|| format!("{}/{}", table.name(), hex(key)));
+        self.verified.record(self.shared.partition, table, key, found);
     }
 
     fn record(
@@ -146,6 +192,10 @@ impl Look<'_> {
             // A salt opens all records of its opening: it is told, and never dropped.
             let is_whole = database::salt_in(raw).is_some();
             return if is_whole { Ok(()) } else { Err(Wrong { found: "it holds no salt".into(), fix: Vec::new() }) };
+        }
+        if table == Table::Acts {
+            // Also of one that does not read: no number is given twice.
+            self.newest_act = self.newest_act.max(table::parse_act(key).unwrap_or_default());
         }
         let value = match self.view.open(table, key, raw) {
             Ok(value) => value,
@@ -163,22 +213,55 @@ impl Look<'_> {
             }
             Table::Sessions => self.session(key, value, before),
             Table::Registry => self.device(key, value),
-            Table::Numbers => {
-                record::decode_device_id(&value).map_err(|e| drop(&e))?;
-                Ok(())
-            }
+            Table::Numbers => match key.len() {
+                4 => record::decode_device_id(&value).map(|_| ()).map_err(|e| drop(&e)),
+                _ => Err(drop(&"its key has another length")),
+            },
             Table::Commands => self.command(key, value),
             Table::OpenCommands => {
                 let command = self.open_command(key)?;
                 command.ok_or_else(|| drop(&"it names no open command"))
             }
-            Table::Prekeys => {
-                let id = table::tail::<4>(key).map(u32::from_be_bytes).ok_or_else(|| drop(&"its key is too short"))?;
-                record::decode_prekey(PrekeyKind::Signed, id, value).map(|_| ()).map_err(|e| drop(&e))
+            Table::Prekeys => self.prekey(key, value),
+            Table::Settings => self.setting(key, value),
+            Table::Acts => self.act(key, &value),
+            Table::Broker => {
+                let (table, key) = key.split_first().ok_or_else(|| drop(&"its key is empty"))?;
+                let table = BrokerTable::from_byte(*table).ok_or_else(|| drop(&"no such table of the broker's"))?;
+                self.contents.broker(table, key, &value).map_err(|e| drop(&e))
             }
-            // What these hold is known to those who wrote it.
-            _ => Ok(()),
+            // Told above: it is not opened.
+            Table::Openings => Ok(()),
         }
+    }
+
+    fn prekey(&mut self, key: &[u8], value: Bytes) -> Result<(), Wrong> {
+        let drop = |found: &dyn ToString| Wrong::drop(Table::Prekeys, key, found.to_string());
+        let kind = match (key.split_first(), key.len()) {
+            (Some((0, _)), 5) => PrekeyKind::Signed,
+            (Some((1, rest)), 9) => {
+                let number = number_of(rest).ok_or_else(|| drop(&"its key has another length"))?;
+                PrekeyKind::OneTime(self.owner(number)?.ok_or_else(|| drop(&"no device has its number"))?)
+            }
+            _ => return Err(drop(&"its key has another length")),
+        };
+        let id = table::tail::<4>(key).map(u32::from_be_bytes).ok_or_else(|| drop(&"its key is too short"))?;
+        let prekey = record::decode_prekey(kind, id, value).map_err(|e| drop(&e))?;
+        self.contents.prekey(&prekey).map_err(|e| drop(&e))
+    }
+
+    fn setting(&mut self, key: &[u8], value: Bytes) -> Result<(), Wrong> {
+        let drop = |found: &dyn ToString| Wrong::drop(Table::Settings, key, found.to_string());
+        let number = number_of(key).ok_or_else(|| drop(&"its key is too short"))?;
+        let name = table::parse_setting(key).ok_or_else(|| drop(&"its key names no setting"))?;
+        let device = self.owner(number)?.ok_or_else(|| drop(&"no device has its number"))?;
+        record::decode_setting(device, name, value).map(|_| ()).map_err(|e| drop(&e))
+    }
+
+    fn act(&mut self, key: &[u8], value: &Bytes) -> Result<(), Wrong> {
+        let drop = |found: &dyn ToString| Wrong::drop(Table::Acts, key, found.to_string());
+        table::parse_act(key).ok_or_else(|| drop(&"its key has another length"))?;
+        Act::decode(value).map(|_| ()).map_err(|e| drop(&e))
     }
 
     fn row(&mut self, key: &[u8], value: Bytes, before: &mut Option<(DeviceNumber, Offset)>) -> Result<(), Wrong> {
@@ -206,11 +289,55 @@ impl Look<'_> {
     fn session(&mut self, key: &[u8], value: Bytes, before: &mut Option<(DeviceNumber, Offset)>) -> Result<(), Wrong> {
         let drop = |found: &dyn ToString| Wrong::drop(Table::Sessions, key, found.to_string());
         let number = number_of(key).ok_or_else(|| drop(&"its key is too short"))?;
-        record::decode_session(value).map_err(|e| drop(&e))?;
+        let part = table::tail::<1>(key).and_then(|[byte]| Part::from_byte(byte));
+        let part = part.ok_or_else(|| drop(&"no such part"))?;
+        let (_, _, state) = record::decode_session(value).map_err(|e| drop(&e))?;
         self.owner(number)?.ok_or_else(|| drop(&"no device has its number"))?;
+        match part {
+            Part::Peer => self.contents.peer(&state).map_err(|e| drop(&e))?,
+            Part::Whole(slot) => {
+                if let Some(cause) = self.unreadable(number, slot, state)? {
+                    return Err(Wrong { found: cause, fix: self.begin_anew(number)?.1 });
+                }
+            }
+            Part::Mark | Part::Chain(..) => {}
+        }
+        // The rest is looked at once for all records of a device.
         if before.replace((number, Offset::ZERO)).is_some_and(|(of, _)| of == number) {
             return Ok(());
         }
+        match self.begin_anew(number)? {
+            (Some(newest), fix) => {
+                let found = format!("the device's newest row is {newest}, and its sessions name another");
+                Err(Wrong { found, fix })
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// What is wrong with a session, together with what its chains have become since.
+    fn unreadable(&self, number: DeviceNumber, slot: Slot, whole: Bytes) -> Result<Option<String>, Wrong> {
+        let mut parts = query::Parts::default();
+        parts.take(Part::Whole(slot), whole);
+        for part in [Lane::Receive, Lane::Send].map(|lane| Part::Chain(slot, lane)) {
+            let read = match self.view.get(Table::Sessions, &table::session(number, part)) {
+                Ok(None) => continue,
+                Ok(Some(value)) => record::decode_session(value).ok(),
+                Err(ReadError::Damaged { .. }) => None,
+                Err(cause) => return Err(cause.into()),
+            };
+            match read {
+                Some((_, _, state)) => parts.take(part, state),
+                // Told where it stands; the session is looked at without it when it is dropped.
+                None => return Ok(None),
+            }
+        }
+        Ok(parts.into_session().and_then(|session| self.contents.session(&session).err()))
+    }
+
+    /// What ends a device's sessions so that it begins anew and its version does not go back; and the
+    /// device's newest row, where they are not of its moment.
+    fn begin_anew(&self, number: DeviceNumber) -> Result<(Option<Offset>, Fix), Wrong> {
         let newest = query::newest_offset(self.view, number)?;
         let mut moment = query::Moment::default();
         let (mut fix, mut last) = (Vec::new(), Version::default());
@@ -222,16 +349,14 @@ impl Look<'_> {
             }
         });
         match read {
-            // The record that does not read is told where it stands.
-            Err(ReadError::Damaged { .. }) => Ok(()),
-            Err(cause) => Err(cause.into()),
-            Ok(()) if moment.is_stale(newest) => {
-                let mark = record::encode_session(last, newest, &[]);
-                fix.push(((Table::Sessions, table::session(number, Part::Mark)), Some(mark.into())));
-                Err(Wrong { found: format!("the device's newest row is {newest}, and its sessions name another"), fix })
-            }
-            Ok(()) => Ok(()),
+            // The record that does not read is told, and dropped, where it stands; then this is done anew.
+            Err(ReadError::Damaged { .. }) => return Ok((None, Vec::new())),
+            Err(cause) => return Err(cause.into()),
+            Ok(()) => {}
         }
+        let mark = record::encode_session(last, newest, &[]);
+        fix.push(((Table::Sessions, table::session(number, Part::Mark)), Some(mark.into())));
+        Ok((moment.is_stale(newest).then_some(newest), fix))
     }
 
     fn device(&mut self, key: &[u8], value: Bytes) -> Result<(), Wrong> {

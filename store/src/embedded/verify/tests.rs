@@ -13,6 +13,9 @@ use crate::contract::{self, device, id, reading, write};
 use crate::table;
 use crate::{Lane, Limit, Op, Slot, Store};
 
+mod contents;
+mod tables;
+
 const ALL: Limit = Limit { rows: usize::MAX, bytes: usize::MAX };
 
 fn key() -> Keys {
@@ -23,8 +26,47 @@ fn open(path: &Path) -> Arc<Embedded> {
     Arc::new(Embedded::open(path, &config(), key()).unwrap())
 }
 
+/// What is kept for others: everything but these bytes reads.
+struct Texts;
+
+const UNREADABLE: &[u8] = b"unreadable";
+
+fn read(bytes: &[u8]) -> Result<(), String> {
+    if bytes == UNREADABLE { Err("it does not read".into()) } else { Ok(()) }
+}
+
+impl Contents for Texts {
+    fn broker(&self, _: BrokerTable, _: &[u8], value: &Bytes) -> Result<(), String> {
+        read(value)
+    }
+
+    fn session(&self, session: &StoredSession) -> Result<(), String> {
+        [Some(&session.whole), session.receive.as_ref(), session.send.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|it| read(it))
+    }
+
+    fn peer(&self, bytes: &[u8]) -> Result<(), String> {
+        read(bytes)
+    }
+
+    fn prekey(&self, prekey: &PrekeyRecord) -> Result<(), String> {
+        read(&prekey.secret)
+    }
+}
+
+const ACCEPTED_AT: UnixTime = UnixTime::from_s(1_800_000_777);
+
 fn look(path: &Path, accept_loss: bool) -> Verified {
-    verify(path, &config(), key(), accept_loss, &mut |_| ()).unwrap()
+    let accepted = accept_loss.then(|| Acceptance { by: "uid 7".into(), at: ACCEPTED_AT });
+    verify(path, &config(), key(), accepted.as_ref(), &Texts, &mut |_| ()).unwrap()
+}
+
+/// The acts that somebody accepted a loss.
+async fn acceptances(store: &Embedded) -> Vec<Act> {
+    let acts = store.acts(Partition::new(0), 0, usize::MAX).await.unwrap().rows.into_iter().map(|row| row.act);
+    acts.filter(|act| act.deed == Deed::AcceptLoss).collect()
 }
 
 fn row(n: u32) -> Vec<Op> {
@@ -64,7 +106,7 @@ fn flip(path: &Path, at: usize) {
 async fn a_whole_store_is_read_to_its_last_record() {
     let (_folder, path) = folder().await;
     let mut said = Vec::new();
-    let verified = verify(&path, &config(), key(), false, &mut |line| said.push(line.to_owned())).unwrap();
+    let verified = verify(&path, &config(), key(), None, &Texts, &mut |line| said.push(line.to_owned())).unwrap();
     assert_eq!((verified.found, verified.is_complete, verified.is_mended), (0, true, false), "{verified:?}");
     // 5 rows and their entries, 2 of the session, the device and its number, 2 commands and an entry, 3 openings.
     assert_eq!(verified.records, 10 + 2 + 2 + 3 + 3);
@@ -96,6 +138,10 @@ async fn a_damaged_journal_is_named_and_what_is_whole_in_it_is_kept() {
     let rows = store.history(&id("a"), Offset::ZERO, ALL).await.unwrap().rows;
     assert_eq!(rows.len(), 4, "one batch is lost");
     assert!(rows.windows(2).all(|pair| pair[1].prev == pair[0].offset));
+    let [act] = &acceptances(&store).await[..] else { panic!("one act") };
+    assert_eq!((&*act.by, act.at), ("uid 7", ACCEPTED_AT));
+    let first = format!("damaged, and dropped; the first: {} at byte {offset}", journal.display());
+    assert!(act.detail.ends_with(&first), "{}", act.detail);
     let logged = store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows;
     assert_eq!(logged, rows);
     store.close().await;
@@ -127,13 +173,14 @@ async fn damage_at_the_end_of_a_closed_store_is_no_torn_end() {
 async fn the_lists_of_tables_and_the_format_file_are_looked_at() {
     let (_folder, path) = folder().await;
     let tree = path.join("p0").join("keyspaces").join("1");
+    let accepted = Acceptance { by: "uid 7".into(), at: ACCEPTED_AT };
     for (name, at) in [("current", 3), ("current", 12), ("current", 24), ("v0", 40)] {
         let file = tree.join(name);
         flip(&file, at);
         let refused = Embedded::open(&path, &config(), key()).err().unwrap();
         assert!(matches!(refused, OpenError::Damaged { .. }), "{name} {at}: {refused}");
         assert_eq!(look(&path, false).found, 1);
-        let refused = verify(&path, &config(), key(), true, &mut |_| ()).unwrap_err();
+        let refused = verify(&path, &config(), key(), Some(&accepted), &Texts, &mut |_| ()).unwrap_err();
         assert!(refused.to_string().contains("put a backup back"), "{refused}");
         flip(&file, at);
     }
@@ -190,6 +237,9 @@ async fn records_that_disagree_are_named_and_made_to_agree() {
     assert_eq!(store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows, rows);
     assert_eq!(store.open_commands(&id("a")).await.unwrap().len(), 1);
     assert!(store.is_restored());
+    let acts = acceptances(&store).await;
+    let detail = format!("{} damaged, and dropped; the first: registry/61", verified.found);
+    assert_eq!(acts.iter().map(|act| &*act.detail).collect::<Vec<_>>(), [detail]);
     store.close().await;
     drop(store);
     assert_eq!(look(&path, false).found, 0);
