@@ -11,6 +11,7 @@ mod bind;
 mod error;
 mod layer;
 mod reload;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -21,11 +22,12 @@ use toml::{Table, Value};
 
 pub use bind::BindError;
 pub use error::{ConfigError, Origin, Setting};
-pub use reload::{Change, ReloadError, Reloaded};
+pub use reload::{ReloadError, Reloaded};
 
 use crate::folder::Layout;
 use crate::log::Format;
 use layer::Layer;
+use shown::shown;
 
 /// Every default, and what each key means. Embedded in the binary.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -171,7 +173,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
     crate::upstream::expand(&mut whole);
     let mut config: Config = serde_path_to_error::deserialize(Value::Table(whole)).map_err(|error| {
         let key = error.path().to_string();
-        let value = layer::get(table, &key).map(Value::to_string).unwrap_or_default();
+        let value = layer::get(table, &key).map(|value| shown(&key, value)).unwrap_or_default();
         let origin = layer::origin(layers, &key);
         ConfigError::Invalid {
             setting: Box::new(Setting { key, value, origin }),
@@ -186,7 +188,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
     for (name, outlet) in &config.outlets {
         outlet.check().map_err(|fault| {
             let key = format!("outlets.{name}.{}", fault.key);
-            let value = layer::get(table, &key).map(Value::to_string).unwrap_or_default();
+            let value = layer::get(table, &key).map(|value| shown(&key, value)).unwrap_or_default();
             let origin = layer::origin(layers, &key);
             ConfigError::Invalid { setting: Box::new(Setting { key, value, origin }), cause: fault.cause }
         })?;

@@ -83,9 +83,9 @@ impl Source {
     pub(crate) fn of(config: &Config, data: &Path) -> Self {
         match config.master_key_path(data) {
             Some(path) => Self::File(path),
-            None if config.master_key_command.is_empty() => Self::Environment(config.master_key_env.clone()),
+            None if config.master_key_command.argv().is_empty() => Self::Environment(config.master_key_env.clone()),
             None => Self::Command {
-                argv: config.master_key_command.clone(),
+                argv: config.master_key_command.argv().to_vec(),
                 timeout: Duration::from_secs(config.master_key_command_timeout_s),
             },
         }

@@ -1,5 +1,6 @@
 //! What an operator may set.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub struct Config {
     /// Where the master key is; a relative path begins in the data folder. Made at the first run.
     pub master_key_file: PathBuf,
     /// A program and its arguments that print the master key; empty for none.
-    pub master_key_command: Vec<String>,
+    pub master_key_command: KeyCommand,
     /// How long that program may take, in s, at least 1.
     pub master_key_command_timeout_s: u64,
     /// The variable of the environment that holds the master key; empty for none.
@@ -70,6 +71,31 @@ pub struct Config {
     pub compaction_threads: usize,
     /// How many of its files a partition keeps open, at least 10.
     pub open_files: usize,
+}
+
+/// A program and its arguments, one of which may be a token: it is printed as `[command]`.
+#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
+#[serde(transparent)]
+pub struct KeyCommand(Vec<String>);
+
+impl KeyCommand {
+    /// The program and its arguments; nothing where there is none.
+    #[must_use]
+    pub fn argv(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl From<Vec<String>> for KeyCommand {
+    fn from(argv: Vec<String>) -> Self {
+        Self(argv)
+    }
+}
+
+impl fmt::Debug for KeyCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "[]" } else { "[command]" })
+    }
 }
 
 /// What a commit waits for before it counts as durable. A process that is killed loses nothing in any
@@ -132,7 +158,7 @@ impl Config {
         let sources = [
             ("master_key_file", !self.master_key_file.as_os_str().is_empty()),
             ("key_file", !self.key_file.as_os_str().is_empty()),
-            ("master_key_command", !self.master_key_command.is_empty()),
+            ("master_key_command", !self.master_key_command.argv().is_empty()),
             ("master_key_env", !self.master_key_env.is_empty()),
         ];
         let mut set = sources.into_iter().filter(|(_, set)| *set).map(|(key, _)| key);
@@ -178,7 +204,7 @@ impl Config {
         let Self { key_file, master_key_file, master_key_command, master_key_env, .. } = self;
         let files = [key_file, master_key_file];
         files.iter().all(|path| path.as_os_str().is_empty())
-            && master_key_command.is_empty()
+            && master_key_command.argv().is_empty()
             && master_key_env.is_empty()
     }
 
@@ -209,7 +235,7 @@ pub(crate) mod tests {
         Config {
             key_file: PathBuf::new(),
             master_key_file: "store.key".into(),
-            master_key_command: Vec::new(),
+            master_key_command: KeyCommand::default(),
             master_key_command_timeout_s: 10,
             master_key_env: String::new(),
             key_rotation_days: 90,
@@ -262,7 +288,8 @@ pub(crate) mod tests {
     fn the_master_key_comes_from_one_place() {
         let two = Config { key_file: "store.key".into(), ..config() };
         assert_eq!(two.check(), Err(ConfigError::TwoSources { first: "master_key_file", second: "key_file" }));
-        let two = Config { master_key_command: vec!["vault".into()], ..config() };
+        let two = Config { master_key_command: vec!["vault".into(), "hunter2".into()].into(), ..config() };
+        assert!(!format!("{two:?}").contains("hunter2"));
         let refused = two.check().unwrap_err().to_string();
         assert!(refused.contains("store.master_key_file") && refused.contains("store.master_key_command"), "{refused}");
     }

@@ -47,7 +47,7 @@ pub use act::{Act, ActRow, Deed};
 pub use batch::{
     Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
 };
-pub use config::{Config, ConfigError, Durability};
+pub use config::{Config, ConfigError, Durability, KeyCommand};
 pub use embedded::{
     Acceptance, Checking, Contents, Copying, Embedded, FINDINGS_MAX, Finding, OpenError, Piece, Place, Resealable,
     Restoring, Verified, mark_restored, verify,

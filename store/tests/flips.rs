@@ -52,7 +52,7 @@ fn config() -> Config {
     Config {
         key_file: PathBuf::new(),
         master_key_file: "store.key".into(),
-        master_key_command: Vec::new(),
+        master_key_command: unhidra_store::KeyCommand::default(),
         master_key_command_timeout_s: 10,
         master_key_env: String::new(),
         key_rotation_days: 90,

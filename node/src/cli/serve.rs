@@ -190,11 +190,11 @@ impl Node {
         self.loaded = loaded;
         self.files.reload(&self.loaded.config);
         tracing::info!("configuration and certificates are read again");
-        for change in applied {
-            tracing::info!(key = change.key, from = change.from, to = change.to, "takes effect now");
+        for key in applied {
+            tracing::info!(key, "its new value takes effect now");
         }
-        for change in restart {
-            tracing::warn!(key = change.key, from = change.from, to = change.to, "takes effect at the next start");
+        for key in restart {
+            tracing::warn!(key, "its new value takes effect at the next start");
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use toml::{Table, Value};
 use unhidra_certs::read_public;
 
+use super::shown::shown;
 use super::{ConfigError, DEFAULT, Origin, Setting, beside};
 use crate::upstream::{LIST, PATHS as UPSTREAM_PATHS};
 
@@ -47,10 +48,9 @@ impl Layer {
         let origin = Origin::File(path.into());
         let text = String::from_utf8(read_public(path)?)
             .map_err(|error| ConfigError::Syntax { origin: origin.clone(), cause: error.to_string() })?;
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
-            origin: origin.clone(),
-            cause: error.to_string(),
-        })?;
+        let mut table: Table = text
+            .parse()
+            .map_err(|error| ConfigError::Syntax { origin: origin.clone(), cause: without_the_line(&text, &error) })?;
         for key in PATHS {
             each_mut(&mut table, key, &mut |value| {
                 if let Value::String(found) = value {
@@ -66,7 +66,8 @@ impl Layer {
 
     /// Reads `KEY=VALUE`. The value is TOML; where a text is expected it needs no quotes.
     pub(super) fn from_assignment(text: &str, schema: &Table) -> Result<Self, ConfigError> {
-        let none = || ConfigError::Assignment { found: text.to_owned() };
+        // Whatever stands for the key; a value is not told.
+        let none = || ConfigError::Assignment { found: text.split('=').next().unwrap_or_default().to_owned() };
         let (key, value) = text.split_once('=').ok_or_else(none)?;
         let (key, value) = (key.trim(), value.trim());
         if key.is_empty() || key.split('.').any(str::is_empty) {
@@ -124,12 +125,21 @@ impl Layer {
     }
 
     fn setting(&self, key: String, value: &Value) -> Box<Setting> {
-        Box::new(Setting { key, value: value.to_string(), origin: self.origin.clone() })
+        Box::new(Setting { value: shown(&key, value), key, origin: self.origin.clone() })
     }
 
     pub(super) fn merge_into(&self, table: &mut Table) {
         merge(&self.table, table);
     }
+}
+
+/// Where a file is no TOML, and why. The line itself is not told: a secret may stand in it.
+fn without_the_line(text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else { return error.message().to_owned() };
+    let before = text.get(..span.start).unwrap_or(text);
+    let (line, column) =
+        (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 /// The files of outside brokers: those for all of them, and those of each in its list.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
-use toml::{Table, Value};
+use toml::Table;
 use unhidra_certs::{Pki, PkiError};
 use unhidra_core::time::UnixTime;
 
@@ -30,17 +30,6 @@ const LIVE: [&str; 15] = [
     "acl.file",
 ];
 
-/// A key whose value is another one now.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Change {
-    /// The key.
-    pub key: String,
-    /// What the node runs with.
-    pub from: String,
-    /// What the configuration says.
-    pub to: String,
-}
-
 /// What was read, all of it good. Nothing has changed until the caller puts it in place.
 #[derive(Debug)]
 pub struct Reloaded {
@@ -50,10 +39,11 @@ pub struct Reloaded {
     pub pki: Pki,
     /// What the MQTT listeners offer from now on.
     pub tls: tls::Offers,
-    /// Keys that take effect now.
-    pub applied: Vec<Change>,
-    /// Keys that take effect at the next start.
-    pub restart: Vec<Change>,
+    /// Keys whose new values take effect now. What the values are is told nobody: in an address or a
+    /// command may stand a secret.
+    pub applied: Vec<String>,
+    /// Keys whose new values take effect at the next start.
+    pub restart: Vec<String>,
 }
 
 /// Why nothing was reloaded. The node goes on as it was.
@@ -79,7 +69,7 @@ impl Sources {
     pub fn reload(&self, running: &Loaded, layout: &Layout, now: UnixTime) -> Result<Reloaded, ReloadError> {
         let found = self.load()?;
         let (applied, restart) =
-            changes(&running.table, &found.table).into_iter().partition(|change| LIVE.contains(&change.key.as_str()));
+            changes(&running.table, &found.table).into_iter().partition(|key| LIVE.contains(&key.as_str()));
         let loaded = running.with_live_keys_of(&found)?;
         let pki = Pki::open(&loaded.config.pki, &layout.pki(), now)?;
         let tls = tls::Offers::new(&pki, &loaded.config.broker)?;
@@ -102,12 +92,11 @@ impl Loaded {
     }
 }
 
-fn changes(from: &Table, to: &Table) -> Vec<Change> {
+/// The keys whose values differ.
+fn changes(from: &Table, to: &Table) -> Vec<String> {
     let (from, to): (BTreeMap<_, _>, BTreeMap<_, _>) =
         (layer::leaves(from).into_iter().collect(), layer::leaves(to).into_iter().collect());
     // A table under a name of its owner's choice may come and go.
     let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
-    let shown = |value: Option<&&Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
-    let changed = keys.into_iter().filter(|key| from.get(*key) != to.get(*key));
-    changed.map(|key| Change { key: key.clone(), from: shown(from.get(key)), to: shown(to.get(key)) }).collect()
+    keys.into_iter().filter(|key| from.get(*key) != to.get(*key)).cloned().collect()
 }

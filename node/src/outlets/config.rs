@@ -1,5 +1,6 @@
 //! The table `[outlets.NAME]`: what one outlet is.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ pub struct Config {
     /// Whether the last value of each topic is retained.
     pub retain: bool,
     /// Where to: `https://HOST/PATH`, `mqtts://HOST:PORT`.
-    pub url: String,
+    pub url: ServerUrl,
     /// The topic of a message, for another broker.
     pub topic: String,
     /// The Client Identifier there; empty for `unhidra-NAME`.
@@ -77,6 +78,17 @@ pub struct Config {
     pub breaker_failures: u32,
     /// How long it stays open, in s.
     pub breaker_open_s: u64,
+}
+
+/// An address whose path or query may hold a token: it is printed as `[url]`.
+#[derive(Clone, Deserialize, Eq, PartialEq)]
+#[serde(transparent)]
+pub struct ServerUrl(String);
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[url]")
+    }
 }
 
 /// Where readings go.
@@ -265,7 +277,7 @@ impl Config {
     pub(crate) fn server(&self) -> Result<Address, Fault> {
         let [secure, plain] = self.schemes();
         let form = format!("it has the form {secure}://HOST:PORT or {plain}://HOST:PORT");
-        let uri: Uri = self.url.parse().map_err(|_| fault("url", form.clone()))?;
+        let uri: Uri = self.url.0.parse().map_err(|_| fault("url", form.clone()))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(fault("url", form));
         };
@@ -368,5 +380,6 @@ pub(crate) mod tests {
     fn a_target_shows_neither_path_nor_query() {
         let config = config("kind = 'webhook'\nsecret_file = 's'\nurl = 'https://a.example:444/hook?token=hunter2'");
         assert_eq!(config.target("unhidra"), "https://a.example:444");
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

@@ -47,7 +47,7 @@ use unhidra_core::time::Clock;
 use unhidra_store::Store;
 
 use config::Address;
-pub use config::{Beginning, Config, Fault, Format, Kind, RowKind};
+pub use config::{Beginning, Config, Fault, Format, Kind, RowKind, ServerUrl};
 use courier::{Courier, Terms};
 pub(crate) use cursor::check as check_cursor;
 use filter::Filter;

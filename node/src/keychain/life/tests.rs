@@ -361,7 +361,7 @@ async fn a_key_that_the_operator_puts_into_its_place_may_come_before_or_after() 
     let given = place.folder.path().join("given.key");
     std::fs::copy(&first, &given).unwrap();
     let argv = vec!["cat".to_owned(), given.display().to_string()];
-    let config = Config { master_key_file: PathBuf::new(), master_key_command: argv, ..place.config() };
+    let config = Config { master_key_file: PathBuf::new(), master_key_command: argv.into(), ..place.config() };
     let open = || async {
         let path = place.folder.path().join("store");
         let master = Source::of(&config, place.folder.path()).read_or_create(&path).await.unwrap();

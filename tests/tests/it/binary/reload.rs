@@ -3,7 +3,41 @@
 use rustix::process::Signal;
 use unhidra_tests::process::{FREE_PORTS, Place};
 
+use super::outlets::secret;
 use super::peer::{dial, enter};
+
+/// At the start, at a reload, in an error and at the end, on every level.
+#[tokio::test]
+async fn no_secret_of_the_configuration_is_in_the_log() {
+    let place = Place::new();
+    secret(&place);
+    let outlet = |url: &str| {
+        format!("[outlets.hook]\nkind = \"webhook\"\nsecret_file = \"secret\"\nurl = \"{url}\"\nretry_max_s = 1\n")
+    };
+    // Nobody listens there: each attempt fails, and is told of.
+    place.write("node.toml", outlet("http://127.0.0.1:1/hook?token=hunter2"));
+    let level = "--set log.level=trace";
+    let node = place.node(&format!("run --config node.toml {FREE_PORTS} {level}")).await;
+    place.write("node.toml", outlet("http://127.0.0.1:2/hunter2?token=hunter2"));
+    node.process.signal(Signal::HUP);
+    let line = node.process.logs("its new value takes effect at the next start").await;
+    assert!(line.contains("outlets.hook.url"), "{line}");
+    for (count, broken) in ["http://user:hunter2@127.0.0.1:2/", "http://a.example/?token=hunter2"].iter().enumerate() {
+        place.write("node.toml", outlet(broken));
+        node.process.signal(Signal::HUP);
+        let line = node.process.logs_again("not reloaded; the node goes on as it was", count + 1).await;
+        assert!(line.contains("outlets.hook.url"), "{line}");
+    }
+    place.write("node.toml", outlet("http://127.0.0.1:2/") + "password = \"hunter2\"\n");
+    node.process.signal(Signal::HUP);
+    node.process.logs_again("not reloaded; the node goes on as it was", 3).await;
+    node.process.signal(Signal::TERM);
+    let ended = node.process.ended().await;
+    assert!(!ended.err.contains("hunter2"), "{}", ended.err);
+    let ended = place.run("run --config node.toml").await;
+    assert!(ended.status == Some(1) && ended.err.contains("outlets.hook.password"), "{ended}");
+    assert!(!ended.err.contains("hunter2"), "{ended}");
+}
 
 #[tokio::test]
 async fn after_sighup_another_certificate_is_served_and_a_broken_configuration_changes_nothing() {
