@@ -23,7 +23,7 @@ use unhidra_core::message::{ReceiptStatus, Uplink, UplinkKind};
 use unhidra_core::setting::Setting;
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
 use unhidra_gateway::{
-    Cancel, CommandRefused, Commands, Config, Doors, Gateway, NewCommand, NewSetting, Tokens, Use, Visible,
+    Cancel, CommandRefused, Commands, Config, Doors, Gateway, NewCommand, NewSetting, TokenName, Tokens, Use, Visible,
 };
 use unhidra_store::BoxFuture;
 
@@ -114,7 +114,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "http://{}/#token={}",
         listener.local_addr()?,
-        tokens.mint(Visible::All, true, Duration::from_secs(600), Use::Once)
+        tokens.mint(TokenName::default(), Visible::All, true, Duration::from_secs(600), Use::Once)
     );
     tokio::spawn(play_commands(gateway.clone(), store.clone(), clock.clone(), commands));
     tokio::spawn(measure(gateway.clone(), store, clock));

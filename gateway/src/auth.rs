@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use thiserror::Error;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::{Clock, UnixTime};
 
@@ -33,9 +35,54 @@ impl Visible {
     }
 }
 
+/// What a token is called, so that the log of acts can say whose it was: 1 to 32 of `A-Z a-z 0-9 . _ -`.
+/// Several tokens may have one name. It is no secret.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct TokenName(Arc<str>);
+
+/// The most bytes of a [`TokenName`].
+const NAME_LEN_MAX: usize = 32;
+
+/// A text that is no [`TokenName`].
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("a token's name has 1 to {NAME_LEN_MAX} characters of A-Z a-z 0-9 . _ -")]
+pub struct TokenNameError;
+
+impl TokenName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for TokenName {
+    /// What a token is called that nobody has named.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl FromStr for TokenName {
+    type Err = TokenNameError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let fits = (1..=NAME_LEN_MAX).contains(&text.len()) && text.bytes().all(allowed);
+        if fits { Ok(Self(text.into())) } else { Err(TokenNameError) }
+    }
+}
+
+impl fmt::Display for TokenName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What a client may see and do, and until when.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rights {
+    /// What its token is called.
+    pub name: TokenName,
     /// Which devices it may see.
     pub devices: Visible,
     /// Whether it may command those.
@@ -85,6 +132,15 @@ pub enum Use {
     Session,
 }
 
+/// A token as it is listed: without the token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    /// What its holder may see and do, and until when.
+    pub rights: Rights,
+    /// How often it serves.
+    pub uses: Use,
+}
+
 /// Where tokens draw their 32 random bytes from.
 pub type Entropy = Box<dyn FnMut(&mut [u8; 32]) + Send>;
 
@@ -126,10 +182,32 @@ impl Tokens {
     }
 
     /// Makes a token that stands for access to `devices` for `lifetime` from now.
-    pub fn mint(&self, devices: Visible, may_command: bool, lifetime: Duration, uses: Use) -> String {
+    pub fn mint(&self, name: TokenName, devices: Visible, may_command: bool, lifetime: Duration, uses: Use) -> String {
         let now = self.clock.unix_now();
-        let rights = Rights { devices, may_command, expires_at: now.saturating_add(lifetime) };
+        let rights = Rights { name, devices, may_command, expires_at: now.saturating_add(lifetime) };
         self.with_table(|table| table.mint(Grant { rights, uses }, now, self.max))
+    }
+
+    /// The tokens that have not ended, by name and end.
+    #[must_use]
+    pub fn list(&self) -> Vec<Listed> {
+        let now = self.clock.unix_now();
+        let mut listed: Vec<Listed> = self.with_table(|table| {
+            let live = table.grants.values().filter(|grant| grant.rights.expires_at > now);
+            live.map(|grant| Listed { rights: grant.rights.clone(), uses: grant.uses }).collect()
+        });
+        listed.sort_by(|a, b| (&a.rights.name, a.rights.expires_at).cmp(&(&b.rights.name, b.rights.expires_at)));
+        listed
+    }
+
+    /// Ends every token of this name, those that were exchanged for one too. Says how many. Whoever is
+    /// connected by one is the gateway's to end ([`Gateway::end`](crate::Gateway::end)).
+    pub fn revoke(&self, name: &TokenName) -> usize {
+        self.with_table(|table| {
+            let before = table.grants.len();
+            table.grants.retain(|_, grant| grant.rights.name != *name);
+            before - table.grants.len()
+        })
     }
 
     fn with_table<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
@@ -213,7 +291,7 @@ mod tests {
     #[test]
     fn a_one_time_token_serves_once_and_gives_a_session_that_serves_often() {
         let (tokens, _) = tokens(8);
-        let once = tokens.mint(Visible::All, true, HOUR, Use::Once);
+        let once = tokens.mint(TokenName::default(), Visible::All, true, HOUR, Use::Once);
         let session = tokens.exchange(&once).expect("first use");
         assert_eq!(tokens.exchange(&once), Err(TokenRefused::Unknown));
         assert_eq!(tokens.rights(&once), Err(TokenRefused::Unknown));
@@ -227,7 +305,7 @@ mod tests {
     #[test]
     fn a_token_ends_with_its_lifetime() {
         let (tokens, clock) = tokens(8);
-        let token = tokens.mint(Visible::All, false, HOUR, Use::Session);
+        let token = tokens.mint(TokenName::default(), Visible::All, false, HOUR, Use::Session);
         clock.advance(HOUR - Duration::from_millis(1));
         assert!(tokens.rights(&token).is_ok());
         clock.advance(Duration::from_millis(1));
@@ -238,9 +316,9 @@ mod tests {
     #[test]
     fn a_full_table_forgets_the_token_nearest_to_its_end() {
         let (tokens, _) = tokens(2);
-        let long = tokens.mint(Visible::All, true, HOUR * 3, Use::Session);
-        let short = tokens.mint(Visible::All, true, HOUR, Use::Session);
-        let middle = tokens.mint(Visible::All, true, HOUR * 2, Use::Session);
+        let long = tokens.mint(TokenName::default(), Visible::All, true, HOUR * 3, Use::Session);
+        let short = tokens.mint(TokenName::default(), Visible::All, true, HOUR, Use::Session);
+        let middle = tokens.mint(TokenName::default(), Visible::All, true, HOUR * 2, Use::Session);
         assert!(tokens.rights(&long).is_ok() && tokens.rights(&middle).is_ok());
         assert_eq!(tokens.rights(&short), Err(TokenRefused::Unknown));
     }
@@ -248,8 +326,37 @@ mod tests {
     #[test]
     fn no_token_is_printed() {
         let (tokens, _) = tokens(2);
-        let once = tokens.mint(Visible::All, true, HOUR, Use::Once);
+        let once = tokens.mint(TokenName::default(), Visible::All, true, HOUR, Use::Once);
         let session = tokens.exchange(&once).expect("first use");
         assert!(!format!("{session:?}").contains(&session.token));
+    }
+
+    #[test]
+    fn a_revoked_name_takes_its_tokens_and_what_they_were_exchanged_for() {
+        let (tokens, clock) = tokens(8);
+        let (ann, bob): (TokenName, TokenName) = ("ann".parse().unwrap(), "bob".parse().unwrap());
+        let once = tokens.mint(ann.clone(), Visible::All, true, HOUR, Use::Once);
+        let session = tokens.exchange(&once).expect("first use").token;
+        let second = tokens.mint(ann.clone(), Visible::All, false, HOUR, Use::Once);
+        let other = tokens.mint(bob.clone(), Visible::All, true, HOUR, Use::Session);
+        assert_eq!(tokens.rights(&session).map(|rights| rights.name), Ok(ann.clone()));
+        let names = |tokens: &Tokens| tokens.list().into_iter().map(|it| it.rights.name).collect::<Vec<_>>();
+        assert_eq!(names(&tokens), [ann.clone(), ann.clone(), bob.clone()]);
+        assert_eq!((tokens.revoke(&ann), tokens.revoke(&ann)), (2, 0));
+        assert_eq!(tokens.rights(&session), Err(TokenRefused::Unknown));
+        assert_eq!(tokens.exchange(&second), Err(TokenRefused::Unknown));
+        assert!(tokens.rights(&other).is_ok() && names(&tokens) == [bob]);
+        clock.advance(HOUR);
+        assert_eq!(tokens.list(), []);
+    }
+
+    #[test]
+    fn a_name_is_a_word() {
+        for name in ["a", "dash-board_2.x", &"x".repeat(32)] {
+            assert_eq!(name.parse::<TokenName>().map(|it| it.to_string()), Ok(name.to_owned()));
+        }
+        for none in ["", "a b", "ä", "a:b", "a/b", "a\n", &"x".repeat(33)] {
+            assert_eq!(none.parse::<TokenName>(), Err(TokenNameError), "{none:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@
 //! where going on makes no sense.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,7 +23,7 @@ use unhidra_core::message::MessageName;
 use unhidra_core::setting::Setting;
 use unhidra_core::time::{Timestamp, UnixTime};
 
-use crate::auth::{Authority, Rights, Visible};
+use crate::auth::{Authority, Rights, TokenName, Visible};
 use crate::cursor::{Cursors, Position};
 use crate::doors::{Cancel, NewCommand, NewSetting};
 use crate::error::{Close, ErrorCode, TokenRefused};
@@ -36,8 +37,6 @@ const DEVICES_MAX: u32 = 500;
 const HISTORY_MAX: u32 = 500;
 /// Commands in one answer at most.
 const COMMANDS_MAX: u32 = 256;
-/// Who a client of the gateway is, where tokens have no names.
-const ASKED_BY: &str = "gateway";
 
 /// What bounds a client.
 #[derive(Clone, Debug)]
@@ -111,6 +110,8 @@ pub(crate) enum Event {
         device: DeviceId,
         values: bool,
     },
+    /// It has shown a token of this name.
+    Entered(TokenName),
     Close(Close),
 }
 
@@ -274,6 +275,7 @@ impl Client {
         self.replies.push_back(welcome.encode());
         let expires = bench.now.saturating_add(rights.expires_at.saturating_since(bench.unix_now));
         let ping = Ping::Due { at: bench.now.saturating_add(self.limits.ping) };
+        self.events.push_back(Event::Entered(rights.name.clone()));
         self.state = State::Open { rights, expires, ping };
     }
 
@@ -305,13 +307,13 @@ impl Client {
                     name: name.parse::<MessageName>().map_err(|error| (ErrorCode::BadRequest, error.to_string()))?,
                     body: body(text, base64)?,
                     expires_after: self.lifetime(expires_after_ms)?,
-                    asked_by: ASKED_BY.into(),
+                    asked_by: asked_by(rights),
                 };
                 self.events.push_back(Event::Send { id, new });
             }
             Request::Cancel { device, command: which } => {
                 command(rights, &device)?;
-                let cancel = Cancel { device, command: which, asked_by: ASKED_BY.into() };
+                let cancel = Cancel { device, command: which, asked_by: asked_by(rights) };
                 self.events.push_back(Event::Cancel { id, cancel });
             }
             Request::Commands { device, newest } => {
@@ -321,7 +323,7 @@ impl Client {
             }
             Request::Set { device, name, text, base64, remove } => {
                 command(rights, &device)?;
-                let new = NewSetting { device, name, value: value(text, base64, remove)?, asked_by: ASKED_BY.into() };
+                let new = NewSetting { device, name, value: value(text, base64, remove)?, asked_by: asked_by(rights) };
                 self.events.push_back(Event::Set { id, new });
             }
             Request::Settings { device } => {
@@ -398,6 +400,11 @@ impl Client {
 }
 
 type Outcome = Result<(), (ErrorCode, String)>;
+
+/// Who asks, for the log of acts: the token, by its name.
+fn asked_by(rights: &Rights) -> Arc<str> {
+    format!("token:{}", rights.name).into()
+}
 
 // What a client may not see does not exist for it: the same answer whether or not it is enrolled.
 fn see(rights: &Rights, device: &DeviceId) -> Outcome {

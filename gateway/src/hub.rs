@@ -5,6 +5,7 @@
 //! the same instant.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use unhidra_core::ids::{CommandId, DeviceId, Offset, Partition};
 use unhidra_core::message::Reading;
 use unhidra_core::setting::Setting;
 
+use crate::auth::TokenName;
 use crate::client::From;
 use crate::cursor::{Cursors, Position};
 use crate::error::{Close, CursorError};
@@ -60,12 +62,16 @@ pub(crate) struct Hub {
     cursors: Cursors,
     presence_max: usize,
     metrics: Metrics,
+    /// How often tokens were revoked. Changed under the lock.
+    revocations: AtomicU64,
     state: Mutex<State>,
 }
 
 struct State {
     position: Position,
     clients: HashMap<ClientNumber, Arc<Mailbox>>,
+    // By which token each came in, once it has shown one.
+    tokens: HashMap<ClientNumber, TokenName>,
     watchers: Subscriptions<Arc<Mailbox>>,
     // Who has sent a command to a device and may hear of it without watching.
     senders: Subscriptions<Arc<Mailbox>>,
@@ -78,12 +84,13 @@ impl Hub {
         let state = State {
             position,
             clients: HashMap::new(),
+            tokens: HashMap::new(),
             watchers: Subscriptions::new(),
             senders: Subscriptions::new(),
             presence: BTreeMap::new(),
             next: 0,
         };
-        Self { cursors, presence_max, metrics, state: Mutex::new(state) }
+        Self { cursors, presence_max, metrics, revocations: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
     pub(crate) const fn cursors(&self) -> &Cursors {
@@ -108,12 +115,41 @@ impl Hub {
     /// Forgets a client and all its subscriptions.
     pub(crate) fn disconnect(&self, client: ClientNumber) {
         let mut state = lock(&self.state);
+        state.tokens.remove(&client);
         if state.clients.remove(&client).is_some() {
             self.metrics.clients.dec();
             let ended = state.watchers.remove_all(client);
             state.senders.remove_all(client);
             self.metrics.subscriptions.dec_by(i64::try_from(ended).unwrap_or(i64::MAX));
         }
+    }
+
+    /// How often tokens were revoked; asked before a client's token is looked at.
+    pub(crate) fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::Acquire)
+    }
+
+    /// A client has come in by a token of this name, looked at when so many revocations had been. One
+    /// that came between may have been of its token: the client goes, and shows it again.
+    pub(crate) fn entered(&self, client: ClientNumber, token: TokenName, revocations: u64) {
+        let mut state = lock(&self.state);
+        let Some(mailbox) = state.clients.get(&client).cloned() else { return };
+        if self.revocations() == revocations {
+            state.tokens.insert(client, token);
+        } else {
+            mailbox.with(|outbox| outbox.close(Close::TokenRefused));
+        }
+    }
+
+    /// Ends the connections of those who came in by a token of this name. Says how many.
+    pub(crate) fn end(&self, token: &TokenName) -> usize {
+        let mut state = lock(&self.state);
+        self.revocations.fetch_add(1, Ordering::AcqRel);
+        let State { tokens, clients, .. } = &mut *state;
+        let of: Vec<ClientNumber> = tokens.extract_if(|_, name| name == token).map(|(client, _)| client).collect();
+        let ended: Vec<_> = of.iter().filter_map(|client| clients.get(client)).collect();
+        ended.iter().for_each(|mailbox| mailbox.with(|outbox| outbox.close(Close::TokenRefused)));
+        ended.len()
     }
 
     /// Ends every connection.

@@ -46,7 +46,7 @@ use unhidra_core::message::Reading;
 use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
-pub use auth::{Authority, Entropy, Rights, Session, Tokens, Use, Visible};
+pub use auth::{Authority, Entropy, Listed, Rights, Session, TokenName, TokenNameError, Tokens, Use, Visible};
 pub use config::Config;
 pub use doors::{Cancel, Commands, Doors, NewCommand, NewSetting};
 pub use error::{CommandRefused, TokenRefused};
@@ -144,6 +144,12 @@ impl Gateway {
     /// Tells clients that a setting is wanted, or known to its device.
     pub fn setting_changed(&self, setting: &Setting) {
         self.shared.hub.setting_changed(setting);
+    }
+
+    /// Ends the connections of those who came in by a token of this name. Says how many. Revoke the token
+    /// first.
+    pub fn end(&self, token: &TokenName) -> usize {
+        self.shared.hub.end(token)
     }
 
     /// The routes: the console, `/v1/session` and `/v1/ws`.

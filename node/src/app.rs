@@ -33,7 +33,8 @@ use crate::commit::commit;
 use crate::config::Config;
 use crate::control::{
     Addresses, Asked, CancelAsked, ClientName, ClientRecord, ClientsAsked, ClientsPage, ControlError, KickAsked,
-    Kicked, Live, SendAsked, SetAsked, SubscriberRecord, SubscribersAsked, SubscribersFound, TokenAsked,
+    Kicked, Live, RevokeTokensAsked, RevokedTokens, SendAsked, SetAsked, SubscriberRecord, SubscribersAsked,
+    SubscribersFound, TokenAsked, TokenRecord,
 };
 use crate::deadlines;
 use crate::expiry;
@@ -530,7 +531,16 @@ impl Live for LiveNode {
     fn mint(&self, asked: &TokenAsked) -> Result<String, ControlError> {
         let lifetime = asked.lifetime_s.map_or(self.tokens.session_lifetime(), Duration::from_secs);
         let uses = if asked.once { Use::Once } else { Use::Session };
-        Ok(self.tokens.mint(Visible::All, asked.may_command, lifetime, uses))
+        Ok(self.tokens.mint(asked.name(), Visible::All, asked.may_command, lifetime, uses))
+    }
+
+    fn tokens(&self) -> Vec<TokenRecord> {
+        self.tokens.list().into_iter().map(TokenRecord::from).collect()
+    }
+
+    fn revoke_tokens(&self, asked: &RevokeTokensAsked) -> RevokedTokens {
+        let tokens = self.tokens.revoke(&asked.name);
+        RevokedTokens { tokens, clients: self.rooms.gateway.end(&asked.name) }
     }
 
     fn clients(&self, asked: &ClientsAsked) -> Result<ClientsPage, ControlError> {

@@ -27,11 +27,12 @@ mod storage;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
+mod tokens;
 mod told;
 
 pub use asked::{
-    Addresses, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, ListenerAddress, Minted,
-    ResetsRecord, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, Span, TagAsked, TokenAsked,
+    Addresses, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, ListenerAddress,
+    ResetsRecord, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, Span, TagAsked,
 };
 pub use clients::{
     ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked, SubscriberRecord,
@@ -43,6 +44,7 @@ pub use remote::RemoteControl;
 pub use server::{PREFIX, router, serve};
 pub use socket::{ControlListener, Peer, PeerRule, SOCKET_PATH_MAX, connect};
 pub use storage::{PartitionRecord, Storage};
+pub use tokens::{Minted, RevokeTokensAsked, RevokedTokens, TokenAsked, TokenRecord};
 pub use told::{
     CancelAsked, CommandRecord, CommandsAsked, CommandsFound, LateRecord, SendAsked, SetAsked, SettingRecord,
     SettingsFound, Times,
@@ -104,6 +106,12 @@ pub trait Control: Send + Sync {
     /// Makes a token for the gateway.
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted>;
 
+    /// The tokens for the gateway that have not ended.
+    fn tokens(&self) -> Asked<'_, Vec<TokenRecord>>;
+
+    /// Ends all tokens of a name, and the connections of those who came in by one.
+    fn revoke_tokens(&self, asked: RevokeTokensAsked) -> Asked<'_, RevokedTokens>;
+
     /// MQTT clients, connected or not.
     fn clients(&self, asked: ClientsAsked) -> Asked<'_, ClientsPage>;
 
@@ -158,6 +166,12 @@ pub trait Live: Send + Sync + 'static {
     ///
     /// [`ControlError::Unavailable`] where no further token fits.
     fn mint(&self, asked: &TokenAsked) -> Result<String, ControlError>;
+
+    /// The tokens for the gateway that have not ended.
+    fn tokens(&self) -> Vec<TokenRecord>;
+
+    /// Ends all tokens of a name, and the connections of those who came in by one.
+    fn revoke_tokens(&self, asked: &RevokeTokensAsked) -> RevokedTokens;
 
     /// MQTT clients, connected or not.
     ///

@@ -50,11 +50,15 @@ pub enum Deed {
     Restore = 13,
     /// Damage was cut out of the store.
     AcceptLoss = 14,
+    /// A token for the gateway was made.
+    AddToken = 15,
+    /// Tokens of the gateway were revoked.
+    RevokeToken = 16,
 }
 
 impl Deed {
     /// All there are.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Command,
         Self::Cancel,
         Self::Enroll,
@@ -69,6 +73,8 @@ impl Deed {
         Self::RemoveUser,
         Self::Restore,
         Self::AcceptLoss,
+        Self::AddToken,
+        Self::RevokeToken,
     ];
 
     /// Its name.
@@ -89,6 +95,8 @@ impl Deed {
             Self::RemoveUser => "user remove",
             Self::Restore => "restore",
             Self::AcceptLoss => "accept loss",
+            Self::AddToken => "token add",
+            Self::RevokeToken => "token revoke",
         }
     }
 
@@ -108,7 +116,7 @@ impl fmt::Display for Deed {
 pub struct Act {
     /// When.
     pub at: UnixTime,
-    /// Who: a user of the system, of the gateway, or the node itself.
+    /// Who: a user of the system, a token of the gateway by its name, or the node itself.
     pub by: Box<str>,
     /// What was done.
     pub deed: Deed,

@@ -314,7 +314,7 @@ impl World {
     /// Where the node is down.
     pub async fn client(&self) -> SimClient {
         let node = self.node.as_ref().expect("a node");
-        let asked = TokenAsked { may_command: true, lifetime_s: None, once: false };
+        let asked = TokenAsked { name: None, may_command: true, lifetime_s: None, once: false };
         let token = node.live.mint(&asked).expect("a token");
         SimClient::enter(node.gateway.clone(), &token).await
     }

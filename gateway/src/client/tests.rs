@@ -8,7 +8,11 @@ struct Gate;
 
 impl Authority for Gate {
     fn rights(&self, token: &str) -> Result<Rights, TokenRefused> {
-        let rights = |devices, may_command| Rights { devices, may_command, expires_at: UnixTime::from_s(1000) };
+        let name: TokenName = token.parse().unwrap_or_default();
+        let rights = |devices, may_command| {
+            let name = name.clone();
+            Rights { name, devices, may_command, expires_at: UnixTime::from_s(1000) }
+        };
         match token {
             "all" => Ok(rights(Visible::All, true)),
             "reader" => Ok(rights(Visible::All, false)),
@@ -47,6 +51,7 @@ impl Table {
         let mut table = Self::new();
         table.say(&format!(r#"{{"type":"authenticate","version":1,"token":"{token}"}}"#));
         assert!(table.heard().starts_with(r#"{"type":"welcome""#));
+        assert_eq!(table.client.poll_event(), Some(Event::Entered(token.parse().unwrap())));
         table
     }
 
@@ -307,4 +312,25 @@ fn a_binary_message_ends_it() {
     let mut table = Table::open("all");
     table.client.handle_binary();
     assert_eq!(table.client.poll_event(), Some(Event::Close(Close::NotText)));
+}
+
+/// Whatever it asks to be done to a device.
+#[test]
+fn what_a_client_asks_for_is_asked_in_the_name_of_its_token() {
+    let mut table = Table::open("one");
+    let mut asked = Vec::new();
+    for text in [
+        r#"{"type":"send","id":1,"device":"pump-7","name":"reboot"}"#,
+        r#"{"type":"set","id":2,"device":"pump-7","name":"interval","text":"60"}"#,
+        r#"{"type":"cancel","id":3,"device":"pump-7","command":"01010101010101010101010101010101"}"#,
+    ] {
+        table.say(text);
+        asked.push(match table.client.poll_event() {
+            Some(Event::Send { new, .. }) => new.asked_by,
+            Some(Event::Set { new, .. }) => new.asked_by,
+            Some(Event::Cancel { cancel, .. }) => cancel.asked_by,
+            other => panic!("{text}: {other:?}"),
+        });
+    }
+    assert!(asked.iter().all(|by| &**by == "token:one"), "{asked:?}");
 }

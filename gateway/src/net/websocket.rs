@@ -174,11 +174,15 @@ impl Connection<'_> {
     {
         let clock = &self.shared.doors.clock;
         let mut client = Client::new(self.limits(), clock.now());
+        let mut revocations = 0;
         loop {
             let due = client.poll_timeout().map(|at| at.saturating_since(clock.now()));
             tokio::select! {
                 message = messages.next() => match message {
-                    Some(Ok(message)) => self.heard(&mut client, &message),
+                    Some(Ok(message)) => {
+                        revocations = self.shared.hub.revocations();
+                        self.heard(&mut client, &message);
+                    }
                     Some(Err(error)) => {
                         tracing::debug!(%error, "a client's connection ended");
                         // What the error queued, a close with its code, leaves with the next poll.
@@ -191,7 +195,10 @@ impl Connection<'_> {
             }
             self.transmit(&mut client);
             while let Some(event) = client.poll_event() {
-                self.act(&mut client, event).await;
+                match event {
+                    Event::Entered(token) => self.shared.hub.entered(self.number, token, revocations),
+                    event => self.act(&mut client, event).await,
+                }
                 self.transmit(&mut client);
             }
         }
@@ -231,6 +238,8 @@ impl Connection<'_> {
     async fn act(&self, client: &mut Client, event: Event) {
         let hub = &self.shared.hub;
         match event {
+            // The caller's: it knows how many revocations there were before.
+            Event::Entered(_) => {}
             Event::Close(close) => self.mailbox.with(|outbox| outbox.close(close)),
             Event::Subscribe { id, audience, from } => {
                 let partitions = self.shared.doors.store.partitions();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use unhidra_gateway::{Use, Visible};
+use unhidra_gateway::{TokenName, Use, Visible};
 
 use crate::store::MemoryStore;
 use crate::world::{World, config};
@@ -77,7 +77,7 @@ async fn the_console_and_all_it_names_comes_from_the_binary() {
 #[tokio::test(start_paused = true)]
 async fn a_one_time_token_gives_a_session_once() {
     let world = World::new();
-    let once = world.tokens.mint(Visible::All, true, Duration::from_secs(60), Use::Once);
+    let once = world.tokens.mint(TokenName::default(), Visible::All, true, Duration::from_secs(60), Use::Once);
     let request = post(&format!(r#"{{"token":"{once}"}}"#), "Origin: http://localhost\r\n");
     let answer = world.http(&request).await;
     assert_eq!(status(&answer), "200", "{answer}");

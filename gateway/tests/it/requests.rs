@@ -9,7 +9,7 @@ use unhidra_core::command::{By, Command, CommandState, Ended, Ending, Life, Stag
 use unhidra_core::ids::CommandId;
 use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
-use unhidra_gateway::{CommandRefused, Use, Visible};
+use unhidra_gateway::{CommandRefused, TokenName, Use, Visible};
 
 use crate::store::MemoryStore;
 use crate::world::{Client, World, config, id};
@@ -30,10 +30,27 @@ async fn a_bad_token_is_final_and_a_silent_client_is_asked_to_come_back() {
     assert_eq!(client.end().await, 3502);
     let mut client = world.connect().await;
     assert_eq!(client.end().await, 3004);
-    let short = world.tokens.mint(Visible::All, true, Duration::from_secs(7), Use::Session);
+    let short = world.tokens.mint(TokenName::default(), Visible::All, true, Duration::from_secs(7), Use::Session);
     let mut client = world.connect().await;
     client.authenticate(&short).await;
     assert_eq!(client.end().await, 3501);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_came_in_by_a_revoked_token_goes_and_nobody_else_does() {
+    let world = World::new();
+    let name: TokenName = "ann".parse().unwrap();
+    let token = world.tokens.mint(name.clone(), Visible::All, true, Duration::from_secs(100), Use::Session);
+    let (mut ann, mut other) = (world.connect().await, world.enter().await);
+    ann.authenticate(&token).await;
+    assert_eq!(ask(&mut ann, json!({ "type": "ping", "id": 1 })).await, json!({ "type": "pong", "id": 1 }));
+    assert_eq!((world.tokens.revoke(&name), world.gateway.end(&name)), (1, 1));
+    assert_eq!(ann.end().await, 3500);
+    assert_eq!(ask(&mut other, json!({ "type": "ping", "id": 1 })).await, json!({ "type": "pong", "id": 1 }));
+    let mut again = world.connect().await;
+    again.say(json!({ "type": "authenticate", "version": 1, "token": token })).await;
+    assert_eq!(again.end().await, 3500);
+    assert_eq!(world.gateway.end(&name), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,7 +121,7 @@ async fn devices_are_listed_in_pages_with_their_presence() {
     assert_eq!((&page["more"], &page["devices"][0]["device"]), (&json!(false), &json!("c")));
 
     let some = Visible::Set([id("a"), id("c"), id("zz")].into());
-    let token = world.tokens.mint(some, false, Duration::from_secs(100), Use::Session);
+    let token = world.tokens.mint(TokenName::default(), some, false, Duration::from_secs(100), Use::Session);
     let mut client = world.connect().await;
     client.authenticate(&token).await;
     let page = ask(&mut client, json!({ "type": "devices" })).await;

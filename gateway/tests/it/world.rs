@@ -18,7 +18,7 @@ use unhidra_core::setting::Setting;
 use unhidra_core::time::{Clock, Timestamp, UnixTime};
 use unhidra_gateway::{
     Authority, Cancel, CommandRefused, Commands, Config, Doors, Gateway, NewCommand, NewSetting, Rights, Session,
-    TokenRefused, Tokens, Use, Visible,
+    TokenName, TokenRefused, Tokens, Use, Visible,
 };
 use unhidra_store::BoxFuture;
 
@@ -159,7 +159,7 @@ impl World {
     }
 
     pub(crate) fn token(&self) -> String {
-        self.tokens.mint(Visible::All, true, Duration::from_secs(36_000), Use::Session)
+        self.tokens.mint(TokenName::default(), Visible::All, true, Duration::from_secs(36_000), Use::Session)
     }
 
     /// A stream that the gateway serves.

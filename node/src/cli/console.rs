@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::json;
+use unhidra_gateway::TokenName;
 
 use super::CliError;
 use super::output::Output;
@@ -14,10 +15,13 @@ pub struct Console {
     /// The token may watch, and not send commands.
     #[arg(long)]
     pub read_only: bool,
+    /// What it is called in the log of acts: 1 to 32 of A-Z a-z 0-9 . _ -.
+    #[arg(long, value_name = "NAME", default_value = "console")]
+    pub name: TokenName,
 }
 
 pub(super) async fn run(args: Console, control: &dyn Control, out: &mut Output<'_>) -> Result<(), CliError> {
-    let asked = TokenAsked { may_command: !args.read_only, lifetime_s: None, once: true };
+    let asked = TokenAsked { name: Some(args.name), may_command: !args.read_only, lifetime_s: None, once: true };
     let minted = control.mint(asked).await?;
     match url(&minted) {
         Some(url) => out.say(&json!({ "url": url, "token": minted.token }), &url),

@@ -109,7 +109,7 @@ async fn with_node(
 ) -> Result<(), CliError> {
     let control = node.control();
     let folders = devices(args.devices, args.suite, &*control, layout, rng).await?;
-    let console = control.mint(TokenAsked { may_command: true, lifetime_s: None, once: true }).await?;
+    let console = control.mint(TokenAsked { name: None, may_command: true, lifetime_s: None, once: true }).await?;
     let started = Started {
         ready: Ready::new(node.addresses()),
         console: url(&console),
@@ -132,7 +132,7 @@ async fn with_node(
         simulate::run(options, rng, interrupted(signals), |_| {}).await?;
         return Ok(());
     };
-    let client = control.mint(TokenAsked { may_command: false, lifetime_s: None, once: false }).await?;
+    let client = control.mint(TokenAsked { name: None, may_command: false, lifetime_s: None, once: false }).await?;
     let gateway = match (&args.through, client.gateway) {
         (Some(through), _) => through.clone(),
         (None, Some(gateway)) => NodeUrl::from(reachable(gateway)),

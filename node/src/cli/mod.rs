@@ -50,6 +50,7 @@ pub mod simulate;
 mod store;
 #[cfg(test)]
 mod tests;
+mod token;
 mod upstream;
 mod user;
 mod verify;
@@ -169,6 +170,12 @@ pub enum Command {
         #[command(subcommand)]
         action: acl::Action,
     },
+    /// Makes, lists and revokes the tokens of the gateway's clients.
+    Token {
+        /// Which of these.
+        #[command(subcommand)]
+        action: token::Action,
+    },
     /// Prints the console's address with a fresh one-time token.
     Console(console::Console),
     /// Prints the version.
@@ -245,6 +252,7 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::Export(export) => on_folder(&args.global, rng, &mut out, Asked::Export(export)).await,
         Command::Keys { action } => on_folder(&args.global, rng, &mut out, Asked::Keys(action)).await,
         Command::Acts(acts) => on_folder(&args.global, rng, &mut out, Asked::Acts(acts)).await,
+        Command::Token { action } => on_folder(&args.global, rng, &mut out, Asked::Token(action)).await,
         Command::Console(console) => on_folder(&args.global, rng, &mut out, Asked::Console(console)).await,
     }
 }
@@ -270,6 +278,7 @@ enum Asked {
     Backup(backup::Create),
     StoreStatus,
     Note(UserAct),
+    Token(token::Action),
     Console(console::Console),
 }
 
@@ -325,6 +334,7 @@ async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Aske
         Asked::Keys(action) => keys::run(action, control, out).await,
         Asked::Note(act) => control.user_act(act).await.map_err(CliError::from),
         Asked::Acts(acts) => acts::run(acts, SystemClock::start().unix_now(), control, out).await,
+        Asked::Token(action) => token::run(action, control, out).await,
         Asked::Console(console) => console::run(console, control, out).await,
     };
     reached.close().await;

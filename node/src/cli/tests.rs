@@ -455,7 +455,7 @@ async fn what_came_while_nobody_watched_is_shown_by_its_cursor_after_a_restart()
     assert!(lines[1]["cursor"].is_string() && lines.len() == 2);
     // The same from elsewhere, by a token.
     let control = node.control();
-    let token = |may_command| crate::control::TokenAsked { may_command, lifetime_s: None, once: true };
+    let token = |may_command| crate::control::TokenAsked { name: None, may_command, lifetime_s: None, once: true };
     let minted = control.mint(token(false)).await.unwrap();
     let gateway = node.addresses().gateway.unwrap();
     let line = format!("watch --node http://{gateway} --token {} --count 1 --since {cursor}", minted.token);
@@ -468,6 +468,34 @@ async fn what_came_while_nobody_watched_is_shown_by_its_cursor_after_a_restart()
     let mut text = Vec::new();
     dispatch(parse(&line).unwrap(), rng(), &mut text).await.unwrap();
     assert!(String::from_utf8(text).unwrap().ends_with("  accepted\n"));
+    let asked = async |line: &str| -> Result<String, CliError> {
+        let args = parse(line).unwrap();
+        let (reached, mut text) = (place.reach(Missing::Refuse).await?, Vec::new());
+        let mut out = Output::new(args.global.json, &mut text);
+        match args.command {
+            Some(Command::Token { action }) => token::run(action, reached.control(), &mut out).await?,
+            Some(Command::Acts(acts)) => acts::run(acts, NOW, reached.control(), &mut out).await?,
+            other => panic!("{other:?}"),
+        }
+        Ok(String::from_utf8(text).unwrap())
+    };
+    // A token of a name: what its holder does is told from what others do, until it is revoked.
+    let ann = asked("token add ann").await.unwrap();
+    let line = format!("send pump-7 reboot --node http://{gateway} --token {}", ann.trim());
+    dispatch(parse(&line).unwrap(), rng(), &mut Vec::new()).await.unwrap();
+    assert!(asked("token list").await.unwrap().contains("ann"));
+    assert_eq!(asked("token revoke ann").await.unwrap(), "ann: 1 tokens revoked, 0 clients disconnected\n");
+    assert!(dispatch(parse(&line).unwrap(), rng(), &mut Vec::new()).await.is_err());
+    assert!(asked("token revoke ann").await.unwrap_err().to_string().contains("no token is called ann"));
+    let acts = asked("acts --json").await.unwrap();
+    let acts: Vec<serde_json::Value> = acts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of =
+        |deed: &str| acts.iter().filter(|act| act["deed"] == deed).map(|act| act["by"].clone()).collect::<Vec<_>>();
+    assert_eq!(of("command"), ["token:default", "token:ann"]);
+    let own = crate::actor::user(rustix::process::geteuid().as_raw());
+    let own = serde_json::Value::from(&*own);
+    assert_eq!((of("token add"), of("token revoke")), (vec![own.clone(); 2], vec![own]));
+    assert!(!acts.iter().any(|act| act.to_string().contains(ann.trim())), "no token is written down");
     let forged = watched(&place, "watch --count 1 --since AAAA").await.unwrap_err().to_string();
     assert!(forged.contains("cursor_invalid"), "{forged}");
     node.stop().await;

@@ -61,7 +61,7 @@ pub(super) async fn through(reached: &Reached) -> Result<Client, CliError> {
     let Reached::Running { control, socket } = reached else {
         return Err(ControlError::NotRunning("watch".to_owned()).into());
     };
-    let minted = control.mint(TokenAsked { may_command: false, lifetime_s: None, once: true }).await?;
+    let minted = control.mint(TokenAsked { name: None, may_command: false, lifetime_s: None, once: true }).await?;
     Client::over_socket(socket, &minted.token).await
 }
 

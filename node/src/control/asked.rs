@@ -444,30 +444,3 @@ impl From<&Reading> for RowRecord {
         }
     }
 }
-
-/// A token for the gateway.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenAsked {
-    /// Whether its holder may send commands.
-    pub may_command: bool,
-    /// How long it lives, in s; as long as the gateway's own sessions without.
-    pub lifetime_s: Option<u64>,
-    /// Whether it is spent by its first use.
-    pub once: bool,
-}
-
-/// A token, and where it is good.
-#[derive(Clone, Deserialize, PartialEq, Serialize)]
-pub struct Minted {
-    /// The token.
-    pub token: String,
-    /// The gateway.
-    pub gateway: Option<SocketAddr>,
-}
-
-impl fmt::Debug for Minted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Minted").field("token", &"[secret]").field("gateway", &self.gateway).finish()
-    }
-}

@@ -90,7 +90,8 @@ pub struct ActRecord {
     pub number: u64,
     /// When, in ms since the Unix epoch.
     pub at: u64,
-    /// Who: `uid N` for a user of the node's machine, `node` for what it does of itself.
+    /// Who: `uid N` for a user of the node's machine, `token:NAME` for a client of the gateway, `node` for what it
+    /// does of itself.
     pub by: String,
     /// What.
     pub deed: String,

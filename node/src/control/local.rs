@@ -12,14 +12,14 @@ use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::Clock;
-use unhidra_store::{Act, Limit, Op, Store};
+use unhidra_store::{Act, Deed, Limit, Op, Store};
 
 use super::{
     ActRecord, ActsAsked, ActsPage, Addresses, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord,
     CommandsAsked, CommandsFound, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked,
-    Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live, Minted, Revoked, RewrapAsked, Rewrapped, RowRecord,
-    RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord, SettingsFound, Span, Storage, SubscribersAsked,
-    SubscribersFound, TagAsked, TokenAsked, UserAct, storage,
+    Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live, Minted, RevokeTokensAsked, Revoked, RevokedTokens,
+    RewrapAsked, Rewrapped, RowRecord, RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord, SettingsFound, Span,
+    Storage, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, TokenRecord, UserAct, storage,
 };
 use crate::actor;
 use crate::backup::{Pieces, Source};
@@ -110,6 +110,13 @@ impl LocalControl {
 
     fn live(&self, what: &str) -> Result<&dyn Live, ControlError> {
         self.doors.live.as_deref().ok_or_else(|| ControlError::NotRunning(what.to_owned()))
+    }
+
+    /// Writes down what was done that is in no record of the store.
+    async fn note(&self, deed: Deed, detail: &str) -> Result<(), ControlError> {
+        let act = Act::new(self.doors.clock.unix_now(), &actor::current(), deed, detail);
+        commit(&*self.doors.store, Partition::new(0), vec![Op::Act(act)]).await?;
+        Ok(())
     }
 
     fn keychain(&self) -> Result<&Keychain, ControlError> {
@@ -301,11 +308,29 @@ impl Control for LocalControl {
     }
 
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted> {
-        let minted = match &self.doors.live {
-            Some(live) => live.mint(&asked).map(|token| Minted { token, gateway: live.addresses().gateway }),
-            None => Err(ControlError::NotRunning("a token for the gateway".to_owned())),
-        };
-        Box::pin(async { minted })
+        Box::pin(async move {
+            let live = self.live("a token for the gateway")?;
+            // First who made it: a token that nobody knows of could not be revoked.
+            if asked.is_act() {
+                self.note(Deed::AddToken, &asked.detail()).await?;
+            }
+            Ok(Minted { token: live.mint(&asked)?, gateway: live.addresses().gateway })
+        })
+    }
+
+    fn tokens(&self) -> Asked<'_, Vec<TokenRecord>> {
+        let found = self.live("the list of its tokens").map(Live::tokens);
+        Box::pin(async { found })
+    }
+
+    fn revoke_tokens(&self, asked: RevokeTokensAsked) -> Asked<'_, RevokedTokens> {
+        Box::pin(async move {
+            let revoked = self.live("a token that is to go")?.revoke_tokens(&asked);
+            let RevokedTokens { tokens, clients } = revoked;
+            let detail = format!("token:{}, {tokens} tokens, {clients} clients", asked.name);
+            self.note(Deed::RevokeToken, &detail).await?;
+            Ok(revoked)
+        })
     }
 
     fn clients(&self, asked: ClientsAsked) -> Asked<'_, ClientsPage> {
@@ -356,12 +381,7 @@ impl Control for LocalControl {
     }
 
     fn user_act(&self, asked: UserAct) -> Asked<'_, ()> {
-        Box::pin(async move {
-            let by = actor::current();
-            let act = Act::new(self.doors.clock.unix_now(), &by, asked.done.into(), &asked.user);
-            commit(&*self.doors.store, Partition::new(0), vec![Op::Act(act)]).await?;
-            Ok(())
-        })
+        Box::pin(async move { self.note(asked.done.into(), &asked.user).await })
     }
 
     fn upstreams(&self) -> Asked<'_, Vec<UpstreamRecord>> {

@@ -18,8 +18,9 @@ use super::server::Problem;
 use super::{
     ActsAsked, ActsPage, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord, CommandsAsked, CommandsFound,
     Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeysStatus, KickAsked,
-    Kicked, Minted, PREFIX, Revoked, RewrapAsked, Rewrapped, RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord,
-    SettingsFound, Storage, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, UserAct, connect,
+    Kicked, Minted, PREFIX, RevokeTokensAsked, Revoked, RevokedTokens, RewrapAsked, Rewrapped, RowsAsked, RowsPage,
+    SendAsked, SetAsked, SettingRecord, SettingsFound, Storage, SubscribersAsked, SubscribersFound, TagAsked,
+    TokenAsked, TokenRecord, UserAct, connect,
 };
 use crate::backup::Pieces;
 use crate::outlets::OutletRecord;
@@ -248,5 +249,13 @@ impl Control for RemoteControl {
 
     fn mint(&self, asked: TokenAsked) -> Asked<'_, Minted> {
         Box::pin(async move { self.post("/tokens".to_owned(), &asked).await })
+    }
+
+    fn tokens(&self) -> Asked<'_, Vec<TokenRecord>> {
+        Box::pin(self.get("/tokens".to_owned()))
+    }
+
+    fn revoke_tokens(&self, asked: RevokeTokensAsked) -> Asked<'_, RevokedTokens> {
+        Box::pin(async move { self.post("/tokens/revoke".to_owned(), &asked).await })
     }
 }

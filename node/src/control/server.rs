@@ -20,8 +20,8 @@ use unhidra_core::ids::{CommandId, DeviceId};
 
 use super::{
     ActsAsked, CancelAsked, ClientsAsked, CommandsAsked, Control, ControlError, ControlListener, DevicesAsked,
-    EnrollAsked, KickAsked, Peer, RewrapAsked, RowsAsked, SendAsked, SetAsked, SubscribersAsked, TagAsked, TokenAsked,
-    UserAct,
+    EnrollAsked, KickAsked, Peer, RevokeTokensAsked, RewrapAsked, RowsAsked, SendAsked, SetAsked, SubscribersAsked,
+    TagAsked, TokenAsked, UserAct,
 };
 use crate::actor;
 use crate::http::{self, Limits};
@@ -75,7 +75,8 @@ pub fn router(control: Arc<dyn Control>, gateway: Router) -> Router {
         .route("/rows", post(rows))
         .route("/storage", get(storage))
         .route("/backup", post(backup))
-        .route("/tokens", post(mint))
+        .route("/tokens", get(tokens).post(mint))
+        .route("/tokens/revoke", post(revoke_tokens))
         .route("/clients", post(clients))
         .route("/clients/kick", post(kick))
         .route("/subscribers", post(subscribers))
@@ -170,6 +171,14 @@ async fn backup(State(control): Shared) -> Answer {
 
 async fn mint(State(control): Shared, Question(asked): Question<TokenAsked>) -> Answer {
     answer(control.mint(asked).await)
+}
+
+async fn tokens(State(control): Shared) -> Answer {
+    answer(control.tokens().await)
+}
+
+async fn revoke_tokens(State(control): Shared, Question(asked): Question<RevokeTokensAsked>) -> Answer {
+    answer(control.revoke_tokens(asked).await)
 }
 
 async fn clients(State(control): Shared, Question(asked): Question<ClientsAsked>) -> Answer {

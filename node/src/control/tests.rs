@@ -114,6 +114,16 @@ impl Live for Running {
         Ok(format!("token may_command={} once={}", asked.may_command, asked.once))
     }
 
+    fn tokens(&self) -> Vec<TokenRecord> {
+        let name = "ann".to_owned();
+        vec![TokenRecord { name, may_command: true, once: false, expires_at: 7 }]
+    }
+
+    fn revoke_tokens(&self, asked: &RevokeTokensAsked) -> RevokedTokens {
+        let tokens = usize::from(asked.name.as_str() == "ann");
+        RevokedTokens { tokens, clients: 2 * tokens }
+    }
+
     fn clients(&self, asked: &ClientsAsked) -> Result<ClientsPage, ControlError> {
         let record = ClientRecord {
             name: ClientName { device: None, user: asked.user.clone(), client_id: "c".to_owned() },
@@ -219,7 +229,7 @@ async fn an_error_crosses_the_socket_whole() {
     assert_eq!(remote.send(send_asked("gone")).await.err(), Some(ControlError::Revoked { id: id("gone") }));
     assert_eq!(remote.command(id("pump-7"), command).await.err(), Some(ControlError::NoCommand { id: command }));
     assert_eq!(
-        remote.mint(TokenAsked { may_command: true, lifetime_s: None, once: true }).await.err(),
+        remote.mint(TokenAsked { name: None, may_command: true, lifetime_s: None, once: true }).await.err(),
         Some(ControlError::NotRunning("a token for the gateway".to_owned()))
     );
     assert!(invalid(remote.send(long).await.err()).contains("101 bytes; at most 100"));
@@ -330,9 +340,14 @@ async fn a_running_node_is_asked_for_what_only_it_has() {
     assert!(matches!(node.remote.set(set).await, Err(ControlError::NoSetting { .. })));
     let asked = running.0.lock().unwrap().clone();
     assert_eq!(asked, ["reboot".to_owned(), format!("cancel {}", "09".repeat(16)), "set interval".to_owned()]);
-    let minted = node.remote.mint(TokenAsked { may_command: true, lifetime_s: None, once: true }).await.unwrap();
+    let minted =
+        node.remote.mint(TokenAsked { name: None, may_command: true, lifetime_s: None, once: true }).await.unwrap();
     assert_eq!(minted.token, "token may_command=true once=true");
     assert!(!format!("{minted:?}").contains("may_command"), "a token is printed by nobody but its receiver");
+    assert_eq!(node.remote.tokens().await.unwrap()[0].name, "ann");
+    let revoke = |name: &str| RevokeTokensAsked { name: name.parse().unwrap() };
+    assert_eq!(node.remote.revoke_tokens(revoke("bob")).await, Ok(RevokedTokens { tokens: 0, clients: 0 }));
+    assert_eq!(node.remote.revoke_tokens(revoke("ann")).await, Ok(RevokedTokens { tokens: 1, clients: 2 }));
     assert_eq!(node.remote.revoke(id("here")).await.unwrap().was_online, Some(true));
 }
 
