@@ -13,6 +13,8 @@ use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
 use crate::table::{self, Table};
 use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Slot};
 
+mod interval;
+
 const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
 
 fn key(byte: u8) -> Keys {

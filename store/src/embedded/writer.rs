@@ -53,6 +53,9 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     #[cfg(any(test, feature = "faults"))]
     pub(super) fault: Mutex<Option<crate::Fault>>,
+    /// How often the timer of `durability = "interval"` has synced.
+    #[cfg(any(test, feature = "faults"))]
+    pub(super) synced: watch::Sender<u64>,
 }
 
 struct Queue {
@@ -96,6 +99,8 @@ impl Shared {
             metrics,
             #[cfg(any(test, feature = "faults"))]
             fault: Mutex::new(None),
+            #[cfg(any(test, feature = "faults"))]
+            synced: watch::Sender::new(0),
         }
     }
 
@@ -291,7 +296,11 @@ pub(super) fn run(shared: &Shared, mut ledger: Ledger) {
             Next::Sync => {
                 unsynced = Unsynced(None);
                 match shared.sync() {
-                    Ok(()) => Ok(ledger),
+                    Ok(()) => {
+                        #[cfg(any(test, feature = "faults"))]
+                        shared.synced.send_modify(|syncs| *syncs += 1);
+                        Ok(ledger)
+                    }
                     Err(cause) => reopen(shared, None, &cause),
                 }
             }
