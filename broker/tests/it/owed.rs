@@ -82,7 +82,7 @@ async fn retained_messages_a_lost_connection_owes_are_sent_to_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_unsubscribed_or_asked_for_without_them_owes_nothing_and_anew() {
+async fn what_is_unsubscribed_is_owed_nothing_more() {
     let world = World::new();
     retain_many(&world).await;
     let (mut client, _) = enter(&world, Version::V5).await;
