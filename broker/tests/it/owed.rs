@@ -96,7 +96,11 @@ async fn what_is_unsubscribed_is_owed_nothing_more() {
     let mut late = 0;
     loop {
         match client.packet().await {
-            Packet::Publish(_) => late += 1,
+            Packet::Publish(message) => {
+                late += 1;
+                let Assurance::AtLeastOnce { packet_id, .. } = message.assurance else { panic!("{message:?}") };
+                client.puback(packet_id, ReasonCode::Success).await;
+            }
             Packet::UnsubAck(_) => break,
             other => panic!("{other:?}"),
         }
