@@ -146,7 +146,7 @@ impl Peer {
         }
         let one_time = newest.map(one_time).transpose().map_err(RestoreError::Prekey)?;
         Ok(Self {
-            settings: SettingList::restore(settings, record.last_counter),
+            settings: SettingList::restore(settings, record.last_counter, now.unix),
             identity,
             sessions,
             doors: Doors::new(record.reset_at, record.outside_reset_at),
@@ -267,7 +267,11 @@ impl Peer {
     ) {
         common.stats.opened += 1;
         match self.gaps.see(tag) {
-            Place::After(missing) => common.stats.passed_over += u64::from(missing),
+            Place::After(0) => {}
+            Place::After(missing) => {
+                common.stats.passed_over += u64::from(missing);
+                self.settings.doubt();
+            }
             Place::Late => common.stats.late += 1,
         }
         let mut said = uplink::read(self.device.id, plaintext, received_at);

@@ -5,13 +5,20 @@
 //!              ^                     |                          |
 //!              +--- Lost ------------+                          |
 //!              +--- release() - Held +--- Refused               |
-//!              +---- a new session, another value --------------+
+//!              +---- a new session, another value, doubt(), ----+
+//!                    returned() a day later
 //! ```
 //!
 //! One is in flight at a time, the one that was changed first before the others. The device's
 //! client acknowledges it once its firmware has taken it.
+//!
+//! What a device has taken it may lose again: it begins anew with an old copy of its storage, and need
+//! not show it, where the copy is but a few message numbers old. So it is told all again in a new
+//! session, when numbers of its were passed over, and when it returns a day after its acknowledgement.
+//! What was removed stays known as that, and is told like a value.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -39,9 +46,12 @@ pub struct NewSetting {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum SettingRefused {
     /// As many settings of the device are there as may be.
-    #[error("this device has {max} settings, and no more may be; remove one")]
+    #[error(
+        "this device has {max} settings, and no more may be; remove one, or wait until it has acknowledged that others \
+         were removed"
+    )]
     TooMany {
-        /// How many there may be.
+        /// How many there may be: with a value, or in all.
         max: usize,
     },
     /// There is nothing to remove.
@@ -62,7 +72,7 @@ pub struct Changed {
     pub setting: Setting,
     /// Whether it is to be written: it was not so before.
     pub is_new: bool,
-    /// A removed one that made room, and is to be forgotten.
+    /// One that was removed and made room, and is to be forgotten.
     pub forgotten: Option<SettingName>,
 }
 
@@ -80,6 +90,9 @@ struct Entry {
     progress: Progress,
 }
 
+/// How long an acknowledgement is relied on when a device returns.
+const RELIED_ON: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The settings of one device.
 #[derive(Debug, Default)]
 pub struct SettingList {
@@ -90,12 +103,14 @@ impl SettingList {
     /// The settings as the store has them; `session` is the handshake counter of the present
     /// session.
     #[must_use]
-    pub fn restore(settings: Vec<Setting>, session: u32) -> Self {
+    pub fn restore(settings: Vec<Setting>, session: u32, now: UnixTime) -> Self {
         let entry = |setting: Setting| {
             let known = setting.is_in_sync() && setting.acknowledged.is_some_and(|of| of.session == session);
             Entry { progress: if known { Progress::Known } else { Progress::Due }, setting }
         };
-        Self { entries: settings.into_iter().map(entry).collect() }
+        let mut restored = Self { entries: settings.into_iter().map(entry).collect() };
+        restored.returned(now);
+        restored
     }
 
     /// Sets one, or removes it. The same value again changes nothing.
@@ -107,6 +122,11 @@ impl SettingList {
         let NewSetting { device, name, value, asked_by } = new;
         let found = self.entries.iter().position(|entry| entry.setting.name == name);
         let before = found.and_then(|at| self.entries.get(at)).map(|entry| &entry.setting);
+        let valued = self.entries.iter().filter(|entry| entry.setting.value.is_some()).count();
+        let gains_value = value.is_some() && before.is_none_or(|before| before.value.is_none());
+        if gains_value && valued >= Setting::COUNT_MAX {
+            return Err(SettingRefused::TooMany { max: Setting::COUNT_MAX });
+        }
         match (before, &value) {
             (Some(before), _) if before.value == value => {
                 return Ok(Changed { setting: before.clone(), is_new: false, forgotten: None });
@@ -124,7 +144,7 @@ impl SettingList {
         match found.and_then(|at| self.entries.get_mut(at)) {
             Some(place) => *place = entry,
             None => {
-                if self.entries.len() >= Setting::COUNT_MAX {
+                if self.entries.len() >= Setting::KNOWN_MAX {
                     forgotten = Some(self.forget_one()?);
                 }
                 self.entries.push(entry);
@@ -133,7 +153,8 @@ impl SettingList {
         Ok(Changed { setting, is_new: true, forgotten })
     }
 
-    /// Makes room: the device has been told long since to forget it.
+    /// Makes room: of those that were removed and that the device has forgotten, the one that was removed
+    /// first goes. A copy of the device's storage from before then may bring it back.
     fn forget_one(&mut self) -> Result<SettingName, SettingRefused> {
         let gone = self
             .entries
@@ -141,7 +162,7 @@ impl SettingList {
             .enumerate()
             .filter(|(_, entry)| entry.setting.value.is_none() && entry.progress == Progress::Known);
         let oldest = gone.min_by_key(|(_, entry)| entry.setting.version).map(|(at, _)| at);
-        let at = oldest.ok_or(SettingRefused::TooMany { max: Setting::COUNT_MAX })?;
+        let at = oldest.ok_or(SettingRefused::TooMany { max: Setting::KNOWN_MAX })?;
         Ok(self.entries.swap_remove(at).setting.name)
     }
 
@@ -197,6 +218,26 @@ impl SettingList {
     /// A session has begun: the device may have lost all it held.
     pub(crate) fn session_began(&mut self) {
         for entry in &mut self.entries {
+            entry.progress = Progress::Due;
+        }
+    }
+
+    /// The device has passed over message numbers, as one does that begins anew with what its storage
+    /// holds: it may have lost what it had taken.
+    pub(crate) fn doubt(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.progress == Progress::Known) {
+            entry.progress = Progress::Due;
+        }
+    }
+
+    /// The device has come back: it is told again what it has acknowledged long ago.
+    pub(crate) fn returned(&mut self, now: UnixTime) {
+        let is_old = |entry: &&mut Entry| {
+            let acknowledged = entry.setting.acknowledged;
+            entry.progress == Progress::Known
+                && acknowledged.is_none_or(|acknowledged| now.saturating_since(acknowledged.at) >= RELIED_ON)
+        };
+        for entry in self.entries.iter_mut().filter(is_old) {
             entry.progress = Progress::Due;
         }
     }
@@ -284,7 +325,7 @@ mod tests {
         assert_eq!(send(&mut list, 2).as_deref(), Some("b"));
         list.published(Ticket(2), Outcome::Delivered, NOW);
         for session in [1, 2] {
-            let restored = SettingList::restore(all(&list), session);
+            let restored = SettingList::restore(all(&list), session, NOW);
             assert_eq!(restored.next().is_none(), session == 1, "session {session}");
         }
         list.session_began();
@@ -311,19 +352,60 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_a_removed_one_makes_room_or_none_is_taken() {
+    fn a_device_that_may_have_lost_what_it_took_is_told_again() {
+        let mut list = SettingList::default();
+        set(&mut list, "a", Some("x"));
+        set(&mut list, "b", Some("x"));
+        set(&mut list, "b", None);
+        let tell_all = |list: &mut SettingList, now| {
+            std::iter::from_fn(|| {
+                let name = send(list, 1)?;
+                list.published(Ticket(1), Outcome::Delivered, now);
+                Some(name)
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(tell_all(&mut list, NOW), ["a", "b"]);
+        list.returned(NOW.saturating_add(RELIED_ON - Duration::from_millis(1)));
+        assert!(list.next().is_none(), "it has taken them of late");
+        list.doubt();
+        assert_eq!(tell_all(&mut list, NOW), ["a", "b"], "what was removed, too");
+        let later = NOW.saturating_add(RELIED_ON);
+        assert!(SettingList::restore(all(&list), 1, later).next().is_some());
+        list.returned(later);
+        assert_eq!(tell_all(&mut list, later), ["a", "b"]);
+        list.returned(later);
+        assert!(list.next().is_none());
+    }
+
+    #[test]
+    fn beyond_the_bound_no_value_is_taken_until_another_is_removed() {
         let mut list = SettingList::default();
         for n in 0..Setting::COUNT_MAX {
             set(&mut list, &format!("name-{n}"), Some("x"));
         }
         let full = Err(SettingRefused::TooMany { max: Setting::COUNT_MAX });
         assert_eq!(list.set(new("one-more", Some("x")), NOW), full);
+        set(&mut list, "name-4", Some("y"));
         set(&mut list, "name-3", None);
+        let changed = list.set(new("one-more", Some("x")), NOW).expect("room");
+        assert_eq!(changed.forgotten, None, "what was removed stays known as that");
+        assert_eq!(list.set(new("name-3", Some("x")), NOW), full);
+    }
+
+    #[test]
+    fn of_those_that_were_removed_the_first_that_is_acknowledged_makes_room_or_none_is_taken() {
+        let mut list = SettingList::default();
+        for n in 0..Setting::KNOWN_MAX {
+            set(&mut list, &format!("name-{n}"), Some("x"));
+            set(&mut list, &format!("name-{n}"), None);
+        }
+        let full = Err(SettingRefused::TooMany { max: Setting::KNOWN_MAX });
         assert_eq!(list.set(new("one-more", Some("x")), NOW), full, "the device does not know yet");
         while send(&mut list, 1).is_some() {
             list.published(Ticket(1), Outcome::Delivered, NOW);
         }
         let changed = list.set(new("one-more", Some("x")), NOW).expect("room");
-        assert_eq!(changed.forgotten, Some("name-3".parse().expect("a name")));
+        assert_eq!(changed.forgotten, Some("name-0".parse().expect("a name")));
     }
 }

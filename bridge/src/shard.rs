@@ -181,6 +181,7 @@ impl Bridge {
         link.listening(connection, row);
         if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
             peer.release();
+            peer.settings.returned(now.unix);
             peer.send_due(Some(link), &mut self.common, now, rng);
         }
         self.settle_timer(&device, now);

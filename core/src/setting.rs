@@ -44,8 +44,11 @@ pub struct Acknowledged {
 }
 
 impl Setting {
-    /// The most settings of one device.
+    /// The most settings of one device that have a value.
     pub const COUNT_MAX: usize = 64;
+    /// The most settings of one device, those that were removed included: a device that begins again with
+    /// an old copy of its storage is told of them, too.
+    pub const KNOWN_MAX: usize = 256;
     /// The most bytes of a value.
     pub const VALUE_LEN_MAX: usize = 4096;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -32,13 +32,27 @@ type Sdk = Device<Flash, StdRng, SLOTS, BODY, WINDOW, { packet_len(BODY) }>;
 
 /// What flash holds.
 #[derive(Clone, Debug, Default)]
-pub struct Image(BTreeMap<u8, Vec<u8>>);
+pub struct Image {
+    /// The SDK's.
+    records: BTreeMap<u8, Vec<u8>>,
+    /// The application's: what it was set to, versions and values by name.
+    settings: Settled,
+}
+
+/// What a device was set to: versions and values by name.
+type Settled = BTreeMap<String, (u64, Option<String>)>;
 
 /// Flash that outlives the device, and fails only where the device is to die.
 #[derive(Clone, Debug, Default)]
 struct Flash {
-    records: Arc<Mutex<Image>>,
+    image: Arc<Mutex<Image>>,
     fuse: Fuse,
+}
+
+impl Flash {
+    fn lock(&self) -> MutexGuard<'_, Image> {
+        self.image.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The device is dead.
@@ -49,7 +63,7 @@ impl Storage for Flash {
     type Error = Dead;
 
     fn read(&mut self, record: Record, out: &mut [u8]) -> Result<Option<usize>, Dead> {
-        let records = &self.records.lock().unwrap_or_else(PoisonError::into_inner).0;
+        let records = &self.lock().records;
         Ok(records.get(&record.index()).map(|bytes| {
             out[..bytes.len()].copy_from_slice(bytes);
             bytes.len()
@@ -61,7 +75,7 @@ impl Storage for Flash {
         if passage == Passage::Shut {
             return Err(Dead);
         }
-        let records = &mut self.records.lock().unwrap_or_else(PoisonError::into_inner).0;
+        let records = &mut self.lock().records;
         for write in writes {
             records.insert(write.record.index(), write.bytes.to_vec());
         }
@@ -76,8 +90,8 @@ pub struct Log {
     pub acknowledged: BTreeSet<String>,
     /// Commands acted on: name and body.
     pub commands: Vec<(String, String)>,
-    /// What it was set to, kept over its deaths: versions and values by name.
-    pub settings: BTreeMap<String, (u64, Option<String>)>,
+    /// What it is set to, as its flash has it.
+    pub settings: Settled,
     /// Sessions begun.
     pub sessions: u32,
     /// Times the node took the connection.
@@ -150,7 +164,7 @@ impl SimDevice {
     /// A copy of its flash, as one would make of its memory card.
     #[must_use]
     pub fn copy(&self) -> Image {
-        self.flash.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.flash.lock().clone()
     }
 
     /// It is switched off, and begins again with another flash.
@@ -159,7 +173,7 @@ impl SimDevice {
         self.flash.fuse.light(Side::Before, 0);
         self.wire.light(Side::Before, 0);
         // From here on it writes nothing more.
-        *self.flash.records.lock().unwrap_or_else(PoisonError::into_inner) = image;
+        *self.flash.lock() = image;
         self.until(|log| log.deaths > deaths).await;
     }
 
@@ -225,11 +239,15 @@ async fn live(
             fuses: &fuses,
             clock: clock.clone(),
             calendar: &calendar,
+            flash: &flash,
             log: &log,
         };
         let Dead = life.live(&network, &certificate, &mut said).await;
         // Whatever it was, it is over, and another life has another of each.
-        log.send_modify(|log| log.deaths += 1);
+        log.send_modify(|log| {
+            log.deaths += 1;
+            log.settings = flash.lock().settings.clone();
+        });
         flash.fuse.mend();
         fuses.wire.mend();
         fuses.acts.mend();
@@ -261,6 +279,7 @@ struct Life<'a> {
     fuses: &'a Fuses,
     clock: SimClock,
     calendar: &'a Calendar,
+    flash: &'a Flash,
     log: &'a watch::Sender<Log>,
 }
 
@@ -359,7 +378,7 @@ impl Life<'_> {
     }
 
     fn take_events(&mut self) -> Result<(), Dead> {
-        let Self { sdk, bodies, clock, log, fuses, .. } = self;
+        let Self { sdk, bodies, clock, log, fuses, flash, .. } = self;
         while let Some(event) = sdk.poll_event() {
             match event {
                 Event::Acknowledged(id) => {
@@ -375,11 +394,14 @@ impl Life<'_> {
                 }
                 Event::Setting { ticket, name, value, version } => {
                     let (name, value) = (name.to_owned(), value.map(|text| String::from_utf8_lossy(text).into_owned()));
-                    let keep = |log: &mut Log| match log.settings.get(&name) {
-                        Some((kept, _)) if *kept >= version => {}
-                        _ => drop(log.settings.insert(name.clone(), (version, value.clone()))),
+                    let keep = |kept: &mut Settled| match kept.get(&name) {
+                        Some((newest, _)) if *newest >= version => {}
+                        _ => drop(kept.insert(name.clone(), (version, value.clone()))),
                     };
-                    act(&fuses.acts, || log.send_modify(keep))?;
+                    act(&fuses.acts, || {
+                        keep(&mut flash.lock().settings);
+                        log.send_modify(|log| keep(&mut log.settings));
+                    })?;
                     sdk.applied(ticket);
                 }
                 Event::NewSession { .. } => log.send_modify(|log| log.sessions += 1),

@@ -12,6 +12,7 @@ mod reconnect;
 mod restored;
 mod retention;
 mod sessions;
+mod settings;
 mod suites;
 mod tidy;
 mod uplink;

@@ -130,8 +130,9 @@ impl LocalControl {
         let new = NewSetting::from(asked);
         let (device, name) = (new.device, new.name.clone());
         // In no session: the node sends what it finds not acknowledged in the present one.
-        let mut settings = SettingList::restore(self.doors.store.settings(&device).await?, 0);
-        let changed = settings.set(new, self.doors.clock.unix_now()).map_err(|refused| match refused {
+        let now = self.doors.clock.unix_now();
+        let mut settings = SettingList::restore(self.doors.store.settings(&device).await?, 0, now);
+        let changed = settings.set(new, now).map_err(|refused| match refused {
             SettingRefused::TooMany { max } => ControlError::TooManySettings { max },
             SettingRefused::NoSetting => ControlError::NoSetting { name },
             SettingRefused::NoDevice => ControlError::NoDevice { id: device },
