@@ -136,7 +136,7 @@ scenario! {
         }
         if world.rng.random() {
             world.clock.set_ahead(0);
-            tokio::time::sleep(Duration::from_secs(48 * 3600)).await;
+            tokio::time::sleep(Duration::from_secs(26 * 3600)).await;
             assert_eq!(world.stored().await["pump-7"], bodies(100), "SIM_SEED={}", world.seed());
         } else {
             tokio::time::sleep(Duration::from_secs(3 * 3600)).await;

@@ -18,7 +18,7 @@ async fn a_device_restored_from_an_old_copy_is_reported_counted_and_healed() {
     let node = place.node(&format!("run {FREE_PORTS}")).await;
     place.enroll("pump-7").await;
     run(&place).await;
-    assert!(shown(&place).await.contains("state went back  never"));
+    assert!(shown(&place).await.contains("state went back   never"));
     std::fs::copy(place.path("pump-7/flash"), place.path("copy")).expect("the test's folder is writable");
     run(&place).await;
     std::fs::copy(place.path("copy"), place.path("pump-7/flash")).expect("the test's folder is writable");
@@ -34,10 +34,10 @@ async fn a_device_restored_from_an_old_copy_is_reported_counted_and_healed() {
     let metrics = soon("the metrics", metrics(node.admin)).await;
     assert!(metrics.contains("unhidra_bridge_devices_went_back_total 1\n"), "{metrics}");
     assert!(metrics.contains("bridge_uplinks_total{outcome=\"rolled_back\"}"), "{metrics}");
-    assert!(shown(&place).await.contains("state went back  once, last at 2"));
+    assert!(shown(&place).await.contains("state went back   once, last at 2"));
     node.stop().await;
     let shown = shown(&place).await;
-    assert!(shown.contains("state went back  once, last at 2"), "{shown}");
+    assert!(shown.contains("state went back   once, last at 2"), "{shown}");
     let said = Said::read(&place.path("report.jsonl"));
     assert_eq!(agree(&said.acknowledged, &place.rows().await), Ok(()));
     assert_eq!(said.sessions["pump-7"].len(), 2, "one at first, one that healed");
