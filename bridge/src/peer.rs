@@ -316,7 +316,14 @@ impl Peer {
             Door::Front => self.record.reset_at = Some(now.unix),
             Door::Outside(_) => self.record.outside_reset_at = Some(now.unix),
         }
-        if matches!(reason, ResetReason::RolledBack | ResetReason::Counter) {
+        // A device that begins again with an old copy takes a step of its own first, so that it mostly
+        // comes with a key that follows from nothing in the session there is.
+        let went_back = match reason {
+            ResetReason::RolledBack | ResetReason::Counter => true,
+            ResetReason::UnknownKey => self.sessions.present().is_some(),
+            ResetReason::Restored | ResetReason::PreviousSession => false,
+        };
+        if went_back {
             self.record.goes_back(now.unix);
             common.stats.went_back += 1;
         }
@@ -326,7 +333,7 @@ impl Peer {
         common.stats.resets += 1;
         tracing::warn!(
             device = %self.device.id,
-            cause = cause(reason),
+            cause = cause(reason, went_back),
             state_went_back = self.record.went_back,
             "the device is asked for a new session"
         );
@@ -549,8 +556,11 @@ fn stored_slot(slot: Slot) -> unhidra_store::Slot {
 }
 
 /// What an operator reads of a reset: at most once an hour for each device.
-const fn cause(reason: ResetReason) -> &'static str {
+const fn cause(reason: ResetReason, went_back: bool) -> &'static str {
     match reason {
+        ResetReason::UnknownKey if went_back => {
+            "it goes on from what this node is past: it was restored from an old copy, or two devices have its identity"
+        }
         ResetReason::UnknownKey => "it sealed in a session that this node does not have",
         ResetReason::RolledBack => {
             "its state went back: it was restored from an old copy, or two devices have its identity"
