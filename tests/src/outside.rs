@@ -50,6 +50,8 @@ struct State {
     is_down: bool,
     /// Whether devices are told that their messages are refused.
     refuses: bool,
+    retains: bool,
+    echoes: bool,
     /// Connections that were let in.
     lives: u64,
     /// PUBACKs that came before those of messages that were sent before theirs.
@@ -79,6 +81,8 @@ impl OutsideBroker {
             seen: Vec::new(),
             is_down: false,
             refuses: false,
+            retains: false,
+            echoes: false,
             lives: 0,
             disorders: 0,
         };
@@ -119,6 +123,24 @@ impl OutsideBroker {
     #[must_use]
     pub fn seen(&self, topic: &str) -> Vec<Bytes> {
         self.lock().seen.iter().filter(|(of, _)| of == topic).map(|(_, payload)| payload.clone()).collect()
+    }
+
+    /// From now on, or no longer, every message it passes on carries RETAIN.
+    pub fn retain(&self, retains: bool) {
+        self.lock().retains = retains;
+    }
+
+    /// From now on, or no longer, it sends every message twice, under one Packet Identifier.
+    pub fn echo(&self, echoes: bool) {
+        self.lock().echoes = echoes;
+    }
+
+    /// How many messages it has sent to the node and has no PUBACK of.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        let state = self.lock();
+        let to_node = |session: &&Session| session.filters.iter().any(|filter| filter.contains('+'));
+        state.sessions.values().filter(to_node).map(|session| session.in_flight.len()).sum()
     }
 
     /// How many PUBACKs have come out of the order of their messages [MQTT-4.6.0-2].
@@ -271,13 +293,15 @@ impl State {
             session.last_id = session.last_id % 60_000 + 1;
             let packet_id = PacketId::new(session.last_id).expect("not 0");
             let topic = Text::from_bytes(Bytes::copy_from_slice(said.0.as_bytes())).expect("a topic is text");
-            due.push(Packet::Publish(Publish {
-                assurance: Assurance::AtLeastOnce { packet_id, dup: false },
-                retain: false,
-                topic,
+            let publish = |dup: bool| Publish {
+                assurance: Assurance::AtLeastOnce { packet_id, dup },
+                retain: self.retains,
+                topic: topic.clone(),
                 properties: Properties::default(),
                 payload: said.1.clone(),
-            }));
+            };
+            due.push(Packet::Publish(publish(false)));
+            due.extend(self.echoes.then(|| Packet::Publish(publish(true))));
             session.in_flight.push_back((session.last_id, said));
         }
         Some(due)

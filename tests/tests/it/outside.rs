@@ -147,6 +147,38 @@ evil! {
 }
 
 evil! {
+    /// A broker that sends each message twice under one Packet Identifier gets one PUBACK for both.
+    async fn what_is_repeated_before_its_answer_is_answered_once(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        outside.echo(true);
+        say(&mut pump, 1, 20).await;
+        world.until_stored("pump-7", 20).await;
+        world.until_counted("repeated_in_flight", 19).await;
+        assert_eq!(world.counted("duplicate"), 0, "no session has seen a repeat, SIM_SEED={}", world.seed());
+        assert_eq!(stored(&world).await, bodies(20), "SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
+    /// The node's PUBACK means that a message is durable: while the store stands still the broker gets
+    /// none, and a node that dies then gets the messages again.
+    async fn nothing_is_acknowledged_before_it_is_durable(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        world.until(|_| outside.unacknowledged() == 0).await;
+        world.store.stall();
+        say(&mut pump, 1, 8).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(outside.unacknowledged(), 7, "SIM_SEED={}", world.seed());
+        world.bury().await;
+        assert_eq!(outside.unacknowledged(), 7, "SIM_SEED={}", world.seed());
+        world.start_node().await;
+        world.until_stored("pump-7", 8).await;
+        assert_eq!(stored(&world).await, bodies(8), "SIM_SEED={}", world.seed());
+        world.until(|_| outside.unacknowledged() == 0).await;
+    }
+}
+
+evil! {
     /// What is reordered or held back, for minutes or for hours, is stored once when it comes.
     async fn what_is_reordered_or_held_back_comes_late_and_once(world: World, outside: OutsideBroker) {
         let mut pump = begun(&mut world, &outside).await;
@@ -222,6 +254,10 @@ evil! {
         outside.say("unhidra/devices/no body/messages", vec![1; 100]);
         outside.say("unhidra/devices/pump-7/prekeys/get", vec![9; 17]);
         world.until_counted("oversize", 1).await;
+        outside.retain(true);
+        outside.say(MESSAGES, vec![1; 100]);
+        world.until_counted("retained", 1).await;
+        outside.retain(false);
         world.until_counted("not_enrolled", 1).await;
         world.until_counted("bad_topic", 1).await;
         world.until(|world| world.refused() >= 35).await;
