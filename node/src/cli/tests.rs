@@ -494,7 +494,7 @@ async fn what_came_while_nobody_watched_is_shown_by_its_cursor_after_a_restart()
     assert_eq!(of("command"), ["token:default", "token:ann"]);
     let own = crate::actor::user(rustix::process::geteuid().as_raw());
     let own = serde_json::Value::from(&*own);
-    assert_eq!((of("token add"), of("token revoke")), (vec![own.clone(); 2], vec![own]));
+    assert_eq!((of("token add"), of("token revoke")), (vec!["node".into(), own.clone()], vec![own]));
     assert!(!acts.iter().any(|act| act.to_string().contains(ann.trim())), "no token is written down");
     let forged = watched(&place, "watch --count 1 --since AAAA").await.unwrap_err().to_string();
     assert!(forged.contains("cursor_invalid"), "{forged}");

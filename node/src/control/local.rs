@@ -328,7 +328,10 @@ impl Control for LocalControl {
             let revoked = self.live("a token that is to go")?.revoke_tokens(&asked);
             let RevokedTokens { tokens, clients } = revoked;
             let detail = format!("token:{}, {tokens} tokens, {clients} clients", asked.name);
-            self.note(Deed::RevokeToken, &detail).await?;
+            // A name that nobody has is no act.
+            if tokens + clients > 0 {
+                self.note(Deed::RevokeToken, &detail).await?;
+            }
             Ok(revoked)
         })
     }
