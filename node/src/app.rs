@@ -13,14 +13,14 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use unhidra_bridge::{Bridge, CommandRefused, IdentitySecret, SettingRefused, SignedPrekeys, SignedPrekeysError};
+use unhidra_bridge::{Bridge, IdentitySecret, SignedPrekeys, SignedPrekeysError};
 use unhidra_broker::packet::ReasonCode;
 use unhidra_broker::{Broker, Gate, Persist, RestoreError, SessionName};
 use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::MessageName;
-use unhidra_core::setting::{Setting, SettingName};
+use unhidra_core::setting::Setting;
 use unhidra_core::time::Clock;
 use unhidra_core::topic::{TopicError, TopicFilter};
 use unhidra_gateway::{Gateway, Tokens, Use, Visible};
@@ -41,11 +41,15 @@ use crate::expiry;
 use crate::kept::Kept;
 use crate::outlets::{self, OutletError, OutletRecord, Outlets};
 use crate::outside::Breakers;
-use crate::pump::{CommandBounds, Layout, NewCommand, NotTaken, Pump, Rooms};
+use crate::pump::{CommandBounds, Layout, NewCommand, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
 use crate::retention::Retention;
 use crate::upstream::{self, Outside, UpstreamRecord, Upstreams};
+
+mod refused;
+
+use refused::refused;
 
 /// How often the age of the signed prekey is looked at.
 const PREKEY_LOOK: Duration = Duration::from_secs(60 * 60);
@@ -572,31 +576,5 @@ impl Live for LiveNode {
             let kicked = self.rooms.broker.kick(&sessions, asked.forget).await;
             Ok(Kicked { clients: kicked.iter().map(ClientRecord::from).collect() })
         })
-    }
-}
-
-/// What the command line is told of an order that was not taken.
-fn refused(not_taken: NotTaken, device: DeviceId, id: Option<CommandId>, name: Option<SettingName>) -> ControlError {
-    let unavailable = |why: &dyn fmt::Display| ControlError::Unavailable(why.to_string());
-    match (not_taken, id, name) {
-        (NotTaken::TooLarge { len, max }, _, _) => {
-            ControlError::Invalid(format!("a body of {len} bytes; at most {max} are allowed"))
-        }
-        (NotTaken::Bridge(CommandRefused::TooMany { open, max }), _, _) => ControlError::TooMany { open, max },
-        (NotTaken::Bridge(CommandRefused::NoDevice) | NotTaken::Setting(SettingRefused::NoDevice), _, _) => {
-            ControlError::NoDevice { id: device }
-        }
-        (NotTaken::Bridge(CommandRefused::IdTaken), Some(id), _) => ControlError::IdTaken { id },
-        (NotTaken::Bridge(CommandRefused::TooLate { state }), _, _) => {
-            ControlError::TooLate { state: state.as_str().to_owned() }
-        }
-        (NotTaken::NoCommand | NotTaken::Bridge(CommandRefused::NotOpen), Some(id), _) => {
-            ControlError::NoCommand { id }
-        }
-        (NotTaken::Setting(SettingRefused::TooMany { max }), _, _) => ControlError::TooManySettings { max },
-        (NotTaken::Setting(SettingRefused::NoSetting), _, Some(name)) => ControlError::NoSetting { name },
-        (NotTaken::Bridge(refused), _, _) => unavailable(&refused),
-        (NotTaken::Setting(refused), _, _) => unavailable(&refused),
-        (NotTaken::NoCommand, None, _) => unavailable(&"there is no such command"),
     }
 }

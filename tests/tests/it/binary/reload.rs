@@ -35,7 +35,7 @@ async fn no_secret_of_the_configuration_is_in_the_log() {
     let ended = node.process.ended().await;
     assert!(!ended.err.contains("hunter2"), "{}", ended.err);
     let ended = place.run("run --config node.toml").await;
-    assert!(ended.status == Some(1) && ended.err.contains("outlets.hook.password"), "{ended}");
+    assert!(ended.status == Some(2) && ended.err.contains("outlets.hook.password"), "{ended}");
     assert!(!ended.err.contains("hunter2"), "{ended}");
 }
 
