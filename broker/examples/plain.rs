@@ -11,8 +11,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use unhidra_broker::{
-    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Entrant, Gate, Identity, Inlet,
-    Introduction, Layers, PortListener, Turns,
+    Admission, Admitted, BoxFuture, Broker, BrokerEvent, Config, Denied, Doors, Entrant, Gate, HandshakeThreads,
+    Identity, Inlet, Introduction, Layers, PortListener,
 };
 use unhidra_core::delivery::Answer;
 use unhidra_core::ids::DeviceId;
@@ -67,7 +67,7 @@ addresses_max = 1000
 antechamber_max = 4
 lag_max_ms = 0
 memory_max_bytes = 0
-handshakes_per_core = 2
+handshakes_per_core = 1
 handshakes_max = 1024
 handshake_timeout_s = 10
 [limits]
@@ -149,7 +149,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(Running(Instant::now()));
     let gate = Gate::new(config.gate.clone(), clock.clone());
     let layers = Layers::new("tcp", &config.tcp, None);
-    let listener = PortListener::bind(address, layers, &Turns::new(&gate, 1), &gate)?;
+    let listener = PortListener::bind(address, layers, &HandshakeThreads::start(&gate, 1)?, &gate)?;
     let doors = Doors { inlet: Arc::new(Sink), admission: Arc::new(Anybody), gate, clock, persist: None, seed: 0 };
     let broker = Broker::new(config, doors, &mut Registry::default());
     println!("listening on {}; ctrl-c drains", listener.local_addr()?);

@@ -28,7 +28,8 @@ pub struct GateConfig {
     pub lag_max_ms: u64,
     /// Memory of the whole process from which on newcomers are refused.
     pub memory_max_bytes: u64,
-    /// How many handshakes compute at once, for each core; the rest wait their turn.
+    /// Threads that handshakes compute on, for each core, below all others. Further handshakes wait
+    /// for one.
     pub handshakes_per_core: usize,
     /// How many connections of a listener may be in their handshake. At the bound no more are
     /// accepted: they wait in the kernel's queue.

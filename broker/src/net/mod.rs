@@ -6,6 +6,7 @@ mod decide;
 mod ending;
 pub(crate) mod facts;
 mod farewell;
+mod handshakes;
 mod hold;
 mod kick;
 pub(crate) mod live;
@@ -23,6 +24,7 @@ mod websocket;
 mod wire;
 
 pub use certificate::CertificateError;
-pub use port::{Layers, PortListener, Turns};
+pub use handshakes::HandshakeThreads;
+pub use port::{Layers, PortListener};
 pub use revoked::{Revoked, Serial};
 pub use tls::TlsOffer;

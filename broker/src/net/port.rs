@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use super::handshakes::HandshakeThreads;
 use super::proxy::{self, Source};
 use super::tcp::Accepting;
 use super::tls::{self, TlsOffer};
@@ -62,32 +63,19 @@ impl Layers {
     }
 }
 
-/// A listener on a port. Handshakes run side by side behind it, each in a task of its own, and only
-/// as many of them compute at once as [`Turns`] lets.
+/// A listener on a port. Handshakes run side by side behind it, each in a task of its own, on
+/// [`HandshakeThreads`].
 pub struct PortListener {
     accepting: Accepting,
     door: Arc<Door>,
     handshakes: JoinSet<Option<Accepted>>,
+    threads: HandshakeThreads,
     handshakes_max: usize,
 }
 
 struct Door {
     gate: Arc<Gate>,
     layers: Layers,
-    turns: Turns,
-}
-
-/// How many handshakes compute at once: shared by all listeners, since they share the cores.
-#[derive(Clone, Debug)]
-pub struct Turns(Arc<Semaphore>);
-
-impl Turns {
-    /// As many as the gate lets compute on each of `cores`.
-    #[must_use]
-    pub fn new(gate: &Gate, cores: usize) -> Self {
-        let turns = gate.config().handshakes_per_core.saturating_mul(cores).clamp(1, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(turns)))
-    }
 }
 
 impl PortListener {
@@ -96,12 +84,13 @@ impl PortListener {
     /// # Errors
     ///
     /// The system's, where the address is in use or not ours.
-    pub fn bind(address: SocketAddr, layers: Layers, turns: &Turns, gate: &Arc<Gate>) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, layers: Layers, threads: &HandshakeThreads, gate: &Arc<Gate>) -> io::Result<Self> {
         Ok(Self {
             accepting: Accepting::bind(address)?,
             handshakes: JoinSet::new(),
+            threads: threads.clone(),
             handshakes_max: gate.config().handshakes_max.max(1),
-            door: Arc::new(Door { gate: gate.clone(), layers, turns: turns.clone() }),
+            door: Arc::new(Door { gate: gate.clone(), layers }),
         })
     }
 
@@ -140,7 +129,8 @@ impl PortListener {
                         Way::Proxied(place)
                     };
                     let door = self.door.clone();
-                    self.handshakes.spawn(async move { door.shake_hands(stream, peer, way).await });
+                    let handshake = async move { door.shake_hands(stream, peer, way).await };
+                    self.threads.spawn(&mut self.handshakes, handshake);
                 }
             }
         }
@@ -232,7 +222,7 @@ impl Door {
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
         let offer = offer.load_full();
-        tls::accept(&offer, &self.gate, stream, self.turns.0.clone()).await
+        tls::accept(&offer, &self.gate, stream).await
     }
 
     fn accepted(&self, stream: Box<dyn Stream>, identity: Identity, peer: SocketAddr, pass: Pass) -> Accepted {

@@ -5,16 +5,12 @@
 //! chain must still verify, and nothing of it may be revoked.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -44,11 +40,9 @@ pub(super) async fn accept(
     offer: &TlsOffer,
     gate: &Gate,
     stream: TcpStream,
-    turns: Arc<Semaphore>,
 ) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
     let acceptor = TlsAcceptor::from(offer.config.clone());
-    let stream = in_turn(acceptor.accept(stream), turns).await;
-    let stream = stream.map_err(|error| Failed::new(Refusal::Tls, &error))?;
+    let stream = acceptor.accept(stream).await.map_err(|error| Failed::new(Refusal::Tls, &error))?;
     let identity = identify(offer, gate, &stream)?;
     Ok((stream, identity))
 }
@@ -79,22 +73,4 @@ fn still_verifies(
 ) -> Result<(), Failed> {
     let verified = verifier.verify_client_cert(leaf, above, UnixTime::now());
     verified.map(|_| ()).map_err(|error| Failed::new(Refusal::Certificate, &error))
-}
-
-/// Runs a handshake, of which only as many compute at once as there are turns.
-///
-/// A turn is held while it computes and not while it waits for its peer, so that a storm of
-/// handshakes queues here instead of starving everybody's tasks, and silent peers starve nobody.
-async fn in_turn<F: Future>(handshake: F, turns: Arc<Semaphore>) -> F::Output {
-    let mut handshake = pin!(handshake);
-    let mut turn = Box::pin(turns.clone().acquire_owned());
-    poll_fn(move |cx| {
-        // The semaphore is never closed; if it were, everybody would have a turn.
-        let Poll::Ready(held) = turn.as_mut().poll(cx) else { return Poll::Pending };
-        let poll = handshake.as_mut().poll(cx);
-        drop(held);
-        turn = Box::pin(turns.clone().acquire_owned());
-        poll
-    })
-    .await
 }

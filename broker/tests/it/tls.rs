@@ -143,7 +143,8 @@ async fn listen(authority: &Authority, gate: GateConfig) -> (SocketAddr, mpsc::R
 fn listen_with(offer: Arc<ArcSwap<TlsOffer>>, gate: Arc<Gate>) -> (SocketAddr, mpsc::Receiver<Identity>) {
     let layers = Layers::new("tls", &config().tls, Some(offer));
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut listener = PortListener::bind(bind, layers, &Turns::new(&gate, 1), &gate).expect("a free port");
+    let threads = HandshakeThreads::start(&gate, 1).expect("threads");
+    let mut listener = PortListener::bind(bind, layers, &threads, &gate).expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (sender, identities) = mpsc::channel(8);
     tokio::spawn(async move {

@@ -252,9 +252,9 @@ impl World {
 
     /// Serves a port on loopback besides.
     pub(crate) fn port(&self, layers: Layers) -> std::net::SocketAddr {
-        let turns = Turns::new(&self.gate, 1);
+        let threads = HandshakeThreads::start(&self.gate, 1).expect("threads");
         let anywhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = PortListener::bind(anywhere, layers, &turns, &self.gate).expect("a free port");
+        let listener = PortListener::bind(anywhere, layers, &threads, &self.gate).expect("a free port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(self.broker.clone().serve(Box::new(listener)));
         address

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use unhidra_broker::{Broker, Gate, Layers, Listener, PortListener, TlsOffer, Turns};
+use unhidra_broker::{Broker, Gate, HandshakeThreads, Layers, Listener, PortListener, TlsOffer};
 use unhidra_certs::Pki;
 use unhidra_core::time::Clock;
 use unhidra_store::Durability;
@@ -309,7 +309,8 @@ impl Listeners {
         let mut mqtt: Vec<Box<dyn Listener>> = Vec::new();
         let mut addresses = Addresses::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = Turns::new(gate, cores);
+        let threads = HandshakeThreads::start(gate, cores)
+            .map_err(|error| CliError::Failed(format!("the threads cannot be started: {error}")))?;
         let broker = &config.broker;
         for (key, listener, layers) in [
             ("broker.tls.listen", &broker.tls, Layers::new("tls", &broker.tls, Some(tls.mqtt.clone()))),
@@ -323,7 +324,7 @@ impl Listeners {
         ] {
             for address in listener.listen.addresses() {
                 let refused = refused(key, *address);
-                let bound = PortListener::bind(*address, layers.clone(), &turns, gate).map_err(&refused)?;
+                let bound = PortListener::bind(*address, layers.clone(), &threads, gate).map_err(&refused)?;
                 let address = bound.local_addr().map_err(&refused)?;
                 addresses.mqtt_listeners.push(ListenerAddress { name: layers.entrance.name.to_owned(), address });
                 mqtt.push(Box::new(bound));
