@@ -47,6 +47,16 @@ impl Stretch {
 impl Drive {
     /// Starts as many threads as there are groups of clients.
     pub(super) fn start(groups: Vec<Vec<Client>>, to: SocketAddr, epoch: Instant) -> Result<Self, String> {
+        Self::start_behind(groups, to, epoch, 0)
+    }
+
+    /// The same, with threads so much nicer than the others of the generator.
+    pub(super) fn start_behind(
+        groups: Vec<Vec<Client>>,
+        to: SocketAddr,
+        epoch: Instant,
+        nicer: i32,
+    ) -> Result<Self, String> {
         let counts = Arc::new(Counts::default());
         let (failed, failures) = channel();
         let clients = groups.iter().map(|group| group.len() as u64).sum();
@@ -56,7 +66,8 @@ impl Drive {
             let (orders, told) = channel();
             let failed = failed.clone();
             let thread = std::thread::spawn(move || {
-                if let Err(error) = worker.run(&told) {
+                let done = process::give_way(nicer).map_err(|error| error.to_string()).and_then(|()| worker.run(&told));
+                if let Err(error) = done {
                     let _ = failed.send(error);
                 }
             });
