@@ -8,9 +8,9 @@
 
 use bytes::Bytes;
 use rand_core::CryptoRng;
-use unhidra_core::delivery::{Answer, DownlinkRow, Refusal};
+use unhidra_core::delivery::{Answer, Delivery, DownlinkRow, Refusal, UplinkRow};
 use unhidra_core::time::UnixTime;
-use unhidra_e2ee::envelope::{HandshakeInit, PrekeyRequest};
+use unhidra_e2ee::envelope::{Envelope, HandshakeInit, PrekeyRequest};
 use unhidra_e2ee::error::OpenError;
 use unhidra_e2ee::handshake::{Enrolled, RespondError, respond};
 use unhidra_e2ee::prekey::{BundleParts, OneTimePrekeySecret};
@@ -23,6 +23,16 @@ use crate::draft::{Effect, Payload, Publish};
 use crate::peer::{Peer, wipe_into};
 use crate::prekeys::one_time_bytes;
 use crate::shard::{Common, Now};
+
+/// Whether a message asks for a bundle or begins a session, so that it costs curve operations: many
+/// times what one does in a session that is there.
+#[must_use]
+pub fn begins(delivery: &Delivery) -> bool {
+    match delivery.row {
+        UplinkRow::PrekeysGet => true,
+        UplinkRow::Messages => matches!(Envelope::parse(&delivery.sealed.0), Ok(Envelope::HandshakeInit(_))),
+    }
+}
 
 impl Peer {
     /// Answers a request for a bundle. The one-time prekey in it is durable before it leaves, and

@@ -42,6 +42,7 @@ pub use check::{check_peer, check_prekey, check_session};
 pub use commands::Outcome;
 pub use config::{Config, ConfigError};
 pub use draft::{Asked, CommandRefused, Connection, Draft, Effect, Payload, Publish, Ticket};
+pub use handshake::begins;
 pub use metrics::{Metrics, outcomes};
 pub use peer::{Loaded, RestoreError, holds_old_keys};
 pub use prekeys::{SignedPrekeys, SignedPrekeysError};

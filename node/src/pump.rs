@@ -12,6 +12,7 @@
 
 mod inbox;
 mod load;
+mod newcomers;
 mod orders;
 mod shard;
 

@@ -18,12 +18,15 @@ use unhidra_core::message::Reading;
 use unhidra_store::{Batch, CommitError, Committed, Health, ReadError};
 
 use super::load::{self, Found, load};
+use super::newcomers::Newcomers;
 use super::orders::{CommandReply, Named, Order, SettingReply};
 use super::{Event, Inbox, Rooms};
 use crate::upstream::UpstreamEvent;
 
 /// Events handled before their draft is handed over.
 const EVENTS_PER_DRAFT: usize = 256;
+/// Messages that begin sessions among them: a millisecond's worth, after which others have their turn.
+const NEWCOMERS_PER_DRAFT: usize = 4;
 /// Drafts on their way to the store. At the bound the shard takes no further events.
 const DRAFTS_MAX: usize = 32;
 /// Devices whose records are read at once. Further ones wait in the bridge.
@@ -47,6 +50,7 @@ enum State {
 pub(super) struct Shard<R> {
     partition: Partition,
     inbox: Arc<Inbox<Event>>,
+    newcomers: Newcomers,
     rooms: Arc<Rooms>,
     bridge: Bridge,
     rng: R,
@@ -79,6 +83,7 @@ impl<R: CryptoRng> Shard<R> {
         Self {
             partition,
             inbox,
+            newcomers: Newcomers::default(),
             rooms,
             bridge,
             rng,
@@ -126,6 +131,7 @@ impl<R: CryptoRng> Shard<R> {
                 Some(settled) = self.settled.recv() => self.let_out(settled),
                 Some(loaded) = self.loads.join_next() => self.loaded(loaded),
                 () = self.inbox.arrived(), if may_take => {}
+                () = std::future::ready(()), if may_take && !self.newcomers.is_empty() => {}
                 () = wait(room) => self.retry(),
                 () = until(timeout, &*clock) => {
                     let now = self.now();
@@ -155,6 +161,7 @@ impl<R: CryptoRng> Shard<R> {
             && self.blocked.is_none()
             && self.loads.is_empty()
             && self.inbox.len() == 0
+            && self.newcomers.is_empty()
             && matches!(self.state, State::Serving)
     }
 
@@ -163,17 +170,27 @@ impl<R: CryptoRng> Shard<R> {
             return;
         }
         let now = self.now();
-        for event in self.inbox.take(EVENTS_PER_DRAFT) {
-            match event {
-                Event::Broker(event) => self.broker_event(event, now),
-                Event::Upstream(event) => self.upstream_event(event, now),
-                Event::Order(order) => self.order(order, now),
-                Event::Changed(device) => self.changed.push(device),
-                Event::Look(device) => self.bridge.handle_look(device, now),
-                Event::Prekeys(prekeys) => self.bridge.set_signed_prekeys(prekeys),
+        for event in self.inbox.take(EVENTS_PER_DRAFT.min(self.newcomers.room())) {
+            if let Some(event) = self.newcomers.divert(event) {
+                self.event(event, now);
             }
         }
+        for _ in 0..NEWCOMERS_PER_DRAFT {
+            let Some(event) = self.newcomers.next() else { break };
+            self.event(event, now);
+        }
         self.read_changed(now);
+    }
+
+    fn event(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Broker(event) => self.broker_event(event, now),
+            Event::Upstream(event) => self.upstream_event(event, now),
+            Event::Order(order) => self.order(order, now),
+            Event::Changed(device) => self.changed.push(device),
+            Event::Look(device) => self.bridge.handle_look(device, now),
+            Event::Prekeys(prekeys) => self.bridge.set_signed_prekeys(prekeys),
+        }
     }
 
     fn order(&mut self, order: Order, now: Now) {

@@ -1,0 +1,137 @@
+//! Messages that begin sessions, behind those of devices that have one.
+//!
+//! Each costs a quarter of a millisecond of key agreement, fifty times what a reading does. In one
+//! queue a storm of newcomers would have everybody wait for all of them.
+
+use std::collections::{HashMap, VecDeque};
+
+use unhidra_bridge::begins;
+use unhidra_broker::BrokerEvent;
+use unhidra_core::delivery::Delivery;
+use unhidra_core::ids::DeviceId;
+
+use super::Event;
+use crate::upstream::UpstreamEvent;
+
+/// What waits at most. At the bound the shard takes no events until there is room.
+const WAITING_MAX: usize = 4096;
+
+/// A queue of deliveries, in the order they came. What a device sends behind one that waits here waits
+/// with it: a device's messages are handled one after another.
+#[derive(Default)]
+pub(super) struct Newcomers {
+    waiting: VecDeque<Event>,
+    /// How many of each device. One that has none has no entry.
+    devices: HashMap<DeviceId, usize>,
+}
+
+impl Newcomers {
+    /// Keeps an event that begins a session, or is behind such a one; gives back any other.
+    pub(super) fn divert(&mut self, event: Event) -> Option<Event> {
+        let device = match delivery(&event) {
+            Some(delivery) if begins(delivery) || self.devices.contains_key(&delivery.device) => delivery.device,
+            _ => return Some(event),
+        };
+        *self.devices.entry(device).or_default() += 1;
+        self.waiting.push_back(event);
+        None
+    }
+
+    /// Takes the one that has waited longest.
+    pub(super) fn next(&mut self) -> Option<Event> {
+        let event = self.waiting.pop_front()?;
+        if let Some(Delivery { device, .. }) = delivery(&event)
+            && let Some(count) = self.devices.get_mut(device)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.devices.remove(device);
+            }
+        }
+        Some(event)
+    }
+
+    /// How many more may come.
+    pub(super) fn room(&self) -> usize {
+        WAITING_MAX.saturating_sub(self.waiting.len())
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+fn delivery(event: &Event) -> Option<&Delivery> {
+    match event {
+        Event::Broker(BrokerEvent::Delivery(delivery)) | Event::Upstream(UpstreamEvent::Delivery(_, delivery)) => {
+            Some(delivery)
+        }
+        Event::Broker(_)
+        | Event::Upstream(_)
+        | Event::Order(_)
+        | Event::Changed(_)
+        | Event::Look(_)
+        | Event::Prekeys(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use unhidra_core::delivery::{Ack, UplinkRow};
+    use unhidra_core::message::Sealed;
+    use unhidra_core::time::UnixTime;
+
+    use super::*;
+
+    fn published(name: &str, row: UplinkRow) -> Event {
+        Event::Broker(BrokerEvent::Delivery(Delivery {
+            device: name.parse().expect("an id"),
+            row,
+            sealed: Sealed(Bytes::from_static(&[1])),
+            received_at: UnixTime::from_ms(0),
+            ack: Ack::nobody(),
+        }))
+    }
+
+    fn said(event: Option<Event>) -> Option<(String, UplinkRow)> {
+        event.as_ref().and_then(delivery).map(|delivery| (delivery.device.as_str().to_owned(), delivery.row))
+    }
+
+    #[test]
+    fn who_has_a_session_goes_before_who_begins_one() {
+        let mut newcomers = Newcomers::default();
+        assert!(newcomers.divert(published("new", UplinkRow::PrekeysGet)).is_none());
+        assert!(newcomers.divert(published("old", UplinkRow::Messages)).is_some());
+        let look = Event::Look("new".parse().expect("an id"));
+        assert!(newcomers.divert(look).is_some(), "only what a device sends");
+        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::PrekeysGet)));
+    }
+
+    #[test]
+    fn what_a_device_sends_behind_its_beginning_stays_behind_it() {
+        let mut newcomers = Newcomers::default();
+        for row in [UplinkRow::PrekeysGet, UplinkRow::Messages] {
+            assert!(newcomers.divert(published("new", row)).is_none(), "{row:?}");
+        }
+        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::PrekeysGet)));
+        assert!(newcomers.divert(published("new", UplinkRow::Messages)).is_none(), "one waits still");
+        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::Messages)));
+        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::Messages)));
+        assert!(newcomers.divert(published("new", UplinkRow::Messages)).is_some(), "it waits no more");
+        assert!(newcomers.is_empty() && newcomers.devices.is_empty());
+    }
+
+    #[test]
+    fn a_full_queue_has_no_room() {
+        let mut newcomers = Newcomers::default();
+        assert_eq!(newcomers.room(), WAITING_MAX);
+        for _ in 0..WAITING_MAX {
+            newcomers.divert(published("new", UplinkRow::PrekeysGet));
+        }
+        assert_eq!(newcomers.room(), 0);
+        newcomers.next();
+        assert_eq!(newcomers.room(), 1);
+    }
+}
