@@ -1,6 +1,6 @@
 //! What happens when nothing goes wrong, and when a message comes twice.
 
-use unhidra_bridge::Outcome;
+use unhidra_bridge::{Outcome, begins};
 use unhidra_core::command::CommandState;
 use unhidra_core::delivery::{Answer, DownlinkRow, Refusal, UplinkRow};
 use unhidra_e2ee::plaintext::Status;
@@ -51,6 +51,21 @@ fn a_head_repeated_is_the_same_session_and_one_hello_a_minute() {
     let init = device.reading(b"d", world.now.unix);
     assert_eq!(world.message(&init), Answer::Accepted);
     assert_eq!(world.published.len(), 2, "another after a minute");
+}
+
+#[test]
+fn what_begins_a_session_is_told_from_what_goes_on_in_one() {
+    let (mut world, mut device) = World::new();
+    let bundle = world.bundle();
+    device.begin(&bundle, world.now.unix);
+    let init = device.reading(b"first", world.now.unix);
+    assert!(begins(&world.delivery(UplinkRow::Messages, &init)));
+    assert!(begins(&world.delivery(UplinkRow::PrekeysGet, b"anything")));
+    let (mut world, mut device) = World::greeted();
+    let plain = device.reading(b"second", world.now.unix);
+    assert!(!begins(&world.delivery(UplinkRow::Messages, &plain)));
+    assert!(!begins(&world.delivery(UplinkRow::Messages, &init[..20])), "what is none costs nothing");
+    assert_eq!(world.message(&plain), Answer::Accepted);
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl World {
         self.deliver(UplinkRow::Messages, bytes)
     }
 
-    fn delivery(&self, row: UplinkRow, bytes: &[u8]) -> Delivery {
+    pub(crate) fn delivery(&self, row: UplinkRow, bytes: &[u8]) -> Delivery {
         Delivery {
             device: self.enrolled.id,
             row,
