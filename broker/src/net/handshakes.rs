@@ -99,6 +99,7 @@ mod tests {
         let config = GateConfig {
             connections_per_address: 0,
             connects_per_address_s: 0,
+            handshake_failures_per_address_s: 0,
             connects_s: 0,
             addresses_max: 1,
             antechamber_max: 1,
