@@ -429,10 +429,16 @@ async fn watched(place: &Place, line: &str) -> Result<String, CliError> {
     let args = parse(line).unwrap();
     let Some(Command::Watch(watch)) = args.command else { panic!("{line}") };
     let reached = place.reach(Missing::Refuse).await?;
-    let client =
-        if watch.elsewhere.is_named() { watch.elsewhere.client().await? } else { watch::through(&reached).await? };
     let mut text = Vec::new();
-    watch::run(&watch, client, &mut Output::new(args.global.json, &mut text)).await?;
+    let watching = async {
+        let client =
+            if watch.elsewhere.is_named() { watch.elsewhere.client().await? } else { watch::through(&reached).await? };
+        watch::run(&watch, client, &mut Output::new(args.global.json, &mut text)).await
+    };
+    let watched = watching.await;
+    // Else its store is closed some time later, and in use for who comes next.
+    reached.close().await;
+    watched?;
     Ok(String::from_utf8(text).unwrap())
 }
 
