@@ -52,7 +52,8 @@ mod tests {
     #[test]
     fn what_does_not_read_is_told_and_what_does_is_not() {
         assert_eq!(check_peer(&PeerRecord::new([7; 32]).encode()), Ok(()));
-        assert!(check_peer(b"peer").unwrap_err().contains("50"));
+        assert!(check_peer(b"peer").unwrap_err().contains("version 112"));
+        assert!(check_peer(&[3; 69]).unwrap_err().contains("69 bytes"));
         let session = |whole| StoredSession { whole: Bytes::from_static(whole), receive: None, send: None };
         assert!(check_session(&session(b"no session")).is_err());
         let device = "pump-7".parse().unwrap();

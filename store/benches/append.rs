@@ -66,6 +66,7 @@ fn config() -> Config {
         cache_bytes: 16 << 20,
         memtable_bytes: 8 << 20,
         readings_memtable_bytes: 8 << 20,
+        readings_memtable_s: 60,
         journal_bytes: 64 << 20,
         compaction_threads: 1,
         open_files: 256,

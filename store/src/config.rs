@@ -64,6 +64,8 @@ pub struct Config {
     pub memtable_bytes: u64,
     /// The same of the table of readings, which is merged more than any other.
     pub readings_memtable_bytes: u64,
+    /// After how long an eighth of that and more is written out, in s, at least 1.
+    pub readings_memtable_s: u64,
     /// How many bytes of journals a partition may keep, at least 67 108 864. What is in them is
     /// read at every start.
     pub journal_bytes: u64,
@@ -176,6 +178,7 @@ impl Config {
             ("known_devices", self.known_devices as u64, 1),
             ("memtable_bytes", self.memtable_bytes, 64 * 1024),
             ("readings_memtable_bytes", self.readings_memtable_bytes, 64 * 1024),
+            ("readings_memtable_s", self.readings_memtable_s, 1),
             ("journal_bytes", self.journal_bytes, 64 * 1024 * 1024),
             ("compaction_threads", self.compaction_threads as u64, 1),
             ("open_files", self.open_files as u64, 10),
@@ -256,6 +259,7 @@ pub(crate) mod tests {
             cache_bytes: 4 << 20,
             memtable_bytes: 1 << 20,
             readings_memtable_bytes: 1 << 20,
+            readings_memtable_s: 60,
             journal_bytes: 64 << 20,
             compaction_threads: 1,
             open_files: 64,

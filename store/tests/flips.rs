@@ -72,6 +72,7 @@ fn config() -> Config {
         // Small, so that there are table files, and more than one of a tree.
         memtable_bytes: 64 << 10,
         readings_memtable_bytes: 64 << 10,
+        readings_memtable_s: 60,
         journal_bytes: 64 << 20,
         compaction_threads: 1,
         open_files: 64,

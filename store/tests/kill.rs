@@ -46,6 +46,7 @@ fn config() -> Config {
         // Small, so that the kills fall into flushes and compactions too.
         memtable_bytes: 64 << 10,
         readings_memtable_bytes: 64 << 10,
+        readings_memtable_s: 60,
         journal_bytes: 64 << 20,
         compaction_threads: 1,
         open_files: 64,

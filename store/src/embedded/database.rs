@@ -5,7 +5,8 @@ use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::table::{self, Table};
 use crate::tag::Tag;
 
 use super::folder::{self, OpenError};
+use super::ripening::Ripening;
 use super::{closed, journal, levels};
 
 /// What stands before the salt of an opening: version, tag, and no key.
@@ -36,6 +38,8 @@ pub(super) struct Database {
     pub(super) fjall: fjall::Database,
     /// In the order of [`Table::ALL`].
     pub(super) tables: Vec<Keyspace>,
+    /// Of the table of readings.
+    ripening: Mutex<Ripening>,
 }
 
 /// One life of a partition's folder: its number, and what seals its records.
@@ -105,7 +109,9 @@ impl Database {
         // The engine syncs what is in the folder of each table, and not that the folder is there.
         let folders = path.join("keyspaces");
         folder::sync_folder(&folders).map_err(|cause| OpenError::Io { path: folders, cause })?;
-        Ok(Self { tables, fjall })
+        let age = Duration::from_secs(config.readings_memtable_s);
+        let ripening = Mutex::new(Ripening::new(config.readings_memtable_bytes, age));
+        Ok(Self { tables, ripening, fjall })
     }
 
     /// The newest generation of the key ring that this partition was used with; 0 for none.
@@ -155,6 +161,7 @@ impl Database {
     pub(super) fn commit(&self, sealing: &Sealing, writes: &Writes, sync: bool) -> Result<(), String> {
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), writes.len()).durability(Some(mode));
+        let (mut readings, mut bytes) = (0_u64, 0_u64);
         for ((table, key), value) in writes {
             let keyspace = self.table(*table);
             match value {
@@ -163,11 +170,20 @@ impl Database {
                 Some(value) if table.is_index() => batch.insert(keyspace, key.as_slice(), &value[..]),
                 Some(value) => {
                     let record = sealing.seal(*table, key, value).map_err(|e| e.to_string())?;
+                    if *table == Table::Readings {
+                        readings += 1;
+                        bytes = bytes.saturating_add(key.as_slice().len().saturating_add(record.len()) as u64);
+                    }
                     batch.insert(keyspace, key.as_slice(), record);
                 }
             }
         }
-        caught(|| batch.commit())?.map_err(|e| e.to_string())
+        caught(|| batch.commit())?.map_err(|e| e.to_string())?;
+        let is_ripe = self.ripening.lock().unwrap_or_else(PoisonError::into_inner).wrote(readings, bytes);
+        if is_ripe {
+            caught(|| self.table(Table::Readings).rotate_memtable())?.map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     /// Makes durable what was committed without a sync.

@@ -48,6 +48,7 @@ mod journal;
 mod keys;
 mod levels;
 mod migration;
+mod ripening;
 #[cfg(test)]
 mod tests;
 mod verify;
