@@ -439,6 +439,10 @@ mod raw {
             self.snapshot.get(self.database.table(table), key).unwrap().unwrap().to_vec()
         }
 
+        pub(in crate::embedded) fn table_files(&self, table: Table) -> usize {
+            self.database.table(table).table_count()
+        }
+
         pub(in crate::embedded) fn put_raw(&self, table: Table, key: &[u8], record: &[u8]) {
             let mut batch = self.database.fjall.batch().durability(Some(super::PersistMode::SyncAll));
             batch.insert(self.database.table(table), key, record);

@@ -14,6 +14,7 @@ use crate::table::{self, Table};
 use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Slot};
 
 mod interval;
+mod ripening;
 
 const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
 
