@@ -78,7 +78,7 @@ async fn run_refuses_a_demos_folder_and_demo_a_nodes() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_wrong_names_the_key_the_value_and_what_is_allowed() {
+async fn a_configuration_that_is_wrong_names_the_key_what_was_found_and_what_is_allowed() {
     let place = Place::new();
     for (text, words) in [
         // As an editor leaves it whose disk was full.
@@ -99,7 +99,7 @@ async fn a_configuration_that_is_wrong_names_the_key_the_value_and_what_is_allow
     refused(&place, "run --data node --config missing.toml", 2, &["missing.toml"]).await;
     for (set, words) in [
         ("gatewy.listen=127.0.0.1:0", &["--set", "no key gatewy", "gateway"][..]),
-        ("gateway.clients_max=many", &["--set", "gateway.clients_max", "many"]),
+        ("gateway.clients_max=many", &["--set", "gateway.clients_max", "is a text"]),
         ("log.level=loud", &["log", "loud", "debug"]),
     ] {
         refused(&place, &format!("run --data node --set {set}"), 2, words).await;
