@@ -372,10 +372,14 @@ impl Played {
             return Ok(());
         }
         for (name, way) in [("ours", &self.ours), ("theirs", &self.theirs)] {
-            let counts = [way.opened.len() / 20, way.late, way.lost, way.repeats, way.damaged, way.keys.len()];
+            let counts = [way.opened.len() / 20, way.late, way.repeats, way.damaged, way.keys.len()];
             if counts.contains(&0) {
                 return Err(format!("too little happened to {name}: {counts:?}"));
             }
+        }
+        // Some six of 400 events are losses each way, and one schedule in 400 has none one way.
+        if self.ours.lost + self.theirs.lost == 0 {
+            return Err("nothing was lost".into());
         }
         if !steps_at_once && self.owed == 0 {
             return Err("no step was owed".into());
