@@ -71,7 +71,10 @@ impl Database {
     fn open_engine(path: &Path, config: &Config, partitions: u16) -> Result<Self, OpenError> {
         let engine = |cause| match cause {
             fjall::Error::Locked => OpenError::InUse { path: path.into() },
-            fjall::Error::Io(cause) | fjall::Error::Storage(fjall::LsmError::Io(cause)) => {
+            fjall::Error::Io(cause) | fjall::Error::Storage(fjall::LsmError::Io(cause))
+                // A file that ends too soon, or says so, is damaged: it does not pass.
+                if cause.kind() != io::ErrorKind::UnexpectedEof =>
+            {
                 OpenError::Io { path: path.into(), cause }
             }
             cause => OpenError::Engine { path: path.into(), cause: cause.to_string() },
