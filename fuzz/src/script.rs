@@ -31,8 +31,8 @@ use crate::pair::{NodeError, Pair, Written, message, one_time};
 const STEPS_MAX: usize = 96;
 /// Messages of the node that are honest to expect: as many keys as a device keeps.
 const DOWN_KEPT: u32 = 16;
-/// Reboots of the device whose gaps leave every key within what the node keeps.
-const REBOOTS_KEPT: u32 = 2;
+/// Numbers the device may use up, with those its reboots leave out: as many keys as the node keeps.
+const UP_KEPT: u32 = 128;
 /// Keys are kept for a day.
 const KEPT_FOR: Duration = Duration::from_secs(23 * 60 * 60);
 /// Rounds until a pair that nobody disturbs must have found back.
@@ -150,6 +150,11 @@ impl World {
         !self.disturbed && self.pair.now <= self.calm_until
     }
 
+    /// The numbers the device used or left out at most: a reboot leaves out what was leased.
+    fn used_up(&self) -> u32 {
+        self.sealed - self.sealed_down + self.reboots * u32::from(self.pair.lease_len)
+    }
+
     fn next(&mut self) -> u32 {
         self.sealed += 1;
         self.sealed
@@ -190,7 +195,7 @@ impl World {
             }
             Err(error) => {
                 let is_repeat = self.opened_up.contains(&sealed.number);
-                let calm = self.is_calm() && self.reboots <= REBOOTS_KEPT;
+                let calm = self.is_calm() && self.used_up() <= UP_KEPT;
                 assert!(is_repeat || !calm, "the node refuses an honest message: {error:?}");
             }
         }
