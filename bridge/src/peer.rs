@@ -565,7 +565,7 @@ const fn cause(reason: ResetReason, went_back: bool) -> &'static str {
         ResetReason::RolledBack => {
             "its state went back: it was restored from an old copy, or two devices have its identity"
         }
-        ResetReason::Restored => "this node was put back from a copy",
+        ResetReason::Restored => "this node's store went back to an earlier moment",
         ResetReason::Counter => {
             "it began a session under a counter that was used: it was restored from an old copy, or two devices have \
              its identity"

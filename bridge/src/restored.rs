@@ -1,7 +1,7 @@
-//! What a node that was put back from a backup does to a device's records, before it serves
-//! (e2ee/PROTOCOL.md section 8).
+//! What a node whose store went back to an earlier moment (a backup that was put back, a power cut
+//! that took the newest) does to a device's records, before it serves (e2ee/PROTOCOL.md section 8).
 //!
-//! Since the backup the device may have moved on, message keys were used that these sessions would
+//! Since that moment the device may have moved on, message keys were used that these sessions would
 //! use again, and handshakes were recorded that these prekeys would open again. So the sessions only
 //! receive, the one-time prekey goes, and the device is asked for a new session. The node's signed
 //! prekeys are replaced too: [`SignedPrekeys::replace`](crate::SignedPrekeys::replace).
@@ -37,13 +37,13 @@ pub fn put_back(device: &Device, peer: Option<&[u8]>, prekeys: &[PrekeyRecord]) 
 }
 
 /// What is to be written of what a device was to be told: `commands` are those that are not final in
-/// the copy.
+/// the store as it is.
 ///
-/// They may have been sent and carried out since the copy was made, so they end, and are sent to
+/// They may have been sent and carried out since, so they end, and are sent to
 /// nobody. Settings are wanted still; the device may hold newer ones, so they get newer versions.
 #[must_use]
 pub fn put_back_told(commands: Vec<Command>, settings: Vec<Setting>, now: UnixTime) -> Vec<Op> {
-    let cause = "the store was put back from a copy; it may have been carried out since";
+    let cause = "the store went back to an earlier moment; it may have been carried out since";
     let commands = commands.into_iter().map(|mut command| {
         command.end(Ended::new(Ending::Failed, By::Node, cause, now));
         Op::Command(command)

@@ -101,8 +101,8 @@ pub enum BuildError {
     /// The first prekey could not be written.
     #[error("the signed prekey: {0}")]
     Commit(#[from] CommitError),
-    /// It was put back from a copy, and what follows from that could not be done.
-    #[error("the store was put back from a copy: {0}")]
+    /// It went back to an earlier moment, and what follows from that could not be done.
+    #[error("the store went back to an earlier moment, and could not be made ready: {0}")]
     Restored(#[from] SettleError),
     /// What the broker kept cannot be read.
     #[error(transparent)]

@@ -1,4 +1,5 @@
-//! What a node does first when its store was put back from a copy (e2ee/PROTOCOL.md section 8).
+//! What a node does first when its store is at an earlier moment than it was: put back from a copy,
+//! or cut off by a power cut without leaving a hole (e2ee/PROTOCOL.md section 8).
 //!
 //! ```text
 //! marked --every SPK and OPK replaced, every session only receives--> durable --> not marked
@@ -11,7 +12,8 @@
 //! are deleted, and clients find that they have none. Retained messages stay: each was its topic's
 //! last word when the copy was made, and the next word replaces it.
 //!
-//! `unhidra store restored` sets the mark. Until it is taken away again nobody is served.
+//! `unhidra store restored` sets the mark, and so does the store itself when it opens after a power cut
+//! that may have taken what was committed without a sync. Until it is taken away again nobody is served.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +22,7 @@ use thiserror::Error;
 use unhidra_bridge::{SignedPrekeys, SignedPrekeysError, put_back, put_back_told};
 use unhidra_core::ids::Partition;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Act, BrokerTable, CommitError, Deed, Limit, Op, ReadError, RestoredError, Store};
+use unhidra_store::{Act, BrokerTable, CommitError, Deed, Limit, Op, ReadError, Restored, RestoredError, Store};
 
 use crate::actor;
 use crate::commit::commit;
@@ -28,7 +30,7 @@ use crate::commit::commit;
 /// Devices read and written at once.
 const PAGE: usize = 256;
 
-/// Why the store cannot be served from after it was put back.
+/// Why a store that went back cannot be served from.
 #[derive(Debug, Error)]
 pub enum SettleError {
     /// It does not read.
@@ -51,9 +53,13 @@ pub enum SettleError {
 ///
 /// [`SettleError`]: the mark stays, and all of it is done again the next time.
 pub(crate) async fn settle(store: &dyn Store, now: UnixTime, rng: &mut impl CryptoRng) -> Result<bool, SettleError> {
-    if !store.is_restored() {
-        return Ok(false);
-    }
+    let (of, what) = match store.restored() {
+        None => return Ok(false),
+        Some(Restored::Copy) => ("put back from a copy", "the store was put back from a copy"),
+        Some(Restored::PowerCut) => {
+            ("a power cut may have taken the newest", "a power cut may have taken the store's end")
+        }
+    };
     let ops = SignedPrekeys::replace(&store.signed_prekeys().await?, now, rng)?;
     commit(store, Partition::new(0), ops).await?;
     let (mut after, mut count) = (None, 0_usize);
@@ -78,14 +84,13 @@ pub(crate) async fn settle(store: &dyn Store, now: UnixTime, rng: &mut impl Cryp
         }
     }
     let forgotten = forget_sessions(store).await?;
-    let act =
-        Act::new(now, &actor::current(), Deed::Restore, "put back from a copy; each device is asked for a new session");
+    let act = Act::new(now, &actor::current(), Deed::Restore, &format!("{of}; each device is asked for a new session"));
     commit(store, Partition::new(0), vec![Op::Act(act)]).await?;
     store.settle_restored().await?;
     tracing::warn!(
         devices = count,
         broker_records = forgotten,
-        "the store was put back from a copy: each device is asked for a new session, and clients begin anew"
+        "{what}: each device is asked for a new session, and clients begin anew"
     );
     Ok(true)
 }

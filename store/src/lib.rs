@@ -65,6 +65,16 @@ pub use table::RecordName;
 /// A future without a name, so that [`Store`] can be a trait object.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Why a store is at an earlier moment than it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Restored {
+    /// It was marked as put back from a copy ([`mark_restored`] for a folder).
+    Copy,
+    /// The system was started anew while it was open with [`Durability::Interval`] or
+    /// [`Durability::None`], so a power cut may have taken its end.
+    PowerCut,
+}
+
 /// Whether an engine serves.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Health {
@@ -300,11 +310,11 @@ pub trait Store: Send + Sync + 'static {
     /// The log's life: a cursor of another epoch cannot be resumed.
     fn epoch(&self) -> Epoch;
 
-    /// Whether the store was marked as put back from a copy ([`mark_restored`] for a folder), and
-    /// nobody has said yet that he acted on it: what it holds has happened before, and more after.
-    fn is_restored(&self) -> bool;
+    /// Why the store is at an earlier moment than it was, where it is and nobody has said yet that he
+    /// acted on it: what it holds has happened before, and more after.
+    fn restored(&self) -> Option<Restored>;
 
-    /// Says that what follows from [`is_restored`](Self::is_restored) is done, and durable.
+    /// Says that what follows from [`restored`](Self::restored) is done.
     fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>>;
 
     /// Commits what was submitted, closes the files and refuses everything after.

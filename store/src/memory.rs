@@ -32,8 +32,8 @@ use crate::table::{self, Table};
 use crate::waiting::{Bounds, Waiting};
 use crate::{
     ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
-    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, Waits,
-    query, retention,
+    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, Restored, RestoredError, Store, Stored, Tally, Usage,
+    Waits, query, retention,
 };
 
 use self::tables::Tables;
@@ -116,7 +116,7 @@ struct Disk {
     partitions: Vec<Tables>,
     lives: u64,
     epoch: Epoch,
-    restored: bool,
+    restored: Option<Restored>,
 }
 
 /// Where a life stands.
@@ -169,7 +169,7 @@ impl Memory {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let partitions = (0..options.partitions.max(1)).map(|_| Tables::new()).collect();
-        let disk = Disk { partitions, lives: 0, epoch: options.epoch, restored: false };
+        let disk = Disk { partitions, lives: 0, epoch: options.epoch, restored: None };
         Self::begin(options, Arc::new(Mutex::new(disk)))
     }
 
@@ -200,7 +200,8 @@ impl Memory {
     pub fn put_back(&self, copy: DiskCopy, epoch: Epoch) -> Self {
         self.life.die();
         // The life that ends keeps its own disk: whatever it has not done yet is lost.
-        let disk = Disk { partitions: copy.0, lives: self.life.fence.get(), epoch, restored: true };
+        let restored = Some(Restored::Copy);
+        let disk = Disk { partitions: copy.0, lives: self.life.fence.get(), epoch, restored };
         Self::begin(self.life.options, Arc::new(Mutex::new(disk)))
     }
 

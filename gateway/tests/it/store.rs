@@ -15,7 +15,7 @@ use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{
     ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, Oldest, Overdue, Page, PrekeyRecord, ReadError,
-    RestoredError, Store, Stored, Tally, Usage, Waits,
+    Restored, RestoredError, Store, Stored, Tally, Usage, Waits,
 };
 
 /// The store.
@@ -279,8 +279,8 @@ impl Store for MemoryStore {
         self.epoch
     }
 
-    fn is_restored(&self) -> bool {
-        false
+    fn restored(&self) -> Option<Restored> {
+        None
     }
 
     fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>> {

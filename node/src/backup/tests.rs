@@ -7,7 +7,7 @@ use std::path::Path;
 use unhidra_core::ids::{DeviceId, Offset, Partition};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Keys, Limit, MessageTag, Op};
+use unhidra_store::{Keys, Limit, MessageTag, Op, Restored};
 
 use super::*;
 use crate::commit::commit;
@@ -103,7 +103,7 @@ async fn a_backup_holds_what_was_there_when_it_began_and_nothing_later() {
     assert_eq!(std::fs::metadata(layout.identity_key()).unwrap().permissions().mode() & 0o777, 0o600);
     let _folder = Folder::open(layout.root(), Kind::Plain, Role::Node).unwrap();
     let back = Embedded::open(&layout.store(), &config().store, Keys::Plain).unwrap();
-    assert!(back.is_restored(), "whoever opens it is told");
+    assert_eq!(back.restored(), Some(Restored::Copy), "whoever opens it is told");
     assert_ne!(back.epoch(), store.epoch(), "clients' cursors begin anew");
     assert_eq!(bodies(&back).await, (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>());
     assert_eq!(bodies(&store).await.len(), 25_000);

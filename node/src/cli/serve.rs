@@ -239,8 +239,6 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Lets the process hold as many files as it may: a connection is one, and the usual bound of 1 024
-/// is far below what the configuration takes. Where the system refuses, the usual bound stays.
 /// Says what a power cut takes, where the operator has chosen speed.
 fn warn_of_durability(store: &unhidra_store::Config) {
     let loses = match store.durability {
@@ -255,6 +253,8 @@ fn warn_of_durability(store: &unhidra_store::Config) {
     );
 }
 
+/// Lets the process hold as many files as it may: a connection is one, and the usual bound of 1 024
+/// is far below what the configuration takes. Where the system refuses, the usual bound stays.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -10,9 +10,11 @@
 //!                    data key check = hex     / and what tells a wrong one
 //!                    partitions = 1
 //!                    epoch = hex
-//!                    restored = yes           put back from a copy, and not acted on yet
+//!                    restored = yes           put back from a copy, and not acted on yet; or
+//!                    cause = power cut        with this line: a power cut may have taken its end
 //!                    check = hex              SHA-256 of the lines above, its first 8 bytes; not in version 1
 //! store/keys       the key ring (ring.rs), where it is sealed
+//! store/boot       while it is open without a sync for each commit: in which boot (boot.rs)
 //! store/p0 ...     one database for each partition
 //! ```
 //!
@@ -32,6 +34,7 @@ use thiserror::Error;
 use unhidra_core::ids::{Epoch, Partition};
 use unhidra_core::time::UnixTime;
 
+use crate::Restored;
 use crate::config::{Config, ConfigError};
 use crate::keyring::{Keyring, KeyringError};
 use crate::master::MasterKey;
@@ -165,8 +168,8 @@ pub(super) struct Format {
     pub(super) version: u32,
     pub(super) partitions: u16,
     pub(super) epoch: Epoch,
-    /// It was put back from a copy, and nobody has acted on it.
-    pub(super) restored: bool,
+    /// It is at an earlier moment than it was, and nobody has acted on it.
+    pub(super) restored: Option<Restored>,
     sealing: FormatSealing,
 }
 
@@ -240,7 +243,7 @@ fn adopt(
 
 /// Marks a store that no process has open as put back from a copy: its log begins another life, so
 /// that cursors of before are refused, and whoever opens it next is told
-/// ([`Store::is_restored`](crate::Store::is_restored)). Gives the new life.
+/// ([`Store::restored`](crate::Store::restored)). Gives the new life.
 ///
 /// Done twice, it begins yet another life, and nothing else.
 ///
@@ -250,14 +253,24 @@ fn adopt(
 pub fn mark_restored(path: &Path) -> Result<Epoch, OpenError> {
     let format = read_format(path)?.ok_or_else(|| OpenError::NoStore { path: path.into() })?;
     let epoch = new_epoch(path)?;
-    replace_format(path, &Format { epoch, restored: true, ..format })?;
+    replace_format(path, &Format { epoch, restored: Some(Restored::Copy), ..format })?;
     Ok(epoch)
+}
+
+/// Marks a store that is about to be opened as one whose end a power cut may have taken. What was to
+/// be done about it before stays to be done. Gives what the format file says now.
+pub(super) fn mark_power_cut(path: &Path) -> Result<Format, OpenError> {
+    let format = read_format(path)?.ok_or_else(|| OpenError::NoStore { path: path.into() })?;
+    let restored = format.restored.or(Some(Restored::PowerCut));
+    let format = Format { epoch: new_epoch(path)?, restored, ..format };
+    replace_format(path, &format)?;
+    Ok(format)
 }
 
 /// Says that what follows from the mark is done.
 pub(super) fn settle_restored(path: &Path) -> Result<(), OpenError> {
     let format = read_format(path)?.ok_or_else(|| OpenError::NoStore { path: path.into() })?;
-    replace_format(path, &Format { restored: false, ..format })
+    replace_format(path, &Format { restored: None, ..format })
 }
 
 /// How many partitions the store has.
@@ -324,7 +337,7 @@ fn make(path: &Path, config: &Config, keys: Keys) -> Result<(Format, Option<Arc<
             (FormatSealing::Sealed(ring.id()), Some(Arc::new(ring.moved_to(path))))
         }
     };
-    let format = Format { version: VERSION, partitions, epoch, restored: false, sealing };
+    let format = Format { version: VERSION, partitions, epoch, restored: None, sealing };
     let mut file = File::create_new(draft.join(FORMAT)).map_err(io)?;
     file.write_all(format.print().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
     sync_folder(&draft).map_err(io)?;
@@ -360,7 +373,12 @@ impl Format {
             }
         };
         let Self { version, partitions, epoch, .. } = self;
-        let restored = if self.restored { "restored = yes\n" } else { "" };
+        let restored = match self.restored {
+            None => "",
+            Some(Restored::Copy) => "restored = yes\n",
+            // A program that does not know the second line does what the first one says.
+            Some(Restored::PowerCut) => "restored = yes\ncause = power cut\n",
+        };
         let lines = format!(
             "unhidra store = {version}\n{sealing}partitions = {partitions}\nepoch = {:016x}\n{restored}",
             epoch.get()
@@ -406,10 +424,12 @@ impl Format {
         let partitions = parsed.ok_or_else(|| bad("partitions", partitions))?;
         let epoch = line("epoch")?;
         let epoch = u64::from_str_radix(epoch, 16).map(Epoch::new).map_err(|_| bad("epoch", epoch))?;
-        let restored = match lines.get("restored").copied() {
-            None => false,
-            Some("yes") => true,
-            Some(found) => return Err(bad("restored", found)),
+        let restored = match (lines.get("restored").copied(), lines.get("cause").copied()) {
+            (None, None) => None,
+            (Some("yes"), None) => Some(Restored::Copy),
+            (Some("yes"), Some("power cut")) => Some(Restored::PowerCut),
+            (Some("yes") | None, Some(found)) => return Err(bad("cause", found)),
+            (Some(found), _) => return Err(bad("restored", found)),
         };
         Ok(Self { version: found, partitions, epoch, restored, sealing })
     }

@@ -16,6 +16,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, watch};
+use tracing::warn;
 use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Epoch, Fence, Offset, Partition};
@@ -23,7 +24,7 @@ use unhidra_core::message::Reading;
 use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::health::Board;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
@@ -31,12 +32,13 @@ use crate::partition::partition_of;
 use crate::sealed::Keys;
 use crate::{
     ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page,
-    PrekeyRecord, ReadError, RestoredError, Store, Stored, Tally, Usage, Waits, query, retention,
+    PrekeyRecord, ReadError, Restored, RestoredError, Store, Stored, Tally, Usage, Waits, query, retention,
 };
 
 use self::database::{Database, View};
 use self::writer::Shared;
 
+mod boot;
 mod checking;
 mod closed;
 mod copy;
@@ -64,10 +66,12 @@ pub use self::verify::{Acceptance, Contents, FINDINGS_MAX, Finding, Place, Verif
 /// The engine over fjall.
 pub struct Embedded {
     partitions: Vec<Arc<Shared>>,
-    writers: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    writers: Arc<Mutex<Vec<JoinHandle<bool>>>>,
     path: PathBuf,
     epoch: Epoch,
-    restored: AtomicBool,
+    restored: Option<Restored>,
+    /// What follows from that is done.
+    is_settled: AtomicBool,
     /// `None` in a plain folder.
     ring: Option<Arc<Keyring>>,
     board: Arc<Board>,
@@ -84,6 +88,7 @@ impl Embedded {
     /// [`OpenError`] says what the folder is and what was allowed.
     pub fn open(path: &Path, config: &Config, keys: Keys) -> Result<Self, OpenError> {
         let (format, ring) = folder::prepare(path, config, keys)?;
+        let format = boot::begin(path, format, config.durability)?;
         let board = Arc::new(Board::new(format.partitions));
         let metrics = Metrics::new();
         let mut partitions = Vec::new();
@@ -122,6 +127,10 @@ impl Embedded {
         if format.version != folder::VERSION {
             folder::settle_version(path)?;
         }
+        if config.durability == Durability::Fsync {
+            // Each opening's record was synced, and with it all that was committed before it.
+            boot::settle(path).map_err(|cause| OpenError::Io { path: path.into(), cause })?;
+        }
         // The writers start once everything is read, so that no error leaves one behind.
         let writers = Arc::new(Mutex::new(Vec::new()));
         let store = Self {
@@ -129,7 +138,8 @@ impl Embedded {
             writers: Arc::clone(&writers),
             path: path.to_owned(),
             epoch: format.epoch,
-            restored: AtomicBool::new(format.restored),
+            restored: format.restored,
+            is_settled: AtomicBool::new(false),
             ring,
             board,
             reads: Arc::new(Semaphore::new(config.reads)),
@@ -393,8 +403,8 @@ impl Store for Embedded {
         self.epoch
     }
 
-    fn is_restored(&self) -> bool {
-        self.restored.load(Ordering::Acquire)
+    fn restored(&self) -> Option<Restored> {
+        self.restored.filter(|_| !self.is_settled.load(Ordering::Acquire))
     }
 
     fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>> {
@@ -403,7 +413,7 @@ impl Store for Embedded {
             let settled = tokio::task::spawn_blocking(move || folder::settle_restored(&path)).await;
             let settled = settled.map_err(|error| RestoredError(error.to_string()))?;
             settled.map_err(|error| RestoredError(error.to_string()))?;
-            self.restored.store(false, Ordering::Release);
+            self.is_settled.store(true, Ordering::Release);
             Ok(())
         })
     }
@@ -412,10 +422,10 @@ impl Store for Embedded {
         for shared in &self.partitions {
             shared.close();
         }
-        let writers = Arc::clone(&self.writers);
+        let (writers, partitions, path) = (Arc::clone(&self.writers), self.partitions.len(), self.path.clone());
         Box::pin(async move {
             // A writer that panicked has said so in its health.
-            _ = tokio::task::spawn_blocking(move || join(&writers)).await;
+            _ = tokio::task::spawn_blocking(move || join(&writers, partitions, &path)).await;
         })
     }
 }
@@ -426,18 +436,25 @@ impl Drop for Embedded {
         for shared in &self.partitions {
             shared.close();
         }
-        join(&self.writers);
+        join(&self.writers, self.partitions.len(), &self.path);
     }
 }
 
 /// Waits for the writers to end; not for the thread this runs on, if the last handle of the store
-/// was dropped by an answer.
-fn join(writers: &Mutex<Vec<JoinHandle<()>>>) {
+/// was dropped by an answer. Where every partition's has ended with all it wrote synced, a power cut
+/// takes nothing any more.
+fn join(writers: &Mutex<Vec<JoinHandle<bool>>>, partitions: usize, path: &Path) {
     // Held while they are joined, so that a second caller waits too.
     let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut synced = 0;
     for writer in writers.drain(..) {
-        if writer.thread().id() != thread::current().id() {
-            _ = writer.join();
+        if writer.thread().id() != thread::current().id() && writer.join().is_ok_and(|synced| synced) {
+            synced += 1;
         }
+    }
+    if synced == partitions
+        && let Err(cause) = boot::settle(path)
+    {
+        warn!(path = %path.display(), %cause, "the store is closed, and is marked as open still");
     }
 }

@@ -11,8 +11,9 @@ use super::*;
 use crate::config::tests::config;
 use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
 use crate::table::{self, Table};
-use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Slot};
+use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Restored, Slot};
 
+mod boot;
 mod interval;
 mod ripening;
 
@@ -408,7 +409,7 @@ async fn a_folder_put_back_from_a_copy_says_so_until_it_is_settled_and_its_log_l
     assert!(matches!(mark_restored(&folder.path()), Err(OpenError::NoStore { .. })));
     let store = folder.open();
     let first = store.epoch();
-    assert!(!store.is_restored());
+    assert_eq!(store.restored(), None);
     store.close().await;
     drop(store);
 
@@ -418,14 +419,14 @@ async fn a_folder_put_back_from_a_copy_says_so_until_it_is_settled_and_its_log_l
     // A node that dies before it has done what follows finds the mark again.
     for _ in 0..2 {
         let store = folder.open();
-        assert_eq!((store.is_restored(), store.epoch()), (true, again));
+        assert_eq!((store.restored(), store.epoch()), (Some(Restored::Copy), again));
     }
     let store = folder.open();
     store.settle_restored().await.unwrap();
-    assert!(!store.is_restored());
+    assert_eq!(store.restored(), None);
     drop(store);
     let store = folder.open();
-    assert_eq!((store.is_restored(), store.epoch()), (false, again));
+    assert_eq!((store.restored(), store.epoch()), (None, again));
 }
 
 #[test]

@@ -157,7 +157,7 @@ pub trait Contents {
 ///
 /// Without `accepted` nothing that is damaged is changed. A store whose files are whole is opened
 /// as a node opens it. With it, what is damaged is dropped, and whoever opens the store next is told
-/// that it was put back from a copy ([`Store::is_restored`](crate::Store::is_restored)): that is
+/// that it was put back from a copy ([`Store::restored`](crate::Store::restored)): that is
 /// marked before the first change, so that whoever stops half way leaves no store that goes on as if
 /// nothing were lost.
 ///

@@ -279,8 +279,9 @@ impl Unsynced {
     }
 }
 
-/// Writes until the queue is closed and empty, or until the files fail for good.
-pub(super) fn run(shared: &Shared, mut ledger: Ledger) {
+/// Writes until the queue is closed and empty, or until the files fail for good. Whether all it has
+/// written is synced then.
+pub(super) fn run(shared: &Shared, mut ledger: Ledger) -> bool {
     let guard = Guard(shared);
     let source = DurableSource::new_for_storage();
     let interval = Duration::from_millis(shared.config.sync_interval_ms);
@@ -308,16 +309,21 @@ pub(super) fn run(shared: &Shared, mut ledger: Ledger) {
         };
         match written {
             Ok(next) => ledger = next,
-            Err(cause) => return fail(shared, cause),
+            Err(cause) => {
+                fail(shared, cause);
+                return false;
+            }
         }
     }
     let synced = shared.sync();
+    let is_synced = synced.is_ok();
     drop(guard);
     // Without this note the next start takes the journals for those of a node that was killed.
     let noted = synced.and_then(|()| closed::write(&shared.path).map_err(|e| e.to_string()));
     if let Err(cause) = noted {
         warn!(partition = %shared.partition, cause, "closed without a note of where the journals end");
     }
+    is_synced
 }
 
 /// Plans a group, commits it and answers.

@@ -186,13 +186,13 @@ impl Store for Memory {
         self.life.options.epoch
     }
 
-    fn is_restored(&self) -> bool {
+    fn restored(&self) -> Option<Restored> {
         lock(&self.life.disk).restored
     }
 
     fn settle_restored(&self) -> BoxFuture<'_, Result<(), RestoredError>> {
         Box::pin(async {
-            lock(&self.life.disk).restored = false;
+            lock(&self.life.disk).restored = None;
             Ok(())
         })
     }

@@ -123,6 +123,12 @@ impl Disk {
         self.image(luck, rng)
     }
 
+    /// What a power cut now leaves at the least.
+    #[must_use]
+    pub fn least(&self, rng: &mut StdRng) -> Image {
+        self.image(Luck::Nothing, rng)
+    }
+
     /// What is there while the power is on.
     #[must_use]
     pub fn whole(&self, rng: &mut StdRng) -> Image {

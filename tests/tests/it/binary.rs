@@ -2,6 +2,7 @@
 
 mod backup;
 mod bad_input;
+mod boot;
 mod browser;
 mod clients;
 mod commands;

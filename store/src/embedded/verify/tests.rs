@@ -11,7 +11,7 @@ use crate::LocalMaster;
 use crate::config::tests::config;
 use crate::contract::{self, device, id, reading, write};
 use crate::table;
-use crate::{Lane, Limit, Op, Slot, Store};
+use crate::{Lane, Limit, Op, Restored, Slot, Store};
 
 mod contents;
 mod tables;
@@ -111,7 +111,7 @@ async fn a_whole_store_is_read_to_its_last_record() {
     // 5 rows and their entries, 2 of the session, the device and its number, 2 commands and an entry, 3 openings.
     assert_eq!(verified.records, 10 + 2 + 2 + 3 + 3);
     assert!(said.iter().any(|line| line == "partition 0: readings"), "{said:?}");
-    assert!(!open(&path).is_restored());
+    assert_eq!(open(&path).restored(), None);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_damaged_journal_is_named_and_what_is_whole_in_it_is_kept() {
     let verified = look(&path, true);
     assert!(verified.is_mended && verified.is_complete, "{verified:?}");
     let store = open(&path);
-    assert!(store.is_restored(), "every device resets");
+    assert_eq!(store.restored(), Some(Restored::Copy), "every device resets");
     let rows = store.history(&id("a"), Offset::ZERO, ALL).await.unwrap().rows;
     assert_eq!(rows.len(), 4, "one batch is lost");
     assert!(rows.windows(2).all(|pair| pair[1].prev == pair[0].offset));
@@ -236,7 +236,7 @@ async fn records_that_disagree_are_named_and_made_to_agree() {
     assert_eq!(rows.iter().map(|row| (row.offset.get(), row.prev.get())).collect::<Vec<_>>(), [(1, 0), (4, 1), (5, 4)]);
     assert_eq!(store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows, rows);
     assert_eq!(store.open_commands(&id("a")).await.unwrap().len(), 1);
-    assert!(store.is_restored());
+    assert_eq!(store.restored(), Some(Restored::Copy));
     let acts = acceptances(&store).await;
     let detail = format!("{} damaged, and dropped; the first: registry/61", verified.found);
     assert_eq!(acts.iter().map(|act| &*act.detail).collect::<Vec<_>>(), [detail]);

@@ -131,7 +131,7 @@ async fn a_record_of_every_kind_that_opens_and_does_not_read_is_named_and_droppe
     assert!(look(&path, true).is_mended);
     assert_eq!(look(&path, false).found, 0);
     let store = open(&path);
-    assert!(store.is_restored());
+    assert_eq!(store.restored(), Some(Restored::Copy));
     let acts = store.acts(Partition::new(0), 0, usize::MAX).await.unwrap().rows;
     let acts: Vec<_> = acts.iter().map(|row| (row.number, row.act.deed)).collect();
     assert_eq!(acts, [(3, Deed::AcceptLoss)], "no number is given twice");

@@ -97,7 +97,7 @@ async fn a_damaged_table_file_is_refused_and_named_and_the_rest_of_it_is_kept() 
             };
             assert!(mended.is_mended);
             let store = open(&path);
-            assert!(store.is_restored(), "every device resets");
+            assert_eq!(store.restored(), Some(Restored::Copy), "every device resets");
             let rows = store.history(&id("a"), Offset::ZERO, ALL).await.unwrap().rows;
             let known = |row: &&Reading| whole.iter().any(|it| (it.offset, &it.uplink) == (row.offset, &row.uplink));
             assert_eq!(rows.iter().find(|row| !known(row)), None, "{file:?} {at}");
