@@ -1,10 +1,10 @@
 //! The devices of one shard, and the draft they write together.
 
 mod outside;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand_core::CryptoRng;
 use unhidra_core::command::Command;
@@ -24,11 +24,10 @@ use crate::settings::{NewSetting, SettingRefused};
 use crate::stats::Stats;
 use crate::upstream::{UpstreamId, Via};
 
+use self::unread::Unread;
+
 /// How many seats are looked at for one to give up. An upper bound on the cost of a load.
 const EVICTION_TRIES: usize = 64;
-
-/// How long damaged records of a device are left alone before a message has them read again.
-const DAMAGE_REST: Duration = Duration::from_secs(60);
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +117,8 @@ pub struct Bridge {
     silences: BTreeSet<(Timestamp, DeviceId)>,
     /// Devices that are heard behind an outside broker, or not any more, until they are asked for.
     heard: Vec<(DeviceId, bool)>,
+    /// Which records have been unreadable since when.
+    unread: Unread,
 }
 
 impl Bridge {
@@ -144,6 +145,7 @@ impl Bridge {
             timers: BTreeSet::new(),
             silences: BTreeSet::new(),
             heard: Vec::new(),
+            unread: Unread::default(),
         }
     }
 
@@ -275,11 +277,12 @@ impl Bridge {
     /// Takes a device's records, as [`Bridge::poll_load`] asked for them.
     ///
     /// Where the registry does not hold the device any more, [`Bridge::handle_gone`] is the call;
-    /// where the records are damaged, [`Bridge::handle_damaged`]; where they could not be read now,
-    /// [`Bridge::handle_load_failed`].
+    /// where the records are damaged, [`Bridge::handle_damaged`]; where the disk does not give them,
+    /// [`Bridge::handle_unreadable`]; where it gives none at all, [`Bridge::handle_load_failed`].
     pub fn handle_loaded(&mut self, device: DeviceId, loaded: Loaded, now: Now, rng: &mut impl CryptoRng) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
         self.parked -= parked.len();
+        self.unread.ends(&device);
         if loaded.stored.stale {
             self.common.stats.stale += 1;
             tracing::error!(
@@ -312,33 +315,17 @@ impl Bridge {
         }
     }
 
-    /// A device's records are damaged, and will be when they are read again.
-    pub fn handle_damaged(&mut self, device: DeviceId, now: Now) {
-        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
-        self.parked -= parked.len();
-        self.leave_alone(device, parked, now);
-    }
-
     /// The registry does not hold the device any more: what waits for it is refused, and its
     /// commands, those that are not final, end.
     pub fn handle_gone(&mut self, device: DeviceId, commands: Vec<Command>, now: Now) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
         self.parked -= parked.len();
+        self.unread.ends(&device);
         for command in revoked(commands, now.unix) {
             self.common.draft.push_command(command);
         }
         for waiting in parked {
             self.refuse(waiting, Answer::Refused(Refusal::NotAuthorized), Unheard::NoDevice);
-        }
-    }
-
-    /// A device's records could not be read now: what waits for them is given back.
-    pub fn handle_load_failed(&mut self, device: DeviceId) {
-        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
-        self.parked -= parked.len();
-        for waiting in parked {
-            self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));
-            self.refuse(waiting, Answer::Retry, Unheard::Unavailable);
         }
     }
 
@@ -507,28 +494,6 @@ impl Bridge {
             Parked::Delivery(_, delivery) => self.common.draft.answers.push((delivery.ack, answer)),
             asked => self.common.draft.effects.extend(why.tell(asked)),
         }
-    }
-
-    /// Reads no more of a device for a while, and turns away what waits for it.
-    fn leave_alone(&mut self, device: DeviceId, parked: Vec<Parked>, now: Now) {
-        self.make_room();
-        self.seats.insert(device, Seat::Damaged { until: now.timer.saturating_add(DAMAGE_REST) });
-        parked.into_iter().for_each(|waiting| self.turn_away(waiting));
-    }
-
-    /// Answers what comes for a device whose records are damaged. Its own connection it loses, and says
-    /// all of it again. An outside broker's connection is everybody's behind it: there the message is
-    /// given up, or it would come for ever and no other get past it.
-    fn turn_away(&mut self, waiting: Parked) {
-        let answer = match &waiting {
-            Parked::Delivery(Some(via), _) => {
-                self.common.outside.entry(via.upstream).or_default().unreadable += 1;
-                Answer::Refused(Refusal::DoesNotOpen)
-            }
-            _ => Answer::Retry,
-        };
-        self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));
-        self.refuse(waiting, answer, Unheard::Unavailable);
     }
 
     /// Keeps the bound on devices in memory: one that is away, has nothing on its way and keeps no

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unhidra_bridge::upstream::{Reach, Rows, UpstreamId, Via};
 use unhidra_bridge::{Outcome, Stats, Ticket};
+use unhidra_core::backoff::Backoff;
 use unhidra_core::delivery::{Delivery, DownlinkRow};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Clock;
@@ -129,6 +130,7 @@ impl Upstreams {
             let own = |set: &str, other: &str| if set.is_empty() { other.to_owned() } else { set.to_owned() };
             let name = config.name.as_str();
             let pace = Pace::new(config.breaker(), config.backoff());
+            let again = Backoff::new(config.backoff());
             let guard = Guard::new(format!("upstream:{name}"), pace, around.breakers.clone());
             let upstream = Upstream {
                 id: UpstreamId(number),
@@ -143,6 +145,7 @@ impl Upstreams {
                 pump: around.pump.clone(),
                 registry: around.registry.clone(),
                 guard,
+                again,
                 rng: rng(),
                 config,
             };

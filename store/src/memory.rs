@@ -135,6 +135,8 @@ struct State {
     /// No rows are taken.
     held: bool,
     next_commit: Option<Fate>,
+    /// Whose records the disk does not give.
+    unreadable: Option<DeviceId>,
     /// Batches nobody will answer. Kept until the life's handle is gone, for a dead node does not
     /// drop its acknowledgements one by one either.
     lost: Vec<Lost>,
@@ -218,6 +220,7 @@ impl Memory {
             reopening: false,
             held: false,
             next_commit: None,
+            unreadable: None,
             lost: Vec::new(),
         };
         let life = Arc::new(Life {
@@ -261,6 +264,12 @@ impl Memory {
     pub fn resume(&self) {
         lock(&self.life.state).stalled = false;
         self.life.wake.notify_one();
+    }
+
+    /// The disk gives nothing of a device's sessions from now on, or of nobody's no more: an error that
+    /// may pass, and no damage.
+    pub fn fail_reads_of(&self, device: Option<DeviceId>) {
+        lock(&self.life.state).unreadable = device;
     }
 
     /// Deletes one row, as damage would, and says whether it was there.

@@ -4,7 +4,7 @@
 //! It speaks MQTT 5.0 with the codec of this workspace, keeps a session for every Client Identifier,
 //! and acknowledges to devices whatever it then does.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -54,7 +54,7 @@ struct State {
     echoes: bool,
     /// Connections that were let in.
     lives: u64,
-    /// PUBACKs that came before those of messages that were sent before theirs.
+    /// PUBACKs that came behind those of messages that were sent after theirs.
     disorders: u64,
 }
 
@@ -65,6 +65,8 @@ struct Session {
     waiting: VecDeque<Said>,
     /// In the order they were sent.
     in_flight: VecDeque<(u16, Said)>,
+    /// Those that were sent before one that is acknowledged, and have no PUBACK.
+    passed_by: BTreeSet<u16>,
     last_id: u16,
     /// Which connection has it: the newest [MQTT-3.1.4-3].
     life: u64,
@@ -260,10 +262,13 @@ impl OutsideBroker {
                 })
             }
             Packet::PubAck(ack) => {
-                let in_flight = &mut state.sessions.get_mut(&client.as_ref()?.0)?.in_flight;
-                let place = in_flight.iter().position(|(id, _)| *id == ack.packet_id.get());
-                let taken = place.and_then(|place| in_flight.remove(place));
-                state.disorders += u64::from(taken.is_some() && place != Some(0));
+                let session = state.sessions.get_mut(&client.as_ref()?.0)?;
+                let place = session.in_flight.iter().position(|(id, _)| *id == ack.packet_id.get());
+                let before = session.in_flight.iter().take(place.unwrap_or_default()).map(|(id, _)| *id);
+                session.passed_by.extend(before);
+                place.and_then(|place| session.in_flight.remove(place));
+                let is_late = session.passed_by.remove(&ack.packet_id.get());
+                state.disorders += u64::from(is_late);
                 Some(Vec::new())
             }
             Packet::PingReq => Some(vec![Packet::PingResp]),
@@ -311,6 +316,7 @@ impl State {
 impl Session {
     /// A new connection has it. What was not acknowledged goes again, before what waits.
     fn resume(&mut self, life: u64) {
+        self.passed_by.clear();
         let again = std::mem::take(&mut self.in_flight).into_iter().rev();
         again.for_each(|(_, said)| self.waiting.push_front(said));
         self.life = life;

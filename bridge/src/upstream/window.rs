@@ -1,29 +1,41 @@
 //! Messages of an outside broker between PUBLISH and PUBACK.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use unhidra_core::delivery::{AckToken, Answer};
+use unhidra_core::ids::DeviceId;
 
 /// Messages of QoS 1 in the order they came.
 ///
 /// Answers come in any order, for devices do not wait for each other; PUBACKs leave in this one
 /// [MQTT-4.6.0-2]. One window is one connection's: its tokens mean nothing to the next, for the
 /// broker sends again what was not acknowledged.
+///
+/// A message that is to come again ([`Answer::Retry`]) is passed by: it gets no PUBACK on this
+/// connection, keeps its place among those that may wait, and holds up none behind it. The PUBACKs
+/// that do leave are in order still. So that no device's later messages overtake it, all of that
+/// device are passed by from there on.
 #[derive(Debug)]
 pub struct Window {
     /// The token of the oldest that waits.
     first: u64,
     waiting: VecDeque<Received>,
     max: usize,
+    /// The Packet Identifiers that were passed by.
+    passed: BTreeSet<u16>,
+    /// Whose messages those were.
+    passed_devices: BTreeSet<DeviceId>,
 }
 
 #[derive(Debug)]
 struct Received {
     packet_id: u16,
+    /// In whose name it came, if it could be said.
+    device: Option<DeviceId>,
     answer: Option<Answer>,
 }
 
-/// A message whose turn has come.
+/// A message whose turn has come: never one that is to come again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Answered {
     /// Which.
@@ -41,24 +53,26 @@ impl Window {
     /// begin behind those of the one before it, a late answer for that one is known and dropped.
     #[must_use]
     pub const fn new(first: u64, max: usize) -> Self {
-        Self { first, waiting: VecDeque::new(), max }
+        Self { first, waiting: VecDeque::new(), max, passed: BTreeSet::new(), passed_devices: BTreeSet::new() }
     }
 
-    /// Takes note of a PUBLISH, and gives the token it is answered under. `None` for one that waits
+    /// Takes note of a PUBLISH in a device's name, and gives the token it is answered under. `None` for one that waits
     /// already: its answer serves both.
     ///
     /// # Errors
     ///
     /// [`NoRoom`]: one more than were allowed to wait.
-    pub fn receive(&mut self, packet_id: u16) -> Result<Option<AckToken>, NoRoom> {
+    pub fn receive(&mut self, packet_id: u16, device: Option<DeviceId>) -> Result<Option<AckToken>, NoRoom> {
         if self.waiting.iter().any(|received| received.packet_id == packet_id) {
             return Ok(None);
         }
+        // Some brokers send it again on the same connection.
+        self.passed.remove(&packet_id);
         if self.is_full() {
             return Err(NoRoom);
         }
         let token = self.next();
-        self.waiting.push_back(Received { packet_id, answer: None });
+        self.waiting.push_back(Received { packet_id, device, answer: None });
         Ok(Some(AckToken(token)))
     }
 
@@ -72,20 +86,38 @@ impl Window {
 
     /// The next message to answer, if it is its turn.
     pub fn pop(&mut self) -> Option<Answered> {
-        let received = self.waiting.front()?;
-        let (packet_id, answer) = (received.packet_id, received.answer?);
-        self.waiting.pop_front();
-        self.first += 1;
-        Some(Answered { packet_id, answer })
+        loop {
+            let received = self.waiting.front()?;
+            let (packet_id, device, answer) = (received.packet_id, received.device, received.answer?);
+            self.waiting.pop_front();
+            self.first += 1;
+            if answer != Answer::Retry {
+                return Some(Answered { packet_id, answer });
+            }
+            self.passed.insert(packet_id);
+            self.passed_devices.extend(device);
+        }
+    }
+
+    /// How many messages were passed by.
+    #[must_use]
+    pub fn passed(&self) -> usize {
+        self.passed.len()
+    }
+
+    /// Whether a device's messages are passed by on this connection.
+    #[must_use]
+    pub fn passes_by(&self, device: &DeviceId) -> bool {
+        self.passed_devices.contains(device)
     }
 
     /// Whether no further message may come.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= self.max
+        self.waiting.len().saturating_add(self.passed.len()) >= self.max
     }
 
-    /// Whether none waits.
+    /// Whether none waits for its answer.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
@@ -109,7 +141,7 @@ mod tests {
     #[test]
     fn pubacks_leave_in_the_order_of_their_messages() {
         let mut window = Window::new(0, 3);
-        let tokens: Vec<AckToken> = [7, 5, 6].iter().map(|id| window.receive(*id).unwrap().unwrap()).collect();
+        let tokens: Vec<AckToken> = [7, 5, 6].iter().map(|id| window.receive(*id, None).unwrap().unwrap()).collect();
         window.answer(tokens[2], Answer::Accepted);
         window.answer(tokens[1], Answer::Accepted);
         assert!(drain(&mut window).is_empty());
@@ -120,21 +152,45 @@ mod tests {
     #[test]
     fn one_more_than_may_wait_is_refused_and_a_repeat_is_none() {
         let mut window = Window::new(0, 2);
-        assert!(window.receive(1).is_ok() && window.receive(2).is_ok() && window.is_full());
-        assert_eq!(window.receive(1), Ok(None));
-        assert_eq!(window.receive(3), Err(NoRoom));
+        assert!(window.receive(1, None).is_ok() && window.receive(2, None).is_ok() && window.is_full());
+        assert_eq!(window.receive(1, None), Ok(None));
+        assert_eq!(window.receive(3, None), Err(NoRoom));
     }
 
     #[test]
     fn an_answer_for_the_connection_before_is_dropped() {
         let mut before = Window::new(0, 2);
-        let late = before.receive(1).unwrap().unwrap();
+        let late = before.receive(1, None).unwrap().unwrap();
         let mut window = Window::new(before.next(), 2);
-        let token = window.receive(1).unwrap().unwrap();
+        let token = window.receive(1, None).unwrap().unwrap();
         window.answer(late, Answer::Accepted);
         assert_eq!(window.pop(), None);
-        window.answer(token, Answer::Retry);
+        let refused = Answer::Refused(unhidra_core::delivery::Refusal::DoesNotOpen);
+        window.answer(token, refused);
         window.answer(AckToken(99), Answer::Accepted);
-        assert_eq!(window.pop(), Some(Answered { packet_id: 1, answer: Answer::Retry }));
+        assert_eq!(window.pop(), Some(Answered { packet_id: 1, answer: refused }));
+    }
+
+    #[test]
+    fn what_is_to_come_again_gets_no_puback_keeps_its_place_and_holds_up_nobody() {
+        let [pump, valve] = ["pump-7", "valve-1"].map(|id| DeviceId::parse(id).expect("an id"));
+        let mut window = Window::new(0, 3);
+        let first = window.receive(1, Some(pump)).unwrap().unwrap();
+        let second = window.receive(2, Some(valve)).unwrap().unwrap();
+        window.answer(second, Answer::Accepted);
+        assert!(drain(&mut window).is_empty() && !window.passes_by(&pump));
+        window.answer(first, Answer::Retry);
+        assert_eq!(drain(&mut window), [2]);
+        assert!(window.passes_by(&pump) && !window.passes_by(&valve));
+        assert!(window.is_empty() && window.passed() == 1 && !window.is_full());
+        for packet_id in [3, 4] {
+            let token = window.receive(packet_id, Some(pump)).unwrap().unwrap();
+            window.answer(token, Answer::Retry);
+            assert!(drain(&mut window).is_empty());
+        }
+        assert_eq!((window.passed(), window.receive(5, Some(valve))), (3, Err(NoRoom)));
+        // One that the broker sends again by itself waits anew, and counts once.
+        assert!(matches!(window.receive(3, Some(pump)), Ok(Some(_))));
+        assert!(window.is_full() && window.passed() == 2);
     }
 }

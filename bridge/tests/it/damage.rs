@@ -72,3 +72,37 @@ fn damaged_records_are_read_again_after_a_minute_or_when_the_device_comes() {
     let message = device.reading(b"y", world.now.unix);
     assert_eq!(world.message(&message), Answer::Accepted);
 }
+
+/// An error of the disk may pass, and is no message's fault: nothing is refused for it at either door.
+/// Only what lasts for ten minutes, while another device's records are read, is damage.
+#[test]
+fn records_the_disk_does_not_give_are_given_back_until_they_count_as_damaged() {
+    let (mut world, mut device) = World::greeted();
+    world.unreadable = Some(true);
+    world.restart_without_the_device();
+    let message = device.reading(b"x", world.now.unix);
+    let outside = |world: &mut World| world.outside(FACTORY, UplinkRow::Messages, &message);
+    assert_eq!(outside(&mut world), Answer::Retry);
+    world.pass(599_999);
+    assert_eq!(outside(&mut world), Answer::Retry);
+    world.unreadable = Some(false);
+    world.pass(1);
+    assert_eq!(outside(&mut world), Answer::Retry, "it is the whole store");
+    world.unreadable = Some(true);
+    assert_eq!(outside(&mut world), Answer::Retry, "it begins anew");
+    world.pass(600_000);
+    assert_eq!(outside(&mut world), REFUSED, "it is this one, and lasts");
+    assert_eq!(world.bridge.take_outside_stats()[&FACTORY.upstream].unreadable, 1);
+    world.pass(60_000);
+    assert_eq!(outside(&mut world), REFUSED, "it has not ended");
+    world.unreadable = None;
+    world.pass(60_000);
+    assert_eq!(outside(&mut world), Answer::Accepted);
+    // What passed is forgotten, and at the front door the connection is the device's own.
+    world.unreadable = Some(true);
+    world.restart();
+    let message = device.reading(b"y", world.now.unix);
+    assert_eq!(world.message(&message), Answer::Retry);
+    world.pass(600_000);
+    assert_eq!(world.message(&message), Answer::Retry);
+}

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) kept: Kept,
     /// Whether what is kept reads back damaged.
     pub(crate) damaged: bool,
+    /// Whether the disk gives nothing of it just now; of others it does, or it does not.
+    pub(crate) unreadable: Option<bool>,
     /// How often it was read.
     pub(crate) loads: usize,
     pub(crate) enrolled: Arc<Enrolled>,
@@ -114,6 +116,7 @@ impl World {
             bridge,
             kept: Kept::default(),
             damaged: false,
+            unreadable: None,
             loads: 0,
             enrolled,
             identity,
@@ -341,6 +344,13 @@ impl World {
             self.loads += 1;
             if self.damaged {
                 self.bridge.handle_damaged(id, self.now);
+                continue;
+            }
+            if let Some(others_are_read) = self.unreadable {
+                match others_are_read {
+                    true => self.bridge.handle_unreadable(id, self.now),
+                    false => self.bridge.handle_load_failed(id),
+                }
                 continue;
             }
             let mut stored = self.kept.stored.clone();

@@ -18,12 +18,31 @@ pub(super) enum Found {
     Gone(Vec<Command>),
 }
 
+/// Why there is nothing.
+pub(super) struct Unread {
+    pub(super) error: ReadError,
+    /// Whether another device's records were read in its place: then the fault is this one's.
+    pub(super) is_its_own: bool,
+}
+
 /// What a load came to.
-pub(super) type Outcome = (DeviceId, Result<Found, ReadError>);
+pub(super) type Outcome = (DeviceId, Result<Found, Unread>);
 
 /// Reads all a shard needs of a device.
 pub(super) async fn load(store: &dyn Store, registry: &Registry, device: DeviceId) -> Outcome {
-    (device, read(store, registry, &device).await)
+    let found = match read(store, registry, &device).await {
+        Ok(found) => Ok(found),
+        Err(error) => Err(Unread { is_its_own: another_is_read(store, registry, &device).await, error }),
+    };
+    (device, found)
+}
+
+/// Whether the store gives what it has of another device.
+async fn another_is_read(store: &dyn Store, registry: &Registry, device: &DeviceId) -> bool {
+    let next = registry.page(Some(device), 1).rows;
+    let first = registry.page(None, 1).rows;
+    let Some(other) = next.iter().chain(&first).find(|other| other.id != *device) else { return false };
+    store.session(&other.id).await.is_ok()
 }
 
 async fn read(store: &dyn Store, registry: &Registry, id: &DeviceId) -> Result<Found, ReadError> {

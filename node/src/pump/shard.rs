@@ -293,10 +293,11 @@ impl<R: CryptoRng> Shard<R> {
                 self.bridge.handle_loaded(device, *loaded, now, &mut self.rng);
             }
             Ok((device, Ok(Found::Gone(commands)))) => self.bridge.handle_gone(device, commands, now),
-            Ok((device, Err(error))) => {
+            Ok((device, Err(load::Unread { error, is_its_own }))) => {
                 tracing::error!(%device, %error, "a device's records could not be read");
                 match error {
                     ReadError::Damaged { .. } => self.bridge.handle_damaged(device, now),
+                    ReadError::Engine(_) if is_its_own => self.bridge.handle_unreadable(device, now),
                     ReadError::Engine(_) | ReadError::Unavailable => self.bridge.handle_load_failed(device),
                 }
             }

@@ -7,6 +7,10 @@
 //!        +-----------------+---------------+--- the stream ended --+
 //! ```
 //!
+//! A message that the node cannot take, for a fault of its own, gets no PUBACK and holds up no other.
+//! It comes again on the next connection, so while there is such a one the node begins the next one by
+//! itself, after a wait that grows.
+//!
 //! It trusts the broker with nothing but the transport: every message is looked at for its topic, its
 //! length and its device before a shard sees it, and the rest is the sessions' to find out.
 
@@ -24,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use unhidra_bridge::upstream::{MESSAGE_LEN_MAX, Reach, Rows, UpstreamId, Via, Window};
 use unhidra_bridge::{Outcome, Ticket};
+use unhidra_core::backoff::Backoff;
 use unhidra_core::delivery::{Ack, Answer, Delivery, Refusal, UplinkRow};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::message::Sealed;
@@ -69,6 +74,8 @@ pub(super) struct Upstream {
     pub(super) pump: Arc<Pump>,
     pub(super) registry: Arc<Registry>,
     pub(super) guard: Guard,
+    /// Between two connections that are begun anew because a message could not be taken.
+    pub(super) again: Backoff,
     pub(super) rng: StdRng,
 }
 
@@ -76,6 +83,8 @@ pub(super) struct Upstream {
 enum Ended {
     /// The node is told to end, and all that was read is answered.
     Stopped,
+    /// The node begins anew, so that what it could not take comes again.
+    Again,
     /// Anything else; the text is for people.
     Failed(String),
 }
@@ -100,7 +109,11 @@ impl Upstream {
                 },
                 () = told(&mut stop) => return,
             };
-            let Ended::Failed(error) = ended else { return };
+            let error = match ended {
+                Ended::Stopped => return,
+                Ended::Again => continue,
+                Ended::Failed(error) => error,
+            };
             let now = self.clock.now();
             self.guard.failed(now, self.rng.next_u64());
             self.metrics.failed(self.name());
@@ -148,11 +161,12 @@ impl Upstream {
             receipts: Receipts::new(),
             phase: Phase::Entering { until: now.saturating_add(Duration::from_secs(self.config.connect_timeout_s)) },
             is_stable: false,
+            again_at: None,
         };
         let (mut heard, mut driver) = (connection.heard, connection.driver);
         let ended = self.serve(&mut serving, &mut heard, &mut driver, stop).await;
         *next_token = serving.window.next();
-        if matches!(ended, Ended::Stopped) {
+        if !matches!(ended, Ended::Failed(_)) {
             serving.client.disconnect();
             // It has what was acknowledged; whether it heard the farewell makes no difference.
             let _ = timeout(FAREWELL, driver.join_next()).await;
@@ -190,8 +204,8 @@ impl Upstream {
     ) -> Ended {
         let mut stopping = false;
         loop {
-            if let Err(Broken) = self.answer(serving) {
-                return Ended::Failed("a message could not be taken; it is to come again".to_owned());
+            if let Err(error) = self.answer(serving) {
+                return Ended::Failed(error);
             }
             self.pump.take_upstream(&mut serving.held);
             if stopping && serving.window.is_empty() {
@@ -199,6 +213,11 @@ impl Upstream {
             }
             let reads = !stopping && serving.held.is_empty() && !serving.window.is_full();
             let waits_for = serving.held.front().and_then(UpstreamEvent::device).copied();
+            if serving.again_at.is_some_and(|at| at <= self.clock.now()) {
+                // It let the node in and had its say: it is no failure of its.
+                self.stable(serving);
+                return Ended::Again;
+            }
             let deadline = serving.deadline();
             let done = tokio::select! {
                 biased;
@@ -220,6 +239,8 @@ impl Upstream {
                     Err(ended.unwrap_or_else(|_| "the connection's task ended".to_owned()))
                 }
                 () = at(deadline, &*self.clock) => self.deadline(serving),
+                // Looked at above.
+                () = at(serving.again_at, &*self.clock) => Ok(()),
             };
             if let Err(error) = done {
                 return Ended::Failed(error);
@@ -228,19 +249,38 @@ impl Upstream {
     }
 
     /// Sends the PUBACKs whose turn has come.
-    fn answer(&mut self, serving: &mut Serving) -> Result<(), Broken> {
-        let mut answered = false;
+    fn answer(&mut self, serving: &mut Serving) -> Result<(), String> {
+        let (mut answered, passed) = (false, serving.window.passed());
         while let Some(next) = serving.window.pop() {
-            if next.answer == Answer::Retry || serving.client.acknowledge(next).is_err() {
-                return Err(Broken);
-            }
+            serving.client.acknowledge(next).map_err(|_| "the client library has no room".to_owned())?;
             answered = true;
+        }
+        let passed = serving.window.passed().saturating_sub(passed);
+        if passed > 0 {
+            self.metrics.passed_by(self.name(), passed as u64);
+            self.begin_anew_later(serving);
         }
         if answered {
             // Something came, was made durable and acknowledged: it serves.
             self.stable(serving);
         }
         Ok(())
+    }
+
+    /// A message is passed by: says when the next connection begins, where that is not said.
+    fn begin_anew_later(&mut self, serving: &mut Serving) {
+        if serving.again_at.is_some() {
+            return;
+        }
+        let now = self.clock.now();
+        // What was passed by before has been taken: this is another fault.
+        if matches!(serving.phase, Phase::Serving { since } if now.saturating_since(since) >= STABLE_AFTER) {
+            self.again.reset();
+        }
+        let at = self.again.failed(now, self.rng.next_u64());
+        serving.again_at = Some(at);
+        let in_ms = at.saturating_since(now).as_millis();
+        tracing::warn!(upstream = self.name(), in_ms, "a message cannot be taken now; it is to come again");
     }
 
     fn stable(&mut self, serving: &mut Serving) {
@@ -300,9 +340,10 @@ impl Upstream {
     /// Takes a message in a device's name, or refuses what no session needs to see.
     fn take_in(&mut self, serving: &mut Serving, message: Message) -> Result<(), String> {
         self.status.received();
+        let looked_at = self.looked_at(&message);
         let token = match message.packet_id {
             None => None,
-            Some(packet_id) => match serving.window.receive(packet_id) {
+            Some(packet_id) => match serving.window.receive(packet_id, looked_at.ok().map(|(device, _)| device)) {
                 Ok(Some(token)) => Some(token),
                 // It comes again before its answer: that one serves both.
                 Ok(None) => {
@@ -313,7 +354,13 @@ impl Upstream {
                 Err(_) => return Err("it sends more than it may before it is answered".to_owned()),
             },
         };
-        match self.looked_at(&message) {
+        match looked_at {
+            // One before it is still to come: it would overtake that.
+            Ok((device, _)) if serving.window.passes_by(&device) => {
+                if let Some(token) = token {
+                    serving.window.answer(token, Answer::Retry);
+                }
+            }
             Ok((device, row)) => {
                 let ack = token.map_or_else(Ack::nobody, |token| Ack::new(self.mailbox.clone(), token));
                 let received_at = self.clock.unix_now();
@@ -404,6 +451,8 @@ struct Serving {
     receipts: Receipts,
     phase: Phase,
     is_stable: bool,
+    /// When the next connection is begun, where a message is to come again.
+    again_at: Option<Timestamp>,
 }
 
 impl Serving {
@@ -414,9 +463,6 @@ impl Serving {
         }
     }
 }
-
-/// A message is to come again, or cannot be answered: the connection has to go.
-struct Broken;
 
 async fn told(stop: &mut watch::Receiver<bool>) {
     // An error says that nobody is left to tell us.

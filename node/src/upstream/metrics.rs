@@ -59,6 +59,11 @@ impl Metrics {
         }
     }
 
+    /// So many messages are not acknowledged on this connection, and are to come again.
+    pub(super) fn passed_by(&self, upstream: &str, count: u64) {
+        self.count(upstream, "passed_by", count);
+    }
+
     fn count(&self, upstream: &str, outcome: &'static str, count: u64) {
         let labels = [("upstream", upstream.to_owned()), ("outcome", outcome.to_owned())];
         self.messages.get_or_create(&labels).inc_by(count);

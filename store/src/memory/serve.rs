@@ -13,6 +13,9 @@ impl Store for Memory {
 
     fn session(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Stored>, ReadError>> {
         let device = *device;
+        if lock(&self.life.state).unreadable == Some(device) {
+            return Box::pin(async { Err(ReadError::Engine("the disk gives nothing".to_owned())) });
+        }
         self.read(self.partition_of(&device), move |rows, _| query::session(rows, &device))
     }
 

@@ -315,6 +315,50 @@ evil! {
 }
 
 evil! {
+    /// What a device says whose records the disk does not give just now is not acknowledged, and nobody
+    /// behind the same broker waits for it. Once the disk gives them all of it is stored, in order.
+    async fn a_device_that_cannot_be_read_for_a_while_holds_up_nobody_else(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        let other = world.provision_behind(&outside, "pump-8").await;
+        world.stop_node().await;
+        world.start_node().await;
+        world.store.fail_reads_of(Some(pump.id));
+        say(&mut pump, 1, 7).await;
+        world.until_counted("passed_by", 6).await;
+        for n in 0..100 {
+            other.publish(&n.to_string());
+        }
+        world.until_stored("pump-8", 100).await;
+        assert_eq!(world.stored().await["pump-7"], bodies(1), "SIM_SEED={}", world.seed());
+        world.store.fail_reads_of(None);
+        world.until_stored("pump-7", 7).await;
+        assert_eq!(world.stored().await["pump-7"], bodies(7), "SIM_SEED={}", world.seed());
+        assert_eq!(world.counted("unreadable"), 0, "nothing was given up, SIM_SEED={}", world.seed());
+        assert_eq!(world.failures(), 0, "the broker has done nothing wrong, SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
+    /// Where it lasts, and more of it comes than may be without an answer at once, it is given up as
+    /// damaged records are, and the others come through.
+    async fn a_device_that_cannot_be_read_any_more_holds_up_nobody_else_for_ever(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        let other = world.provision_behind(&outside, "pump-8").await;
+        world.stop_node().await;
+        world.start_node().await;
+        world.store.fail_reads_of(Some(pump.id));
+        say(&mut pump, 1, 40).await;
+        for n in 0..100 {
+            other.publish(&n.to_string());
+        }
+        world.until_stored("pump-8", 100).await;
+        world.until_counted("unreadable", 39).await;
+        let all = world.stored().await;
+        assert_eq!((&all["pump-7"], &all["pump-8"]), (&bodies(1), &bodies(100)), "SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
     /// A broker that dies, forgets, cuts and comes back, a node that dies, and commands all the while:
     /// nothing is doubled, what was not lost by the broker is there, and each command is acted on once.
     async fn whatever_happens_nothing_is_doubled_and_commands_are_acted_on_once(

@@ -1,0 +1,93 @@
+//! Records of a device that do not read.
+//!
+//! What waits for them is given back, unanswered: it is the node's fault and no message's. At the front
+//! door the device loses its own connection and comes again; behind an outside broker the message is
+//! passed by until the next connection, and others go on. But what is given back stands in the way of
+//! all the others behind that broker once there is enough of it. So records that have not been read for
+//! [`PATIENCE`], whenever somebody wanted them, while another device's were, count as damaged, and of
+//! damaged ones what comes through an outside broker is given up, and counted.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use unhidra_core::delivery::{Answer, Refusal};
+use unhidra_core::ids::DeviceId;
+use unhidra_core::time::Timestamp;
+
+use super::{Bridge, Now, Parked, Seat, Unheard};
+
+/// How long damaged records of a device are left alone before a message has them read again.
+const DAMAGE_REST: Duration = Duration::from_secs(60);
+
+/// For how long an error of the disk may be one that passes.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Which records have been unreadable since when. An entry for each enrolled device at the most.
+#[derive(Debug, Default)]
+pub(super) struct Unread(HashMap<DeviceId, Timestamp>);
+
+impl Unread {
+    /// A device's records were read, or the whole store gives nothing.
+    pub(super) fn ends(&mut self, device: &DeviceId) {
+        self.0.remove(device);
+    }
+
+    /// They alone were not. Whether that lasts.
+    fn failed(&mut self, device: DeviceId, now: Timestamp) -> bool {
+        now.saturating_since(*self.0.entry(device).or_insert(now)) >= PATIENCE
+    }
+}
+
+impl Bridge {
+    /// A device's records are damaged, and will be when they are read again.
+    pub fn handle_damaged(&mut self, device: DeviceId, now: Now) {
+        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        self.parked -= parked.len();
+        self.leave_alone(device, parked, now);
+    }
+
+    /// The disk does not give a device's records, and gives another's: it may pass.
+    pub fn handle_unreadable(&mut self, device: DeviceId, now: Now) {
+        if self.unread.failed(device, now.timer) {
+            return self.handle_damaged(device, now);
+        }
+        self.give_back(device);
+    }
+
+    /// The store gives nothing now: what waits for a device's records is given back.
+    pub fn handle_load_failed(&mut self, device: DeviceId) {
+        self.unread.ends(&device);
+        self.give_back(device);
+    }
+
+    fn give_back(&mut self, device: DeviceId) {
+        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        self.parked -= parked.len();
+        for waiting in parked {
+            self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));
+            self.refuse(waiting, Answer::Retry, Unheard::Unavailable);
+        }
+    }
+
+    /// Reads no more of a device for a while, and turns away what waits for it.
+    pub(super) fn leave_alone(&mut self, device: DeviceId, parked: Vec<Parked>, now: Now) {
+        self.make_room();
+        self.seats.insert(device, Seat::Damaged { until: now.timer.saturating_add(DAMAGE_REST) });
+        parked.into_iter().for_each(|waiting| self.turn_away(waiting));
+    }
+
+    /// Answers what comes for a device whose records are damaged. Its own connection it loses, and says
+    /// all of it again. An outside broker's connection is everybody's behind it: there the message is
+    /// given up, or it would come for ever and no other get past it.
+    pub(super) fn turn_away(&mut self, waiting: Parked) {
+        let answer = match &waiting {
+            Parked::Delivery(Some(via), _) => {
+                self.common.outside.entry(via.upstream).or_default().unreadable += 1;
+                Answer::Refused(Refusal::DoesNotOpen)
+            }
+            _ => Answer::Retry,
+        };
+        self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));
+        self.refuse(waiting, answer, Unheard::Unavailable);
+    }
+}
