@@ -16,6 +16,8 @@ use unhidra_tests::world::World;
 
 use crate::bodies;
 
+mod defences;
+
 const MESSAGES: &str = "unhidra/devices/pump-7/messages";
 
 /// Runs a scenario in a world of each seed, with an outside broker before the node.
