@@ -78,18 +78,23 @@ impl Seen {
 
 /// Asks for a command, again under its id until somebody says that it is durable.
 async fn send(world: &mut World, device: &SimDevice, seen: &mut Seen, crash: Option<CrashPoint>) {
+    let life_ms = world.rng.random_range(1..=u64::try_from(LIFE.as_millis()).expect("small"));
+    send_for(life_ms, world, device, seen, crash).await;
+}
+
+/// The same for a command that lives so long.
+async fn send_for(life_ms: u64, world: &mut World, device: &SimDevice, seen: &mut Seen, crash: Option<CrashPoint>) {
     let mut id = [0; 16];
     world.rng.fill_bytes(&mut id);
     let id = CommandId::new(id);
     let body = format!("{}", seen.bodies.len());
     seen.bodies.insert(id, body.clone());
-    let expires_in_ms = world.rng.random_range(1..=u64::try_from(LIFE.as_millis()).expect("small"));
     let asked = SendAsked {
         device: device.id,
         id: Some(id),
         name: "do".to_owned(),
         body: body.into(),
-        expires_in_ms: Some(expires_in_ms),
+        expires_in_ms: Some(life_ms),
     };
     let mut crash = crash;
     loop {
@@ -337,11 +342,13 @@ scenario! {
         let pump = world.provision("pump-7").await;
         world.network.isolate("pump-7");
         let mut seen = Seen::default();
-        send(&mut world, &pump, &mut seen, None).await;
+        // One that lives for milliseconds may be over before.
+        send_for(60_000, &mut world, &pump, &mut seen, None).await;
         world.revoke(&pump).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         seen.look(&world, &pump).await;
-        assert!(seen.last.values().all(|c| c.state() == CommandState::Failed), "{:?}", seen.last);
+        let failed = |command: &Command| command.state() == CommandState::Failed;
+        assert!(seen.last.values().all(failed), "{:?}, SIM_SEED={}", seen.last, world.seed());
     }
 }
 
