@@ -1,5 +1,5 @@
-//! A real mosquitto that asks who comes: TLS with certificates on one or both sides, a password, either
-//! version of MQTT; and what is said where it does not come about.
+//! A real mosquitto that asks who comes: TLS with certificates on one or both sides, keys of other tools, a
+//! password, either version of MQTT; and what is said where it does not come about.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -46,7 +46,7 @@ async fn files(place: &Place) {
     let long_ago = UnixTime::from_s(now.as_ms() / 1000 - 10 * DAY.as_secs());
     let factory = Authority::generate(100 * DAY, long_ago).expect("an authority");
     let other = Authority::generate(100 * DAY, long_ago).expect("an authority");
-    place.write("factory.pem", factory.certificate().to_pem());
+    factory.save(&place.path("factory.pem"), &place.path("factory.key")).expect("its files");
     place.write("other.pem", other.certificate().to_pem());
     server(place, &factory, "server", now);
     server(place, &factory, "server-expired", long_ago);
@@ -130,6 +130,61 @@ async fn in_tls_with_a_password_and_mqtt_3_1_1() {
     files(&place).await;
     let lines = format!("{}{}", tls(&place, "server"), passwords(&place));
     serves(&place, &lines, &format!("ca=\"factory.pem\",version=\"3.1.1\",{USER}")).await;
+}
+
+/// Runs openssl in the test's folder.
+async fn openssl(place: &Place, line: &str) {
+    let mut command = place.program("openssl", "openssl");
+    let done = command.args(line.split_whitespace()).output().await.expect("it runs");
+    assert!(done.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Keys as other tools make them: the names of their files, and how a file of each begins.
+const FOREIGN: [(&str, &str); 3] = [
+    ("rsa-pkcs1", "-----BEGIN RSA PRIVATE KEY-----"),
+    ("rsa-pkcs8", "-----BEGIN PRIVATE KEY-----"),
+    ("ec-sec1", "-----BEGIN EC PRIVATE KEY-----"),
+];
+
+/// Writes `NAME.key` and `NAME.pem` for each of them, under the factory's authority.
+async fn foreign_keys(place: &Place) {
+    openssl(place, "genrsa -traditional -out rsa-pkcs1.key 2048").await;
+    openssl(place, "pkcs8 -topk8 -nocrypt -in rsa-pkcs1.key -out rsa-pkcs8.key").await;
+    openssl(place, "ecparam -name prime256v1 -genkey -noout -out ec-sec1.key").await;
+    place.write("extensions", "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n");
+    for (serial, (name, begins)) in (1..).zip(FOREIGN) {
+        let key = place.path(&format!("{name}.key"));
+        let pem = std::fs::read_to_string(&key).expect("the test's file");
+        assert!(pem.starts_with(begins), "{name}: {:?}", pem.lines().next());
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("the test's file");
+        openssl(place, &format!("req -new -key {name}.key -subj /CN={name} -out request")).await;
+        let signed = "-CA factory.pem -CAkey factory.key -days 1 -extfile extensions";
+        openssl(place, &format!("x509 -req -in request {signed} -set_serial {serial} -out {name}.pem")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_may_have_an_rsa_key_or_one_of_another_tool() {
+    let place = Place::new();
+    files(&place).await;
+    foreign_keys(&place).await;
+    place.enroll("pump-1").await;
+    let lines = format!("{}require_certificate true\nallow_anonymous true\n", tls(&place, "server"));
+    let mosquitto = Mosquitto::start(&place, &lines).await;
+    // All at one broker, where each name has one connection.
+    let brokers = FOREIGN.map(|(name, _)| {
+        let at = format!("address=\"127.0.0.1:{}\",client_id=\"{name}\",ca=\"factory.pem\"", mosquitto.node);
+        format!("{{name=\"{name}\",{at},certificate=\"{name}.pem\",key=\"{name}.key\"}}")
+    });
+    let node = place.node(&format!("run {FREE_PORTS} --set upstream.broker=[{}]", brokers.join(","))).await;
+    node.process.logs_again("an outside broker is reached", FOREIGN.len()).await;
+    let shown = place.done("upstream --json --data node").await;
+    let shown: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(shown.len(), FOREIGN.len());
+    for record in &shown {
+        assert_eq!((&record["state"], &record["last_error"]), (&"connected".into(), &Value::Null), "{record}");
+    }
+    node.stop().await;
 }
 
 /// What stands wrong, and what the log and `unhidra upstream` say of it: name, where, with what.
