@@ -197,13 +197,13 @@ impl Broker {
         }
     }
 
-    /// Shows a reading in the clear, on `PREFIX/readings/DEVICE/NAME` at QoS 1, to those whom a rule
-    /// lets read it and nobody else. A message that finds a queue full is dropped for it and counted.
-    pub fn show_reading(&self, reading: Shown<'_>) {
+    /// Shows a reading in the clear to those whom a rule lets read it and nobody else. Says to how many
+    /// sessions, and what of it has to wait until `mailbox` is woken.
+    pub(crate) fn show_reading(&self, reading: Shown<'_>, mailbox: &Arc<Mailbox>) -> (usize, Vec<Held>) {
         let Shown { device, name, payload, retain, properties } = reading;
         let text = &Text::from_checked(self.rules.acl.reading_topic(device, name));
         if TopicName::parse(text.as_str()).is_err() {
-            return;
+            return (0, Vec::new());
         }
         let incoming =
             Incoming { topic: text, payload: &payload, qos: QoS::AtLeastOnce, retain, properties: &properties };
@@ -212,7 +212,8 @@ impl Broker {
             self.retain(&Arc::new(Message::new(incoming, self.doors.clock.now())), &mut storing);
             storing.finish();
         }
-        self.show(incoming);
+        let mut held = Vec::new();
+        (self.show_to(incoming, Some(mailbox), &mut held), held)
     }
 
     /// Forgets every retained reading in the clear: nobody keeps them up to date any more, and none but
@@ -237,19 +238,25 @@ impl Broker {
     /// Shows those who may see it what a device has published on a row of its own, or the node to
     /// it. Nothing waits for them: one without room does not get it.
     pub(crate) fn show(&self, incoming: Incoming<'_>) {
+        self.show_to(incoming, None, &mut Vec::new());
+    }
+
+    /// The same for who waits: those without room are added to `held`. Says to how many sessions it goes.
+    fn show_to(&self, incoming: Incoming<'_>, mailbox: Option<&Arc<Mailbox>>, held: &mut Vec<Held>) -> usize {
         if !self.watchers.any() {
-            return;
+            return 0;
         }
-        let Ok(topic) = TopicName::parse(incoming.topic.as_str()) else { return };
+        let Ok(topic) = TopicName::parse(incoming.topic.as_str()) else { return 0 };
         let now = self.doors.clock.now();
         let make = || Arc::new(Message::new(incoming, now));
         let may_read = |who: &Principal| self.rules.acl.may_read(who, topic);
         let router = self.watchers.router.read().unwrap_or_else(PoisonError::into_inner);
         let mut storing = Storing::default();
-        router.route(topic, None, may_read, make, |queue, queued| {
-            self.push(queue, queued, None, now, &mut storing);
+        let found = router.route(topic, None, may_read, make, |queue, queued| {
+            held.extend(self.push(queue, queued, mailbox, now, &mut storing));
         });
         self.store_queued(&mut storing);
+        found
     }
 
     pub(crate) fn show_downlink(&self, device: &DeviceId, row: DownlinkRow, payload: &Bytes) {

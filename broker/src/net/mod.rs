@@ -16,6 +16,7 @@ mod port;
 mod proxy;
 mod report;
 mod revoked;
+mod showing;
 #[cfg(test)]
 mod size;
 mod tcp;
@@ -27,4 +28,5 @@ pub use certificate::CertificateError;
 pub use handshakes::HandshakeThreads;
 pub use port::{Layers, PortListener};
 pub use revoked::{Revoked, Serial};
+pub use showing::Showing;
 pub use tls::TlsOffer;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use unhidra_broker::acl::{Actions, Effect, Pattern, Rule, RuleSet, Who};
 use unhidra_broker::packet::*;
 use unhidra_broker::*;
 
@@ -147,4 +148,54 @@ async fn large_messages_reach_all_whole_and_in_order_however_little_is_taken_at_
             client.ping().await;
         }
     }
+}
+
+/// Lets everybody read what is shown in the clear.
+fn open_readings(world: &World) {
+    let topics = vec![Pattern::parse("{p}/readings/#", "unhidra").expect("a pattern")];
+    let (effect, actions, who) = (Effect::Allow, Actions::ALL, Who::Clients);
+    let rule = Rule { effect, actions, who, client_ids: None, topics, retain: None, qos: None, line: 1 };
+    world.broker.use_rules(RuleSet::new(vec![rule]));
+}
+
+async fn show_all(showing: &Showing, numbers: std::ops::Range<u16>) -> usize {
+    let mut heard = 0;
+    for number in numbers {
+        let (device, payload) = (&id("pump-7"), number.to_string().into());
+        let reading = Shown { device, name: "t", payload, retain: false, properties: Properties::default() };
+        heard += showing.show(reading).await;
+    }
+    heard
+}
+
+const READINGS: &str = "unhidra/readings/pump-7/t";
+
+#[tokio::test(start_paused = true)]
+async fn readings_in_the_clear_wait_for_a_client_that_keeps_up_and_none_is_lost() {
+    let world = World::new();
+    open_readings(&world);
+    let showing = Showing::new(world.broker.clone());
+    assert_eq!(show_all(&showing, 0..3).await, 0, "nobody is there");
+    let mut reader = world.plain("reader", Version::V5).await;
+    assert_eq!(reader.subscribe(READINGS, QoS::AtLeastOnce).await, ReasonCode::GrantedQos1);
+    let all = tokio::spawn(async move { show_all(&showing, 0..300).await });
+    assert_eq!(payloads(&mut reader, 300).await, numbers(0..300));
+    assert_eq!(all.await.expect("it ends"), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_in_the_clear_wait_once_and_shortly_for_a_client_that_takes_nothing() {
+    let world = with_policy(QueuePolicy::Newest);
+    open_readings(&world);
+    let mut stuck = world.plain("stuck", Version::V5).await;
+    stuck.subscribe(READINGS, QoS::AtLeastOnce).await;
+    let mut good = world.plain("good", Version::V5).await;
+    good.subscribe(READINGS, QoS::AtMostOnce).await;
+    let (showing, started) = (Showing::new(world.broker.clone()), Instant::now());
+    let all = tokio::spawn(async move { show_all(&showing, 0..200).await });
+    assert_eq!(payloads(&mut good, 200).await, numbers(0..200));
+    assert_eq!(all.await.expect("it ends"), 400);
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    // What fits: 16 on their way and 8 that wait.
+    assert_eq!(payloads(&mut stuck, 24).await, numbers(0..24));
 }

@@ -30,6 +30,7 @@ pub(super) async fn run(_: Outlets, control: &dyn Control, out: &mut Output<'_>)
         "BEHIND",
         "OLDEST",
         "DELIVERED",
+        "UNREAD",
         "REFUSED",
         "MISSING",
         "FAILED",
@@ -38,7 +39,7 @@ pub(super) async fn run(_: Outlets, control: &dyn Control, out: &mut Output<'_>)
     out.table(heading, &rows)
 }
 
-fn row(outlet: &OutletRecord) -> [String; 11] {
+fn row(outlet: &OutletRecord) -> [String; 12] {
     let error = match (&outlet.last_error, outlet.last_error_at) {
         (Some(text), Some(at)) => format!("{} {}", instant(at), name(text)),
         _ => String::new(),
@@ -51,6 +52,7 @@ fn row(outlet: &OutletRecord) -> [String; 11] {
         outlet.lag_rows.to_string(),
         format!("{:.1} s", Duration::from_millis(outlet.lag_ms).as_secs_f64()),
         outlet.delivered.to_string(),
+        outlet.unread.to_string(),
         outlet.left_behind.to_string(),
         outlet.missing.to_string(),
         outlet.failures.to_string(),

@@ -38,20 +38,23 @@ pub(crate) struct Fault {
 pub(crate) struct Sent {
     pub(crate) answer: Answer,
     pub(crate) fault: Option<Fault>,
+    /// How many of those that were taken went to nobody: MQTT keeps nothing for who is not there.
+    pub(crate) unread: usize,
 }
 
 impl Sent {
     pub(crate) const fn all(rows: usize) -> Self {
-        Self { answer: Answer { taken: rows, rest: Rest::None }, fault: None }
+        Self { answer: Answer { taken: rows, rest: Rest::None }, fault: None, unread: 0 }
     }
 
     pub(crate) fn failed(taken: usize, cause: Cause, text: impl Into<String>) -> Self {
         let fault = Some(Fault { cause, text: text.into() });
-        Self { answer: Answer { taken, rest: Rest::Failed { retry_after: None } }, fault }
+        Self { answer: Answer { taken, rest: Rest::Failed { retry_after: None } }, fault, unread: 0 }
     }
 
     pub(crate) fn refused(taken: usize, rest: Rest, text: impl Into<String>) -> Self {
-        Self { answer: Answer { taken, rest }, fault: Some(Fault { cause: Cause::Refused, text: text.into() }) }
+        let fault = Some(Fault { cause: Cause::Refused, text: text.into() });
+        Self { answer: Answer { taken, rest }, fault, unread: 0 }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use unhidra_broker::packet::{Properties, Property, Text};
-use unhidra_broker::{Broker, Shown};
+use unhidra_broker::{Broker, Showing, Shown};
 use unhidra_core::ids::Epoch;
 
 use super::config::{Config, Format};
@@ -17,6 +17,7 @@ use super::template::level;
 /// This node's broker.
 pub(crate) struct Local {
     broker: Arc<Broker>,
+    showing: Showing,
     raw: bool,
     retain: bool,
     epoch: Epoch,
@@ -30,21 +31,24 @@ impl fmt::Debug for Local {
 
 impl Local {
     pub(crate) fn new(config: &Config, broker: Arc<Broker>, epoch: Epoch) -> Self {
-        Self { broker, raw: config.format == Format::Raw, retain: config.retain, epoch }
+        let showing = Showing::new(broker.clone());
+        Self { broker, showing, raw: config.format == Format::Raw, retain: config.retain, epoch }
     }
 
-    /// Routes a run of rows. They are taken once the broker has them, and has stored them for the
-    /// sessions that outlive their connections; what becomes of them in a queue is its policy's.
+    /// Routes a run of rows, and waits for those who read them as a client that publishes does. They are
+    /// taken once the broker has them, and has stored them for the sessions that outlive their
+    /// connections; what becomes of them in the queue of a client that is too slow is its policy's.
     pub(crate) async fn send(&self, rows: &[&Item]) -> Sent {
+        let mut unread = 0;
         for item in rows {
             let (payload, properties) = message(item, self.raw, self.epoch);
             let name = level(&item.row.uplink.name);
             let shown =
                 Shown { device: &item.row.uplink.device, name: &name, payload, retain: self.retain, properties };
-            self.broker.show_reading(shown);
+            unread += usize::from(self.showing.show(shown).await == 0);
         }
         if self.broker.settled().await {
-            Sent::all(rows.len())
+            Sent { unread, ..Sent::all(rows.len()) }
         } else {
             Sent::failed(0, Cause::Unavailable, "the broker stores nothing any more")
         }

@@ -264,6 +264,7 @@ pub(crate) async fn stopped(store: &dyn Store) -> Result<Vec<OutletRecord>, Cont
                 lag_rows: lag,
                 lag_ms: 0,
                 delivered: 0,
+                unread: 0,
                 left_behind: 0,
                 missing: 0,
                 failures: 0,

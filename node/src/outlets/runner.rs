@@ -89,6 +89,8 @@ struct Running {
     read_at: Timestamp,
     /// Whether the last attempt failed, so that it is said once.
     failing: bool,
+    /// Whether it was said that rows go to nobody.
+    said_unread: bool,
 }
 
 impl Runner {
@@ -134,7 +136,16 @@ impl Runner {
         let is_new = |cursor: &Option<Offset>| if cursor.is_some() { None } else { Some(Offset::new(u64::MAX)) };
         let saved = cursors.iter().zip(&places).map(|(cursor, place)| is_new(cursor).unwrap_or(*place)).collect();
         let now = self.clock.now();
-        let mut running = Running { runner: self, ends, window, saved, saved_at: now, read_at: now, failing: false };
+        let mut running = Running {
+            runner: self,
+            ends,
+            window,
+            saved,
+            saved_at: now,
+            read_at: now,
+            failing: false,
+            said_unread: false,
+        };
         while !running.save().await {
             tokio::time::sleep(PATIENCE).await;
         }
@@ -229,6 +240,16 @@ impl Running {
         let name = &runner.status.name;
         if outcome.taken > 0 {
             runner.status.delivers(outcome.taken);
+            runner.status.passes_over(sent.unread);
+            // Once: with readers of some devices alone, rows of the others go to nobody for ever.
+            if sent.unread > 0 && !std::mem::replace(&mut self.said_unread, true) {
+                tracing::warn!(
+                    outlet = runner.status.name,
+                    rows = sent.unread,
+                    "nobody subscribed to these rows whom a rule of [acl] lets read them: they are passed over, and \
+                     nobody gets them later; further ones are counted as unread"
+                );
+            }
         }
         if let Some(fault) = &sent.fault {
             runner.status.fails(fault, unix_now);

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     lag_rows: Family<OutletLabels, Gauge>,
     lag_seconds: Family<OutletLabels, Gauge<f64, AtomicU64>>,
     delivered: Family<OutletLabels, Counter>,
+    unread: Family<OutletLabels, Counter>,
     left_behind: Family<OutletLabels, Counter>,
     missing: Family<OutletLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
@@ -49,6 +50,11 @@ impl Metrics {
             m.lag_seconds.clone(),
         );
         registry.register("outlet_rows_delivered", "Rows the other side of an outlet has taken", m.delivered.clone());
+        registry.register(
+            "outlet_rows_unread",
+            "Rows of a local outlet for which nobody who may read them was subscribed",
+            m.unread.clone(),
+        );
         registry.register(
             "outlet_rows_left_behind",
             "Rows the other side of an outlet refused until they were left behind",
@@ -86,6 +92,9 @@ pub struct OutletRecord {
     pub lag_ms: u64,
     /// Rows that were taken since the node started.
     pub delivered: u64,
+    /// Those among them for which nobody who may read them was subscribed, of `local`.
+    #[serde(default)]
+    pub unread: u64,
     /// Rows that were refused and left behind, likewise.
     pub left_behind: u64,
     /// Rows that were removed before they were taken, likewise.
@@ -116,6 +125,7 @@ struct Seen {
     lag_rows: u64,
     oldest: Option<UnixTime>,
     delivered: u64,
+    unread: u64,
     left_behind: u64,
     missing: u64,
     failures: u64,
@@ -128,7 +138,9 @@ impl Status {
         // So that each has its lines before anything has happened.
         let labels = status.labels();
         let m = &status.metrics;
-        [&m.delivered, &m.left_behind, &m.missing].into_iter().for_each(|family| drop(family.get_or_create(&labels)));
+        [&m.delivered, &m.unread, &m.left_behind, &m.missing]
+            .into_iter()
+            .for_each(|family| drop(family.get_or_create(&labels)));
         status
     }
 
@@ -168,6 +180,13 @@ impl Status {
         self.seen().delivered += rows;
     }
 
+    /// Rows that were delivered went to nobody.
+    pub(crate) fn passes_over(&self, rows: usize) {
+        let rows = rows as u64;
+        self.metrics.unread.get_or_create(&self.labels()).inc_by(rows);
+        self.seen().unread += rows;
+    }
+
     pub(crate) fn leaves_behind(&self) {
         self.metrics.left_behind.get_or_create(&self.labels()).inc();
         self.seen().left_behind += 1;
@@ -199,6 +218,7 @@ impl Status {
             lag_rows: seen.lag_rows,
             lag_ms: seen.oldest.map_or(0, |at| u64::try_from(now.saturating_since(at).as_millis()).unwrap_or(u64::MAX)),
             delivered: seen.delivered,
+            unread: seen.unread,
             left_behind: seen.left_behind,
             missing: seen.missing,
             failures: seen.failures,

@@ -119,10 +119,17 @@ async fn readings_are_shown_to_those_a_rule_lets_and_to_nobody_else() {
     node.stop().await;
 
     // Once no outlet retains any more, nothing of it is left.
-    let (node, port) = plain_node_with(&place, "--set acl.file=acl.toml").await;
+    let (node, port) = plain_node_with(&place, "--set acl.file=acl.toml --set outlets.here.kind=local").await;
     let gone = "-V 5 -i reader -q 1 -t unhidra/readings/+/temperature -W 2 -F got:%r:%p";
     let gone = client(&place, "mosquitto_sub", port.port(), gone).ended().await;
     assert!(!gone.out.contains("got:"), "{gone}");
+    // What goes to nobody is told, and counted.
+    let server = node.ready["mqtt"].as_str().expect("an address");
+    let devices = place.simulate(&["pump-7"], &format!("--server {server} --rate 20 --seconds 1")).await;
+    let _ = devices.ended().await;
+    node.process.logs("nobody subscribed to these rows").await;
+    let shown: Value = serde_json::from_str(&place.done("outlets --json --data node").await).expect("JSON");
+    assert!(shown["unread"].as_u64() > Some(0) && shown["unread"] == shown["delivered"], "{shown}");
     node.stop().await;
 }
 
