@@ -115,8 +115,8 @@ pub struct Bridge {
     /// When to look whether a device is silent behind its outside broker. One entry a device; one
     /// that has spoken meanwhile is looked at again.
     silences: BTreeSet<(Timestamp, DeviceId)>,
-    /// Devices that are heard behind an outside broker, or not any more, until they are asked for.
-    heard: Vec<(DeviceId, bool)>,
+    /// Devices that have come to be here, and that have gone, in this order, until they are asked for.
+    presence: Vec<(DeviceId, bool)>,
     /// Which records have been unreadable since when.
     unread: Unread,
 }
@@ -144,7 +144,7 @@ impl Bridge {
             committed: 0,
             timers: BTreeSet::new(),
             silences: BTreeSet::new(),
-            heard: Vec::new(),
+            presence: Vec::new(),
             unread: Unread::default(),
         }
     }
@@ -165,7 +165,11 @@ impl Bridge {
 
     /// A connection of a device was admitted.
     pub fn handle_connected(&mut self, device: DeviceId, connection: Connection) {
-        self.links.entry(device).or_default().connected(connection);
+        let link = self.links.entry(device).or_default();
+        if !link.is_here() {
+            self.presence.push((device, true));
+        }
+        link.connected(connection);
         // Commands may wait for it in the store, and it is about to speak.
         self.want(device);
     }
@@ -179,7 +183,7 @@ impl Bridge {
         now: Now,
         rng: &mut impl CryptoRng,
     ) {
-        let link = self.links.entry(device).or_default();
+        let Some(link) = self.links.get_mut(&device) else { return };
         link.listening(connection, row);
         if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
             peer.release();
@@ -205,6 +209,7 @@ impl Bridge {
         }
         if !link.is_here() {
             self.links.remove(&device);
+            self.presence.push((device, false));
         }
         if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
             peer.connection_ended();
@@ -213,10 +218,10 @@ impl Bridge {
         self.settle_timer(&device, now);
     }
 
-    /// Whether a device has a connection, or was heard behind an outside broker of late.
-    #[must_use]
-    pub fn is_here(&self, device: &DeviceId) -> bool {
-        self.links.contains_key(device)
+    /// The devices that have come to be here (`true`), by a connection or by being heard behind an
+    /// outside broker, and those that have gone, since the last call and in this order.
+    pub fn take_presence(&mut self) -> Vec<(DeviceId, bool)> {
+        std::mem::take(&mut self.presence)
     }
 
     /// Takes the broker's word on a publish.
@@ -334,9 +339,11 @@ impl Bridge {
     /// Only between drafts that are all durable, or what they hold would be read as it was before.
     pub fn handle_changed(&mut self, device: &DeviceId) {
         if let Some(Seat::Ready(peer)) = self.seats.get(device) {
-            self.timers.retain(|(_, of)| of != device);
             debug_assert!(peer.last_draft <= self.committed);
             let has_open = !peer.commands.is_empty();
+            if let Some(at) = peer.timer {
+                self.timers.remove(&(at, *device));
+            }
             self.seats.remove(device);
             if has_open {
                 self.want(*device);

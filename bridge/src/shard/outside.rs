@@ -33,7 +33,7 @@ impl Bridge {
             let silent_at = now.timer.saturating_add(via.silent_after);
             let link = self.links.entry(device).or_default();
             if !link.is_here() {
-                self.heard.push((device, true));
+                self.presence.push((device, true));
             }
             if link.silent_at().is_none() {
                 self.silences.insert((silent_at, device));
@@ -63,6 +63,11 @@ impl Bridge {
                 }
             }
         }
+        if reach == Reach::Anew {
+            // Or one who is heard again would be looked at twice, and once more for each time.
+            let is_heard = |device: &DeviceId| self.links.get(device).is_some_and(|link| link.silent_at().is_some());
+            self.silences.retain(|(_, device)| is_heard(device));
+        }
     }
 
     /// Nobody knows any more whether the device is behind its outside broker.
@@ -71,7 +76,7 @@ impl Bridge {
         link.unheard();
         if !link.is_here() {
             self.links.remove(&device);
-            self.heard.push((device, false));
+            self.presence.push((device, false));
         }
         if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
             peer.release();
@@ -92,12 +97,6 @@ impl Bridge {
                 None => {}
             }
         }
-    }
-
-    /// The devices that came to be here by being heard behind an outside broker (`true`), and those
-    /// that ceased to be, since the last call and in this order.
-    pub fn take_heard(&mut self) -> Vec<(DeviceId, bool)> {
-        std::mem::take(&mut self.heard)
     }
 
     /// What was counted of each outside broker since the last call.

@@ -28,7 +28,7 @@ fn behind() -> (World, Device) {
     assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &first), Answer::Accepted);
     let hello = world.take_message();
     assert_eq!(device.hear(&hello, world.now.unix), Heard::hello());
-    assert_eq!(world.bridge.take_heard(), [(device.id, true)]);
+    assert_eq!(world.bridge.take_presence(), [(device.id, true), (device.id, false), (device.id, true)]);
     (world, device)
 }
 
@@ -44,7 +44,7 @@ fn a_request_for_a_bundle_alone_makes_nobody_count_as_there() {
     world.disconnect();
     let get = Device::asks(world.enrolled.suite);
     assert_eq!(world.outside(FACTORY, UplinkRow::PrekeysGet, &get), Answer::Accepted);
-    assert!(!world.bridge.is_here(&device.id));
+    assert_eq!(world.bridge.take_presence(), [(device.id, true), (device.id, false)], "its connection alone");
 }
 
 #[test]
@@ -84,11 +84,10 @@ fn a_connection_of_its_own_goes_before_an_outside_broker() {
     world.connect();
     world.command(1, 3600);
     assert!(matches!(world.ways.last(), Some(Connection::Local(_))));
-    assert_eq!(world.bridge.take_heard(), [], "it was here before");
     world.disconnect();
     assert_eq!(world.ways.last(), Some(&Connection::Outside(FACTORY.upstream)), "what had no PUBACK goes there");
     say(&mut world, &mut device, FACTORY, b"still there");
-    assert!(world.bridge.is_here(&device.id));
+    assert_eq!(world.bridge.take_presence(), [], "it was here all the time");
 }
 
 #[test]
@@ -102,15 +101,35 @@ fn a_device_that_is_silent_for_long_gets_nothing_and_everything_when_it_is_heard
     let (_, ticket, _) = world.published.remove(0);
     world.broker_says(ticket, Outcome::Relayed);
     world.pass(899_999);
-    assert!(world.bridge.is_here(&device.id));
+    assert_eq!(world.bridge.take_presence(), []);
     world.pass(1);
-    assert_eq!(world.bridge.take_heard(), [(device.id, false)]);
+    assert_eq!(world.bridge.take_presence(), [(device.id, false)]);
     world.command(2, 7200);
     assert!(world.published.is_empty(), "nobody knows where it is");
     say(&mut world, &mut device, FACTORY, b"back");
-    assert_eq!(world.bridge.take_heard(), [(device.id, true)]);
+    assert_eq!(world.bridge.take_presence(), [(device.id, true)]);
     let commands = world.published.iter().filter(|(row, ..)| *row == DownlinkRow::Commands).count();
     assert_eq!(commands, 2, "both: what that broker was given may have been dropped");
+}
+
+/// Told apart, the two ways in could overtake one another, and a device that is here pass for away.
+#[test]
+fn who_falls_silent_and_connects_is_told_of_in_this_order() {
+    let (mut world, device) = behind();
+    world.pass(900_000);
+    world.connect();
+    assert_eq!(world.bridge.take_presence(), [(device.id, false), (device.id, true)]);
+}
+
+#[test]
+fn a_broker_that_forgets_its_sessions_leaves_nothing_to_be_looked_at() {
+    let (mut world, mut device) = behind();
+    for _ in 0..3 {
+        world.pass(1_000);
+        say(&mut world, &mut device, FACTORY, b"there");
+        world.reach(FACTORY.upstream, Reach::Anew);
+        assert_eq!(world.bridge.poll_timeout(), None);
+    }
 }
 
 #[test]
@@ -124,7 +143,8 @@ fn nothing_is_sealed_for_a_broker_that_is_not_reached() {
     let (_, ticket, _) = world.published.remove(0);
     world.broker_says(ticket, Outcome::Relayed);
     world.reach(FACTORY.upstream, Reach::Anew);
-    assert!(!world.bridge.is_here(&device.id), "its session there is gone, and what it had with it");
+    let gone = [(device.id, false)];
+    assert_eq!(world.bridge.take_presence(), gone, "its session there is gone, and what it had with it");
     say(&mut world, &mut device, FACTORY, b"still there");
     assert_eq!(world.published.len(), 1, "the command goes again");
 }

@@ -216,20 +216,13 @@ impl<R: CryptoRng> Shard<R> {
         match event {
             BrokerEvent::Delivery(delivery) => self.bridge.handle_delivery(delivery, now, &mut self.rng),
             BrokerEvent::Connected { device, connection } => {
-                let was_here = self.bridge.is_here(&device);
                 self.bridge.handle_connected(device, Connection::Local(connection.0));
-                if !was_here {
-                    self.rooms.gateway.presence(device, true, now.unix);
-                }
             }
             BrokerEvent::Listening { device, connection, row } => {
                 self.bridge.handle_listening(device, Connection::Local(connection.0), row, now, &mut self.rng);
             }
             BrokerEvent::Disconnected { device, connection } => {
                 self.bridge.handle_disconnected(device, Connection::Local(connection.0), now, &mut self.rng);
-                if !self.bridge.is_here(&device) {
-                    self.rooms.gateway.presence(device, false, now.unix);
-                }
             }
             BrokerEvent::Published { device, ticket, outcome } => {
                 let outcome = match outcome {
@@ -256,10 +249,10 @@ impl<R: CryptoRng> Shard<R> {
         }
     }
 
-    /// Says which devices are heard behind an outside broker, and which are not any more.
+    /// Says which devices have come, and which have gone.
     fn tell_presence(&mut self) {
         let now = self.rooms.clock.unix_now();
-        for (device, is_here) in self.bridge.take_heard() {
+        for (device, is_here) in self.bridge.take_presence() {
             self.rooms.gateway.presence(device, is_here, now);
         }
     }
