@@ -20,6 +20,8 @@ pub struct Window {
     /// The token of the oldest that waits.
     first: u64,
     waiting: VecDeque<Received>,
+    /// The identifiers of those that wait.
+    taken: BTreeSet<u16>,
     max: usize,
     /// The Packet Identifiers that were passed by.
     passed: BTreeSet<u16>,
@@ -53,7 +55,14 @@ impl Window {
     /// begin behind those of the one before it, a late answer for that one is known and dropped.
     #[must_use]
     pub const fn new(first: u64, max: usize) -> Self {
-        Self { first, waiting: VecDeque::new(), max, passed: BTreeSet::new(), passed_devices: BTreeSet::new() }
+        Self {
+            first,
+            waiting: VecDeque::new(),
+            taken: BTreeSet::new(),
+            max,
+            passed: BTreeSet::new(),
+            passed_devices: BTreeSet::new(),
+        }
     }
 
     /// Takes note of a PUBLISH in a device's name, and gives the token it is answered under. `None` for one that waits
@@ -63,7 +72,7 @@ impl Window {
     ///
     /// [`NoRoom`]: one more than were allowed to wait.
     pub fn receive(&mut self, packet_id: u16, device: Option<DeviceId>) -> Result<Option<AckToken>, NoRoom> {
-        if self.waiting.iter().any(|received| received.packet_id == packet_id) {
+        if self.taken.contains(&packet_id) {
             return Ok(None);
         }
         // Some brokers send it again on the same connection.
@@ -72,6 +81,7 @@ impl Window {
             return Err(NoRoom);
         }
         let token = self.next();
+        self.taken.insert(packet_id);
         self.waiting.push_back(Received { packet_id, device, answer: None });
         Ok(Some(AckToken(token)))
     }
@@ -90,6 +100,7 @@ impl Window {
             let received = self.waiting.front()?;
             let (packet_id, device, answer) = (received.packet_id, received.device, received.answer?);
             self.waiting.pop_front();
+            self.taken.remove(&packet_id);
             self.first += 1;
             if answer != Answer::Retry {
                 return Some(Answered { packet_id, answer });
@@ -155,6 +166,17 @@ mod tests {
         assert!(window.receive(1, None).is_ok() && window.receive(2, None).is_ok() && window.is_full());
         assert_eq!(window.receive(1, None), Ok(None));
         assert_eq!(window.receive(3, None), Err(NoRoom));
+    }
+
+    #[test]
+    fn an_identifier_is_free_once_it_is_answered_and_not_before() {
+        let mut window = Window::new(0, 2);
+        let [first, second] = [1, 2].map(|id| window.receive(id, None).unwrap().unwrap());
+        window.answer(second, Answer::Accepted);
+        assert_eq!((window.pop(), window.receive(2, None)), (None, Ok(None)), "its answer waits for its turn");
+        window.answer(first, Answer::Accepted);
+        assert_eq!(drain(&mut window), [1, 2]);
+        assert!(window.receive(2, None).is_ok_and(|token| token.is_some()));
     }
 
     #[test]
