@@ -43,6 +43,8 @@ pub(super) struct Sweep {
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     tally: Option<Tally>,
+    /// What its rows were held to then: a device that is enrolled anew may be of another class.
+    bounds: Bounds,
     /// Before then nothing is due.
     rows_due: UnixTime,
     commands_due: UnixTime,
@@ -104,6 +106,9 @@ impl Sweep {
         let mut bounds = self.config.bounds(&device.class);
         if !aged {
             bounds.age = None;
+        }
+        if known.bounds != bounds {
+            (known.bounds, known.rows_due) = (bounds, UnixTime::EPOCH);
         }
         if bounds != Bounds::default() && now >= known.rows_due {
             self.rows(device, &bounds, now, &mut known, waiting).await?;

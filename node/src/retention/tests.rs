@@ -86,6 +86,21 @@ async fn each_class_has_bounds_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_device_that_is_enrolled_anew_is_held_to_its_new_class() {
+    let ground = Ground::new();
+    let registry = filled(&ground, &[("pump", "")], 400, 10).await;
+    let week = ClassConfig { days: Some(7), ..ClassConfig::default() };
+    let class = BTreeMap::from([("camera".to_owned(), week)]);
+    let mut sweep = sweep(&ground, Config { days: 90, class, ..config() }, registry.clone());
+    sweep.look().await.unwrap();
+    assert_eq!(history(&ground, "pump").await.len(), 400, "nothing is due for 80 days");
+    let asked = EnrollAsked { class: "camera".to_owned(), replace: true, ..enroll_asked("pump") };
+    ground.control_over(registry, None).enroll(asked).await.unwrap();
+    sweep.look().await.unwrap();
+    assert_eq!(history(&ground, "pump").await.len(), 200, "a week");
+}
+
+#[tokio::test]
 async fn a_clock_that_jumps_costs_nothing_for_a_day() {
     let ground = Ground::new();
     let registry = filled(&ground, &[("pump", "")], 200, 10).await;
