@@ -17,6 +17,7 @@
 //! session, when numbers of its were passed over, and when it returns a day after its acknowledgement.
 //! What was removed stays known as that, and is told like a value.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::commands::Outcome;
 use crate::draft::Ticket;
 
 /// What a setting is to become.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct NewSetting {
     /// Whose.
     pub device: DeviceId,
@@ -40,6 +41,17 @@ pub struct NewSetting {
     pub value: Option<Bytes>,
     /// Who asks for it, where that is known.
     pub asked_by: Option<Arc<str>>,
+}
+
+impl fmt::Debug for NewSetting {
+    // What a device is set to may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewSetting")
+            .field("device", &self.device)
+            .field("name", &self.name)
+            .field("value_len", &self.value.as_ref().map(Bytes::len))
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a setting was not taken.
@@ -267,6 +279,15 @@ mod tests {
         let name = list.next()?.name.clone();
         list.sent(&name, Ticket(ticket), 1);
         Some(name.to_string())
+    }
+
+    #[test]
+    fn a_value_is_not_printed() {
+        let printed = format!("{:?}", new("password", Some("sesame")));
+        assert!(
+            printed.contains("password") && printed.contains("Some(6)") && !printed.contains("sesame"),
+            "{printed}"
+        );
     }
 
     fn all(list: &SettingList) -> Vec<Setting> {

@@ -1,5 +1,6 @@
 //! Where the gateway meets the rest of the node.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ pub struct Cancel {
 }
 
 /// A setting as a client asks for it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct NewSetting {
     /// Whose.
     pub device: DeviceId,
@@ -79,8 +80,19 @@ pub struct NewSetting {
     pub asked_by: Arc<str>,
 }
 
+impl fmt::Debug for NewSetting {
+    // What a device is set to may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewSetting")
+            .field("device", &self.device)
+            .field("name", &self.name)
+            .field("value_len", &self.value.as_ref().map(Bytes::len))
+            .finish_non_exhaustive()
+    }
+}
+
 /// A command as a client asks for it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct NewCommand {
     /// The client's own id for it, so that a repeat is known; without, it is given one.
     pub id: Option<CommandId>,
@@ -94,4 +106,33 @@ pub struct NewCommand {
     pub expires_after: Duration,
     /// Who asks for it.
     pub asked_by: Arc<str>,
+}
+
+impl fmt::Debug for NewCommand {
+    // So may be what it is told.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewCommand")
+            .field("id", &self.id)
+            .field("device", &self.device)
+            .field("name", &self.name)
+            .field("body_len", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_is_told_is_not_printed() {
+        let (device, body) = (DeviceId::parse("pump-7").unwrap(), Bytes::from_static(b"sesame"));
+        let asked_by: Arc<str> = "ann".into();
+        let value = Some(body.clone());
+        let setting = NewSetting { device, name: "password".parse().unwrap(), value, asked_by: asked_by.clone() };
+        let name = "unlock".parse().unwrap();
+        let command = NewCommand { id: None, device, name, body, expires_after: Duration::ZERO, asked_by };
+        let printed = format!("{setting:?} {command:?}");
+        assert!(printed.contains("password") && printed.contains("unlock") && !printed.contains("sesame"), "{printed}");
+    }
 }

@@ -276,7 +276,7 @@ pub enum PrekeyKind {
 }
 
 /// A prekey as it lies.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct PrekeyRecord {
     /// Whose.
     pub kind: PrekeyKind,
@@ -286,6 +286,17 @@ pub struct PrekeyRecord {
     pub created_at: UnixTime,
     /// The secret, in the bridge's encoding.
     pub secret: Bytes,
+}
+
+impl fmt::Debug for PrekeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrekeyRecord")
+            .field("kind", &self.kind)
+            .field("id", &self.id)
+            .field("created_at", &self.created_at)
+            .field("secret", &"[secret]")
+            .finish()
+    }
 }
 
 /// A change to the prekeys.
@@ -300,4 +311,20 @@ pub enum PrekeyChange {
         /// Which.
         id: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoredSession;
+
+    #[test]
+    fn keys_are_not_printed() {
+        let secret = Bytes::from_static(b"sesame");
+        let prekey =
+            PrekeyRecord { kind: PrekeyKind::Signed, id: 7, created_at: UnixTime::EPOCH, secret: secret.clone() };
+        let session = StoredSession { whole: secret.clone(), receive: Some(secret.clone()), send: Some(secret) };
+        let printed = format!("{prekey:?} {session:?}");
+        assert!(printed.contains("[secret]") && !printed.contains("sesame"), "{printed}");
+    }
 }

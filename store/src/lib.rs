@@ -129,7 +129,7 @@ pub struct Page<T> {
 }
 
 /// One session's records as they lie.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct StoredSession {
     /// The whole state, written at DH steps and by a seal that made one.
     pub whole: bytes::Bytes,
@@ -137,6 +137,13 @@ pub struct StoredSession {
     pub receive: Option<bytes::Bytes>,
     /// What the sending chain has become since.
     pub send: Option<bytes::Bytes>,
+}
+
+impl std::fmt::Debug for StoredSession {
+    // All of it is keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoredSession([secret])")
+    }
 }
 
 /// All a shard needs to go on with a device.

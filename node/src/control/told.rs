@@ -1,6 +1,8 @@
 //! What devices are told, as JSON on the control socket and on the terminal: commands, settings. What
 //! is answered is what the gateway's frames hold (gateway/PROTOCOL.md).
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use unhidra_core::command::{Command, CommandState};
@@ -11,7 +13,7 @@ use unhidra_core::time::UnixTime;
 use super::{RowBody, text};
 
 /// A command to be queued.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendAsked {
     /// To whom.
@@ -27,6 +29,18 @@ pub struct SendAsked {
     pub body: Bytes,
     /// How long it lives, in ms; the node's own default without.
     pub expires_in_ms: Option<u64>,
+}
+
+impl fmt::Debug for SendAsked {
+    // What a device is told may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendAsked")
+            .field("device", &self.device)
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("body_len", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A command to be called back.

@@ -30,7 +30,7 @@ pub(crate) struct CommandBounds {
 }
 
 /// A command as it is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NewCommand {
     /// The client's own id for it; without, it is given one.
     pub(crate) id: Option<CommandId>,
