@@ -250,17 +250,17 @@ impl Upstream {
 
     /// Sends the PUBACKs whose turn has come.
     fn answer(&mut self, serving: &mut Serving) -> Result<(), String> {
-        let (mut answered, passed) = (false, serving.window.passed());
+        let (mut accepted, passed) = (false, serving.window.passed());
         while let Some(next) = serving.window.pop() {
+            accepted |= next.answer == Answer::Accepted;
             serving.client.acknowledge(next).map_err(|_| "the client library has no room".to_owned())?;
-            answered = true;
         }
         let passed = serving.window.passed().saturating_sub(passed);
         if passed > 0 {
             self.metrics.passed_by(self.name(), passed as u64);
             self.begin_anew_later(serving);
         }
-        if answered {
+        if accepted {
             // Something came, was made durable and acknowledged: it serves.
             self.stable(serving);
         }

@@ -77,7 +77,7 @@ impl LocalControl {
             return Err(ControlError::TooMany { open, max: self.limits.open_max });
         }
         let detail = format!("{} {}", command.name, command.id);
-        self.write(command.device, Op::Command(command.clone()), Deed::Command, &detail).await?;
+        self.write(command.device, [Op::Command(command.clone())], Deed::Command, &detail).await?;
         Ok(command)
     }
 
@@ -102,7 +102,7 @@ impl LocalControl {
             return Err(ControlError::TooLate { state: command.state().as_str().to_owned() });
         }
         let detail = command.id.to_string();
-        self.write(command.device, Op::Command(command.clone()), Deed::Cancel, &detail).await?;
+        self.write(command.device, [Op::Command(command.clone())], Deed::Cancel, &detail).await?;
         Ok(command)
     }
 
@@ -138,22 +138,26 @@ impl LocalControl {
             SettingRefused::NoDevice => ControlError::NoDevice { id: device },
             SettingRefused::Unavailable => ControlError::Unavailable(refused.to_string()),
         })?;
-        if let Some(name) = changed.forgotten {
-            let store = &self.doors.store;
-            commit(&**store, store.partition_of(&device), vec![Op::ForgetSetting { device, name }]).await?;
-        }
         if changed.is_new {
-            let detail = changed.setting.name.to_string();
-            self.write(device, Op::Setting(changed.setting.clone()), Deed::Setting, &detail).await?;
+            let forgotten = changed.forgotten.map(|name| Op::ForgetSetting { device, name });
+            let ops = forgotten.into_iter().chain([Op::Setting(changed.setting.clone())]);
+            self.write(device, ops, Deed::Setting, changed.setting.name.as_str()).await?;
         }
         Ok(changed.setting)
     }
 
     /// Writes what was asked for, and who asked.
-    async fn write(&self, device: DeviceId, op: Op, deed: Deed, detail: &str) -> Result<(), ControlError> {
+    async fn write(
+        &self,
+        device: DeviceId,
+        ops: impl IntoIterator<Item = Op>,
+        deed: Deed,
+        detail: &str,
+    ) -> Result<(), ControlError> {
         let store = &self.doors.store;
         let act = Act::on(self.doors.clock.unix_now(), &actor::current(), deed, device, detail);
-        commit(&**store, store.partition_of(&device), vec![op, Op::Act(act)]).await?;
+        let ops = ops.into_iter().chain([Op::Act(act)]).collect();
+        commit(&**store, store.partition_of(&device), ops).await?;
         Ok(())
     }
 
