@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::UnixTime;
 use unhidra_e2ee::delta::StateDelta;
@@ -15,7 +14,6 @@ use unhidra_e2ee::prekey::BundleParts;
 use unhidra_e2ee::recent::MessageTag;
 use unhidra_e2ee::reset::{ResetReason, sign_reset};
 use unhidra_e2ee::role::{ALIVE_INTERVAL, LONG_TRY_INTERVAL};
-use unhidra_e2ee::session::Pending;
 use unhidra_e2ee::sessions::{Handshake, Slot};
 use unhidra_e2ee::suite::Suite;
 
@@ -24,59 +22,19 @@ use crate::device::state;
 use crate::rule::Rule;
 use crate::said::Said;
 use crate::store::{NodeSession, NodeSessions, OneTime, PeerRecord, Signed, Store, Write, encode, write};
-use crate::wire::{DownPacket, DownRow, UpPacket, inner_message};
+use crate::wire::{DownRow, UpPacket};
 use crate::world::{Broken, Env};
+
+mod writer;
+
+use writer::{Draft, Effect};
+pub(crate) use writer::{Fault, Out, Went};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const WEEK: u64 = 7 * 24 * HOUR;
 /// Failed opens that cost a DH step, a minute.
 const FAILURES_MAX: u32 = 10;
-
-/// What leaves when its draft is committed.
-pub(crate) enum Effect {
-    /// The answer to a publish of the device.
-    Answer { publication: Option<u64>, accepted: bool },
-    /// Bytes that no ratchet made; of a ResetRequest, when it was due.
-    Plain { row: DownRow, bytes: Vec<u8>, reset_at: Option<u64> },
-    /// A sealed message.
-    Sealed { ticket: u64, pending: Pending<Vec<u8>> },
-}
-
-/// What leaves the node.
-pub(crate) enum Out {
-    Answer(u64, bool),
-    Packet(DownPacket),
-}
-
-/// What one event writes, and what follows once it is written.
-#[derive(Default)]
-struct Draft {
-    writes: Vec<Write>,
-    effects: Vec<Effect>,
-    /// The handshake that begins a session here.
-    begins: Option<Vec<u8>>,
-}
-
-/// Where a commit ends otherwise than well.
-#[derive(Clone, Copy)]
-pub(crate) struct Fault {
-    /// How many commits are done before it.
-    pub(crate) commits: u8,
-    /// Whether it is on disk all the same.
-    pub(crate) done: bool,
-    /// Whether the process ends with it.
-    pub(crate) ends: bool,
-}
-
-/// What became of the node's drafts.
-#[derive(Eq, PartialEq)]
-pub(crate) enum Went {
-    /// All are committed.
-    Well,
-    /// A commit failed; every connection is closed.
-    Down,
-}
 
 pub(crate) struct Node {
     pub(crate) identity: IdentitySecret,
@@ -581,84 +539,4 @@ impl Node {
             self.drafts.push_back(draft);
         }
     }
-
-    /// The writer commits what waits, and what was waiting for it leaves.
-    pub(crate) fn commit(&mut self, env: &mut Env, out: &mut Vec<Out>) -> Result<Went, Broken> {
-        while self.drafts.len() > usize::from(self.busy) {
-            let Some(draft) = self.drafts.pop_front() else { break };
-            match self.fault.take() {
-                Some(Fault { commits: 0, done, ends }) => {
-                    self.fails(draft, done, ends, env, out)?;
-                    return Ok(Went::Down);
-                }
-                Some(fault) => self.fault = Some(Fault { commits: fault.commits - 1, ..fault }),
-                None => {}
-            }
-            self.applies(&draft, env)?;
-            release(draft.effects, env, out)?;
-        }
-        Ok(Went::Well)
-    }
-
-    fn applies(&mut self, draft: &Draft, env: &mut Env) -> Result<(), Broken> {
-        self.store.apply(&draft.writes, &mut env.ledger)?;
-        if let Some(Ok(Envelope::HandshakeInit(init))) = draft.begins.as_ref().map(|bytes| Envelope::parse(bytes)) {
-            env.ledger.node_began(&init)?;
-        }
-        Ok(())
-    }
-
-    /// A commit that fails: nothing of it leaves, and nothing behind it.
-    fn fails(
-        &mut self,
-        mut draft: Draft,
-        done: bool,
-        ends: bool,
-        env: &mut Env,
-        out: &mut Vec<Out>,
-    ) -> Result<(), Broken> {
-        let is_row = |write: &Write| matches!(write, Write::Row(..));
-        if done {
-            self.applies(&draft, env)?;
-        } else if !env.keeps(Rule::OneCommit) {
-            // Two commits, and the power went between them: the ratchet moved, the row is lost.
-            draft.writes.retain(|write| !is_row(write));
-            self.store.apply(&draft.writes, &mut env.ledger)?;
-        }
-        let early = |effect: &Effect| match effect {
-            Effect::Answer { .. } => !env.keeps(Rule::CommitThenAcknowledge),
-            Effect::Sealed { .. } => !env.keeps(Rule::CommitThenSend),
-            Effect::Plain { .. } => false,
-        };
-        let left: Vec<Effect> = draft.effects.into_iter().filter(early).collect();
-        release(left, env, out)?;
-        self.drafts.clear();
-        if ends || env.keeps(Rule::VoidAfterFailure) {
-            self.restarts(env);
-        }
-        Ok(())
-    }
-}
-
-fn release(effects: Vec<Effect>, env: &mut Env, out: &mut Vec<Out>) -> Result<(), Broken> {
-    for effect in effects {
-        match effect {
-            Effect::Answer { publication: Some(publication), accepted } => out.push(Out::Answer(publication, accepted)),
-            Effect::Answer { publication: None, .. } => {}
-            Effect::Plain { row, bytes, reset_at } => {
-                if let Some(at) = reset_at {
-                    env.ledger.resets(at)?;
-                }
-                out.push(Out::Packet(DownPacket { ticket: None, row, bytes }));
-            }
-            Effect::Sealed { ticket, pending } => {
-                let bytes = pending.release(DurableSource::new_for_storage().durable());
-                if let Some(message) = inner_message(&bytes) {
-                    env.ledger.released_down(&message)?;
-                }
-                out.push(Out::Packet(DownPacket { ticket: Some(ticket), row: DownRow::Commands, bytes }));
-            }
-        }
-    }
-    Ok(())
 }
