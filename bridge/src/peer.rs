@@ -266,14 +266,12 @@ impl Peer {
         now: Now,
     ) {
         common.stats.opened += 1;
-        match self.gaps.see(tag) {
-            Place::After(0) => {}
-            Place::After(missing) => {
-                common.stats.passed_over += u64::from(missing);
-                self.settings.doubt();
-            }
+        let place = self.gaps.see(tag);
+        match place {
+            Place::After(missing) => common.stats.passed_over += u64::from(missing),
             Place::Late => common.stats.late += 1,
         }
+        self.settings.heard(matches!(place, Place::After(1..)), now.timer);
         let mut said = uplink::read(self.device.id, plaintext, received_at);
         if let Some(id) = said.reading_id {
             if self.reading_ids.contains(id) {

@@ -5,8 +5,8 @@
 //!              ^                     |                          |
 //!              +--- Lost ------------+                          |
 //!              +--- release() - Held +--- Refused               |
-//!              +---- a new session, another value, doubt(), ----+
-//!                    returned() a day later
+//!              +---- a new session, another value, heard() ----+
+//!                    behind a gap, returned() a day later
 //! ```
 //!
 //! One is in flight at a time, the one that was changed first before the others. The device's
@@ -15,6 +15,8 @@
 //! What a device has taken it may lose again: it begins anew with an old copy of its storage, and need
 //! not show it, where the copy is but a few message numbers old. So it is told all again in a new
 //! session, when numbers of its were passed over, and when it returns a day after its acknowledgement.
+//! For numbers that is done at most once in ten minutes, and owed until then: whoever drops every second
+//! message of a device would else have it told all of them for each.
 //! What was removed stays known as that, and is told like a value.
 
 use std::fmt;
@@ -25,7 +27,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use unhidra_core::ids::DeviceId;
 use unhidra_core::setting::{Acknowledged, Setting, SettingName};
-use unhidra_core::time::UnixTime;
+use unhidra_core::time::{Timestamp, UnixTime};
 
 use crate::commands::Outcome;
 use crate::draft::Ticket;
@@ -105,10 +107,17 @@ struct Entry {
 /// How long an acknowledgement is relied on when a device returns.
 const RELIED_ON: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long it serves that a device was told all again because numbers of its were passed over.
+const DOUBT_SERVES: Duration = Duration::from_secs(10 * 60);
+
 /// The settings of one device.
 #[derive(Debug, Default)]
 pub struct SettingList {
     entries: Vec<Entry>,
+    /// When the device was told all again for numbers that were passed over.
+    doubted_at: Option<Timestamp>,
+    /// Numbers were passed over since.
+    doubt_owed: bool,
 }
 
 impl SettingList {
@@ -120,7 +129,7 @@ impl SettingList {
             let known = setting.is_in_sync() && setting.acknowledged.is_some_and(|of| of.session == session);
             Entry { progress: if known { Progress::Known } else { Progress::Due }, setting }
         };
-        let mut restored = Self { entries: settings.into_iter().map(entry).collect() };
+        let mut restored = Self { entries: settings.into_iter().map(entry).collect(), ..Self::default() };
         restored.returned(now);
         restored
     }
@@ -234,9 +243,15 @@ impl SettingList {
         }
     }
 
-    /// The device has passed over message numbers, as one does that begins anew with what its storage
-    /// holds: it may have lost what it had taken.
-    pub(crate) fn doubt(&mut self) {
+    /// A message of the device has opened. Where it has passed over message numbers, as one does that
+    /// begins anew with what its storage holds, it may have lost what it had taken.
+    pub(crate) fn heard(&mut self, behind_a_gap: bool, now: Timestamp) {
+        self.doubt_owed |= behind_a_gap;
+        let serves = self.doubted_at.is_some_and(|at| now.saturating_since(at) < DOUBT_SERVES);
+        if !self.doubt_owed || serves {
+            return;
+        }
+        (self.doubted_at, self.doubt_owed) = (Some(now), false);
         for entry in self.entries.iter_mut().filter(|entry| entry.progress == Progress::Known) {
             entry.progress = Progress::Due;
         }
@@ -258,7 +273,6 @@ impl SettingList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use unhidra_core::time::UnixTime;
 
     const NOW: UnixTime = UnixTime::from_ms(1000);
 
@@ -389,7 +403,7 @@ mod tests {
         assert_eq!(tell_all(&mut list, NOW), ["a", "b"]);
         list.returned(NOW.saturating_add(RELIED_ON - Duration::from_millis(1)));
         assert!(list.next().is_none(), "it has taken them of late");
-        list.doubt();
+        list.heard(true, Timestamp::ZERO);
         assert_eq!(tell_all(&mut list, NOW), ["a", "b"], "what was removed, too");
         let later = NOW.saturating_add(RELIED_ON);
         assert!(SettingList::restore(all(&list), 1, later).next().is_some());
@@ -397,6 +411,21 @@ mod tests {
         assert_eq!(tell_all(&mut list, later), ["a", "b"]);
         list.returned(later);
         assert!(list.next().is_none());
+    }
+
+    #[test]
+    fn for_numbers_that_were_passed_over_all_is_told_again_once_in_ten_minutes() {
+        let mut list = SettingList::default();
+        set(&mut list, "a", Some("x"));
+        let mut tell = |behind_a_gap, ms| {
+            list.heard(behind_a_gap, Timestamp::from_ms(ms));
+            let told = send(&mut list, 1).is_some();
+            list.published(Ticket(1), Outcome::Delivered, NOW);
+            told
+        };
+        assert!(tell(false, 0), "it is new");
+        assert_eq!([tell(true, 1), tell(true, 2), tell(false, 600_000)], [true, false, false]);
+        assert_eq!([tell(false, 600_001), tell(false, 600_002)], [true, false], "the second gap was owed");
     }
 
     #[test]
