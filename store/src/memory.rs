@@ -281,6 +281,14 @@ impl Memory {
         tables.write(Table::Readings, table::reading(number, offset), None)
     }
 
+    /// Makes one row a record that does not read, as damage would, and says whether it was there.
+    pub fn damage_row(&self, device: &DeviceId, offset: Offset) -> bool {
+        let mut disk = lock(&self.life.disk);
+        let tables = &mut disk.partitions[usize::from(self.partition_of(device).get())];
+        let Ok(Some(number)) = query::number(&*tables, device) else { return false };
+        tables.write(Table::Readings, table::reading(number, offset), Some(Bytes::from_static(b"?")))
+    }
+
     fn read<T: Send + 'static>(
         &self,
         partition: Partition,

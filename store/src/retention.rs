@@ -121,6 +121,8 @@ pub struct Oldest {
     pub reached: Offset,
     /// Whether the log ends there.
     pub end: bool,
+    /// The first damaged record on the way, if there is one. Such a row stays, and the others go.
+    pub damaged: Option<ReadError>,
 }
 
 /// Looks for what of a device's rows is beyond `bounds` at `now`: at most `max` rows at once.
@@ -199,17 +201,29 @@ pub(crate) fn oldest(rows: &dyn Rows, after: Offset, max: usize) -> Result<Oldes
         looked_at += 1;
         let wrong = || damaged(Table::Log, key, "its key has another length");
         let (offset, number) = table::parse_log(key).ok_or_else(wrong)?;
-        let (device, floor) = match devices.get(&number) {
-            Some(known) => *known,
-            None => *devices.entry(number).or_insert((query::device_of(rows, number)?, floor(rows, number)?)),
-        };
         found.reached = offset;
-        let row_key = table::reading(number, offset);
-        let value = rows.get(Table::Readings, &row_key)?;
-        let value = value.ok_or_else(|| damaged(Table::Readings, &row_key, "the log names it and it is missing"))?;
-        let size = weight(value.len());
-        let row = Row::decode(device, offset, value).map_err(|e| damaged(Table::Readings, &row_key, e))?;
-        let trimmed = row.uplink.kind == UplinkKind::Trimmed;
+        let mut read = || {
+            let (device, floor) = match devices.get(&number) {
+                Some(known) => *known,
+                None => *devices.entry(number).or_insert((query::device_of(rows, number)?, floor(rows, number)?)),
+            };
+            let row_key = table::reading(number, offset);
+            let value = rows.get(Table::Readings, &row_key)?;
+            let value =
+                value.ok_or_else(|| damaged(Table::Readings, &row_key, "the log names it and it is missing"))?;
+            let size = weight(value.len());
+            let row = Row::decode(device, offset, value).map_err(|e| damaged(Table::Readings, &row_key, e))?;
+            Ok((device, floor, size, row.uplink.kind == UplinkKind::Trimmed))
+        };
+        let (device, floor, size, trimmed) = match read() {
+            Ok(row) => row,
+            // Else the disk would fill for the sake of one row.
+            Err(error @ ReadError::Damaged { .. }) => {
+                found.damaged.get_or_insert(error);
+                return Ok(ControlFlow::Continue(()));
+            }
+            Err(error) => return Err(error),
+        };
         let trim = trims.entry(device).or_default();
         if offset < floor {
             trim.delete.push(offset);
@@ -234,13 +248,19 @@ pub(crate) fn oldest_at(rows: &dyn Rows, max: usize) -> Result<Option<UnixTime>,
         let wrong = || damaged(Table::Log, key, "its key has another length");
         let (offset, number) = table::parse_log(key).ok_or_else(wrong)?;
         let row_key = table::reading(number, offset);
-        if let Some(value) = rows.get(Table::Readings, &row_key)? {
-            let device = query::device_of(rows, number)?;
-            let row = Row::decode(device, offset, value).map_err(|e| damaged(Table::Readings, &row_key, e))?;
-            if row.uplink.kind != UplinkKind::Trimmed {
+        let read = || {
+            let Some(value) = rows.get(Table::Readings, &row_key)? else { return Ok(None) };
+            let row = Row::decode(query::device_of(rows, number)?, offset, value);
+            row.map(Some).map_err(|e| damaged(Table::Readings, &row_key, e))
+        };
+        match read() {
+            Ok(Some(row)) if row.uplink.kind != UplinkKind::Trimmed => {
                 found = Some(row.uplink.received_at);
                 return Ok(ControlFlow::Break(()));
             }
+            // A damaged row is passed over, as one that is not there.
+            Ok(_) | Err(ReadError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
         }
         Ok(if looked_at < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;

@@ -149,6 +149,9 @@ impl Disk {
             for (partition, reached) in (0..).map(Partition::new).zip(&mut self.reached) {
                 let found = self.store.oldest(partition, *reached, STEP).await?;
                 went += found.bytes;
+                if let Some(error) = found.damaged {
+                    tracing::warn!(%error, "a damaged row stays; `unhidra store verify` says what is damaged");
+                }
                 let ops: Vec<Op> = found.trims.into_iter().map(|(device, trim)| Op::Trim { device, trim }).collect();
                 if !ops.is_empty() {
                     commit(&*self.store, partition, ops).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{DeviceId, Partition};
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Bounds, Op, Store, Tally};
+use unhidra_store::{Bounds, Op, ReadError, Store, Tally};
 
 use super::metrics::{Metrics, shown};
 use super::{Config, DAY, LookError, days};
@@ -82,10 +82,23 @@ impl Sweep {
         loop {
             let page = self.registry.page(after.as_ref(), PAGE);
             for device in &page.rows {
-                if let Err(error) = self.look_at(device, seen, &mut waiting).await {
-                    // What waits was counted as gone, and may not be.
-                    self.known.clear();
-                    return Err(error);
+                match self.look_at(device, seen, &mut waiting).await {
+                    Ok(()) => {}
+                    // What is beyond its time of all the others goes all the same.
+                    Err(LookError::Read(error @ ReadError::Damaged { .. })) => {
+                        self.known.remove(&device.id);
+                        tracing::warn!(
+                            device = %device.id,
+                            %error,
+                            "what is beyond its time of this device is not trimmed; `unhidra store verify` says what \
+                             is damaged"
+                        );
+                    }
+                    Err(error) => {
+                        // What waits was counted as gone, and may not be.
+                        self.known.clear();
+                        return Err(error);
+                    }
                 }
             }
             after = page.rows.last().map(|device| device.id);

@@ -146,6 +146,24 @@ async fn a_full_disk_loses_its_oldest_rows_and_then_takes_none() {
     assert!(ground.store.log(Partition::new(0), Offset::ZERO, ALL).await.is_ok(), "what is there is shown");
 }
 
+/// Else one flipped bit would have the disk fill up.
+#[tokio::test]
+async fn a_damaged_row_stays_and_what_is_old_of_all_others_goes() {
+    let ground = Ground::new();
+    let registry = filled(&ground, &[("a", ""), ("b", ""), ("c", "")], 400, 10).await;
+    let oldest = history(&ground, "a").await[0].offset;
+    assert!(ground.store.damage_row(&id("a"), oldest));
+    sweep(&ground, Config { days: 7, ..config() }, registry).look().await.unwrap();
+    assert_eq!((history(&ground, "b").await.len(), history(&ground, "c").await.len()), (200, 200));
+
+    let used = ground.store.disk_bytes().await.unwrap();
+    let mut disk = Disk::new(used / 100 * 105, ground.store.clone(), ground.clock.clone(), Metrics::default());
+    disk.look().await.unwrap();
+    let left = ground.store.disk_bytes().await.unwrap();
+    assert!(left < used / 100 * 90, "{left} of {used}");
+    assert!(ground.store.history(&id("a"), Offset::ZERO, ALL).await.is_err(), "it is not hidden");
+}
+
 #[test]
 fn a_setting_out_of_its_bounds_names_itself() {
     let wrong = Config { disk_bytes_max: 1000, ..config() }.check().unwrap_err();
