@@ -65,7 +65,7 @@ pub use doors::{
 pub use doors::{Change, NoRoom, Persist, PersistError, PersistTable, Persisted, Records};
 pub use gate::{Gate, Pass};
 pub use net::{CertificateError, HandshakeThreads, Layers, PortListener, Revoked, Serial, Showing, TlsOffer};
-pub use persist::{RestoreError, check_record};
+pub use persist::{RestoreError, TimeOfDay, check_record};
 pub use routing::Shown;
 /// Runs a whole session under a script of bytes, for the fuzzer.
 ///

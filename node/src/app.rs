@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unhidra_bridge::{Bridge, IdentitySecret, SignedPrekeys, SignedPrekeysError};
 use unhidra_broker::packet::ReasonCode;
-use unhidra_broker::{Broker, Gate, Persist, RestoreError, SessionName};
+use unhidra_broker::{Broker, Gate, Persist, RestoreError, SessionName, TimeOfDay};
 use unhidra_core::command::Command;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{CommandId, DeviceId, Partition};
@@ -204,8 +204,8 @@ impl App {
         let broker = Broker::new(config.broker.clone(), broker_doors, &mut metrics);
         // Before what is restored is held to them.
         broker.use_rules(acl);
-        broker.restore().await?;
         let calendar = Calendar::open(&*store, clock.clone(), &mut metrics).await?;
+        broker.restore(if calendar.look().is_believed { TimeOfDay::Believed } else { TimeOfDay::Doubted }).await?;
         let retention = Retention::new(
             &config.retention,
             store.clone(),

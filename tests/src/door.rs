@@ -80,15 +80,26 @@ impl Network {
 
     /// Dials. `None` where the node is down, or out of reach.
     pub async fn dial(&self, identity: Identity, peer: &str) -> Option<Wire> {
+        self.dial_at(identity, peer, Entrance { name: "simulated", anonymous: false, users: false }).await
+    }
+
+    /// Dials as a client that proves no name, where such come in.
+    pub async fn dial_nameless(&self, peer: &str) -> Option<Wire> {
+        let entrance = Entrance { name: "nameless", anonymous: true, users: false };
+        self.dial_at(Identity::Anonymous, peer, entrance).await
+    }
+
+    async fn dial_at(&self, identity: Identity, peer: &str, entrance: Entrance) -> Option<Wire> {
         if self.away.lock().unwrap_or_else(PoisonError::into_inner).contains(peer) {
             return None;
         }
         let door = self.lock().clone()?;
         let (near, far) = tokio::io::duplex(PIPE);
         let cut = self.cut.subscribe();
-        let entrance = Arc::new(Entrance { name: "simulated", anonymous: false, users: false });
         let stream = Box::new(Mortal { stream: far, fuse: self.fuse.clone() });
-        door.send(Accepted { stream, identity, peer: peer.into(), entrance, pass: None }).await.ok()?;
+        door.send(Accepted { stream, identity, peer: peer.into(), entrance: Arc::new(entrance), pass: None })
+            .await
+            .ok()?;
         Some(Wire { stream: near, cut })
     }
 

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::MessageRecord;
 use super::fields::RecordError;
 use super::journal::Journal;
+use super::{MessageRecord, TimeOfDay};
 use crate::Broker;
 use crate::doors::{Change, PersistError, PersistTable};
 use crate::router::message::Message;
@@ -35,16 +35,17 @@ pub enum RestoreError {
 
 impl Broker {
     /// Goes on with the sessions and the messages that were kept. Call it once, before anybody is
-    /// served. Without a place where they are kept it does nothing.
+    /// served. `time` says whether what the clock says has passed counts. Without a place where they
+    /// are kept it does nothing.
     ///
     /// # Errors
     ///
     /// [`RestoreError`]: what is there is left as it is.
-    pub async fn restore(&self) -> Result<(), RestoreError> {
+    pub async fn restore(&self, time: TimeOfDay) -> Result<(), RestoreError> {
         let Some(journal) = &self.journal else { return Ok(()) };
         let mut gone = Vec::new();
-        self.restore_retained(journal, &mut gone).await?;
-        self.restore_sessions(journal, &mut gone).await?;
+        self.restore_retained(journal, time, &mut gone).await?;
+        self.restore_sessions(journal, time, &mut gone).await?;
         if !gone.is_empty() {
             info!(records = gone.len(), "what has expired meanwhile is deleted");
         }
@@ -52,12 +53,17 @@ impl Broker {
         Ok(())
     }
 
-    async fn restore_retained(&self, journal: &Journal, gone: &mut Vec<Change>) -> Result<(), RestoreError> {
+    async fn restore_retained(
+        &self,
+        journal: &Journal,
+        time: TimeOfDay,
+        gone: &mut Vec<Change>,
+    ) -> Result<(), RestoreError> {
         let (now, unix_now) = (self.doors.clock.now(), self.doors.clock.unix_now());
         let mut over = 0_usize;
         let mut put = |key: Bytes, value: Bytes| {
             let record = MessageRecord::decode(value)?;
-            let left = record.left_at(unix_now);
+            let left = record.left_at(unix_now, time);
             let message = Message::restored(&record.publish, record.qos, left.map(|left| now.saturating_add(left)));
             if message.is_expired(now) {
                 gone.push(Change { table: PersistTable::Retained, key, value: None });

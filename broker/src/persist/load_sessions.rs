@@ -11,12 +11,12 @@ use bytes::Bytes;
 use tracing::{info, warn};
 use unhidra_core::time::UnixTime;
 
-use super::Journal;
 use super::fields::RecordError;
 use super::load::{RestoreError, read_table};
 use super::message::MessageRecord;
 use super::queued::{Body, Exchange, QueuedRecord, decode_number_key, decode_queued_key};
 use super::session::{SessionRecord, decode_interest};
+use super::{Journal, TimeOfDay};
 use crate::Broker;
 use crate::doors::{Change, PersistTable};
 use crate::packet::PacketId;
@@ -38,6 +38,7 @@ struct Found {
 
 /// All of them, and what is of no session any more.
 struct Reading<'g> {
+    time: TimeOfDay,
     sessions: BTreeMap<SubscriberId, Found>,
     messages: HashMap<u64, (Arc<Message>, Arc<Shared>)>,
     gone: &'g mut Vec<Change>,
@@ -50,8 +51,13 @@ impl Reading<'_> {
 }
 
 impl Broker {
-    pub(super) async fn restore_sessions(&self, journal: &Journal, gone: &mut Vec<Change>) -> Result<(), RestoreError> {
-        let mut reading = Reading { sessions: BTreeMap::new(), messages: HashMap::new(), gone };
+    pub(super) async fn restore_sessions(
+        &self,
+        journal: &Journal,
+        time: TimeOfDay,
+        gone: &mut Vec<Change>,
+    ) -> Result<(), RestoreError> {
+        let mut reading = Reading { time, sessions: BTreeMap::new(), messages: HashMap::new(), gone };
         read_table(journal, PersistTable::Sessions, &mut |key, value| {
             let number = SubscriberId(decode_number_key(&key)?);
             let record = SessionRecord::decode(value)?;
@@ -69,7 +75,7 @@ impl Broker {
         read_table(journal, PersistTable::Subscriptions, &mut |key, value| reading.interest(key, value)).await?;
         read_table(journal, PersistTable::Messages, &mut |key, value| {
             let number = decode_number_key(&key)?;
-            let message = self.message_of(&MessageRecord::decode(value)?);
+            let message = self.message_of(&MessageRecord::decode(value)?, time);
             reading.messages.insert(number, (message, Shared::new(number, 0)));
             journal.begin_behind(number);
             Ok(())
@@ -78,7 +84,7 @@ impl Broker {
         read_table(journal, PersistTable::Queued, &mut |key, value| {
             let record = QueuedRecord::decode(value)?;
             let message = match &record.body {
-                Body::Here(record) => Some((self.message_of(record), None)),
+                Body::Here(record) => Some((self.message_of(record, time), None)),
                 Body::Shared(number) => {
                     reading.messages.get(number).map(|(message, shared)| (message.clone(), Some(shared.clone())))
                 }
@@ -91,14 +97,14 @@ impl Broker {
         Ok(())
     }
 
-    fn message_of(&self, record: &MessageRecord) -> Arc<Message> {
-        let left = record.left_at(self.doors.clock.unix_now());
+    fn message_of(&self, record: &MessageRecord, time: TimeOfDay) -> Arc<Message> {
+        let left = record.left_at(self.doors.clock.unix_now(), time);
         let expires_at = left.map(|left| self.doors.clock.now().saturating_add(left));
         Arc::new(Message::restored(&record.publish, record.qos, expires_at))
     }
 
     fn take_up(&self, reading: Reading<'_>) {
-        let Reading { sessions, messages, gone } = reading;
+        let Reading { time, sessions, messages, gone } = reading;
         let (now, unix_now) = (self.doors.clock.now(), self.doors.clock.unix_now());
         let mut over = 0_usize;
         let mut entries: BTreeMap<SessionKey, Stored> = BTreeMap::new();
@@ -108,7 +114,7 @@ impl Broker {
             let SessionRecord { key, expiry_s, left_at, will } = record;
             // One that a connection carried when the node died is left now. A clock that was set
             // back gives a session no more than it had.
-            let passed = left_at.map_or(Duration::ZERO, |left_at| unix_now.saturating_since(left_at));
+            let passed = left_at.map_or(Duration::ZERO, |left_at| time.left_for(unix_now.saturating_since(left_at)));
             let expires_at = now.saturating_add(Duration::from_secs(u64::from(expiry_s)).saturating_sub(passed));
             let queue = Arc::new(Queue::new(key.clone(), self.queue_terms.clone()).kept_for(number));
             let mut dropped = Vec::new();
@@ -129,7 +135,7 @@ impl Broker {
                 .for_each(|place| super::forget(number, place, gone));
             releasing.sort_unstable();
             resumable.releasing = releasing.into_iter().map(|(_, packet_id)| packet_id).collect();
-            let begun_at = if left_at.is_some() { unix_now } else { UnixTime::EPOCH };
+            let begun_at = left_at.map_or(UnixTime::EPOCH, |left_at| left_at.saturating_add(passed));
             let will = will.map(|(due_at, will)| (now.saturating_add(due_at.saturating_since(begun_at)), will));
             let left_at = left_at.unwrap_or(unix_now);
             let stored = Stored { resumable, subscriber: number, queue, expires_at, expiry_s, left_at, will };

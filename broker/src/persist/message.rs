@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use unhidra_core::time::UnixTime;
 use unhidra_core::topic::TopicName;
 
+use super::TimeOfDay;
 use super::fields::{Fields, RecordError, VERSION, flags, wrong};
 use crate::packet::{Publish, QoS};
 use crate::router::message::Message;
@@ -55,8 +56,8 @@ impl MessageRecord {
     }
 
     /// What it has left now. A clock that was set back gives it no more than it had.
-    pub(crate) fn left_at(&self, now: UnixTime) -> Option<Duration> {
-        let passed = now.saturating_since(self.stored_at);
+    pub(crate) fn left_at(&self, now: UnixTime, time: TimeOfDay) -> Option<Duration> {
+        let passed = time.lain_for(now.saturating_since(self.stored_at));
         self.left_ms.map(|ms| Duration::from_millis(ms).saturating_sub(passed))
     }
 }

@@ -26,6 +26,7 @@
 //! Numbers are big-endian, times ms since 1970. What is not exactly this is refused.
 
 mod check;
+mod doubt;
 mod fields;
 pub(crate) mod journal;
 mod keeper;
@@ -52,6 +53,7 @@ use crate::router::SubscriberId;
 use crate::router::message::{Kept, Message, Queued, Shared};
 use crate::router::queue::Queue;
 pub use check::check_record;
+pub use doubt::TimeOfDay;
 pub(crate) use journal::Journal;
 pub(crate) use keeper::Keeper;
 pub use load::RestoreError;

@@ -76,7 +76,7 @@ fn records_read_back_and_nothing_else_does() {
     let record = MessageRecord::decode(value).expect("a record");
     assert_eq!((record.left_ms, record.qos, record.publish.retain), (Some(10_000), QoS::AtLeastOnce, true));
     assert_eq!(
-        record.left_at(UnixTime::EPOCH),
+        record.left_at(UnixTime::EPOCH, TimeOfDay::Believed),
         Some(std::time::Duration::from_secs(10)),
         "a clock set back gives nothing"
     );

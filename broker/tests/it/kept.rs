@@ -54,6 +54,43 @@ async fn a_cleared_or_expired_message_stays_gone() {
     assert_eq!((message.topic.as_str(), left), ("d", vec![Property::MessageExpiryInterval(60)]));
 }
 
+/// A clock that is a year ahead at the start ends no session and no Will's delay, and takes a day of what
+/// lies there: who gave a message less than that has it in time or not at all.
+#[tokio::test(start_paused = true)]
+async fn what_a_doubted_clock_says_has_passed_ends_no_session() {
+    const YEAR: u64 = 365 * 86_400;
+    for (time, is_kept) in [(TimeOfDay::Believed, false), (TimeOfDay::Doubted, true)] {
+        let disk = Disk::new();
+        let world = World::on(disk.clone()).await;
+        let mut connect = connect(Version::V5, "away");
+        connect.properties.push(Property::SessionExpiryInterval(600));
+        let mut client = world.client(Identity::Anonymous, Version::V5);
+        client.connect(connect.clone()).await;
+        client.subscribe("a/#", QoS::AtLeastOnce).await;
+        client.send(Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await;
+        let expiring = |topic, s| {
+            let properties = [Property::MessageExpiryInterval(s)].into_iter().collect();
+            Packet::Publish(Publish { properties, ..publish(topic, "x", Some(1)) })
+        };
+        let mut publisher = world.plain("publisher", Version::V5).await;
+        for (topic, s) in [("a/hour", 3_600), ("a/week", 7 * 86_400)] {
+            publisher.send(expiring(topic, s)).await;
+            publisher.packet().await;
+        }
+        let world = World::at(disk.after_crash(), YEAR, time).await;
+        let mut client = world.client(Identity::Anonymous, Version::V5);
+        let accepted = client.connect(Connect { clean_start: false, ..connect }).await;
+        assert_eq!(accepted.session_present, is_kept, "{time:?}");
+        if is_kept {
+            let message = client.message().await;
+            let left = message.properties.iter().cloned().collect::<Vec<_>>();
+            assert_eq!(message.topic.as_str(), "a/week");
+            assert_eq!(left, vec![Property::MessageExpiryInterval(6 * 86_400)]);
+        }
+        client.ping().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_of_unknown_outcome_is_made_again_before_the_answer() {
     let disk = Disk::new();

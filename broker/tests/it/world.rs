@@ -227,11 +227,16 @@ impl World {
 
     /// The same, so many seconds after the first.
     pub(crate) async fn later(disk: Arc<dyn Persist>, s: u64) -> Self {
+        Self::at(disk, s, TimeOfDay::Believed).await
+    }
+
+    /// The same, where the clock may be believed or not.
+    pub(crate) async fn at(disk: Arc<dyn Persist>, s: u64, time: TimeOfDay) -> Self {
         let mut config = config();
         // What comes again after a crash waits beside what was kept: no bound is to drop any of it.
         config.limits.queue_messages_max = 1_000;
         let world = Self::made(config, Some(disk), Duration::from_secs(s));
-        world.broker.restore().await.expect("records of its own");
+        world.broker.restore(time).await.expect("records of its own");
         world
     }
 

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use rand::{Rng as _, RngExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use unhidra_broker::packet::{
+    Connect, Disconnect, Packet, Properties, Property, ReasonCode, Text, Version, split_frame,
+};
 use unhidra_core::command::CommandState;
 use unhidra_core::ids::{CommandId, DeviceId, Offset};
 use unhidra_core::message::{Reading, UplinkKind};
@@ -111,6 +116,54 @@ scenario! {
             done += usize::from(end == CommandState::Done);
         }
         assert!(done <= count, "{done} are done and {count} carried out, SIM_SEED={}", world.seed());
+    }
+}
+
+/// A client that proves no name comes for its session, which stays for 50 minutes, and takes leave.
+/// Whether there was one.
+async fn comes_and_goes(world: &World, begins: bool) -> bool {
+    let mut stream = world.network.dial_nameless("keeper").await.expect("a node").stream;
+    let connect = Connect {
+        version: Version::V5,
+        clean_start: begins,
+        keep_alive_s: 0,
+        properties: [Property::SessionExpiryInterval(3_000)].into_iter().collect::<Properties>(),
+        client_id: Text::from_bytes(Bytes::from_static(b"keeper")).expect("a text"),
+        will: None,
+        user_name: None,
+        password: None,
+    };
+    stream.write_all(&Packet::Connect(Box::new(connect)).to_bytes(Version::V5)).await.expect("it reads");
+    let mut read = BytesMut::new();
+    let answer = loop {
+        match split_frame(&mut read, 1 << 20).expect("it speaks MQTT") {
+            Some(frame) => break Packet::decode(frame, Version::V5).expect("it speaks MQTT 5.0"),
+            None => assert!(stream.read_buf(&mut read).await.expect("it answers") > 0, "it hangs up"),
+        }
+    };
+    let Packet::ConnAck(accepted) = answer else { panic!("{answer:?}") };
+    assert_eq!(accepted.reason, ReasonCode::Success);
+    let leave = Packet::Disconnect(Disconnect::new(ReasonCode::Success));
+    stream.write_all(&leave.to_bytes(Version::V5)).await.expect("it reads");
+    // Its end says that the leave was taken.
+    while stream.read_buf(&mut read).await.is_ok_and(|len| len > 0) {}
+    accepted.session_present
+}
+
+scenario! {
+    /// A node that comes up a year ahead ends no client's session; one that was down for as long as anybody
+    /// believes it ends those whose time is over.
+    async fn a_clock_far_ahead_at_the_start_ends_no_session_of_a_client(world: World) {
+        for (ahead_ms, is_kept) in [(HOUR_MS * 3 / 4, false), (YEAR_MS, true)] {
+            world.clock.set_ahead(0);
+            assert!(!comes_and_goes(&world, true).await);
+            // What was seen is written down every 5 minutes.
+            tokio::time::sleep(LOOKS).await;
+            world.stop_node().await;
+            world.clock.set_ahead(ahead_ms);
+            world.start_node().await;
+            assert_eq!(comes_and_goes(&world, false).await, is_kept, "{ahead_ms}, SIM_SEED={}", world.seed());
+        }
     }
 }
 
