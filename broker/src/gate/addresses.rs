@@ -88,6 +88,8 @@ pub(super) enum Handshake {
     Done,
     /// They came to nothing: what was sent was none, or stopped.
     Failed,
+    /// They were not done in time, and the node was the slow one.
+    Hindered,
 }
 
 /// The addresses there are, and what all of them do together.
@@ -297,6 +299,11 @@ mod tests {
         assert!((100..=111).contains(&came), "{came}: 10 at once, then 10 a second");
         let came = come_and_go(&mut failing(), Handshake::Done, 0..10_000);
         assert_eq!(came, 2_000, "who succeeds is not bounded");
+    }
+
+    #[test]
+    fn handshakes_that_the_node_was_too_slow_for_are_nobodys_failures() {
+        assert_eq!(come_and_go(&mut failing(), Handshake::Hindered, 0..10_000), 2_000);
     }
 
     #[test]

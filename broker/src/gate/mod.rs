@@ -13,13 +13,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use tokio::sync::OwnedSemaphorePermit;
-use unhidra_core::time::Clock;
+use unhidra_core::time::{Clock, Timestamp};
 
 use crate::config::GateConfig;
 use crate::net::{Revoked, Serial};
 use addresses::{Addresses, Block, Handshake};
 use load::Memory;
 pub(crate) use refusals::{Refusal, Refusals};
+
+/// A handshake that waits for one in so many parts of its time was hindered by the node.
+const SLOW_PART: u32 = 10;
 
 /// The gate of a node: one, however many listeners it has.
 pub struct Gate {
@@ -78,6 +81,16 @@ impl Gate {
         lags || (max != 0 && self.memory.bytes(self.clock.now()) >= max)
     }
 
+    /// Whether the node was slow, as a handshake shows that has waited so long for a thread in all: a
+    /// tenth of the time it has.
+    pub(crate) fn was_slow(&self, waited: Duration) -> bool {
+        waited >= self.config.handshake_timeout() / SLOW_PART
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     pub(crate) fn register(&self, registry: &mut Registry) {
         self.refusals.register(registry);
     }
@@ -109,6 +122,11 @@ impl fmt::Debug for Gate {
 }
 
 impl Pass {
+    /// Its handshakes were not done in time, and that is the node's fault.
+    pub(crate) fn hindered(mut self) {
+        self.handshake = Handshake::Hindered;
+    }
+
     /// Its handshakes are done. Until that is said a pass that is dropped counts as one whose
     /// handshakes failed.
     pub(crate) const fn shaken(mut self) -> Self {

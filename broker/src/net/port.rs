@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
+use unhidra_core::time::Timestamp;
 
 use super::handshakes::HandshakeThreads;
 use super::proxy::{self, Source};
@@ -129,7 +130,8 @@ impl PortListener {
                         Way::Proxied(place)
                     };
                     let door = self.door.clone();
-                    let handshake = async move { door.shake_hands(stream, peer, way).await };
+                    let accepted_at = door.gate.now();
+                    let handshake = async move { door.shake_hands(stream, peer, way, accepted_at).await };
                     self.threads.spawn(&mut self.handshakes, handshake);
                 }
             }
@@ -165,10 +167,19 @@ impl Door {
         self.gate.pass(peer.ip(), place).map_err(|refusal| self.refuse(refusal, peer)).ok()
     }
 
-    async fn shake_hands(&self, mut stream: TcpStream, mut peer: SocketAddr, way: Way) -> Option<Accepted> {
+    async fn shake_hands(
+        &self,
+        mut stream: TcpStream,
+        mut peer: SocketAddr,
+        way: Way,
+        accepted_at: Timestamp,
+    ) -> Option<Accepted> {
+        let begun_at = self.gate.now();
+        let until = begun_at.saturating_add(self.gate.config().handshake_timeout());
+        let (mut passed, mut has_spoken) = (None, false);
         // Its memory lasts as long as the handshakes, and the connection is a task of its own.
         let handshakes = async {
-            let pass = match way {
+            passed = Some(match way {
                 Way::Direct(pass) => pass,
                 Way::Proxied(place) => {
                     if let Source::At(source) = self.source(&mut stream, peer).await? {
@@ -176,17 +187,24 @@ impl Door {
                     }
                     self.gate.pass(peer.ip(), place).map_err(|refusal| Failed::new(refusal, &""))?
                 }
-            };
-            let (stream, identity) = self.through_layers(stream).await?;
-            Ok((stream, identity, pass))
+            });
+            has_spoken = stream.peek(&mut [0]).await.is_ok_and(|len| len > 0);
+            self.through_layers(stream).await
         };
         match timeout(self.gate.config().handshake_timeout(), handshakes).await {
-            Ok(Ok((stream, identity, pass))) => Some(self.accepted(stream, identity, peer, pass)),
+            Ok(Ok((stream, identity))) => Some(self.accepted(stream, identity, peer, passed?)),
             Ok(Err(Failed { refusal, detail })) => {
                 self.gate.refuse(refusal, &peer, &format_args!("{} {detail}", self.layers.entrance.name));
                 None
             }
             Err(_) => {
+                // What it waited for a thread of ours, before the first step and after the last. Whoever
+                // has said nothing at all has nobody else to blame.
+                let late = self.gate.now().saturating_since(until);
+                let waited = begun_at.saturating_since(accepted_at).saturating_add(late);
+                if has_spoken && self.gate.was_slow(waited) {
+                    passed.into_iter().for_each(Pass::hindered);
+                }
                 self.refuse(Refusal::HandshakeTimeout, peer);
                 None
             }
@@ -243,3 +261,6 @@ impl Failed {
         Self { refusal, detail: detail.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests;
