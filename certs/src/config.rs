@@ -23,6 +23,8 @@ pub struct Config {
     pub key: PathBuf,
     /// What the authorities have revoked: one PEM file with a list or several.
     pub crl: PathBuf,
+    /// How often it is looked at whether that file has changed, in s, at least 1.
+    pub crl_interval_s: NonZeroU16,
     /// The names a generated node certificate bears.
     pub names: Vec<NodeName>,
     /// The trust domain of the devices' certificates.

@@ -197,6 +197,7 @@ mod tests {
             certificate: PathBuf::new(),
             key: PathBuf::new(),
             crl: PathBuf::new(),
+            crl_interval_s: NonZeroU16::new(10).unwrap(),
             names: vec!["localhost".parse().unwrap()],
             trust_domain: "unhidra.local".parse().unwrap(),
             device_validity_days: days,

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_file_is_read_again_when_it_is_another_one() {
         let folder = tempfile::tempdir().unwrap();
-        let text = "ca = ''\nca_key = ''\ncertificate = ''\nkey = ''\ncrl = ''\nnames = []\n\
+        let text = "ca = ''\nca_key = ''\ncertificate = ''\nkey = ''\ncrl = ''\ncrl_interval_s = 10\nnames = []\n\
                     trust_domain = 'unhidra.local'\ndevice_validity_days = 30\nnode_validity_days = 30";
         let mut config: Config = toml::from_str(text).unwrap();
         config.crl = folder.path().join("crl.pem");

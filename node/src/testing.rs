@@ -87,6 +87,7 @@ impl Ground {
             ca = ""
             ca_key = ""
             crl = ""
+            crl_interval_s = 10
             certificate = ""
             key = ""
             names = ["localhost"]

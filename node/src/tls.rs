@@ -181,7 +181,7 @@ mod tests {
     fn world() -> World {
         let folder = tempfile::tempdir().unwrap();
         let config: Config = toml::from_str(
-            "ca = ''\nca_key = ''\ncertificate = ''\nkey = ''\ncrl = ''\nnames = ['localhost', '127.0.0.1', '::1']\n\
+            "ca = ''\nca_key = ''\ncertificate = ''\nkey = ''\ncrl = ''\ncrl_interval_s = 10\nnames = ['localhost', '127.0.0.1', '::1']\n\
              trust_domain = 'unhidra.local'\ndevice_validity_days = 30\nnode_validity_days = 30",
         )
         .unwrap();

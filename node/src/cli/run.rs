@@ -1,7 +1,5 @@
 //! `unhidra run`
 
-use std::time::Duration;
-
 use rand::rngs::StdRng;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
@@ -15,9 +13,6 @@ use crate::config::Purpose;
 use crate::control::{Addresses, ListenerAddress};
 use crate::folder::{Folder, Kind, Role};
 use crate::log;
-
-/// How often the file of what is revoked is looked at.
-const REVOCATION_LOOK: Duration = Duration::from_secs(10);
 
 /// What a node says on stdout once all of it listens: one line of JSON with `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -107,7 +102,7 @@ pub(super) async fn run(global: &Global, rng: StdRng, out: &mut Output<'_>) -> R
                 Told::Reload => node.reload(&sources),
                 Told::End => break,
             },
-            () = tokio::time::sleep(REVOCATION_LOOK) => node.look_at_revocations(),
+            () = tokio::time::sleep(node.revocation_look()) => node.look_at_revocations(),
         }
     }
     tracing::info!("the node ends");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry as Metrics;
@@ -196,6 +197,12 @@ impl Node {
         for key in restart {
             tracing::warn!(key, "its new value takes effect at the next start");
         }
+    }
+
+    /// How long until what is revoked is looked at again.
+    #[must_use]
+    pub fn revocation_look(&self) -> Duration {
+        Duration::from_secs(self.loaded.config.pki.crl_interval_s.get().into())
     }
 
     /// Reads what is revoked again where its file has changed. What cannot be used changes nothing.

@@ -12,12 +12,13 @@ use crate::folder::Layout;
 use crate::tls::{self, TlsError};
 
 /// The keys that take effect without a restart. What the files they name hold does so too.
-const LIVE: [&str; 15] = [
+const LIVE: [&str; 16] = [
     "pki.ca",
     "pki.ca_key",
     "pki.certificate",
     "pki.key",
     "pki.crl",
+    "pki.crl_interval_s",
     "pki.names",
     "pki.node_validity_days",
     "users.file",

@@ -68,7 +68,7 @@ async fn a_list_that_changes_closes_live_connections_and_refuses_the_next_and_no
     let place = Place::new();
     place.enroll_all(&["pump-7", "pump-8", "pump-9"]).await;
     revoke(&place, &[]);
-    let node = place.node(&format!("run {FREE_PORTS} --set pki.crl=crl.pem")).await;
+    let node = place.node(&format!("run {FREE_PORTS} --set pki.crl=crl.pem --set pki.crl_interval_s=1")).await;
     let live = [start(&place, &node, "pump-7"), start(&place, &node, "pump-8"), start(&place, &node, "pump-9")];
     for device in &live {
         device.prints("Subscribed (mid: 1): 1").await;
