@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::{Table, Value};
 use unhidra_certs::read_public;
 
-use super::shown::shown;
+use super::shown::{shown, shown_instead};
 use super::{ConfigError, DEFAULT, Origin, Setting, beside};
 use crate::upstream::{LIST, PATHS as UPSTREAM_PATHS};
 
@@ -111,8 +111,9 @@ impl Layer {
                     self.check_table(inner, expected, schema, &key)?;
                 }
                 (value, Some(expected)) if !same_type(value, expected) => {
+                    let (value_shown, origin) = (shown_instead(&key, value, expected), self.origin.clone());
                     return Err(ConfigError::WrongType {
-                        setting: self.setting(key, value),
+                        setting: Box::new(Setting { key, value: value_shown, origin }),
                         found: type_of(value),
                         expected: type_of(expected),
                         example: example(expected),

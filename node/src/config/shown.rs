@@ -2,7 +2,8 @@
 //!
 //! In an address a user and a password may stand, in a path or a query a token, in a command anything;
 //! and what stands under a key that does not exist may be what somebody meant to hide. So texts are
-//! shown of keys that are known to hold nothing of the kind. Numbers and truths are no secrets.
+//! shown of keys that are known to hold nothing of the kind. Numbers and truths are no secrets, and
+//! neither is a short word where one of those is expected, unless the key speaks of secrets.
 
 use toml::Value;
 
@@ -44,6 +45,34 @@ pub(super) fn shown(key: &str, value: &Value) -> String {
         Value::Array(_) => "[a list]".to_owned(),
         Value::Table(_) => "[a table]".to_owned(),
     }
+}
+
+/// A value of the wrong type, as people are shown it. `expected` is what the defaults have there.
+pub(super) fn shown_instead(key: &str, value: &Value, expected: &Value) -> String {
+    match (value, expected) {
+        (Value::String(text), Value::Integer(_) | Value::Float(_) | Value::Boolean(_))
+            if is_a_word(text) && !speaks_of_secrets(key) =>
+        {
+            value.to_string()
+        }
+        _ => shown(key, value),
+    }
+}
+
+/// The most characters of a word that somebody may have meant as a number, with its unit.
+const WORD_LEN_MAX: usize = 24;
+
+/// Whether a text may be a number gone wrong, and no address, command or phrase.
+fn is_a_word(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '.' | ',' | '_' | '+' | '-' | '%');
+    text.len() <= WORD_LEN_MAX && text.chars().all(allowed)
+}
+
+/// What a key is called where a secret may stand at it or beside it.
+const OF_SECRETS: [&str; 6] = ["key", "keys", "password", "secret", "token", "tokens"];
+
+fn speaks_of_secrets(key: &str) -> bool {
+    key.split(['.', '_']).any(|part| OF_SECRETS.contains(&part))
 }
 
 fn is_harmless(key: &str) -> bool {
@@ -91,5 +120,26 @@ mod tests {
         }
         assert_eq!(shown("outlets.hook.batch_rows", &Value::Integer(0)), "0");
         assert_eq!(shown("outlets.hook.url", &Value::Array(vec![text])), "[a list]");
+    }
+
+    #[test]
+    fn a_word_is_shown_where_a_number_or_a_truth_is_expected_and_nothing_else_is() {
+        let is_shown = |key: &str, text: &str, expected: &Value| {
+            let value = Value::String(text.to_owned());
+            shown_instead(key, &value, expected).contains(text)
+        };
+        let (number, truth) = (Value::Integer(10), Value::Boolean(false));
+        for text in ["many", "10 s", "64 KiB", "1,5", "yes", "-1"] {
+            assert!(is_shown("pump.shards", text, &number) && is_shown("users.wait", text, &truth), "{text}");
+        }
+        for text in
+            ["https://user:hunter2@a.example/", "--token=hunter2", "correct horse battery staple", "Bearer/hunter2"]
+        {
+            assert!(!is_shown("pump.shards", text, &number), "{text}");
+        }
+        for key in ["store.master_key_command_timeout_s", "gateway.tokens_max", "outlets.hook.password"] {
+            assert!(!is_shown(key, "hunter2", &number), "{key}");
+        }
+        assert!(!is_shown("store.master_key_command", "hunter2", &Value::Array(Vec::new())), "a list is expected");
     }
 }

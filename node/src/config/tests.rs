@@ -138,7 +138,10 @@ fn a_key_without_its_table_is_told_its_whole_name() {
 fn a_value_of_another_type_names_both_types() {
     let expected = ["broker.tcp.anonymous", "\"yes\"", "a text", "true or false", "false"];
     refused(&set(&["broker.tcp.anonymous='yes'"]), &expected);
-    refused(&set(&["pump.shards=many"]), &["pump.shards", "[a text]", "a whole number"]);
+    refused(&set(&["pump.shards=many"]), &["pump.shards = \"many\"", "a text", "a whole number"]);
+    refused(&set(&["store.key_expiry_days='a year'"]), &["store.key_expiry_days = [a text]", "a whole number"]);
+    refused(&set(&["pki.crl_interval_s=0"]), &["pki.crl_interval_s", "0", "nonzero u16"]);
+    refused(&set(&["pki.crl_interval_s=65536"]), &["pki.crl_interval_s", "65536", "u16"]);
     refused(&set(&["gateway=1"]), &["gateway = 1", "a table is expected, such as one with"]);
     refused(&set(&["gateway.listen.port=1"]), &["gateway.listen", "a table", "a text", "127.0.0.1:8080"]);
     refused(&set(&["gateway.hosts=a.example"]), &["gateway.hosts", "a list"]);
@@ -255,10 +258,13 @@ fn a_reload_takes_new_certificates_and_says_what_needs_a_restart() {
 
     let text = fs::read_to_string(&file.path).unwrap();
     fs::rename(file.folder.path().join("ca.pem"), file.folder.path().join("new.pem")).unwrap();
-    fs::write(&file.path, text.replace("ca.pem", "new.pem").replace("0.0.0.0", "127.0.0.1")).unwrap();
+    let text = text.replace("ca.pem", "new.pem").replace("0.0.0.0", "127.0.0.1");
+    fs::write(&file.path, text.replace("[pki]", "[pki]\ncrl_interval_s = 3")).unwrap();
     let reloaded = sources.reload(&running, &layout(&file), now()).unwrap();
     let keys = (reloaded.applied, reloaded.restart);
-    assert_eq!(keys, (vec!["pki.ca".to_owned()], vec!["broker.tls.listen".to_owned()]));
+    let live = ["pki.ca", "pki.crl_interval_s"].map(str::to_owned);
+    assert_eq!(keys, (live.to_vec(), vec!["broker.tls.listen".to_owned()]));
+    assert_eq!(reloaded.loaded.config.pki.crl_interval_s.get(), 3);
     assert!(reloaded.loaded.config.pki.ca.ends_with("new.pem"));
     let listen = unhidra_broker::Listen::from("0.0.0.0:8883".parse::<std::net::SocketAddr>().unwrap());
     assert_eq!(reloaded.loaded.config.broker.tls.listen, listen, "the node goes on listening where it does");
@@ -318,6 +324,8 @@ fn no_error_tells_a_secret() {
         "[[upstream.broker]]\nname = 'a'\naddress = 'a.example:8883/?token=hunter2'\n",
         "[[upstream.broker]]\nname = 'a'\naddress = 'a.example:8883'\npassword = 'hunter2'\n",
         "password = 'hunter2'\n",
+        "[pump]\nshards = 'https://user:hunter2@a.example/'\n",
+        "[store]\nmaster_key_command_timeout_s = 'hunter2'\n",
     ] {
         let error = file(text).sources().load().expect_err(text);
         assert!(!error.to_string().contains(SECRET) && !format!("{error:?}").contains(SECRET), "{text}: {error}");
