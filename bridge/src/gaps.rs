@@ -3,8 +3,9 @@
 
 use unhidra_e2ee::recent::MessageTag;
 
-/// Chains that are looked at: messages of the one before may come late.
-const CHAINS: usize = 2;
+/// Chains that are looked at: of both sessions, and of each the one before, for their messages may come
+/// late. One that is forgotten too early would count from 0 when it is heard again.
+const CHAINS: usize = 4;
 
 /// How far a device's chains have come, newest first. It begins with the first message after the
 /// device's records were read, and counts nothing before that.
@@ -66,6 +67,11 @@ mod tests {
             (2, 1, Place::After(1)),
             (1, 502, Place::Late),
             (2, 2, Place::After(0)),
+            (3, 0, Place::After(0)),
+            (1, 505, Place::After(0)),
+            (4, 0, Place::After(0)),
+            (1, 506, Place::After(0)),
+            (2, 3, Place::After(0)),
         ] {
             assert_eq!(gaps.see(message(key, number)), expected, "{key} {number}");
         }

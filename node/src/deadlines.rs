@@ -16,7 +16,8 @@ use crate::pump::Pump;
 /// How often all open commands are looked through.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 
-/// The longest sleep: a calendar that was set on is noticed within it.
+/// The longest sleep before a command is over: a calendar that was set on is noticed within it. Of one
+/// that has an hour left or more the next look notices it.
 const NAP: Duration = Duration::from_secs(60);
 
 /// Devices read at once.

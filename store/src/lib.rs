@@ -276,7 +276,7 @@ pub trait Store: Send + Sync + 'static {
     fn commands(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<Command>, ReadError>>;
 
     /// The devices of a partition with commands that are not final, in the order of their numbers,
-    /// after `after`; 0 comes before all. At most `max`, at least 1.
+    /// after `after`; 0 comes before all. At most `max`, at least 1. Damaged commands are passed over.
     fn waits(
         &self,
         partition: Partition,

@@ -374,16 +374,26 @@ pub(crate) fn waits(rows: &dyn Rows, after: DeviceNumber, max: usize) -> Result<
         let wrong = || damaged(Table::OpenCommands, key, "its key has another length");
         let number = table::parse_open_command(key).ok_or_else(wrong)?;
         let id = CommandId::new(table::tail::<16>(key).ok_or_else(wrong)?);
-        let device = match filling.rows.last() {
-            Some(last) if last.number == number => last.device,
+        let known = match filling.rows.last() {
+            Some(last) if last.number == number => Some(last.device),
             Some(_) if filling.rows.len() >= max.max(1) => {
                 filling.more = true;
                 return Ok(ControlFlow::Break(()));
             }
-            _ => device_of(rows, number)?,
+            _ => None,
         };
-        let command = command_of(rows, number, &device, &id)?;
-        let command = command.ok_or_else(|| damaged(Table::OpenCommands, key, "it names no command"))?;
+        let read = || {
+            let device = known.map_or_else(|| device_of(rows, number), Ok)?;
+            let command = command_of(rows, number, &device, &id)?;
+            let command = command.ok_or_else(|| damaged(Table::OpenCommands, key, "it names no command"))?;
+            Ok((device, command))
+        };
+        let (device, command) = match read() {
+            Ok(read) => read,
+            // Told when its device's records are read; the commands of others end all the same.
+            Err(ReadError::Damaged { .. }) => return Ok(ControlFlow::Continue(())),
+            Err(error) => return Err(error),
+        };
         match filling.rows.last_mut().filter(|last| last.number == number) {
             Some(last) => last.expires_at = last.expires_at.min(command.expires_at),
             None => filling.rows.push(Waits { number, device, expires_at: command.expires_at }),

@@ -1,3 +1,5 @@
+use unhidra_core::command::Stage;
+
 use super::*;
 use crate::Op;
 use crate::contract::{self, Bench, batch, device, id, reading, write};
@@ -153,6 +155,18 @@ async fn a_deleted_row_is_gone_from_every_read() {
     assert_eq!(page.rows.iter().map(|row| row.offset).collect::<Vec<_>>(), left);
     let page = memory.history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap();
     assert_eq!(page.rows.iter().map(|row| row.offset).collect::<Vec<_>>(), left);
+}
+
+#[tokio::test]
+async fn a_damaged_command_hides_no_device_behind_it_that_waits() {
+    let memory = enrolled().await;
+    let sent = [("a", 1), ("b", 2)].map(|(name, n)| Op::Command(contract::command(name, n, Stage::Sent)));
+    write(&memory, [Op::Device(device("b"))].into_iter().chain(sent).collect()).await.unwrap();
+    let key = table::command(DeviceNumber::new(1), &CommandId::new([1; 16]));
+    lock(&memory.life.disk).partitions[0].write(Table::Commands, key, Some(Bytes::from_static(b"?")));
+    assert!(memory.open_commands(&id("a")).await.is_err(), "it is told where it is read");
+    let waiting = memory.waits(Partition::new(0), DeviceNumber::new(0), 9).await.unwrap();
+    assert_eq!(waiting.rows.iter().map(|waits| waits.device).collect::<Vec<_>>(), [id("b")]);
 }
 
 #[tokio::test]
