@@ -55,27 +55,42 @@ pub struct UpstreamConfig {
     pub session_expiry_s: u32,
     /// Keep Alive, in s.
     pub keep_alive_s: NonZeroU16,
-    /// How long a connection may take until that broker has let the node in, in s.
+    /// How long a connection may take until that broker has let the node in, in s, 1 to an hour.
     pub connect_timeout_s: u64,
     /// Messages of that broker that may wait for their answer.
     pub receive_max: NonZeroU16,
     /// The largest packet of that broker, in bytes.
     pub packet_bytes_max: NonZeroU32,
-    /// Messages for devices behind that broker that may wait, or be without its PUBACK.
+    /// Messages for devices behind that broker that may wait, or be without its PUBACK: at most as many as
+    /// MQTT has identifiers.
     pub downlinks_max: NonZeroUsize,
-    /// How long a device counts as there after it was heard, in s.
+    /// How long a device counts as there after it was heard, in s, 1 to a year.
     pub silent_s: u64,
-    /// The longest wait after the first failure, in ms.
+    /// The longest wait after the first failure, in ms, 1 to an hour.
     pub backoff_base_ms: u64,
-    /// The longest wait of all, in s.
+    /// The longest wait of all, in s, 1 to a day.
     pub backoff_cap_s: u64,
     /// Failures in a row after which that broker is left alone.
     pub breaker_failures: NonZeroU32,
-    /// For how long, in s.
+    /// For how long, in s, 1 to a day.
     pub breaker_rest_s: u64,
 }
 
 impl UpstreamConfig {
+    /// The numbers that no type bounds, and the most each may be; the least is 1.
+    const fn numbers(&self) -> [(&'static str, u64, u64); 6] {
+        const HOUR_S: u64 = 60 * 60;
+        const DAY_S: u64 = 24 * HOUR_S;
+        [
+            ("connect_timeout_s", self.connect_timeout_s, HOUR_S),
+            ("downlinks_max", self.downlinks_max.get() as u64, u16::MAX as u64),
+            ("silent_s", self.silent_s, 365 * DAY_S),
+            ("backoff_base_ms", self.backoff_base_ms, HOUR_S * 1000),
+            ("backoff_cap_s", self.backoff_cap_s, DAY_S),
+            ("breaker_rest_s", self.breaker_rest_s, DAY_S),
+        ]
+    }
+
     /// The bounds of the wait between two connections.
     #[must_use]
     pub const fn backoff(&self) -> BackoffBounds {
@@ -241,6 +256,18 @@ pub enum UpstreamError {
         /// Which.
         name: UpstreamName,
     },
+    /// A number out of its bounds.
+    #[error("upstream {name}: {key} = {found}; 1 to {max} are allowed")]
+    Number {
+        /// Which.
+        name: UpstreamName,
+        /// Its key.
+        key: &'static str,
+        /// What it says.
+        found: u64,
+        /// The most it may say.
+        max: u64,
+    },
     /// A prefix that is none.
     #[error("upstream {name}: prefix = {found:?} is no prefix of topics")]
     Prefix {
@@ -273,6 +300,9 @@ pub fn check(upstreams: &[UpstreamConfig]) -> Result<(), UpstreamError> {
         }
         if upstream.certificate.as_os_str().is_empty() != upstream.key.as_os_str().is_empty() {
             return Err(UpstreamError::HalfAKey { name });
+        }
+        if let Some((key, found, max)) = upstream.numbers().into_iter().find(|(_, n, max)| !(1..=*max).contains(n)) {
+            return Err(UpstreamError::Number { name, key, found, max });
         }
         if !upstream.prefix.is_empty() && upstream.prefix.parse::<Prefix>().is_err() {
             return Err(UpstreamError::Prefix { name, found: upstream.prefix.clone() });
@@ -340,6 +370,10 @@ mod tests {
             ("address = '::1:8883'", "HOST:PORT"),
             ("address = 'localhost:1'\nvelocity = 3", "velocity"),
             ("address = 'localhost:1'\nversion = '4'", "3.1.1"),
+            ("address = 'localhost:1'\ntls = false\nsilent_s = 0", "silent_s = 0; 1 to 31536000"),
+            ("address = 'localhost:1'\ntls = false\nbackoff_base_ms = 0", "backoff_base_ms = 0"),
+            ("address = 'localhost:1'\ntls = false\nbreaker_rest_s = 86401", "1 to 86400"),
+            ("address = 'localhost:1'\ntls = false\ndownlinks_max = 65536", "1 to 65535"),
         ] {
             assert!(one(more).contains(says), "{more}: {}", one(more));
         }
