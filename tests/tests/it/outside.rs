@@ -9,6 +9,7 @@ use rand::{Rng as _, RngExt as _};
 use unhidra_core::command::CommandState;
 use unhidra_core::ids::CommandId;
 use unhidra_node::control::{CancelAsked, ControlError, SendAsked};
+use unhidra_node::upstream::UpstreamState;
 use unhidra_store::Store as _;
 use unhidra_tests::device::SimDevice;
 use unhidra_tests::outside::OutsideBroker;
@@ -267,6 +268,22 @@ evil! {
         world.until_stored("pump-7", 5).await;
         assert_eq!(stored(&world).await, bodies(5), "SIM_SEED={}", world.seed());
         assert!(pump.log().sessions <= 2, "one new session an hour at most");
+    }
+}
+
+evil! {
+    /// One that has every message of its refused and lets go each time is left alone like one that lets
+    /// nobody in.
+    async fn a_broker_that_brings_nothing_but_what_is_refused_is_left_alone(world: World, outside: OutsideBroker) {
+        let shown = |world: &World| world.live().expect("a node").upstreams()[0].clone();
+        world.until(|world| shown(world).state == UpstreamState::Connected).await;
+        for n in 1..=20 {
+            outside.say("unhidra/devices/nobody/messages", vec![1; 100]);
+            world.until(|world| shown(world).received >= n && outside.unacknowledged() == 0).await;
+            outside.cut_all();
+            world.until(|world| world.failures() >= n).await;
+        }
+        assert_eq!(shown(&world).state, UpstreamState::Resting, "SIM_SEED={}", world.seed());
     }
 }
 
