@@ -78,6 +78,7 @@ impl Sweep {
             self.jumps = seen.jumps;
         }
         let mut waiting = Waiting::default();
+        let (mut damaged, mut first_damaged) = (0_u64, None);
         let mut after = None;
         loop {
             let page = self.registry.page(after.as_ref(), PAGE);
@@ -87,12 +88,8 @@ impl Sweep {
                     // What is beyond its time of all the others goes all the same.
                     Err(LookError::Read(error @ ReadError::Damaged { .. })) => {
                         self.known.remove(&device.id);
-                        tracing::warn!(
-                            device = %device.id,
-                            %error,
-                            "what is beyond its time of this device is not trimmed; `unhidra store verify` says what \
-                             is damaged"
-                        );
+                        damaged += 1;
+                        first_damaged.get_or_insert((device.id, error));
                     }
                     Err(error) => {
                         // What waits was counted as gone, and may not be.
@@ -105,6 +102,15 @@ impl Sweep {
             if !page.more || after.is_none() {
                 break;
             }
+        }
+        if let Some((device, error)) = first_damaged {
+            tracing::warn!(
+                devices = damaged,
+                first = %device,
+                %error,
+                "what is beyond its time of devices with damaged records stays; `unhidra store verify` says what is \
+                 damaged"
+            );
         }
         if let Err(error) = self.flush(&mut waiting).await {
             self.known.clear();
