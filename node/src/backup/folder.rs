@@ -15,8 +15,8 @@ const FILE_MAX: u64 = 16 * 1024 * 1024;
 const DEPTH_MAX: usize = 3;
 
 /// Every file of a folder that a backup takes as it lies, by its name from the folder on, with `/`
-/// between: all but the lock, sockets, drafts, what the demo's devices keep, and the store's
-/// partitions, whose records are copied one by one.
+/// between: all but the lock, sockets, drafts, what the demo's devices keep, the store's note of its
+/// boot, and its partitions, whose records are copied one by one.
 pub(super) fn files(layout: &Layout) -> Result<Vec<(String, Vec<u8>)>, BackupError> {
     let mut found = Vec::new();
     gather(layout.root(), Path::new(""), 0, &mut found)?;
@@ -60,6 +60,8 @@ fn left_out(name: &str) -> bool {
         || name == "control.sock"
         || name == "devices"
         || name.ends_with(".new")
+        // Which boot the store is open in is nothing that a copy of it goes on with.
+        || name == "store/boot"
         || name.strip_prefix("store/p").is_some_and(partition)
 }
 

@@ -156,6 +156,7 @@ fn files_of_a_backup_go_nowhere_but_into_the_folder() {
         ("./x", false),
         ("lock", false),
         ("store/p0", false),
+        ("store/boot", false),
     ] {
         assert_eq!(folder::place(root, name).is_some(), allowed, "{name:?}");
     }
@@ -166,6 +167,7 @@ async fn locks_sockets_and_drafts_are_left_out() {
     let place = tempfile::tempdir().unwrap();
     let (folder, _store) = made(&place.path().join("node"), 1).await;
     std::fs::write(folder.layout().root().join("format.new"), "a draft").unwrap();
+    std::fs::write(folder.layout().store().join("boot"), "boot = 1\n").unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(folder.layout().control_socket()).unwrap();
     let files: BTreeMap<String, Vec<u8>> = folder::files(folder.layout()).unwrap().into_iter().collect();
     let names: Vec<&str> = files.keys().map(String::as_str).collect();
