@@ -7,6 +7,7 @@ mod enrolment;
 mod fill;
 mod load;
 mod memory;
+mod outlets;
 mod report;
 mod speaker;
 mod stage;
@@ -73,13 +74,14 @@ pub(crate) struct Fleet {
 type Run = fn(&Bench, &mut Report) -> Result<(), Box<dyn Error>>;
 
 /// The cases, in the order they run.
-const CASES: [(&str, Run, &str); 10] = [
+const CASES: [(&str, Run, &str); 11] = [
     ("durable-1", load::durable_1, "one reading in flight a device; syncs of at least 5 ms, and the disk as it is"),
     ("durable-8", load::durable_8, "eight in flight a device"),
     ("puback-1k", load::puback, "1 000 readings a second: when PUBACK comes"),
     ("mosquitto", load::mosquitto, "mosquitto as it comes, the same bytes"),
     ("mosquitto-persist", load::mosquitto_persist, "mosquitto that writes down every change"),
     ("replay", standing::replay, "one device's 100 000 readings, read from the store and by a client"),
+    ("outlets", outlets::outlets, "readings out in the clear: to a local client, to mosquitto, to a webhook"),
     ("handshakes", storm::handshakes, "1 000 devices at once (--long: 5 000)"),
     ("disk", load::disk, "bytes written for each byte of reading, at 5 000 a second"),
     ("memory", standing::memory, "50 000 known devices, 1 000 readings a second"),

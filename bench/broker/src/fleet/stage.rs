@@ -50,6 +50,8 @@ pub(super) struct Running {
     child: Child,
     pub(super) pid: u32,
     pub(super) mqtt: SocketAddr,
+    /// The listener without TLS, where it is on.
+    pub(super) mqtt_plain: Option<SocketAddr>,
     pub(super) gateway: String,
     admin: String,
     pub(super) data: PathBuf,
@@ -142,6 +144,11 @@ impl Stage {
 
     /// A node on this folder.
     pub(super) fn start_in(&self, folder: &Path, disk: Disk) -> Result<Running, Box<dyn Error>> {
+        self.start_with(folder, disk, &[])
+    }
+
+    /// The same with further keys of its configuration.
+    pub(super) fn start_with(&self, folder: &Path, disk: Disk, set: &[String]) -> Result<Running, Box<dyn Error>> {
         fs::create_dir_all(folder)?;
         let data = folder.join("data");
         let mut command = Command::new(&self.unhidra);
@@ -152,7 +159,7 @@ impl Stage {
         {
             command.arg("--set").arg(format!("pki.{key}={}", path.display()));
         }
-        for key in KEYS.into_iter().chain(self.set.iter().map(String::as_str)) {
+        for key in KEYS.into_iter().chain(set.iter().chain(&self.set).map(String::as_str)) {
             command.args(["--set", key]);
         }
         if disk == Disk::Floored {
@@ -168,6 +175,7 @@ impl Stage {
             child,
             pid,
             mqtt: nowhere,
+            mqtt_plain: None,
             gateway: String::new(),
             admin: String::new(),
             data,
@@ -180,6 +188,7 @@ impl Stage {
         let ready: Value = serde_json::from_str(&line).map_err(|_| format!("unhidra did not start: {}", said()))?;
         let text = |key: &str| ready[key].as_str().map(str::to_owned).ok_or_else(|| format!("no {key} in {ready}"));
         running.mqtt = text("mqtt")?.parse()?;
+        running.mqtt_plain = ready["mqtt_plain"].as_str().and_then(|address| address.parse().ok());
         running.gateway = text("gateway")?;
         running.admin = text("admin")?;
         Ok(running)
@@ -188,31 +197,43 @@ impl Stage {
     /// mosquitto as Debian has it, over TLS with certificates; with `persists` it writes down every
     /// change, as often as it can: once a second.
     pub(super) fn start_mosquitto(&self, persists: bool) -> Result<Running, Box<dyn Error>> {
-        let folder = self.folder.join("mosquitto");
-        let data = folder.join("data");
-        fs::create_dir_all(&data)?;
-        let mqtt = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         let persistence = if persists {
             format!(
                 "persistence true\npersistence_location {}/\nautosave_on_changes true\nautosave_interval 1\n\
                  max_inflight_messages 1000\nmax_queued_messages 1000000\n",
-                data.display()
+                self.folder.join("mosquitto/data").display()
             )
         } else {
             String::new()
         };
         let pki = &self.pki;
+        let tls = format!(
+            "cafile {}\ncertfile {}\nkeyfile {}\ntls_version tlsv1.3\nrequire_certificate true\n",
+            pki.ca.display(),
+            pki.certificate.display(),
+            pki.key.display()
+        );
+        self.mosquitto_with(&persistence, &tls)
+    }
+
+    /// mosquitto over TCP, with further lines of its configuration; no queue of it has an end.
+    pub(super) fn start_mosquitto_plain(&self, lines: &str) -> Result<Running, Box<dyn Error>> {
+        self.mosquitto_with(&format!("max_queued_messages 0\n{lines}"), "")
+    }
+
+    /// mosquitto with lines for all of it and for its listener.
+    fn mosquitto_with(&self, general: &str, listener: &str) -> Result<Running, Box<dyn Error>> {
+        let folder = self.folder.join("mosquitto");
+        let data = folder.join("data");
+        fs::create_dir_all(&data)?;
+        let mqtt = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         let file = folder.join("conf");
         fs::write(
             &file,
             format!(
-                "user {user}\nlog_type error\nallow_anonymous true\n{persistence}listener {} 127.0.0.1\n\
-                 cafile {}\ncertfile {}\nkeyfile {}\ntls_version tlsv1.3\nrequire_certificate true\n",
-                mqtt.port(),
-                pki.ca.display(),
-                pki.certificate.display(),
-                pki.key.display()
+                "user {user}\nlog_type error\nallow_anonymous true\n{general}listener {} 127.0.0.1\n{listener}",
+                mqtt.port()
             ),
         )?;
         let began = Instant::now();
@@ -225,7 +246,8 @@ impl Stage {
             .spawn()?;
         let pid = child.id();
         let (gateway, admin) = (String::new(), String::new());
-        let mut running = Running { child, pid, mqtt, gateway, admin, data, ready_after: Duration::ZERO };
+        let mut running =
+            Running { child, pid, mqtt, mqtt_plain: None, gateway, admin, data, ready_after: Duration::ZERO };
         while TcpStream::connect(mqtt).is_err() {
             if running.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(20) {
                 return Err("mosquitto does not listen".into());

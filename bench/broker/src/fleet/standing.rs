@@ -124,7 +124,7 @@ pub(super) fn start(bench: &Bench, report: &mut Report) -> Outcome {
     Ok(())
 }
 
-fn fill(folder: &std::path::Path, with: impl FnOnce(&Filler) -> Outcome) -> Outcome {
+pub(super) fn fill(folder: &std::path::Path, with: impl FnOnce(&Filler) -> Outcome) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let filler = Filler::open(folder)?;
     with(&filler)?;
