@@ -6,6 +6,10 @@
 //!                          all devices go         below 97 % again
 //! ```
 //!
+//! What comes until the next look is not asked about: so no rows are taken either where it would be over
+//! its bound by then, at the rate of late, and from half of the bound on it looks oftener, while it makes
+//! room too.
+//!
 //! What goes is on the disk still, until it is compacted. So what went is remembered, as long as the
 //! disk does not show it, and no more goes than would do: rows are not deleted because others have
 //! not yet made room. Where that does not help, the store is compacted as a whole, and takes no rows
@@ -24,6 +28,10 @@ use crate::commit::commit;
 
 /// How often the disk is looked at where it has a bound.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How often it is from half of the bound on: what passes it is what comes in this time, and what the
+/// engine holds in memory.
+const WATCH: Duration = Duration::from_millis(250);
 
 /// How often it is where it is only shown.
 const LOOK_UNBOUNDED: Duration = Duration::from_secs(60);
@@ -49,6 +57,9 @@ pub(super) struct Disk {
     /// How far the logs have been trimmed, for each partition.
     reached: Vec<Offset>,
     used: u64,
+    measured_at: Option<Timestamp>,
+    /// By how much it would grow from one watch to the next, at the rate between the last two looks.
+    ahead: u64,
     /// What went, and is on the disk still.
     pub(super) owed: u64,
     pub(super) level: Level,
@@ -67,12 +78,28 @@ impl Disk {
     pub(super) fn new(max: u64, store: Arc<dyn Store>, clock: Arc<dyn Clock + Send + Sync>, metrics: Metrics) -> Self {
         metrics.disk_bytes_max.set(shown(max));
         let reached = vec![Offset::ZERO; usize::from(store.partitions())];
-        Self { max, store, clock, metrics, reached, used: 0, owed: 0, level: Level::Free, compacted_at: None }
+        Self {
+            max,
+            store,
+            clock,
+            metrics,
+            reached,
+            used: 0,
+            measured_at: None,
+            ahead: 0,
+            owed: 0,
+            level: Level::Free,
+            compacted_at: None,
+        }
     }
 
     /// How long it is until the next look.
     pub(super) const fn pause(&self) -> Duration {
-        if self.max == 0 { LOOK_UNBOUNDED } else { LOOK }
+        match self.max {
+            0 => LOOK_UNBOUNDED,
+            max if self.used < max / 2 => LOOK,
+            _ => WATCH,
+        }
     }
 
     /// Looks once, and does what is to be done.
@@ -83,11 +110,13 @@ impl Disk {
         }
         self.make_room().await?;
         // While no rows come nothing is compacted by itself: what went must be made to leave.
-        let held = self.level == Level::Full && self.owed >= self.max / WORTH_PART;
-        let stuck = self.level == Level::Full || self.owed >= self.max / OWED_PART;
+        let is_held = self.level == Level::Full && self.used >= relieved(self.max);
+        let held = is_held && self.owed >= self.max / WORTH_PART;
+        let stuck = is_held || self.owed >= self.max / OWED_PART;
         if held || (stuck && self.may_compact()) {
             tracing::info!(used = self.used, "the store is compacted to make room");
-            self.store.compact().await?;
+            let store = self.store.clone();
+            self.watching(store.compact()).await??;
             self.compacted_at = Some(self.clock.now());
             self.owed = 0;
             self.measure().await?;
@@ -95,8 +124,25 @@ impl Disk {
         Ok(())
     }
 
+    /// Does what may take long, and looks at the use of the disk meanwhile: rows come all the while.
+    async fn watching<T>(&mut self, work: impl Future<Output = T>) -> Result<T, LookError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep(WATCH) => self.measure().await?,
+            }
+        }
+    }
+
     async fn measure(&mut self) -> Result<(), LookError> {
         let used = self.store.disk_bytes().await?;
+        let now = self.clock.now();
+        let since = self.measured_at.replace(now).map(|at| now.saturating_since(at).as_millis());
+        if let Some(ms) = since.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0) {
+            let grown = used.saturating_sub(self.used);
+            self.ahead = grown.saturating_mul(WATCH.as_millis().try_into().unwrap_or(u64::MAX)) / ms;
+        }
         self.owed = self.owed.saturating_sub(self.used.saturating_sub(used));
         self.used = used;
         self.metrics.disk_bytes.set(shown(used));
@@ -106,11 +152,13 @@ impl Disk {
 
     fn rise_or_fall(&mut self) {
         let (used, max) = (self.used, self.max);
+        let soon = used.saturating_add(self.ahead);
         let level = match self.level {
-            _ if max == 0 || used < near(max) => Level::Free,
-            _ if used >= max => Level::Full,
+            _ if max == 0 => Level::Free,
+            _ if soon >= max => Level::Full,
+            _ if used < near(max) => Level::Free,
             // A little below, or it would come and go with every flush.
-            Level::Full if used >= max / 100 * 97 => Level::Full,
+            Level::Full if used >= relieved(max) => Level::Full,
             _ => Level::Near,
         };
         if level == self.level {
@@ -146,22 +194,9 @@ impl Disk {
         let goal = self.max / 100 * 85;
         while self.used.saturating_sub(self.owed) > goal && self.owed < self.max / OWED_PART {
             let mut went = 0;
-            for (partition, reached) in (0..).map(Partition::new).zip(&mut self.reached) {
-                let found = self.store.oldest(partition, *reached, STEP).await?;
-                went += found.bytes;
-                if let Some(error) = found.damaged {
-                    tracing::warn!(%error, "a damaged row stays; `unhidra store verify` says what is damaged");
-                }
-                let ops: Vec<Op> = found.trims.into_iter().map(|(device, trim)| Op::Trim { device, trim }).collect();
-                if !ops.is_empty() {
-                    commit(&*self.store, partition, ops).await?;
-                    self.metrics.trimmed(Reason::Disk, found.rows);
-                    self.metrics.freed(found.bytes);
-                }
-                // At the end are stubs alone: once they are old, they go.
-                *reached = if found.end { Offset::ZERO } else { found.reached };
+            for partition in (0..self.store.partitions()).map(Partition::new) {
+                went += self.step(partition).await?;
             }
-            self.owed += went;
             if went == 0 {
                 break;
             }
@@ -169,9 +204,37 @@ impl Disk {
         Ok(())
     }
 
+    /// Lets a few of a partition's oldest rows go. Gives their bytes.
+    async fn step(&mut self, partition: Partition) -> Result<u64, LookError> {
+        let store = self.store.clone();
+        let at = usize::from(partition.get());
+        let after = self.reached.get(at).copied().unwrap_or(Offset::ZERO);
+        let found = self.watching(store.oldest(partition, after, STEP)).await??;
+        if let Some(error) = found.damaged {
+            tracing::warn!(%error, "a damaged row stays; `unhidra store verify` says what is damaged");
+        }
+        let ops: Vec<Op> = found.trims.into_iter().map(|(device, trim)| Op::Trim { device, trim }).collect();
+        if !ops.is_empty() {
+            self.watching(commit(&*store, partition, ops)).await??;
+            self.metrics.trimmed(Reason::Disk, found.rows);
+            self.metrics.freed(found.bytes);
+        }
+        self.owed += found.bytes;
+        if let Some(reached) = self.reached.get_mut(at) {
+            // At the end are stubs alone: once they are old, they go.
+            *reached = if found.end { Offset::ZERO } else { found.reached };
+        }
+        Ok(found.bytes)
+    }
+
     fn may_compact(&self) -> bool {
         self.compacted_at.is_none_or(|at| self.clock.now().saturating_since(at) >= COMPACT_AGAIN)
     }
+}
+
+/// Below which rows are taken again.
+const fn relieved(max: u64) -> u64 {
+    max / 100 * 97
 }
 
 /// From where on it is near its bound.
