@@ -190,15 +190,16 @@ pub fn verify(
         }
     }
     let store = Embedded::open(path, config, keys)?;
+    let mut is_whole = true;
     for shared in &store.partitions {
-        records::look(shared, mending.as_mut(), contents, &mut verified, progress)
+        is_whole &= records::look(shared, mending.as_mut(), contents, &mut verified, progress)
             .map_err(|cause| OpenError::Engine { path: shared.path.clone(), cause })?;
     }
     drop(store);
     verified.is_complete = true;
     if let Some(mending) = mending.as_mut().filter(|_| verified.found > 0) {
         mending.mark()?;
-        verified.is_mended = true;
+        verified.is_mended = is_whole;
     }
     Ok(verified)
 }

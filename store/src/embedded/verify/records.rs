@@ -40,14 +40,14 @@ const COMMIT_RECORDS: usize = 4096;
 const ROUNDS_MAX: usize = 8;
 
 /// Looks at every record of a partition; with `mending` drops those that are damaged, makes the
-/// others agree, and writes down who said so.
+/// others agree, and writes down who said so. Says whether nothing damaged is left.
 pub(super) fn look(
     shared: &Shared,
     mut mending: Option<&mut Mending<'_>>,
     contents: &dyn Contents,
     verified: &mut Verified,
     progress: &mut dyn FnMut(&str),
-) -> Result<(), String> {
+) -> Result<bool, String> {
     for round in 0..ROUNDS_MAX {
         let look = shared.read(|view| {
             let mut look = Look {
@@ -69,19 +69,20 @@ pub(super) fn look(
             Ok((look.fixes, look.found, look.newest_act))
         });
         let (fixes, found, newest_act) = look.map_err(|e: ReadError| e.to_string())?;
-        let Some(mending) = mending.as_deref_mut() else { return Ok(()) };
+        let is_whole = found.count == 0;
+        let Some(mending) = mending.as_deref_mut() else { return Ok(is_whole) };
         let mut part = Writes::new();
         if round == 0 {
             let act = act(mending, shared, &found);
             part.extend(act.map(|act| ((Table::Acts, table::act(newest_act + 1)), Some(act.encode().into()))));
         }
         if part.is_empty() && fixes.is_empty() {
-            return Ok(());
+            return Ok(is_whole);
         }
         mending.mark().map_err(|e| e.to_string())?;
         progress(&format!("partition {}: {} records are mended", shared.partition, fixes.len()));
         if fixes.is_empty() {
-            return shared.commit(&part, true);
+            return shared.commit(&part, true).map(|()| is_whole);
         }
         for (key, value) in fixes {
             part.insert(key, value);
@@ -189,9 +190,9 @@ impl Look<'_> {
     ) -> Result<(), Wrong> {
         let drop = |found: &dyn ToString| Wrong::drop(table, key, found.to_string());
         if table == Table::Openings {
-            // A salt opens all records of its opening: it is told, and never dropped.
-            let is_whole = database::salt_in(raw).is_some();
-            return if is_whole { Ok(()) } else { Err(Wrong { found: "it holds no salt".into(), fix: Vec::new() }) };
+            // Without its salt no record of its opening opens: they go in this look, and it with them. No
+            // number comes back for it: that of this opening of the folder is higher.
+            return database::salt_in(raw).map(|_| ()).ok_or_else(|| drop(&"it holds no salt"));
         }
         if table == Table::Acts {
             // Also of one that does not read: no number is given twice.

@@ -246,6 +246,37 @@ async fn records_that_disagree_are_named_and_made_to_agree() {
 }
 
 #[tokio::test]
+async fn an_opening_without_its_salt_goes_with_its_records_and_once() {
+    let (_folder, path) = folder().await;
+    let store = open(&path);
+    write(&*store, vec![Op::Device(device("b")), reading("b", 0)]).await.unwrap();
+    let first = 1_u32.to_be_bytes();
+    let damage = |view: &super::super::database::View<'_>| {
+        let mut damaged = view.raw(Table::Openings, &first);
+        damaged.truncate(20);
+        view.put_raw(Table::Openings, &first, &damaged);
+        Ok(())
+    };
+    store.shared(Partition::new(0)).read(damage).unwrap();
+    store.close().await;
+    drop(store);
+    let told = |verified: &Verified| {
+        let openings = |finding: &&Finding| finding.place.to_string().contains("openings/");
+        verified.findings.iter().filter(openings).count()
+    };
+    assert_eq!(told(&look(&path, false)), 1);
+    let verified = look(&path, true);
+    assert_eq!((verified.is_mended, told(&verified)), (true, 1), "{verified:#?}");
+    // Nothing is left to be accepted, and no second act says so.
+    let again = look(&path, true);
+    assert_eq!((again.found, again.is_mended), (0, false), "{again:#?}");
+    let store = open(&path);
+    assert_eq!(acceptances(&store).await.len(), 1);
+    assert!(store.device(&id("a")).await.unwrap().is_none(), "it was sealed in that opening");
+    assert_eq!(store.history(&id("b"), Offset::ZERO, ALL).await.unwrap().rows.len(), 1, "this was not");
+}
+
+#[tokio::test]
 async fn sessions_of_another_moment_are_named_and_go() {
     let (_folder, path) = folder().await;
     let store = open(&path);
