@@ -136,6 +136,12 @@ impl Gateway {
         self.shared.hub.presence(device, Presence { online, since });
     }
 
+    /// Whether clients are told that a device is here. At most `presence_max` devices are remembered.
+    #[must_use]
+    pub fn is_online(&self, device: &DeviceId) -> bool {
+        self.shared.hub.presence_of(device).is_some_and(|presence| presence.online)
+    }
+
     /// Tells clients what became of a command.
     pub fn command_changed(&self, command: &Command) {
         self.shared.hub.command_changed(command);

@@ -500,7 +500,9 @@ impl Live for LiveNode {
     }
 
     fn is_online(&self, device: &DeviceId) -> bool {
-        self.rooms.broker.is_connected(device)
+        // As clients are told, which counts who is heard behind an outside broker. Of a connection they
+        // are told a moment later, and of none beyond what is remembered.
+        self.rooms.gateway.is_online(device) || self.rooms.broker.is_connected(device)
     }
 
     fn send(&self, asked: SendAsked) -> Asked<'_, Command> {

@@ -75,6 +75,9 @@ evil! {
     /// An honest broker carries readings in, in order, and commands out.
     async fn behind_an_honest_broker_all_is_as_it_is_at_the_front_door(world: World, outside: OutsideBroker) {
         let mut pump = begun(&mut world, &outside).await;
+        // What the command line is told is what clients are told.
+        let live = world.live().expect("it runs");
+        assert!(live.is_online(&unhidra_core::ids::DeviceId::parse("pump-7").expect("an id")));
         say(&mut pump, 1, 30).await;
         world.until_stored("pump-7", 30).await;
         assert_eq!(stored(&world).await, bodies(30), "SIM_SEED={}", world.seed());
