@@ -87,6 +87,11 @@ pub trait Clock {
     fn now(&self) -> Timestamp;
     /// The calendar instant, for records.
     fn unix_now(&self) -> UnixTime;
+    /// A monotonic instant that goes on while the machine is suspended, which [`now`](Self::now) may not:
+    /// for what the calendar is compared with, and for no timer. Its origin is its own.
+    fn since_boot(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 const fn duration_ms(duration: Duration) -> u64 {

@@ -96,8 +96,9 @@ impl Calendar {
         let page = store.broker_records(BrokerTable::Calendar, None, Limit::default()).await?;
         let found = page.rows.iter().find(|(key, _)| &**key == KEY);
         if let Some(left) = found.and_then(|(_, value)| decode(value)) {
-            let (now, unix) = (calendar.clock.now(), calendar.clock.unix_now());
-            let gap = calendar.lock().steady.resume(left, now, unix);
+            let clock = &calendar.clock;
+            let (now, boot, unix) = (clock.now(), clock.since_boot(), clock.unix_now());
+            let gap = calendar.lock().steady.resume(left, now, boot, unix);
             calendar.say_gap(gap, calendar.lock().steady.doubted_for(now));
         }
         Ok(Arc::new(calendar))
@@ -111,8 +112,8 @@ impl Calendar {
     /// What the time of day is, and whether it is believed.
     pub(crate) fn look(&self) -> Look {
         let mut state = self.lock();
-        let (timer, now) = (self.clock.now(), self.clock.unix_now());
-        let jump = state.steady.look(timer, now);
+        let (timer, boot, now) = (self.clock.now(), self.clock.since_boot(), self.clock.unix_now());
+        let jump = state.steady.look(timer, boot, now);
         state.jumps += u64::from(jump.is_some());
         let doubted_for = state.steady.doubted_for(timer);
         if let Some(jump) = jump {
@@ -237,6 +238,20 @@ mod tests {
         assert!(!calendar.look().is_believed);
         ground.clock.advance(Duration::from_secs(1));
         assert!(calendar.look().is_believed);
+    }
+
+    #[test]
+    fn a_machine_that_was_suspended_has_not_been_set() {
+        let clock = Arc::new(crate::testing::StillClock::default());
+        let calendar = Calendar::new(clock.clone(), &mut MetricsRegistry::default());
+        calendar.look();
+        clock.suspend(DAY);
+        assert_eq!((calendar.look().jumps, calendar.look().is_believed), (0, true));
+        clock.jump(DAY);
+        assert!(!calendar.look().is_believed);
+        // Nobody sets it right while the machine is suspended.
+        clock.suspend(DAY);
+        assert!(!calendar.look().is_believed);
     }
 
     #[test]

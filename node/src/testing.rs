@@ -17,8 +17,9 @@ use crate::registry::{Registry, Rules};
 pub(crate) const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
 pub(crate) const TRUST_DOMAIN: &str = "unhidra.local";
 
-/// A clock that stands until it is moved: its timer, and how far its calendar was set ahead of that.
-pub(crate) struct StillClock(AtomicU64, AtomicU64);
+/// A clock that stands until it is moved: its timer, how far its calendar was set ahead of that, and how
+/// long the machine was suspended.
+pub(crate) struct StillClock(AtomicU64, AtomicU64, AtomicU64);
 
 impl StillClock {
     pub(crate) fn advance(&self, by: Duration) {
@@ -29,11 +30,16 @@ impl StillClock {
     pub(crate) fn jump(&self, by: Duration) {
         self.1.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
+
+    /// Lets the machine sleep: its timer stands meanwhile.
+    pub(crate) fn suspend(&self, by: Duration) {
+        self.2.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
 }
 
 impl Default for StillClock {
     fn default() -> Self {
-        Self(AtomicU64::new(NOW.as_ms()), AtomicU64::default())
+        Self(AtomicU64::new(NOW.as_ms()), AtomicU64::default(), AtomicU64::default())
     }
 }
 
@@ -42,7 +48,10 @@ impl Clock for StillClock {
         Timestamp::from_ms(self.0.load(Ordering::Relaxed))
     }
     fn unix_now(&self) -> UnixTime {
-        UnixTime::from_ms(self.0.load(Ordering::Relaxed) + self.1.load(Ordering::Relaxed))
+        UnixTime::from_ms(self.since_boot().as_ms() + self.1.load(Ordering::Relaxed))
+    }
+    fn since_boot(&self) -> Timestamp {
+        Timestamp::from_ms(self.0.load(Ordering::Relaxed) + self.2.load(Ordering::Relaxed))
     }
 }
 

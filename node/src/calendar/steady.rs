@@ -7,7 +7,10 @@
 //!                                     of the gap ---+
 //! ```
 //!
-//! While the node runs nothing innocent moves the time of day by an hour. Over an end of the node
+//! While the node runs nothing innocent moves the time of day by an hour against a timer that goes on
+//! while the machine is suspended. (A virtual machine that its host stops has no such timer: what it is
+//! set to afterwards is a jump.) The doubt is counted by the other timer, of the time in which somebody
+//! may set the clock right. Over an end of the node
 //! nobody can tell a gap from a jump: a node that is switched off each night must still forget what is
 //! old, and one that comes up a year ahead must not at once. So a gap is doubted for a quarter of
 //! itself, a day at most, counted while the node runs, over further starts.
@@ -60,7 +63,7 @@ impl Jump {
     }
 }
 
-/// The two clocks as they were seen last.
+/// The two clocks as they were seen last: the timer that goes on over a suspension, and the time of day.
 #[derive(Debug, Default)]
 pub(super) struct Steady {
     seen: Option<(Timestamp, UnixTime)>,
@@ -71,8 +74,8 @@ pub(super) struct Steady {
 
 impl Steady {
     /// Goes on where the last life of the node ended. Gives the gap, where it is doubted for that.
-    pub(super) fn resume(&mut self, left: Left, now: Timestamp, unix: UnixTime) -> Option<Jump> {
-        self.seen = Some((now, unix));
+    pub(super) fn resume(&mut self, left: Left, now: Timestamp, boot: Timestamp, unix: UnixTime) -> Option<Jump> {
+        self.seen = Some((boot, unix));
         let gap = Jump::between(left.seen, unix);
         let doubted = match gap {
             Jump::Forward(by) if by > JUMP => (by / GAP_PART).min(DOUBT),
@@ -85,9 +88,9 @@ impl Steady {
     }
 
     /// Looks at both clocks. Gives how they have parted since the last look, where that is worth a word.
-    pub(super) fn look(&mut self, now: Timestamp, unix: UnixTime) -> Option<Jump> {
-        let (timer, calendar) = self.seen.replace((now, unix))?;
-        let expected = calendar.saturating_add(now.saturating_since(timer));
+    pub(super) fn look(&mut self, now: Timestamp, boot: Timestamp, unix: UnixTime) -> Option<Jump> {
+        let (timer, calendar) = self.seen.replace((boot, unix))?;
+        let expected = calendar.saturating_add(boot.saturating_since(timer));
         let jump = Jump::between(expected, unix);
         if jump.by() < STEP {
             return None;
@@ -126,7 +129,7 @@ mod tests {
     fn a_jump_either_way_is_doubted_for_a_day() {
         let mut steady = Steady::default();
         let mut look = |timer_s, unix_s| {
-            let jump = steady.look(at(timer_s), UnixTime::from_s(unix_s));
+            let jump = steady.look(at(timer_s), at(timer_s), UnixTime::from_s(unix_s));
             (jump, steady.doubted_for(at(timer_s)))
         };
         assert_eq!(look(0, YEAR), (None, Duration::ZERO), "the first look knows no better");
@@ -142,14 +145,14 @@ mod tests {
     fn many_steps_are_a_jump() {
         let mut steady = Steady::default();
         let mut unix = YEAR;
-        steady.look(at(0), UnixTime::from_s(unix));
+        steady.look(at(0), at(0), UnixTime::from_s(unix));
         for n in 1..=3 {
             unix += 10 + 20 * 60;
-            assert_eq!(steady.look(at(10 * n), UnixTime::from_s(unix)), Some(Jump::Forward(secs(20 * 60))));
+            assert_eq!(steady.look(at(10 * n), at(10 * n), UnixTime::from_s(unix)), Some(Jump::Forward(secs(20 * 60))));
             assert!(steady.doubted_for(at(10 * n)).is_zero(), "an hour in all");
         }
         unix += 10 + 20 * 60;
-        steady.look(at(40), UnixTime::from_s(unix));
+        steady.look(at(40), at(40), UnixTime::from_s(unix));
         assert_eq!(steady.doubted_for(at(40)), secs(DAY));
     }
 
@@ -158,10 +161,10 @@ mod tests {
         for (gap, doubted) in [(HOUR, 0), (8 * HOUR, 2 * HOUR), (3 * DAY, 18 * HOUR), (YEAR, DAY)] {
             let left = Left { seen: UnixTime::from_s(YEAR), doubted_for: Duration::ZERO };
             let mut steady = Steady::default();
-            let jump = steady.resume(left, at(7), UnixTime::from_s(YEAR + gap));
+            let jump = steady.resume(left, at(7), at(7), UnixTime::from_s(YEAR + gap));
             assert_eq!(steady.doubted_for(at(7)), secs(doubted), "{gap}");
             assert_eq!(jump, (doubted > 0).then_some(Jump::Forward(secs(gap))), "{gap}");
-            let back = steady.resume(left, at(7), UnixTime::from_s(YEAR - gap.min(DAY)));
+            let back = steady.resume(left, at(7), at(7), UnixTime::from_s(YEAR - gap.min(DAY)));
             assert_eq!(back.is_some(), gap > HOUR);
         }
     }
@@ -171,7 +174,7 @@ mod tests {
     fn a_doubt_goes_on_over_a_restart_and_ends_after_a_day_of_running() {
         let left = Left { seen: UnixTime::from_s(YEAR), doubted_for: secs(20 * HOUR) };
         let mut steady = Steady::default();
-        assert_eq!(steady.resume(left, at(0), UnixTime::from_s(YEAR + 60)), None);
+        assert_eq!(steady.resume(left, at(0), at(0), UnixTime::from_s(YEAR + 60)), None);
         assert_eq!(steady.doubted_for(at(19 * HOUR)), secs(HOUR));
         assert_eq!(steady.doubted_for(at(20 * HOUR)), Duration::ZERO);
     }
