@@ -1,18 +1,26 @@
-//! Readings a stream has not been given and will not be: they were trimmed.
+//! Readings a stream has not been given and will not be: they were trimmed, or do not read any more.
 //!
-//! A page of the log shows it in two ways. A row names by `prev` one behind the page's beginning
-//! that is not among those before it; or what is left of a row stands in its place. Either way the
+//! A page of the log shows it in three ways. A row names by `prev` one behind the page's beginning
+//! that is not among those before it; what is left of a row stands in its place; or the store tells
+//! that the row there does not read. Each time the
 //! client is told up to which place its device's readings are gone, before it is given the next.
 
 use std::collections::BTreeMap;
 
 use unhidra_core::ids::{DeviceId, Offset, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
+use unhidra_store::DamagedRow;
 
 use crate::frame::Gap;
 
-/// Parts a page of rows behind `from` into those that are shown and the gaps before them.
-pub(crate) fn part(partition: Partition, rows: Vec<Reading>, from: Offset) -> (Vec<Reading>, Vec<Gap>) {
+/// Parts a page of rows behind `from` into those that are shown and the gaps before them. `damaged` are
+/// the rows of the same run of the log that do not read.
+pub(crate) fn part(
+    partition: Partition,
+    rows: Vec<Reading>,
+    damaged: &[DamagedRow],
+    from: Offset,
+) -> (Vec<Reading>, Vec<Gap>) {
     let mut last: BTreeMap<DeviceId, Offset> = BTreeMap::new();
     let mut gone: BTreeMap<DeviceId, Offset> = BTreeMap::new();
     let mut shown = Vec::with_capacity(rows.len());
@@ -27,6 +35,10 @@ pub(crate) fn part(partition: Partition, rows: Vec<Reading>, from: Offset) -> (V
             gone.insert(device, row.prev);
         }
         shown.push(row);
+    }
+    // Of one whose device does not read either, the row after it tells by its `prev`.
+    for (device, offset) in damaged.iter().filter_map(|row| row.device.map(|device| (device, row.offset))) {
+        gone.entry(device).and_modify(|known| *known = offset.max(*known)).or_insert(offset);
     }
     let gap = |(device, offset): (DeviceId, Offset)| Gap {
         device: device.to_string(),
@@ -48,7 +60,7 @@ mod tests {
     }
 
     fn parted(rows: Vec<Reading>, from: u64) -> (Vec<u64>, Vec<(String, u64)>) {
-        let (shown, gaps) = part(Partition::new(0), rows, Offset::new(from));
+        let (shown, gaps) = part(Partition::new(0), rows, &[], Offset::new(from));
         let shown = shown.iter().map(|row| row.offset.get()).collect();
         (shown, gaps.into_iter().map(|gap| (gap.device, gap.offset)).collect())
     }

@@ -128,6 +128,36 @@ pub struct Page<T> {
     pub more: bool,
 }
 
+/// A row of the log that does not read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DamagedRow {
+    /// Its place.
+    pub offset: Offset,
+    /// Whose it is, where that reads.
+    pub device: Option<DeviceId>,
+    /// Which record does not read, and why.
+    pub cause: ReadError,
+}
+
+/// A run of the log's rows with those that do not read passed over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readable {
+    /// Those that read.
+    pub page: Page<Reading>,
+    /// Those that do not, in order, among and behind the others; at most as many as the page may hold.
+    pub damaged: Vec<DamagedRow>,
+}
+
+impl Readable {
+    /// How far this brings whoever reads from `after` on.
+    #[must_use]
+    pub fn reached(&self, after: Offset) -> Offset {
+        let row = self.page.rows.last().map(|row| row.offset);
+        let damaged = self.damaged.last().map(|row| row.offset);
+        row.max(damaged).unwrap_or(after)
+    }
+}
+
 /// One session's records as they lie.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct StoredSession {
@@ -214,7 +244,16 @@ pub trait Store: Send + Sync + 'static {
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
     /// A partition's rows after `after`, in order, stubs too, as in [`history`](Self::history).
+    /// A row that does not read makes this an error: see [`readable_log`](Self::readable_log).
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
+
+    /// The same for who must go on: rows that do not read are passed over, and told by their places.
+    fn readable_log(
+        &self,
+        partition: Partition,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>>;
 
     /// What of a device's rows is beyond `bounds` at `now`: of `max` rows at once. `tally` is what the
     /// last look at this device gave.

@@ -32,8 +32,8 @@ use crate::table::{self, Table};
 use crate::waiting::{Bounds, Waiting};
 use crate::{
     ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
-    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, Restored, RestoredError, Store, Stored, Tally, Usage,
-    Waits, query, retention,
+    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored,
+    Tally, Usage, Waits, query, retention,
 };
 
 use self::tables::Tables;

@@ -15,8 +15,8 @@ use crate::record::{self, NewestRow, Row};
 use crate::rows::{Order, Rows, damaged};
 use crate::table::{self, Part, Table};
 use crate::{
-    Act, ActRow, BrokerTable, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError, Slot, Stored,
-    StoredSession, Waits,
+    Act, ActRow, BrokerTable, DamagedRow, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError,
+    Readable, Slot, Stored, StoredSession, Waits,
 };
 
 /// How many rows [`newest`] looks at, at most: a device that sends what nobody is shown must not
@@ -244,24 +244,77 @@ pub(crate) fn log(
     after: Offset,
     max: Limit,
 ) -> Result<Page<Reading>, ReadError> {
+    let (found, scanned) = walk_log(rows, partition, after, max);
+    if let Some(first) = found.damaged.into_iter().next() {
+        return Err(first.cause);
+    }
+    scanned.map(|()| found.page)
+}
+
+/// The same, with what does not read passed over and told.
+pub(crate) fn readable_log(
+    rows: &dyn Rows,
+    partition: Partition,
+    after: Offset,
+    max: Limit,
+) -> Result<Readable, ReadError> {
+    let (mut found, scanned) = walk_log(rows, partition, after, max);
+    match scanned {
+        Ok(()) => return Ok(found),
+        Err(cause @ ReadError::Damaged { .. }) => {
+            // The log itself does not read on. What came before is given; where nothing did, the next
+            // place is passed over, for nobody can tell what stands there.
+            if found.page.rows.is_empty() && found.damaged.is_empty() {
+                let offset = after.next().ok_or_else(|| cause.clone())?;
+                found.damaged.push(DamagedRow { offset, device: None, cause });
+            }
+            found.page.more = true;
+        }
+        Err(cause) => return Err(cause),
+    }
+    Ok(found)
+}
+
+/// Reads the log until a page is full, it ends, or it cannot be read itself.
+fn walk_log(rows: &dyn Rows, partition: Partition, after: Offset, max: Limit) -> (Readable, Result<(), ReadError>) {
     let mut filling = Filling::new(max);
-    let mut devices = HashMap::new();
+    let mut damaged_rows: Vec<DamagedRow> = Vec::new();
+    let mut devices: HashMap<DeviceNumber, Result<DeviceId, ReadError>> = HashMap::new();
     let after = table::log(after, DeviceNumber::new(u32::MAX));
-    rows.scan(Table::Log, &[], Some(&after), Order::Ascending, &mut |key, _| {
+    let scanned = rows.scan(Table::Log, &[], Some(&after), Order::Ascending, &mut |key, _| {
+        if damaged_rows.len() >= max.rows {
+            filling.page.more = true;
+            return Ok(ControlFlow::Break(()));
+        }
         let wrong = || damaged(Table::Log, key, "its key has another length");
         let (offset, number) = table::parse_log(key).ok_or_else(wrong)?;
-        let device = match devices.get(&number) {
-            Some(device) => *device,
-            None => *devices.entry(number).or_insert(device_of(rows, number)?),
-        };
-        let row_key = table::reading(number, offset);
-        let value = rows.get(Table::Readings, &row_key)?;
-        let value = value.ok_or_else(|| damaged(Table::Readings, &row_key, "the log names it and it is missing"))?;
-        let reading = decode_row(partition, device, &row_key, value)?;
-        let bytes = reading.uplink.body.len();
-        Ok(filling.push(reading, bytes))
-    })?;
-    Ok(filling.page)
+        let device = devices.entry(number).or_insert_with(|| device_of(rows, number));
+        match device.clone().and_then(|device| logged_row(rows, partition, device, number, offset)) {
+            Ok(reading) => {
+                let bytes = reading.uplink.body.len();
+                Ok(filling.push(reading, bytes))
+            }
+            Err(cause @ ReadError::Damaged { .. }) => {
+                damaged_rows.push(DamagedRow { offset, device: device.as_ref().ok().copied(), cause });
+                Ok(ControlFlow::Continue(()))
+            }
+            Err(cause) => Err(cause),
+        }
+    });
+    (Readable { page: filling.page, damaged: damaged_rows }, scanned)
+}
+
+fn logged_row(
+    rows: &dyn Rows,
+    partition: Partition,
+    device: DeviceId,
+    number: DeviceNumber,
+    offset: Offset,
+) -> Result<Reading, ReadError> {
+    let key = table::reading(number, offset);
+    let value = rows.get(Table::Readings, &key)?;
+    let value = value.ok_or_else(|| damaged(Table::Readings, &key, "the log names it and it is missing"))?;
+    decode_row(partition, device, &key, value)
 }
 
 pub(crate) fn device_of(rows: &dyn Rows, number: DeviceNumber) -> Result<DeviceId, ReadError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use unhidra_core::ids::{Offset, Partition};
-use unhidra_store::{Health, Limit};
+use unhidra_store::{Health, Limit, Readable};
 
 use crate::Shared;
 use crate::gap;
@@ -49,12 +49,13 @@ async fn step(shared: &Shared, partition: Partition) -> bool {
         }
         Work::ReadLog => {
             let from = shared.hub.dispatched(partition);
-            let page = shared.doors.store.log(partition, from, Limit { rows: CHUNK_ROWS, bytes: CHUNK_BYTES }).await;
-            match page {
-                Ok(page) => {
-                    let to = page.rows.last().map_or(from, |last| last.offset);
-                    let (rows, gaps) = gap::part(partition, page.rows, from);
-                    if gaps.is_empty() {
+            let limit = Limit { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
+            match shared.doors.store.readable_log(partition, from, limit).await {
+                Ok(read) => {
+                    let to = read.reached(from);
+                    let Readable { page, damaged } = read;
+                    let (rows, gaps) = gap::part(partition, page.rows, &damaged, from);
+                    if gaps.is_empty() && damaged.is_empty() {
                         let rows: Vec<_> = rows.into_iter().map(Arc::new).collect();
                         shared.hub.dispatch(partition, &rows);
                     } else {

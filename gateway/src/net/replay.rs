@@ -1,11 +1,8 @@
 //! One page of the store for a stream that is behind.
 
-use std::cmp::Ordering;
-
 use bytes::Bytes;
 use unhidra_core::ids::Offset;
-use unhidra_core::message::Reading;
-use unhidra_store::{Limit, Page, ReadError};
+use unhidra_store::{Limit, ReadError, Readable};
 
 use crate::Shared;
 use crate::cursor::Position;
@@ -27,18 +24,24 @@ pub(crate) struct ReplayPage {
 /// Reads the next page of `replay`.
 pub(crate) async fn page(shared: &Shared, replay: &Replay) -> Result<ReplayPage, ReadError> {
     let store = &shared.doors.store;
-    let (partition, page) = match &replay.audience {
+    let (partition, read) = match &replay.audience {
         Audience::All => match replay.until.beyond(&replay.from) {
             None => return Ok(ReplayPage { to: replay.until.clone(), frame: None, readings: 0 }),
-            Some(partition) => (partition, store.log(partition, replay.from.at(partition), PAGE).await?),
+            Some(partition) => (partition, store.readable_log(partition, replay.from.at(partition), PAGE).await?),
         },
         Audience::Device(device) => {
             let partition = store.partition_of(device);
-            (partition, store.history(device, replay.from.at(partition), PAGE).await?)
+            let page = store.history(device, replay.from.at(partition), PAGE).await?;
+            (partition, Readable { page, damaged: Vec::new() })
         }
     };
-    let (rows, reached) = cut(page, replay.until.at(partition));
-    let (rows, gaps) = gap::part(partition, rows, replay.from.at(partition));
+    let (read, reached) = cut(read, replay.until.at(partition));
+    let Readable { page, damaged } = read;
+    if let Some(first) = damaged.first() {
+        let (rows, cause) = (damaged.len(), &first.cause);
+        tracing::warn!(%partition, rows, offset = %first.offset, %cause, "a client's replay passes over damaged rows");
+    }
+    let (rows, gaps) = gap::part(partition, page.rows, &damaged, replay.from.at(partition));
     let place = replay.from.with(partition, reached);
     // One device's rows all lie in one log: with that, the stream has reached all of them.
     let to = match &replay.audience {
@@ -53,21 +56,29 @@ pub(crate) async fn page(shared: &Shared, replay: &Replay) -> Result<ReplayPage,
 }
 
 /// The rows of a page up to `until`, and the place behind them: `until` itself where the page shows
-/// that nothing lies between.
-fn cut(mut page: Page<Reading>, until: Offset) -> (Vec<Reading>, Offset) {
-    let within = page.rows.partition_point(|row| row.offset <= until);
-    let whole = within == page.rows.len();
-    page.rows.truncate(within);
-    let last = page.rows.last().map(|row| row.offset);
-    let reached = match (last, whole && page.more) {
-        (Some(last), true) if last.cmp(&until) == Ordering::Less => last,
-        _ => until,
+/// that nothing lies between. A frame's gaps stand before its readings, so the page ends before a damaged
+/// row that has others before it.
+fn cut(mut read: Readable, until: Offset) -> (Readable, Offset) {
+    let (rows, damaged) = (&mut read.page.rows, &mut read.damaged);
+    let first = rows.first().map(|row| row.offset);
+    let stop = first.and_then(|first| damaged.iter().map(|row| row.offset).find(|offset| *offset > first));
+    let stop = stop.filter(|stop| *stop <= until);
+    let is_within = |offset: Offset| offset <= until && stop.is_none_or(|stop| offset < stop);
+    let had = rows.len() + damaged.len();
+    rows.truncate(rows.partition_point(|row| is_within(row.offset)));
+    damaged.truncate(damaged.partition_point(|row| is_within(row.offset)));
+    let whole = rows.len() + damaged.len() == had;
+    let reached = match stop.is_some() || (whole && read.page.more) {
+        true => read.reached(until).min(until),
+        false => until,
     };
-    (page.rows, reached)
+    (read, reached)
 }
 
 #[cfg(test)]
 mod tests {
+    use unhidra_store::{DamagedRow, Page};
+
     use super::*;
     use crate::testing::reading;
 
@@ -85,16 +96,41 @@ mod tests {
             (&[8][..], true, 7, 0, 7),
         ];
         for (offsets, more, until, kept, reached) in table {
-            let page = Page { rows: rows(offsets), more };
-            let (left, to) = cut(page, Offset::new(until));
-            assert_eq!((left.len(), to.get()), (kept, reached), "{offsets:?} {more} {until}");
+            let read = Readable { page: Page { rows: rows(offsets), more }, damaged: Vec::new() };
+            let (left, to) = cut(read, Offset::new(until));
+            assert_eq!((left.page.rows.len(), to.get()), (kept, reached), "{offsets:?} {more} {until}");
+        }
+    }
+
+    #[test]
+    fn a_page_ends_before_a_damaged_row_that_has_others_before_it() {
+        let table = [
+            // rows, damaged, until, rows kept, damaged kept, reached
+            (&[1, 3, 4][..], &[2][..], 9, 1, 0, 1),
+            (&[3, 4][..], &[1, 2][..], 9, 2, 2, 9),
+            (&[3, 4, 6][..], &[2, 5][..], 9, 2, 1, 4),
+            (&[3, 4][..], &[2, 9][..], 7, 2, 1, 7),
+            (&[][..], &[2][..], 7, 0, 1, 7),
+        ];
+        for (offsets, bad, until, kept, told, reached) in table {
+            let rows = offsets.iter().map(|n| reading("a", *n, 0, b"")).collect();
+            let cause = ReadError::Unavailable;
+            let damaged = |n: &u64| DamagedRow { offset: Offset::new(*n), device: None, cause: cause.clone() };
+            let read = Readable { page: Page { rows, more: false }, damaged: bad.iter().map(damaged).collect() };
+            let (left, to) = cut(read, Offset::new(until));
+            assert_eq!(
+                (left.page.rows.len(), left.damaged.len(), to.get()),
+                (kept, told, reached),
+                "{offsets:?} {bad:?}"
+            );
         }
     }
 
     #[test]
     fn an_empty_page_that_promises_more_still_ends() {
         // A store that does this is wrong; a client must not spin on it.
-        let (_, to) = cut(Page { rows: Vec::new(), more: true }, Offset::new(4));
+        let read = Readable { page: Page { rows: Vec::new(), more: true }, damaged: Vec::new() };
+        let (_, to) = cut(read, Offset::new(4));
         assert_eq!(to, Offset::new(4));
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures_util::SinkExt;
 use serde_json::json;
 use tokio_websockets::Message;
+use unhidra_core::ids::Offset;
 use unhidra_core::message::UplinkKind;
-use unhidra_store::Health;
+use unhidra_store::{Health, Store as _};
 
 use crate::store::MemoryStore;
 use crate::world::{Client, Heard, Row, World, config, follow, id, rows_of, uplink};
@@ -94,6 +95,23 @@ async fn ignored_rows_keep_the_chain_whole() {
     let rows = client.rows(3).await;
     follow(&mut BTreeMap::new(), &rows);
     assert_eq!(bodies(&rows), ["1", "", "2"]);
+}
+
+/// Else one flipped bit would keep a client from all that comes after it.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_does_not_read_is_a_gap_and_those_around_it_are_replayed() {
+    let world = World::new();
+    world.publish("a", 4);
+    world.store.damage(world.store.partition_of(&id("a")), Offset::new(2));
+    let mut client = world.enter().await;
+    client.subscribe("*", Some("beginning")).await;
+    assert_eq!(bodies(&client.rows(1).await), ["1"]);
+    let frame = client.hear_type("readings").await;
+    assert_eq!(bodies(&rows_of(&frame)), ["3", "4"]);
+    assert_eq!((&frame["gaps"][0]["device"], &frame["gaps"][0]["offset"]), (&json!("a"), &json!(2)), "{frame}");
+    client.hear_type("caught_up").await;
+    world.publish("a", 1);
+    assert_eq!(bodies(&client.rows(1).await), ["5"]);
 }
 
 /// A small generator of its own, so that a failing seed can be run again.

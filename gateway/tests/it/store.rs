@@ -14,8 +14,8 @@ use unhidra_core::setting::Setting;
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{
-    ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, Oldest, Overdue, Page, PrekeyRecord, ReadError,
-    Restored, RestoredError, Store, Stored, Tally, Usage, Waits,
+    ActRow, Batch, Bounds, BoxFuture, BrokerTable, DamagedRow, Full, Health, Limit, Oldest, Overdue, Page,
+    PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored, Tally, Usage, Waits,
 };
 
 /// The store.
@@ -33,6 +33,7 @@ struct State {
     devices: BTreeMap<DeviceId, Device>,
     commands: BTreeMap<CommandId, Command>,
     settings: Vec<Setting>,
+    damaged: Vec<(Partition, Offset)>,
 }
 
 impl MemoryStore {
@@ -93,6 +94,12 @@ impl MemoryStore {
     #[allow(dead_code, reason = "the example has no use for failure")]
     pub(crate) fn set_broken(&self, broken: bool) {
         self.broken.store(broken, Ordering::Relaxed);
+    }
+
+    /// Makes one row a record that does not read.
+    #[allow(dead_code, reason = "the example has no use for failure")]
+    pub(crate) fn damage(&self, partition: Partition, offset: Offset) {
+        self.state().damaged.push((partition, offset));
     }
 
     #[allow(dead_code, reason = "the example has no use for failure")]
@@ -159,6 +166,27 @@ impl Store for MemoryStore {
 
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         self.read(|state| page(state.logs[usize::from(partition.get())].iter().filter(|row| row.offset > after), max))
+    }
+
+    fn readable_log(
+        &self,
+        partition: Partition,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        self.read(|state| {
+            let rows = state.logs[usize::from(partition.get())].iter().filter(|row| row.offset > after);
+            let bad = |row: &&Reading| state.damaged.contains(&(partition, row.offset));
+            let page = page(rows.clone().filter(|row| !bad(row)), max);
+            let last = page.rows.last().filter(|_| page.more).map(|row| row.offset);
+            let damaged = rows.filter(bad).filter(|row| last.is_none_or(|last| row.offset < last));
+            let damaged = damaged.map(|row| DamagedRow {
+                offset: row.offset,
+                device: Some(row.uplink.device),
+                cause: ReadError::Damaged { record: format!("readings/{}", row.offset), cause: "a test".into() },
+            });
+            Readable { damaged: damaged.collect(), page }
+        })
     }
 
     fn overdue(

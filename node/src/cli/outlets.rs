@@ -33,13 +33,14 @@ pub(super) async fn run(_: Outlets, control: &dyn Control, out: &mut Output<'_>)
         "UNREAD",
         "REFUSED",
         "MISSING",
+        "DAMAGED",
         "FAILED",
         "LAST ERROR",
     ];
     out.table(heading, &rows)
 }
 
-fn row(outlet: &OutletRecord) -> [String; 12] {
+fn row(outlet: &OutletRecord) -> [String; 13] {
     let error = match (&outlet.last_error, outlet.last_error_at) {
         (Some(text), Some(at)) => format!("{} {}", instant(at), name(text)),
         _ => String::new(),
@@ -55,6 +56,7 @@ fn row(outlet: &OutletRecord) -> [String; 12] {
         outlet.unread.to_string(),
         outlet.left_behind.to_string(),
         outlet.missing.to_string(),
+        outlet.damaged.to_string(),
         outlet.failures.to_string(),
         error,
     ]

@@ -69,7 +69,7 @@ impl Node {
 
 /// An outlet as JSON.
 const OUTLET: &str = r#"{"name":"hook","kind":"webhook","target":"https://a","state":"open","lag_rows":1,"lag_ms":2,
-    "delivered":3,"unread":1,"left_behind":4,"missing":5,"failures":6,"last_error":"no","last_error_at":7}"#;
+    "delivered":3,"unread":1,"left_behind":4,"missing":5,"damaged":8,"failures":6,"last_error":"no","last_error_at":7}"#;
 
 /// A running node that keeps what it is sent.
 #[derive(Default)]

@@ -267,6 +267,7 @@ pub(crate) async fn stopped(store: &dyn Store) -> Result<Vec<OutletRecord>, Cont
                 unread: 0,
                 left_behind: 0,
                 missing: 0,
+                damaged: 0,
                 failures: 0,
                 last_error: None,
                 last_error_at: None,

@@ -11,7 +11,7 @@ use unhidra_core::device::Device;
 use unhidra_core::ids::{Offset, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
 use unhidra_core::time::{Clock, Timestamp};
-use unhidra_store::{Limit, ReadError, Store};
+use unhidra_store::{DamagedRow, Limit, ReadError, Readable, Store};
 
 use super::config::Beginning;
 use super::courier::{Courier, Step};
@@ -25,6 +25,9 @@ use super::status::Status;
 use super::webhook::Webhook;
 use super::window::{Found, Waiting, Window};
 use crate::registry::Registry;
+
+#[cfg(test)]
+mod tests;
 
 /// Rows read at once.
 const PAGE: Limit = Limit { rows: 256, bytes: 256 * 1024 };
@@ -206,8 +209,10 @@ impl Running {
     }
 
     async fn read_page(&mut self, partition: Partition, after: Offset, ends: &[Offset]) -> Result<(), ReadError> {
-        let page = self.runner.store.log(partition, after, PAGE).await?;
+        let Readable { page, damaged } = self.runner.store.readable_log(partition, after, PAGE).await?;
+        self.pass_over(partition, &damaged);
         let read_at = self.runner.clock.now();
+        let passed = damaged.into_iter().map(|row| (row.offset, Found::Unwanted));
         let rows = page.rows.into_iter().map(|row| {
             let device = self.runner.registry.get(&row.uplink.device);
             let offset = row.offset;
@@ -222,6 +227,8 @@ impl Running {
             };
             (offset, found)
         });
+        let mut rows: Vec<_> = rows.chain(passed).collect();
+        rows.sort_by_key(|(offset, _)| *offset);
         let end = ends.get(usize::from(partition.get())).copied().filter(|_| !page.more);
         if let Some(gap) = self.window.fill(partition, rows, end).gap {
             self.runner.status.misses(gap.rows);
@@ -231,6 +238,23 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// Counts rows that do not read, and says it once: they are behind the outlet from now on.
+    fn pass_over(&self, partition: Partition, damaged: &[DamagedRow]) {
+        let Some(first) = damaged.first() else { return };
+        let status = &self.runner.status;
+        status.cannot_read(damaged.len());
+        let (name, rows, offset, cause) = (&status.name, damaged.len(), first.offset, &first.cause);
+        tracing::error!(
+            outlet = name,
+            %partition,
+            %offset,
+            rows,
+            %cause,
+            "rows of the log do not read and are passed over; the first is at this offset: `unhidra store verify` \
+             of the stopped node names all"
+        );
     }
 
     fn hear(&mut self, sent: &Sent, rows: &[&Item]) {

@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     unread: Family<OutletLabels, Counter>,
     left_behind: Family<OutletLabels, Counter>,
     missing: Family<OutletLabels, Counter>,
+    damaged: Family<OutletLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     breaker: Family<OutletLabels, Gauge>,
 }
@@ -64,6 +65,11 @@ impl Metrics {
             "outlet_rows_missing",
             "Rows that were removed from the log before an outlet took them",
             m.missing.clone(),
+        );
+        registry.register(
+            "outlet_rows_damaged",
+            "Rows of the log that do not read, passed over by an outlet",
+            m.damaged.clone(),
         );
         registry.register("outlet_failures", "Attempts of an outlet that failed, by cause", m.failures.clone());
         registry.register(
@@ -99,6 +105,9 @@ pub struct OutletRecord {
     pub left_behind: u64,
     /// Rows that were removed before they were taken, likewise.
     pub missing: u64,
+    /// Rows of the log that did not read and were passed over, likewise.
+    #[serde(default)]
+    pub damaged: u64,
     /// Attempts that failed, likewise.
     pub failures: u64,
     /// What went wrong last.
@@ -128,6 +137,7 @@ struct Seen {
     unread: u64,
     left_behind: u64,
     missing: u64,
+    damaged: u64,
     failures: u64,
     last_error: Option<(UnixTime, String)>,
 }
@@ -138,7 +148,7 @@ impl Status {
         // So that each has its lines before anything has happened.
         let labels = status.labels();
         let m = &status.metrics;
-        [&m.delivered, &m.unread, &m.left_behind, &m.missing]
+        [&m.delivered, &m.unread, &m.left_behind, &m.missing, &m.damaged]
             .into_iter()
             .for_each(|family| drop(family.get_or_create(&labels)));
         status
@@ -172,6 +182,13 @@ impl Status {
     pub(crate) fn misses(&self, rows: u64) {
         self.metrics.missing.get_or_create(&self.labels()).inc_by(rows);
         self.seen().missing += rows;
+    }
+
+    /// Rows of the log did not read.
+    pub(crate) fn cannot_read(&self, rows: usize) {
+        let rows = rows as u64;
+        self.metrics.damaged.get_or_create(&self.labels()).inc_by(rows);
+        self.seen().damaged += rows;
     }
 
     pub(crate) fn delivers(&self, rows: usize) {
@@ -221,6 +238,7 @@ impl Status {
             unread: seen.unread,
             left_behind: seen.left_behind,
             missing: seen.missing,
+            damaged: seen.damaged,
             failures: seen.failures,
             last_error: text,
             last_error_at: at.map(UnixTime::as_ms),

@@ -32,7 +32,7 @@ use crate::partition::partition_of;
 use crate::sealed::Keys;
 use crate::{
     ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page,
-    PrekeyRecord, ReadError, Restored, RestoredError, Store, Stored, Tally, Usage, Waits, query, retention,
+    PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored, Tally, Usage, Waits, query, retention,
 };
 
 use self::database::{Database, View};
@@ -229,6 +229,15 @@ impl Store for Embedded {
 
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         self.read(partition, move |view, partition| query::log(view, partition, after, max))
+    }
+
+    fn readable_log(
+        &self,
+        partition: Partition,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        self.read(partition, move |view, partition| query::readable_log(view, partition, after, max))
     }
 
     fn overdue(

@@ -35,6 +35,15 @@ impl Store for Memory {
         self.read(partition, move |rows, partition| query::log(rows, partition, after, max))
     }
 
+    fn readable_log(
+        &self,
+        partition: Partition,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        self.read(partition, move |rows, partition| query::readable_log(rows, partition, after, max))
+    }
+
     fn overdue(
         &self,
         device: &DeviceId,
