@@ -119,7 +119,9 @@ impl Mailbox {
         }
         inner.outstanding += 1;
         inner.downlinks.push_back(downlink);
-        if inner.downlinks.len() == 1 {
+        let is_first = inner.downlinks.len() == 1;
+        drop(inner);
+        if is_first {
             self.arrived.notify_one();
         }
         Ok(())
@@ -229,7 +231,10 @@ impl Acknowledge for Mailbox {
             return;
         }
         inner.answers.push((token, answer));
-        if inner.answers.len() == 1 {
+        let is_first = inner.answers.len() == 1;
+        // Whoever is woken wants the lock at once.
+        drop(inner);
+        if is_first {
             self.arrived.notify_one();
         }
     }
