@@ -5,10 +5,14 @@
 //! batches --plan--> Plan { writes, answers } --the engine commits--> settle --> answers are given
 //! ```
 //!
+//! While one plan is being committed the next may be made behind it: it sees what the first writes,
+//! and is void where the first fails.
+//!
 //! Batches of one group see what those before them write. One that expects the wrong version, an
 //! older fence or an unknown device leaves no trace; the others of its group go on.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use unhidra_core::durable::DurableSource;
@@ -63,7 +67,8 @@ struct Known {
 
 /// What a group of batches becomes.
 pub(crate) struct Plan {
-    pub(crate) writes: Writes,
+    /// Shared with who commits them.
+    pub(crate) writes: Arc<Writes>,
     answers: Vec<(Done, Result<Outcome, CommitError>)>,
     /// The engine failed while the group was planned: nothing of it may be written.
     pub(crate) broken: Option<ReadError>,
@@ -101,28 +106,47 @@ impl Ledger {
 
     /// Turns a group of batches into writes and answers.
     pub(crate) fn plan(&self, rows: &dyn Rows, batches: Vec<Batch>) -> Plan {
-        let mut plan = Plan {
-            writes: Writes::new(),
-            answers: Vec::with_capacity(batches.len()),
-            broken: None,
-            head: self.head,
-            known: HashMap::new(),
-        };
-        for Batch { fence, ops, done, .. } in batches {
-            let answer = match plan.broken {
-                Some(_) => Err(CommitError::Unknown(String::new())),
-                None => self.plan_batch(rows, &mut plan, fence, ops),
-            };
-            plan.answers.push((done, answer));
-        }
+        let mut plan = self.empty_plan(None);
+        self.add(&mut plan, None, rows, batches);
         plan
     }
 
-    fn plan_batch(&self, rows: &dyn Rows, plan: &mut Plan, fence: Fence, ops: Vec<Op>) -> Result<Outcome, CommitError> {
+    /// A plan of nothing, behind one that is being committed.
+    pub(crate) fn empty_plan(&self, before: Option<&Plan>) -> Plan {
+        Plan {
+            writes: Arc::default(),
+            answers: Vec::new(),
+            broken: None,
+            head: before.map_or(self.head, |before| before.head),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Adds batches to a plan. `before` is the plan that is being committed, if one is: `rows` may
+    /// have its writes or not.
+    pub(crate) fn add(&self, plan: &mut Plan, before: Option<&Plan>, rows: &dyn Rows, batches: Vec<Batch>) {
+        plan.answers.reserve(batches.len());
+        for Batch { fence, ops, done, .. } in batches {
+            let answer = match plan.broken {
+                Some(_) => Err(CommitError::Unknown(String::new())),
+                None => self.plan_batch(rows, plan, before, fence, ops),
+            };
+            plan.answers.push((done, answer));
+        }
+    }
+
+    fn plan_batch(
+        &self,
+        rows: &dyn Rows,
+        plan: &mut Plan,
+        before: Option<&Plan>,
+        fence: Fence,
+        ops: Vec<Op>,
+    ) -> Result<Outcome, CommitError> {
         if fence != self.fence {
             return Err(CommitError::Fenced { found: fence, held: self.fence });
         }
-        let mut draft = Draft::new(self, rows, plan, &ops);
+        let mut draft = Draft::new(self, rows, (plan, before), &ops);
         match ops.into_iter().try_for_each(|op| draft.apply(op)).and_then(|()| draft.mark_rows()) {
             Ok(()) => {}
             Err(Stop::Refused(cause)) => return Err(cause),
@@ -136,7 +160,8 @@ impl Ledger {
             }
         }
         let moved = draft.into_moved();
-        plan.writes.extend(moved.writes);
+        // Nobody commits it yet, so nothing is copied.
+        Arc::make_mut(&mut plan.writes).extend(moved.writes);
         plan.known.extend(moved.known);
         plan.head = moved.head;
         Ok(moved.outcome)
@@ -158,9 +183,9 @@ impl Ledger {
 }
 
 impl Plan {
-    /// How many batches leave something to write.
-    pub(crate) fn accepted(&self) -> usize {
-        self.answers.iter().filter(|(_, answer)| answer.is_ok()).count()
+    /// How many batches were refused.
+    pub(crate) fn refused(&self) -> usize {
+        self.answers.iter().filter(|(_, answer)| answer.is_err()).count()
     }
 
     /// How many records the accepted batches have.

@@ -29,7 +29,7 @@ use crate::ledger::{Answers, Ledger, Plan};
 use crate::partition::partition_of;
 use crate::rows::Rows;
 use crate::table::{self, Table};
-use crate::waiting::{Bounds, Waiting};
+use crate::waiting::{Bounds, Waiting, Weight};
 use crate::{
     ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
     OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored,
@@ -374,7 +374,7 @@ impl Life {
         let Some(at) = state.waiting.iter().position(|waiting| !waiting.is_empty()) else {
             return if self.phase() == Phase::Closing { Next::End } else { Next::Wait };
         };
-        let (group, _) = state.waiting[at].take();
+        let (group, _) = state.waiting[at].take(Weight::default());
         drop(state);
         self.rooms[at].notify_waiters();
         Next::Write(Partition::new(u16::try_from(at).unwrap_or(u16::MAX)), group)

@@ -62,18 +62,24 @@ impl Waiting {
         Ok(weight)
     }
 
-    /// Takes what goes into one commit: at least one batch, where one waits.
-    pub(crate) fn take(&mut self) -> (Vec<Batch>, Weight) {
+    /// Whether a batch waits that goes into a commit beside what it has `already`. An empty commit
+    /// takes one of any size.
+    pub(crate) fn fits(&self, already: Weight) -> bool {
+        self.batches.front().is_some_and(|(_, weight)| {
+            let with = already.plus(*weight);
+            already == Weight::default()
+                || with.records <= self.bounds.commit_records && with.bytes <= self.bounds.commit_bytes
+        })
+    }
+
+    /// Takes what goes into one commit, of which `already` is taken.
+    pub(crate) fn take(&mut self, already: Weight) -> (Vec<Batch>, Weight) {
         let mut taken = Weight::default();
         let mut group = Vec::new();
-        while let Some((_, weight)) = self.batches.front() {
-            let with = taken.plus(*weight);
-            let fits = with.records <= self.bounds.commit_records && with.bytes <= self.bounds.commit_bytes;
-            if !fits && !group.is_empty() {
-                break;
-            }
-            taken = with;
-            group.extend(self.batches.pop_front().map(|(batch, _)| batch));
+        while self.fits(already.plus(taken)) {
+            let Some((batch, weight)) = self.batches.pop_front() else { break };
+            taken = taken.plus(weight);
+            group.push(batch);
         }
         self.held = self.held.minus(taken);
         (group, taken)
@@ -86,7 +92,7 @@ impl Waiting {
 }
 
 impl Weight {
-    const fn plus(self, other: Self) -> Self {
+    pub(crate) const fn plus(self, other: Self) -> Self {
         Self { records: self.records.saturating_add(other.records), bytes: self.bytes.saturating_add(other.bytes) }
     }
 
@@ -150,7 +156,7 @@ mod tests {
         assert_eq!(back.ops.len(), 5);
         assert!(waiting.push(batch(4, 0)).is_ok(), "what fits is taken still");
         assert!(waiting.push(batch(1, 0)).is_err());
-        waiting.take();
+        waiting.take(Weight::default());
         assert!(waiting.push(batch(5, 0)).is_ok(), "there is room again");
     }
 
@@ -166,7 +172,7 @@ mod tests {
     fn an_empty_queue_takes_a_batch_of_any_size() {
         let mut waiting = Waiting::new(BOUNDS);
         assert!(waiting.push(batch(100, 1_000)).is_ok());
-        let (group, weight) = waiting.take();
+        let (group, weight) = waiting.take(Weight::default());
         assert_eq!((sizes(&group), weight.records), (vec![100], 100));
         assert!(waiting.is_empty() && waiting.held == Weight::default());
     }
@@ -177,14 +183,28 @@ mod tests {
         for ops in [2, 1, 2, 3] {
             assert!(waiting.push(batch(ops, 0)).is_ok());
         }
-        assert_eq!(sizes(&waiting.take().0), [2, 1]);
-        assert_eq!(sizes(&waiting.take().0), [2]);
-        assert_eq!(sizes(&waiting.take().0), [3]);
-        assert_eq!(sizes(&waiting.take().0), [0; 0]);
+        assert_eq!(sizes(&waiting.take(Weight::default()).0), [2, 1]);
+        assert_eq!(sizes(&waiting.take(Weight::default()).0), [2]);
+        assert_eq!(sizes(&waiting.take(Weight::default()).0), [3]);
+        assert_eq!(sizes(&waiting.take(Weight::default()).0), [0; 0]);
         for bytes in [3_000, 3_000] {
             assert!(waiting.push(batch(1, bytes)).is_ok());
         }
-        assert_eq!(sizes(&waiting.take().0), [1], "the bytes end it");
+        assert_eq!(sizes(&waiting.take(Weight::default()).0), [1], "the bytes end it");
+    }
+
+    #[test]
+    fn a_commit_that_has_something_already_takes_what_fits_beside_it() {
+        let mut waiting = Waiting::new(BOUNDS);
+        for ops in [2, 1, 2] {
+            assert!(waiting.push(batch(ops, 0)).is_ok());
+        }
+        let already = Weight { records: 2, bytes: 0 };
+        assert_eq!(sizes(&waiting.take(already).0), [2]);
+        assert!(!waiting.fits(Weight { records: 4, bytes: 0 }));
+        assert_eq!(sizes(&waiting.take(Weight { records: 4, bytes: 0 }).0), [0; 0], "it is full");
+        assert_eq!(sizes(&waiting.take(Weight { records: 3, bytes: 4_950 }).0), [0; 0], "so it is by its bytes");
+        assert_eq!(sizes(&waiting.take(Weight::default()).0), [1, 2]);
     }
 
     #[test]

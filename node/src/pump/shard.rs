@@ -12,6 +12,7 @@ use unhidra_bridge::{
     Asked, Bridge, CommandRefused, Connection, Draft, Effect, Now, Outcome, Payload, Publish, SettingRefused, Ticket,
 };
 use unhidra_broker::{BrokerEvent, ConnectionId};
+use unhidra_core::delivery::{Ack, Answer};
 use unhidra_core::durable::Durable;
 use unhidra_core::ids::{DeviceId, Partition};
 use unhidra_core::message::Reading;
@@ -40,6 +41,13 @@ enum Reply {
     Setting(SettingReply),
 }
 
+/// What waits for one draft to become durable.
+#[derive(Default)]
+struct Waits {
+    answers: Vec<(Ack, Answer)>,
+    effects: Vec<Effect>,
+}
+
 enum State {
     Serving,
     /// A commit failed. What is in memory is void; once all that was on its way has been answered
@@ -55,8 +63,8 @@ pub(super) struct Shard<R> {
     bridge: Bridge,
     rng: R,
     state: State,
-    /// The effects of the drafts on their way, oldest first.
-    in_flight: VecDeque<Vec<Effect>>,
+    /// What waits for the drafts on their way, oldest first.
+    in_flight: VecDeque<Waits>,
     /// A batch the writer had no room for, and the signal that it may have now.
     blocked: Option<(Batch, std::pin::Pin<Box<OwnedNotified>>)>,
     settled: mpsc::Receiver<Settled>,
@@ -310,18 +318,16 @@ impl<R: CryptoRng> Shard<R> {
         }
     }
 
-    /// A draft as the writer takes it. Answers and rows leave from the writer's thread, in the
-    /// order of commits; the rest is let out here.
+    /// A draft as the writer takes it. Rows leave from the writer's thread, in the order of commits;
+    /// the rest is let out here: to wake hundreds of connections from a thread that is not the
+    /// runtime's takes its lock for each.
     fn batch(&mut self, draft: Draft) -> Batch {
         let Draft { ops, rows, answers, effects, .. } = draft;
-        self.in_flight.push_back(effects);
+        self.in_flight.push_back(Waits { answers, effects });
         let (partition, gateway, settle) = (self.partition, self.rooms.gateway.clone(), self.settle.clone());
         let done = move |result: Result<Committed, CommitError>| {
             let settled = match result {
                 Ok(committed) => {
-                    for (ack, answer) in answers {
-                        ack.answer(answer);
-                    }
                     let placed = rows
                         .into_iter()
                         .zip(committed.readings)
@@ -332,7 +338,6 @@ impl<R: CryptoRng> Shard<R> {
                     }
                     Ok(committed.durable)
                 }
-                // The acknowledgements are dropped unanswered: their devices send again.
                 Err(error) => Err(error),
             };
             // The shard is gone only where the whole node is.
@@ -357,9 +362,12 @@ impl<R: CryptoRng> Shard<R> {
     }
 
     fn let_out(&mut self, settled: Settled) {
-        let effects = self.in_flight.pop_front().unwrap_or_default();
+        let Waits { answers, effects } = self.in_flight.pop_front().unwrap_or_default();
         match settled {
             Ok(durable) => {
+                for (ack, answer) in answers {
+                    ack.answer(answer);
+                }
                 self.bridge.handle_committed();
                 let mut durable: Vec<Option<Durable>> = durable.into_iter().map(Some).collect();
                 for effect in effects {
@@ -370,12 +378,14 @@ impl<R: CryptoRng> Shard<R> {
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "a commit failed; sessions are read again");
                 self.state = State::Recovering;
+                // Dropped unanswered: their devices send again.
+                drop(answers);
                 for effect in effects {
                     self.give_back(effect);
                 }
                 // A batch the writer never took: nobody will answer for it.
                 if self.blocked.take().is_some() {
-                    for effect in self.in_flight.pop_back().unwrap_or_default() {
+                    for effect in self.in_flight.pop_back().unwrap_or_default().effects {
                         self.give_back(effect);
                     }
                 }

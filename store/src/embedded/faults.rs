@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use unhidra_core::ids::{DeviceId, Offset, Partition};
 
 use super::Embedded;
+use super::shared::Shared;
 use crate::ledger::Writes;
 use crate::table::{self, Table};
 use crate::{Fault, ReadError, Store, query};
@@ -17,6 +18,14 @@ impl Fault {
             Self::Written => commit()?,
         }
         Err("a fault on demand".into())
+    }
+}
+
+impl Shared {
+    /// Waits while commits are held, and gives the fault of this one.
+    pub(super) fn take_fault(&self) -> Option<Fault> {
+        drop(self.held.blocking_lock());
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

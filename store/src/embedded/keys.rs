@@ -16,7 +16,7 @@ use std::sync::Arc;
 use unhidra_core::ids::Partition;
 
 use super::Embedded;
-use super::writer::Shared;
+use super::shared::Shared;
 use crate::keyring::{Keyring, KeyringError};
 use crate::sealed::key_of;
 use crate::table::{RecordName, Table};

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -36,11 +37,12 @@ use crate::{
 };
 
 use self::database::{Database, View};
-use self::writer::Shared;
+use self::shared::Shared;
 
 mod boot;
 mod checking;
 mod closed;
+mod committer;
 mod copy;
 mod database;
 #[cfg(any(test, feature = "faults"))]
@@ -51,6 +53,7 @@ mod keys;
 mod levels;
 mod migration;
 mod ripening;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -145,13 +148,16 @@ impl Embedded {
             reads: Arc::new(Semaphore::new(config.reads)),
             metrics,
         };
+        let no_thread = |cause| OpenError::Io { path: path.into(), cause };
+        let named = |what: &str, partition: Partition| thread::Builder::new().name(format!("{what}-{partition}"));
         for (shared, ledger) in store.partitions.iter().zip(ledgers) {
-            let thread = thread::Builder::new().name(format!("store-{}", shared.partition));
-            let spawned = thread.spawn({
-                let shared = Arc::clone(shared);
-                move || writer::run(&shared, ledger)
-            });
-            let writer = spawned.map_err(|cause| OpenError::Io { path: path.into(), cause })?;
+            let (committer, groups) = mpsc::sync_channel(1);
+            let (writing, committing) = (Arc::clone(shared), Arc::clone(shared));
+            // Nobody joins it: it ends when its writer has, and the files are closed then.
+            let thread = named("commit", shared.partition).spawn(move || committer::run(&committing, &groups));
+            thread.map_err(no_thread)?;
+            let thread = named("store", shared.partition).spawn(move || writer::run(&writing, ledger, committer));
+            let writer = thread.map_err(no_thread)?;
             writers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
         }
         Ok(store)

@@ -13,6 +13,7 @@ use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
 use crate::table::{self, Table};
 use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Restored, Slot};
 
+mod beside;
 mod boot;
 mod interval;
 mod ripening;

@@ -53,6 +53,8 @@ pub(super) struct Draft<'a> {
     ledger: &'a Ledger,
     rows: &'a dyn Rows,
     group: &'a Plan,
+    /// What is being committed.
+    before: Option<&'a Plan>,
     moved: Moved,
     /// The devices of its rows, and the newest of each: the session records of this batch hold it,
     /// also those that stand before the row among the ops.
@@ -70,8 +72,13 @@ pub(super) struct Moved {
 }
 
 impl<'a> Draft<'a> {
-    /// A batch of `ops`, behind what `group` holds already.
-    pub(super) fn new(ledger: &'a Ledger, rows: &'a dyn Rows, group: &'a Plan, ops: &[Op]) -> Self {
+    /// A batch of `ops`, behind what its group holds already, and behind what is being committed.
+    pub(super) fn new(
+        ledger: &'a Ledger,
+        rows: &'a dyn Rows,
+        (group, before): (&'a Plan, Option<&'a Plan>),
+        ops: &[Op],
+    ) -> Self {
         let outcome = Outcome { records: ops.len(), readings: Vec::new(), sessions: 0 };
         let moved = Moved { writes: Writes::new(), head: group.head, known: HashMap::new(), outcome };
         let mut newest = HashMap::new();
@@ -83,7 +90,7 @@ impl<'a> Draft<'a> {
             newest.insert(device, Offset::new(group.head.offset.get().saturating_add(nth)));
         }
         let unmarked = newest.keys().copied().collect();
-        Self { ledger, rows, group, moved, newest, unmarked }
+        Self { ledger, rows, group, before, moved, newest, unmarked }
     }
 
     /// Writes the newest row of the devices of which this batch wrote nothing else that says it.
@@ -241,8 +248,13 @@ impl<'a> Draft<'a> {
         at: UnixTime,
     ) -> Result<(), Stop> {
         let number = self.known(device)?.number;
-        // A device may name what it likes.
-        let Some(mut command) = query::command_of(&*self, number, device, id)? else { return Ok(()) };
+        // A device may name what it likes, also a command whose record is damaged: nothing is noted of
+        // that, and what others have in this batch is written.
+        let found = match query::command_of(&*self, number, device, id) {
+            Err(ReadError::Damaged { .. }) => None,
+            found => found?,
+        };
+        let Some(mut command) = found else { return Ok(()) };
         if !command.note(status, at) {
             return Ok(());
         }
@@ -342,7 +354,8 @@ impl<'a> Draft<'a> {
             if self.moved.writes.contains_key(&place) || self.group.writes.contains_key(&place) {
                 continue;
             }
-            match self.rows.get(place.0, &place.1) {
+            // What is being committed may have been sealed before the keys changed.
+            match self.get(place.0, &place.1) {
                 Ok(None) | Err(ReadError::Damaged { .. }) => {}
                 // Of version 1, which had no tags, under a key that no record has: it stays as it is.
                 Ok(Some(_)) if Tag::of(place.0, &place.1).is_none() => {}
@@ -358,13 +371,14 @@ impl<'a> Draft<'a> {
         self.find(device)?.ok_or_else(|| CommitError::NoDevice(*device).into())
     }
 
-    /// The device as this batch, its group, the writer's memory or the disk has it.
+    /// The device as this batch, its group, the one before, the writer's memory or the disk has it.
     fn find(&self, device: &DeviceId) -> Result<Option<Known>, ReadError> {
-        let places = [&self.moved.known, &self.group.known, &self.ledger.known];
-        if let Some(known) = places.into_iter().find_map(|place| place.get(device)) {
+        let before = self.before.map(|before| &before.known);
+        let places = [Some(&self.moved.known), Some(&self.group.known), before, Some(&self.ledger.known)];
+        if let Some(known) = places.into_iter().flatten().find_map(|place| place.get(device)) {
             return Ok(Some(*known));
         }
-        // Nothing of this group has touched the device, so the disk alone knows it.
+        // Nothing of this group or the one before has touched the device, so the disk alone knows it.
         let Some(number) = query::number(self.rows, device)? else { return Ok(None) };
         let newest = query::newest_offset(self.rows, number)?;
         let mut known = Known { number, version: Version::default(), newest, chains: 0, stale: false };
@@ -468,13 +482,19 @@ impl<'a> Draft<'a> {
     fn delete(&mut self, table: Table, key: Vec<u8>) {
         self.moved.writes.insert((table, key), None);
     }
+
+    /// What this batch, its group or the one before writes there; the inner `None` deletes.
+    fn written(&self, place: &(Table, Vec<u8>)) -> Option<&Option<Bytes>> {
+        let before = self.before.map(|before| &*before.writes);
+        let places = [Some(&self.moved.writes), Some(&*self.group.writes), before];
+        places.into_iter().flatten().find_map(|writes| writes.get(place))
+    }
 }
 
-/// What a batch sees of single records: its own writes, its group's, the disk's.
+/// What a batch sees of single records: its own writes, its group's, those being committed, the disk's.
 impl Rows for Draft<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        let place = (table, key.to_vec());
-        match self.moved.writes.get(&place).or_else(|| self.group.writes.get(&place)) {
+        match self.written(&(table, key.to_vec())) {
             Some(written) => Ok(written.clone()),
             None => self.rows.get(table, key),
         }

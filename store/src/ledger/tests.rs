@@ -66,6 +66,39 @@ fn a_batch_sees_what_those_before_it_in_its_group_write() {
     assert_eq!((stored.version.get(), &stored.present.unwrap().whole[..]), (4, &b"w2"[..]));
 }
 
+/// Whether the rows have the first plan's writes by then or not, and with a memory of no device.
+#[test]
+fn a_plan_sees_what_the_one_before_it_writes() {
+    for is_written in [false, true] {
+        let mut tables = Tables::new();
+        group(&mut tables, vec![vec![Op::Device(device("a")), session(0, "w1")]]);
+        let mut ledger = Ledger::load(&tables, PARTITION, 1, FENCE, 0, 50).unwrap();
+        let (moves, moved) = batch(vec![rotate(1), session(2, "w2"), reading("a", 0)]);
+        let first = ledger.plan(&tables, vec![moves]);
+        if is_written {
+            tables.apply(&first.writes);
+        }
+        let mut second = ledger.empty_plan(Some(&first));
+        let (old, refused) = batch(vec![session(1, "late")]);
+        // Moves records that the first plan writes, and those it leaves.
+        let (more, moved_on) = batch(vec![rotate(3), session(4, "w3"), reading("a", 1)]);
+        ledger.add(&mut second, Some(&first), &tables, vec![old, more]);
+        tables.apply(&first.writes);
+        tables.apply(&second.writes);
+        let source = DurableSource::new_for_storage();
+        ledger.settle(first, &source).give();
+        ledger.settle(second, &source).give();
+        let at = |mut answer: Answer| answer.try_recv().unwrap().unwrap().readings[0];
+        let ((first, second), mut refused) = ((at(moved), at(moved_on)), refused);
+        assert_eq!((first.offset.get(), second.offset.get(), second.prev.get()), (1, 2, 1));
+        assert!(matches!(refused.try_recv().unwrap(), Err(CommitError::Version { .. })));
+        let stored = stored(&tables);
+        let wholes = [stored.present, stored.previous].map(|session| session.unwrap().whole);
+        assert_eq!(wholes, ["w3", "w2"], "written already: {is_written}");
+        assert_eq!(ledger.newest().get(), 2);
+    }
+}
+
 #[test]
 fn a_refused_batch_leaves_nothing_for_those_behind_it() {
     let mut tables = Tables::new();
@@ -90,7 +123,7 @@ fn a_record_whose_kind_has_no_tag_is_refused_before_the_commit() {
     let tables = Tables::new();
     let ledger = Ledger::load(&tables, PARTITION, 1, FENCE, KNOWN_MAX, 50).unwrap();
     let plan = ledger.plan(&tables, Vec::new());
-    let mut draft = Draft::new(&ledger, &tables, &plan, &[]);
+    let mut draft = Draft::new(&ledger, &tables, (&plan, None), &[]);
     for (table, key) in [(Table::Broker, &[99, 1][..]), (Table::Sessions, &[0, 0, 0, 1, 9]), (Table::Prekeys, &[])] {
         let Err(Stop::Refused(refused)) = draft.put(table, key.to_vec(), Vec::new()) else { panic!("{table:?}") };
         assert!(matches!(refused, CommitError::NoKind { .. }) && refused.to_string().contains(table.name()));
@@ -204,11 +237,31 @@ fn an_engine_that_fails_fails_the_whole_group() {
     let (behind, waited) = batch(Vec::new());
     let (stale, fenced) = batch(Vec::new());
     let plan = ledger.plan(&Broken, vec![Batch { fence: Fence::new(0), ..stale }, reads, behind]);
-    assert!(plan.broken.is_some() && plan.accepted() == 0);
+    assert!(plan.broken.is_some() && plan.refused() == 3);
     plan.unknown("no disk").give();
     for mut answer in [read, waited] {
         assert_eq!(answer.try_recv().unwrap().unwrap_err(), CommitError::Unknown("no disk".into()));
     }
     let mut fenced = fenced;
     assert!(matches!(fenced.try_recv().unwrap(), Err(CommitError::Fenced { .. })), "refused for its own sake");
+}
+
+/// A device repeats its receipt until it is acknowledged: a batch that failed for it would fail again.
+#[test]
+fn a_late_receipt_of_a_damaged_command_leaves_its_batch_whole() {
+    let mut tables = Tables::new();
+    let number = DeviceNumber::new(1);
+    let command = crate::contract::command("a", 1, crate::contract::over(unhidra_core::command::Ending::Expired));
+    let late = || Op::LateReceipt {
+        device: id("a"),
+        command: command.id,
+        status: unhidra_core::message::ReceiptStatus::Done,
+        at: unhidra_core::time::UnixTime::EPOCH,
+    };
+    group(&mut tables, vec![vec![Op::Device(device("a")), Op::Command(command.clone())]]);
+    let place = (Table::Commands, table::command(number, &command.id));
+    tables.apply(&Writes::from([(place.clone(), Some(Bytes::from_static(b"?")))]));
+    let answers = group(&mut tables, vec![vec![late(), reading("a", 0)]]);
+    assert_eq!(answers[0].as_ref().unwrap().readings.len(), 1);
+    assert_eq!(Rows::get(&tables, place.0, &place.1).unwrap().as_deref(), Some(&b"?"[..]), "and it stays for `verify`");
 }

@@ -27,7 +27,7 @@ use crate::table::{self, Part, Table};
 use crate::{Act, BrokerTable, Lane, PrekeyKind, ReadError, Slot, query};
 
 use super::super::database::{self, View};
-use super::super::writer::Shared;
+use super::super::shared::Shared;
 use super::{Contents, Mending, Verified};
 
 /// After how many records of a table it is said how far it is.

@@ -1,0 +1,99 @@
+//! A group that is planned while the one before it is being committed.
+
+use std::time::Duration;
+
+use super::*;
+use crate::Committed;
+
+/// Longer than a commit takes anywhere, and short enough to fail.
+const SOON: Duration = Duration::from_secs(60);
+const PARTITION: Partition = Partition::new(0);
+
+/// Every group is handed over, however small.
+struct Handed(Folder);
+
+impl Handed {
+    fn new() -> Self {
+        Self(Folder::new(|| key(1)))
+    }
+
+    fn open(&self, partitions: u16) -> Embedded {
+        let config = Config { partitions, queue_records: 2048, linger_bytes: 1, ..config() };
+        self.0.open_with(key(1), &config).unwrap()
+    }
+}
+
+impl Bench for Handed {
+    fn open(&mut self, partitions: u16) -> BoxFuture<'_, Arc<dyn Store>> {
+        let store = Self::open(self, partitions);
+        Box::pin(async move { Arc::new(store) as Arc<dyn Store> })
+    }
+
+    fn damage(&mut self, device: &DeviceId, offset: Offset) {
+        assert_eq!(Self::open(self, 1).delete_row(device, offset), Ok(true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_engine_holds_the_contract_where_all_is_handed_over() {
+    contract::hold(Handed::new).await;
+}
+
+fn session(expect: u32) -> Op {
+    let (device, expect, whole) = (id("a"), Version::new(expect), Bytes::from_static(b"state"));
+    Op::Session { device, slot: Slot::Present, expect, whole }
+}
+
+/// Submits a batch and waits until the writer has taken it.
+async fn taken(store: &Embedded, ops: Vec<Op>) -> contract::Answer {
+    let mut taken = Box::pin(store.room(PARTITION).notified_owned());
+    taken.as_mut().enable();
+    let (batch, answer) = batch(store, PARTITION, ops);
+    store.submit(batch).unwrap();
+    tokio::time::timeout(SOON, taken).await.expect("nothing is taken while a commit runs");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_a_commit_runs_is_planned_behind_it() {
+    let folder = Handed::new();
+    let store = folder.open(1);
+    write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+    let (mut first, second);
+    {
+        let held = store.shared(PARTITION).held.lock().await;
+        first = taken(&store, vec![session(0), reading("a", 0)]).await;
+        second = taken(&store, vec![session(1), reading("a", 1)]).await;
+        assert!(first.try_recv().is_err(), "answered before it was durable");
+        drop(held);
+    }
+    let at = |answer: Result<Result<Committed, CommitError>, _>| answer.unwrap().unwrap().readings[0];
+    let (first, second) = (at(first.await), at(second.await));
+    assert_eq!((first.offset.get(), second.offset.get(), second.prev.get()), (1, 2, 1));
+    assert_eq!(store.session(&id("a")).await.unwrap().unwrap().version, Version::new(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_commit_fails_so_does_what_was_planned_behind_it() {
+    for fault in [Fault::NotWritten, Fault::Written, Fault::Panic] {
+        let folder = Handed::new();
+        let store = folder.open(1);
+        write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+        let (first, second);
+        {
+            let held = store.shared(PARTITION).held.lock().await;
+            store.fail_next_commit(PARTITION, fault);
+            first = taken(&store, vec![session(0), reading("a", 0)]).await;
+            second = taken(&store, vec![session(1), reading("a", 1)]).await;
+            drop(held);
+        }
+        for answer in [first, second] {
+            assert!(matches!(answer.await.unwrap(), Err(CommitError::Unknown(_))), "{fault:?}");
+        }
+        let mut health = store.health();
+        tokio::time::timeout(SOON, health.wait_for(|health| *health == Health::Ready)).await.unwrap().unwrap();
+        let written = u32::from(fault == Fault::Written);
+        let next = write(&store, vec![session(written), reading("a", 2)]).await.unwrap();
+        assert_eq!(next.readings[0].offset.get(), u64::from(written) + 1, "{fault:?}: what is durable is read back");
+    }
+}
