@@ -31,7 +31,7 @@ pub struct Config {
     pub key_expiry_days: u32,
     /// How many acts each partition remembers, at least 1. At the bound the oldest goes.
     pub acts_max: u64,
-    /// How many partitions a new folder has; 0 for 1 up to 8 cores and cores / 8 above. A folder
+    /// How many partitions a new folder has; 0 for 1 up to 15 cores and cores / 8 above. A folder
     /// keeps the number it was made with: another one here, unless 0, is refused.
     pub partitions: u16,
     /// What is on the disk when something is said to be durable.
@@ -47,7 +47,8 @@ pub struct Config {
     pub commit_records: usize,
     /// How many bytes go into one commit.
     pub commit_bytes: usize,
-    /// How many bytes are worth waiting for with a commit, where they come within `linger_max_ms`.
+    /// How many bytes are worth waiting for with a commit, where they come within `linger_max_ms`. From
+    /// so many on a group is committed beside the planning of the next.
     pub linger_bytes: usize,
     /// How long a commit may wait for more to share its sync, in ms; 0 for never. It waits only where
     /// at the rate of late `linger_bytes` come in that time, and only with [`Durability::Fsync`].
@@ -62,12 +63,13 @@ pub struct Config {
     /// How large a table grows in memory before it is written out, at least 65 536. Each of a
     /// partition's tables has up to five of these. Fixed when the folder is made.
     pub memtable_bytes: u64,
-    /// The same of the table of readings, which is merged more than any other.
+    /// The same of the table of readings, which is merged more than any other: for all partitions,
+    /// of which each has its share, at least 65 536.
     pub readings_memtable_bytes: u64,
     /// After how long an eighth of that and more is written out, in s, at least 1.
     pub readings_memtable_s: u64,
-    /// How many bytes of journals a partition may keep, at least 67 108 864. What is in them is
-    /// read at every start.
+    /// How many bytes of journals all partitions may keep, at least 67 108 864, and each so many at
+    /// least. What is in them is read at every start.
     pub journal_bytes: u64,
     /// How many threads write out and compact, for each partition.
     pub compaction_threads: usize,
@@ -176,10 +178,10 @@ impl Config {
             ("linger_bytes", self.linger_bytes as u64, 1),
             ("reads", self.reads as u64, 1),
             ("known_devices", self.known_devices as u64, 1),
-            ("memtable_bytes", self.memtable_bytes, 64 * 1024),
-            ("readings_memtable_bytes", self.readings_memtable_bytes, 64 * 1024),
+            ("memtable_bytes", self.memtable_bytes, MEMTABLE_MIN),
+            ("readings_memtable_bytes", self.readings_memtable_bytes, MEMTABLE_MIN),
             ("readings_memtable_s", self.readings_memtable_s, 1),
-            ("journal_bytes", self.journal_bytes, 64 * 1024 * 1024),
+            ("journal_bytes", self.journal_bytes, JOURNAL_MIN),
             ("compaction_threads", self.compaction_threads as u64, 1),
             ("open_files", self.open_files as u64, 10),
             ("master_key_command_timeout_s", self.master_key_command_timeout_s, 1),
@@ -211,6 +213,16 @@ impl Config {
             && master_key_env.is_empty()
     }
 
+    /// What each of so many partitions may keep of journals.
+    pub(crate) fn journal_share(&self, partitions: u16) -> u64 {
+        share(self.journal_bytes, partitions, JOURNAL_MIN)
+    }
+
+    /// How large the readings of each of so many partitions may grow in memory.
+    pub(crate) fn readings_share(&self, partitions: u16) -> u64 {
+        share(self.readings_memtable_bytes, partitions, MEMTABLE_MIN)
+    }
+
     /// What a writer lingers by. Only a sync makes whole pages of little.
     pub(crate) const fn linger(&self) -> Linger {
         let max = match self.durability {
@@ -230,6 +242,16 @@ impl Config {
     }
 }
 
+/// The least the engine keeps of journals, in bytes.
+const JOURNAL_MIN: u64 = 64 * 1024 * 1024;
+/// The least a table grows to in memory, in bytes.
+const MEMTABLE_MIN: u64 = 64 * 1024;
+
+/// What one of so many partitions has of a store's bytes.
+fn share(bytes: u64, partitions: u16, least: u64) -> u64 {
+    bytes.checked_div(partitions.into()).unwrap_or(bytes).max(least)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -244,7 +266,7 @@ pub(crate) mod tests {
             key_rotation_days: 90,
             key_expiry_days: 365,
             acts_max: 50,
-            partitions: 0,
+            partitions: 1,
             durability: Durability::Fsync,
             sync_interval_ms: 1000,
             queue_records: 65_536,

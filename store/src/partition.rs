@@ -14,7 +14,7 @@ pub(crate) fn partition_of(device: &DeviceId, partitions: u16) -> Partition {
     Partition::new(u16::try_from(index).unwrap_or(0))
 }
 
-/// How many partitions a new folder has: 1 up to 8 cores, cores / 8 above.
+/// How many partitions a new folder has: 1 up to 15 cores, cores / 8 above.
 pub(crate) fn partitions_for(cores: usize) -> u16 {
     u16::try_from((cores / 8).max(1)).unwrap_or(u16::MAX)
 }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn one_partition_up_to_8_cores() {
+    fn one_partition_up_to_15_cores() {
         assert_eq!([1, 2, 8, 15, 16, 64].map(partitions_for), [1, 1, 1, 1, 2, 8]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use unhidra_core::ids::{DeviceId, Offset, Partition};
+use unhidra_core::ids::{DeviceId, Offset};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::time::UnixTime;
 use unhidra_store::{Keys, Limit, MessageTag, Op, Restored};
@@ -55,7 +55,7 @@ async fn made(root: &Path, rows: u32) -> (Folder, Arc<Embedded>) {
         enrolled_at: NOW,
         standing: unhidra_core::device::Standing::Enrolled,
     };
-    commit(&*store, Partition::new(0), vec![Op::Device(registered)]).await.unwrap();
+    commit(&*store, store.partition_of(&registered.id), vec![Op::Device(registered)]).await.unwrap();
     append(&store, 0..rows).await;
     (folder, store)
 }
@@ -63,7 +63,7 @@ async fn made(root: &Path, rows: u32) -> (Folder, Arc<Embedded>) {
 async fn append(store: &Embedded, numbers: std::ops::Range<u32>) {
     for first in numbers.clone().step_by(500) {
         let ops = (first..numbers.end.min(first + 500)).map(|n| row(id("pump-7"), n)).collect();
-        commit(store, Partition::new(0), ops).await.unwrap();
+        commit(store, store.partition_of(&id("pump-7")), ops).await.unwrap();
     }
 }
 

@@ -181,7 +181,7 @@ async fn the_disk_stays_below_its_bound_at_full_rate() {
     let config = crate::config::Sources {
         purpose: crate::config::Purpose::Node,
         file: None,
-        set: vec!["store.journal_bytes=67108864".to_owned()],
+        set: ["store.journal_bytes=67108864", "store.partitions=1"].map(str::to_owned).to_vec(),
         data: None,
         log_format: None,
     };

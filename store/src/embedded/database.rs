@@ -81,7 +81,7 @@ impl Database {
         };
         let fjall = fjall::Database::builder(path)
             .cache_size(config.cache_bytes / u64::from(partitions.max(1)))
-            .max_journaling_size(config.journal_bytes)
+            .max_journaling_size(config.journal_share(partitions))
             .worker_threads(config.compaction_threads)
             .max_cached_files(Some(config.open_files))
             // Sealed records do not compress.
@@ -98,9 +98,10 @@ impl Database {
         };
         // Readings come in the order of time and lie in the order of devices, so that each merge
         // writes all it merges with: few and large merges cost least.
+        let readings_bytes = config.readings_share(partitions);
         let readings = || {
             options()
-                .max_memtable_size(config.readings_memtable_bytes)
+                .max_memtable_size(readings_bytes)
                 .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(READINGS_RUNS)))
         };
         let tables = Table::ALL.into_iter().map(|table| match table {
@@ -113,7 +114,7 @@ impl Database {
         let folders = path.join("keyspaces");
         folder::sync_folder(&folders).map_err(|cause| OpenError::Io { path: folders, cause })?;
         let age = Duration::from_secs(config.readings_memtable_s);
-        let ripening = Mutex::new(Ripening::new(config.readings_memtable_bytes, age));
+        let ripening = Mutex::new(Ripening::new(readings_bytes, age));
         Ok(Self { tables, ripening, fjall })
     }
 

@@ -1,5 +1,6 @@
 //! What a node finds when it starts: written through the store itself.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::mpsc;
@@ -35,8 +36,7 @@ impl Filler {
     }
 
     /// Submits, and waits for what was submitted before where there is no room.
-    fn submit(&self, ops: Vec<Op>, told: &mpsc::Sender<bool>) -> Result<(), Box<dyn Error>> {
-        let partition = Partition::new(0);
+    fn submit(&self, partition: Partition, ops: Vec<Op>, told: &mpsc::Sender<bool>) -> Result<(), Box<dyn Error>> {
         let told = told.clone();
         let done = Box::new(move |result: Result<_, _>| {
             let _ = told.send(result.is_ok());
@@ -73,7 +73,7 @@ impl Filler {
             };
             let whole = Bytes::from(vec![7; SESSION_LEN]);
             let session = Op::Session { device, slot: Slot::Present, expect: Version::default(), whole };
-            self.submit(vec![Op::Device(registered), session], &told)?;
+            self.submit(self.store.partition_of(&device), vec![Op::Device(registered), session], &told)?;
         }
         Self::all_done(told, &hear)
     }
@@ -86,7 +86,8 @@ impl Filler {
         let mut body = vec![0; len];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         for first in (0..count).step_by(64) {
-            let ops = (first..count.min(first + 64)).map(|number| {
+            let mut ops: BTreeMap<Partition, Vec<Op>> = BTreeMap::new();
+            for number in first..count.min(first + 64) {
                 for byte in body.iter_mut() {
                     state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     *byte = b'0' + ((state >> 33) % 64) as u8;
@@ -100,9 +101,13 @@ impl Filler {
                     reading_id: None,
                     body: Bytes::copy_from_slice(&body),
                 };
-                Op::Reading { tag: MessageTag { key: [7; 4], number: number as u32, tag: [7; 4] }, uplink }
-            });
-            self.submit(ops.collect(), &told)?;
+                let partition = self.store.partition_of(&uplink.device);
+                let tag = MessageTag { key: [7; 4], number: number as u32, tag: [7; 4] };
+                ops.entry(partition).or_default().push(Op::Reading { tag, uplink });
+            }
+            for (partition, ops) in ops {
+                self.submit(partition, ops, &told)?;
+            }
         }
         Self::all_done(told, &hear)
     }

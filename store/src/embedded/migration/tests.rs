@@ -7,10 +7,15 @@ use unhidra_core::ids::{CommandId, Offset};
 use unhidra_core::time::UnixTime;
 use zeroize::Zeroizing;
 
-use crate::config::tests::config;
+use crate::config::{self, Config};
 use crate::contract::{command, device, id, tag, uplink};
 use crate::embedded::{Embedded, OpenError};
 use crate::{BrokerTable, Keys, Limit, LocalMaster, PrekeyKind, Store, StoredSession};
+
+/// A folder has the partitions it was made with.
+fn config() -> Config {
+    Config { partitions: 0, ..config::tests::config() }
+}
 
 fn keys(name: &str) -> Keys {
     match name {

@@ -246,8 +246,7 @@ async fn a_webhook_that_fails_hangs_and_refuses_one_row_gets_all_the_others() {
     let _ = devices.ended().await;
 
     let mut expected = ids(&place, &epoch).await;
-    let bad = format!("{epoch}.0.33");
-    assert!(expected.contains(&bad));
+    let bad = expected.iter().find(|id| id.ends_with(".33")).cloned().expect("the row that is refused");
     expected.retain(|id| *id != bad);
     let last = expected.last().cloned().into_iter().collect::<Vec<_>>();
     came.extend(hook.has(&last).await);
