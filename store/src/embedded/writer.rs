@@ -65,6 +65,7 @@ struct Writer<'a> {
     committer: SyncSender<Arc<Writes>>,
     source: DurableSource,
     unsynced: Unsynced,
+    interval: Duration,
     committing: Option<Planned>,
     next: Option<Planned>,
     /// From how many bytes on a group is handed over.
@@ -75,7 +76,6 @@ struct Writer<'a> {
 /// written is synced then.
 pub(super) fn run(shared: &Shared, ledger: Ledger, committer: SyncSender<Arc<Writes>>) -> bool {
     let guard = Guard(shared);
-    let interval = Duration::from_millis(shared.config.sync_interval_ms);
     let mut pace = Pace { linger: shared.config.linger(), since: Stopwatch::start() };
     let mut writer = Writer {
         shared,
@@ -83,13 +83,14 @@ pub(super) fn run(shared: &Shared, ledger: Ledger, committer: SyncSender<Arc<Wri
         committer,
         source: DurableSource::new_for_storage(),
         unsynced: Unsynced(None),
+        interval: Duration::from_millis(shared.config.sync_interval_ms),
         committing: None,
         next: None,
         worth: pace.linger.bytes(),
     };
     loop {
         let planned = writer.next.as_ref().map_or_else(Weight::default, |next| next.weight);
-        let sync_in = writer.unsynced.due_in(interval);
+        let sync_in = writer.unsynced.due_in(writer.interval);
         let done = match shared.take(writer.committing.is_some(), planned, sync_in, &mut pace) {
             Next::Group(group, weight) => writer.plan(group, weight),
             Next::Ended(outcome) => writer.ended(outcome),
@@ -136,6 +137,10 @@ impl Writer<'_> {
         if self.committing.is_some() {
             return Ok(());
         }
+        // While one commit follows the other nobody waits for the timer.
+        if self.is_sync_due() {
+            self.sync()?;
+        }
         let Some(next) = self.next.take() else { return Ok(()) };
         if let Some(cause) = &next.plan.broken {
             let cause = cause.to_string();
@@ -166,7 +171,8 @@ impl Writer<'_> {
         let Some(done) = self.committing.take() else { return Ok(()) };
         self.unsynced.committed(self.shared.config.durability);
         let runs_beside = |next: &Planned| next.weight.bytes >= self.worth && next.plan.broken.is_none();
-        let runs_beside = self.next.as_ref().is_some_and(runs_beside);
+        // A sync that fails voids what is planned: what was committed is answered before.
+        let runs_beside = self.next.as_ref().is_some_and(runs_beside) && !self.is_sync_due();
         let begun = if runs_beside { self.begin() } else { Ok(()) };
         self.settle(done, true);
         begun.and_then(|()| self.begin())
@@ -184,6 +190,10 @@ impl Writer<'_> {
         // First the log, then the answers: who hears of a row finds it.
         self.shared.committed.send_replace(self.ledger.newest());
         answers.give();
+    }
+
+    fn is_sync_due(&self) -> bool {
+        self.unsynced.due_in(self.interval).is_some_and(|sync_in| sync_in.is_zero())
     }
 
     fn sync(&mut self) -> Result<(), String> {
