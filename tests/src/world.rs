@@ -289,11 +289,25 @@ impl World {
     ///
     /// Where the store does not take it.
     pub async fn damage(&self, device: &SimDevice) {
+        self.write(device, Op::Peer { device: device.id, bytes: Bytes::from_static(b"damaged") }).await;
+    }
+
+    /// The version of a device's sessions is another than the node has in memory: what it writes of them
+    /// next is refused alone.
+    ///
+    /// # Panics
+    ///
+    /// Where the device has no session, or the store does not take it.
+    pub async fn move_version(&self, device: &SimDevice) {
+        let stored = self.store.session(&device.id).await.expect("serves").expect("known");
+        self.write(device, Op::EndSessions { device: device.id, expect: stored.version, present: false }).await;
+    }
+
+    async fn write(&self, device: &SimDevice, op: Op) {
         let (done, written) = oneshot::channel();
         let partition = self.store.partition_of(&device.id);
-        let damaged = Op::Peer { device: device.id, bytes: Bytes::from_static(b"damaged") };
         let done = Box::new(move |result: Result<_, _>| assert_eq!(done.send(result.is_ok()), Ok(())));
-        let batch = Batch { partition, fence: self.store.fence(partition), ops: vec![damaged], done };
+        let batch = Batch { partition, fence: self.store.fence(partition), ops: vec![op], done };
         assert!(self.store.submit(batch).is_ok(), "the store has room");
         assert_eq!(written.await, Ok(true), "the store writes");
     }

@@ -50,8 +50,9 @@ struct Waits {
 
 enum State {
     Serving,
-    /// A commit failed. What is in memory is void; once all that was on its way has been answered
-    /// and the store serves again, it is dropped and read anew.
+    /// A commit failed, or a draft was refused. What is in memory is void, and so is what was concluded
+    /// from it; once all that was on its way has been answered and the store serves again, it is dropped
+    /// and read anew.
     Recovering,
 }
 
@@ -362,34 +363,41 @@ impl<R: CryptoRng> Shard<R> {
     }
 
     fn let_out(&mut self, settled: Settled) {
-        let Waits { answers, effects } = self.in_flight.pop_front().unwrap_or_default();
-        match settled {
-            Ok(durable) => {
-                for (ack, answer) in answers {
+        let waits = self.in_flight.pop_front().unwrap_or_default();
+        match (settled, &self.state) {
+            (Ok(durable), State::Serving) => {
+                for (ack, answer) in waits.answers {
                     ack.answer(answer);
                 }
                 self.bridge.handle_committed();
                 let mut durable: Vec<Option<Durable>> = durable.into_iter().map(Some).collect();
-                for effect in effects {
+                for effect in waits.effects {
                     self.release(effect, &mut durable);
                 }
                 self.read_changed(self.now());
             }
-            Err(error) => {
+            // It is durable, and was concluded from one that is not: the repeat of a message that was in
+            // that one would be acknowledged, and nobody has it.
+            (Ok(_), State::Recovering) => self.void(waits),
+            (Err(error), _) => {
                 tracing::error!(partition = %self.partition, %error, "a commit failed; sessions are read again");
                 self.state = State::Recovering;
-                // Dropped unanswered: their devices send again.
-                drop(answers);
-                for effect in effects {
-                    self.give_back(effect);
-                }
+                self.void(waits);
                 // A batch the writer never took: nobody will answer for it.
                 if self.blocked.take().is_some() {
-                    for effect in self.in_flight.pop_back().unwrap_or_default().effects {
-                        self.give_back(effect);
-                    }
+                    let waits = self.in_flight.pop_back().unwrap_or_default();
+                    self.void(waits);
                 }
             }
+        }
+    }
+
+    /// Nothing that waited for a draft is let out.
+    fn void(&mut self, Waits { answers, effects }: Waits) {
+        // Dropped unanswered: their devices send again.
+        drop(answers);
+        for effect in effects {
+            self.give_back(effect);
         }
     }
 

@@ -62,6 +62,25 @@ scenario! {
 }
 
 scenario! {
+    /// A draft that is refused alone voids those behind it, which were concluded from it: the repeat of
+    /// its message, which writes nothing and so would be taken, is not acknowledged.
+    async fn a_repeat_behind_a_draft_that_was_refused_is_not_acknowledged(world: World) {
+        let mut pump = world.provision("pump-7").await;
+        pump.publish("0");
+        pump.acknowledged(1).await;
+        world.move_version(&pump).await;
+        world.store.stall();
+        pump.publish("1");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // It comes again on another connection, while the first is on its way to the store.
+        world.network.cut_all();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.store.resume();
+        nothing_is_lost_or_doubled(&world, &mut pump, 2).await;
+    }
+}
+
+scenario! {
     /// All of it at once, at random, with commands in between.
     async fn whatever_happens_nothing_acknowledged_is_lost_or_doubled(world: World) {
         let mut pump = world.provision("pump-7").await;
