@@ -185,6 +185,7 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     life::a_full_queue_gives_back_and_room_is_signalled(&mut bench()).await;
     life::a_restart_keeps_all(&mut bench()).await;
     life::a_closed_store_answers_so(&mut bench()).await;
+    life::who_waits_for_room_hears_of_the_end(&mut bench()).await;
 }
 
 async fn a_reading_is_given_its_place_and_found_there(bench: &mut impl Bench) {

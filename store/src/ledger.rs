@@ -183,6 +183,13 @@ impl Ledger {
 }
 
 impl Plan {
+    /// Takes batches that cannot be planned: nothing of the plan may be written.
+    pub(crate) fn breaks(&mut self, cause: ReadError, batches: Vec<Batch>) {
+        self.broken.get_or_insert(cause);
+        let unknown = |batch: Batch| (batch.done, Err(CommitError::Unknown(String::new())));
+        self.answers.extend(batches.into_iter().map(unknown));
+    }
+
     /// How many batches were refused.
     pub(crate) fn refused(&self) -> usize {
         self.answers.iter().filter(|(_, answer)| answer.is_err()).count()

@@ -224,8 +224,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`Full`] gives the batch back; submit it again when [`Store::room`] notifies.
     fn submit(&self, batch: Batch) -> Result<(), Full>;
 
-    /// Notified (`notify_waiters`) whenever the partition's writer has taken what waited. Enable
-    /// the `notified()` future before `submit`, or the signal may come between.
+    /// Notified (`notify_waiters`) whenever the partition's writer has taken what waited, rows are taken
+    /// again, or the store is closed. Enable the `notified()` future before `submit`, or the signal may
+    /// come between.
     fn room(&self, partition: Partition) -> Arc<Notify>;
 
     /// A device's session records, its newest tags and its newest row. `None` where nothing was

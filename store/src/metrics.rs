@@ -62,7 +62,7 @@ impl Metrics {
             commit_duration,
         );
         registry.register("store_batches_refused", "Batches refused for their own sake", refused);
-        registry.register("store_batches_full", "Batches given back because the queue was full", full);
+        registry.register("store_batches_full", "Batches given back: the queue was full, or no rows were taken", full);
         registry.register("store_queued_records", "Records that wait for a writer", queued);
         registry.register_with_unit("store_queued", "What waits for a writer", Unit::Bytes, queued_bytes);
         registry.register("store_reopenings", "Reopenings after a failed commit", reopenings);

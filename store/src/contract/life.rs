@@ -104,3 +104,21 @@ pub(super) async fn a_closed_store_answers_so(bench: &mut impl Bench) {
     assert!(store.device(&id("a")).await.is_err());
     store.close().await;
 }
+
+/// Rows are held, so nothing else would signal room: who waits for it waited for ever.
+pub(super) async fn who_waits_for_room_hears_of_the_end(bench: &mut impl Bench) {
+    let store = bench.open(1).await;
+    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
+    let partition = Partition::new(0);
+    store.hold_rows(Some("no room".into()));
+    let (with_row, answer) = batch(&*store, partition, vec![reading("a", 0)]);
+    let room = store.room(partition);
+    let mut notified = std::pin::pin!(room.notified());
+    notified.as_mut().enable();
+    let Err(Full(back)) = store.submit(with_row) else { panic!("it is taken") };
+    store.close().await;
+    let soon = std::time::Duration::from_secs(60);
+    tokio::time::timeout(soon, notified).await.expect("no word of the end");
+    store.submit(*back).unwrap();
+    assert_eq!(answer.await.unwrap().unwrap_err(), CommitError::Closed);
+}

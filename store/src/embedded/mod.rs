@@ -302,7 +302,7 @@ impl Store for Embedded {
 
     fn hold_rows(&self, why: Option<String>) {
         self.partitions.iter().for_each(|shared| shared.hold_rows(why.is_some()));
-        self.board.set_full(self.partitions(), why.as_deref());
+        self.board.set_full(why);
     }
 
     fn committed(&self, partition: Partition) -> watch::Receiver<Offset> {
@@ -439,34 +439,31 @@ impl Store for Embedded {
         }
         let (writers, partitions, path) = (Arc::clone(&self.writers), self.partitions.len(), self.path.clone());
         Box::pin(async move {
-            // A writer that panicked has said so in its health.
             _ = tokio::task::spawn_blocking(move || join(&writers, partitions, &path)).await;
         })
     }
 }
 
 impl Drop for Embedded {
-    /// Ends the writers and so frees the folder, where nobody has called `close`.
+    /// Ends the writers and so frees the folder, where nobody has called `close`. An answer that drops the
+    /// last handle does not wait for that: its own thread is one of those that end.
     fn drop(&mut self) {
         for shared in &self.partitions {
             shared.close();
         }
-        join(&self.writers, self.partitions.len(), &self.path);
+        if !self.partitions.iter().any(|shared| shared.is_writer()) {
+            join(&self.writers, self.partitions.len(), &self.path);
+        }
     }
 }
 
-/// Waits for the writers to end; not for the thread this runs on, if the last handle of the store
-/// was dropped by an answer. Where every partition's has ended with all it wrote synced, a power cut
+/// Waits for the writers to end. Where every partition's has ended with all it wrote synced, a power cut
 /// takes nothing any more.
 fn join(writers: &Mutex<Vec<JoinHandle<bool>>>, partitions: usize, path: &Path) {
     // Held while they are joined, so that a second caller waits too.
     let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut synced = 0;
-    for writer in writers.drain(..) {
-        if writer.thread().id() != thread::current().id() && writer.join().is_ok_and(|synced| synced) {
-            synced += 1;
-        }
-    }
+    // One that panicked has said so in its health.
+    let synced = writers.drain(..).map(JoinHandle::join).filter(|synced| matches!(synced, Ok(true))).count();
     if synced == partitions
         && let Err(cause) = boot::settle(path)
     {

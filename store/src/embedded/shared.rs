@@ -1,7 +1,8 @@
 //! What the writer of a partition, its committer and its readers share: the queue and the files.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -16,7 +17,7 @@ use crate::waiting::{Waiting, Weight};
 use crate::{Batch, CommitError, Full, ReadError};
 
 use super::copy::{Held, Lent};
-use super::database::{Database, Opening, View};
+use super::database::{Database, Opening, View, caught};
 
 /// What the writer of a partition and its readers share.
 pub(super) struct Shared {
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     lent: Mutex<Vec<Weak<Mutex<Option<Held>>>>>,
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// The writer's thread, once it runs.
+    writer: OnceLock<ThreadId>,
     pub(super) room: Arc<Notify>,
     pub(super) committed: watch::Sender<Offset>,
     pub(super) board: Arc<Board>,
@@ -84,6 +87,7 @@ impl Shared {
                 ended: None,
             }),
             arrived: Condvar::new(),
+            writer: OnceLock::new(),
             room: Arc::new(Notify::new()),
             committed: watch::Sender::new(Offset::ZERO),
             board,
@@ -95,6 +99,17 @@ impl Shared {
             #[cfg(any(test, feature = "faults"))]
             synced: watch::Sender::new(0),
         }
+    }
+
+    /// Takes the thread this runs on for the writer's.
+    pub(super) fn begin_writer(&self) {
+        // A partition has one writer, which begins once.
+        _ = self.writer.set(thread::current().id());
+    }
+
+    /// Whether this runs on the writer's thread.
+    pub(super) fn is_writer(&self) -> bool {
+        self.writer.get() == Some(&thread::current().id())
     }
 
     /// Queues a batch, or gives it back.
@@ -109,11 +124,14 @@ impl Shared {
             true => Err(Full(Box::new(batch))),
             false => queue.waiting.push(batch),
         };
+        // Before the writer can take it, or less than nothing would wait.
+        if let Ok(weight) = pushed {
+            self.metrics.queued(weight);
+        }
         let is_awaited = queue.lingers_for.is_none_or(|bytes| queue.waiting.bytes() >= bytes);
         drop(queue);
         match pushed {
-            Ok(weight) => {
-                self.metrics.queued(weight);
+            Ok(_) => {
                 if is_awaited {
                     self.arrived.notify_one();
                 }
@@ -134,17 +152,19 @@ impl Shared {
         }
     }
 
-    /// Takes no more batches; the writer ends when it has written those that wait.
+    /// Takes no more batches; the writer ends when it has written those that wait. Who waits for room
+    /// is told so by the next attempt.
     pub(super) fn close(&self) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).open = false;
         self.arrived.notify_one();
+        self.room.notify_waiters();
     }
 
     /// Reads from the open files.
     pub(super) fn read<T>(&self, read: impl FnOnce(&View<'_>) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(ReadError::Unavailable)?;
-        read(&database.view(&self.opening.sealing))
+        read(&caught(|| database.view(&self.opening.sealing)).map_err(ReadError::Engine)?)
     }
 
     /// Commits in one atomic write.

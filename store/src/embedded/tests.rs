@@ -16,6 +16,7 @@ use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Restored, S
 mod beside;
 mod boot;
 mod interval;
+mod pipeline;
 mod ripening;
 
 const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
@@ -447,18 +448,31 @@ fn a_new_folder_is_for_its_user_alone() {
     assert_eq!(mode & 0o777, 0o700);
 }
 
-#[test]
-fn the_last_handle_may_be_dropped_by_an_answer() {
-    let folder = Folder::new(|| Keys::Plain);
-    let store = Arc::new(folder.open());
-    let (told, hear) = std::sync::mpsc::channel();
-    let fence = store.fence(Partition::new(0));
-    let (handle, took) = std::sync::mpsc::channel::<Arc<Embedded>>();
-    let done = Box::new(move |_| {
-        drop(took.recv().unwrap());
-        told.send(()).unwrap();
-    });
-    store.submit(Batch { partition: Partition::new(0), fence, ops: Vec::new(), done }).unwrap();
-    handle.send(store).unwrap();
-    hear.recv().unwrap();
+/// Nobody else waits for the writers, or somebody does already, whose wait for the store was given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_handle_may_be_dropped_by_an_answer() {
+    for is_closing in [false, true] {
+        let folder = Folder::new(|| Keys::Plain);
+        let store = Arc::new(folder.open());
+        let (told, hear) = tokio::sync::oneshot::channel();
+        let fence = store.fence(Partition::new(0));
+        let (handle, took) = std::sync::mpsc::channel::<Arc<Embedded>>();
+        let done = Box::new(move |_| {
+            drop(took.recv().unwrap());
+            told.send(()).unwrap();
+        });
+        store.submit(Batch { partition: Partition::new(0), fence, ops: Vec::new(), done }).unwrap();
+        let writers = Arc::clone(&store.writers);
+        if is_closing {
+            let mut closing = store.close();
+            let polled = std::future::poll_fn(|context| std::task::Poll::Ready(closing.as_mut().poll(context))).await;
+            assert!(polled.is_pending());
+            while writers.try_lock().is_ok() {
+                tokio::task::yield_now().await;
+            }
+        }
+        handle.send(store).unwrap();
+        let soon = std::time::Duration::from_secs(60);
+        tokio::time::timeout(soon, hear).await.expect("the writer waits for itself").unwrap();
+    }
 }

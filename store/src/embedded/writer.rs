@@ -75,6 +75,7 @@ struct Writer<'a> {
 /// Writes until the queue is closed and empty, or until the files fail for good. Whether all it has
 /// written is synced then.
 pub(super) fn run(shared: &Shared, ledger: Ledger, committer: SyncSender<Arc<Writes>>) -> bool {
+    shared.begin_writer();
     let guard = Guard(shared);
     let mut pace = Pace { linger: shared.config.linger(), since: Stopwatch::start() };
     let mut writer = Writer {
@@ -122,13 +123,17 @@ impl Writer<'_> {
             weight: Weight::default(),
             since: Stopwatch::start(),
         });
+        let mut group = Some(group);
         let added = self.shared.read(|view| {
-            self.ledger.add(&mut next.plan, before, view, group);
+            self.ledger.add(&mut next.plan, before, view, group.take().unwrap_or_default());
             Ok(())
         });
+        if let Err(cause) = added {
+            // The engine gave no view: what was to be planned is answered with the rest.
+            next.plan.breaks(cause, group.unwrap_or_default());
+        }
         next.weight = next.weight.plus(weight);
         self.next = Some(next);
-        added.map_err(|e| e.to_string())?;
         self.begin()
     }
 
@@ -152,15 +157,20 @@ impl Writer<'_> {
             self.settle(next, false);
             return Ok(());
         }
-        let (writes, is_many) = (Arc::clone(&next.plan.writes), next.weight.bytes >= self.worth);
-        self.committing = Some(next);
-        if is_many {
-            // Nothing is being committed, so there is room.
-            self.committer.send(writes).map_err(|_| "the committer's thread has ended".to_owned())
-        } else {
-            let outcome = commit(self.shared, &writes);
-            self.ended(outcome)
+        if next.weight.bytes >= self.worth {
+            return self.hand_over(next);
         }
+        let writes = Arc::clone(&next.plan.writes);
+        self.committing = Some(next);
+        let outcome = commit(self.shared, &writes);
+        self.ended(outcome)
+    }
+
+    /// Gives a group to the committer, which has nothing to do.
+    fn hand_over(&mut self, next: Planned) -> Result<(), String> {
+        let writes = Arc::clone(&next.plan.writes);
+        self.committing = Some(next);
+        self.committer.send(writes).map_err(|_| "the committer's thread has ended".to_owned())
     }
 
     /// Answers for what was committed. Where much is planned behind it, its commit runs meanwhile.
@@ -170,10 +180,14 @@ impl Writer<'_> {
         }
         let Some(done) = self.committing.take() else { return Ok(()) };
         self.unsynced.committed(self.shared.config.durability);
-        let runs_beside = |next: &Planned| next.weight.bytes >= self.worth && next.plan.broken.is_none();
-        // A sync that fails voids what is planned: what was committed is answered before.
-        let runs_beside = self.next.as_ref().is_some_and(runs_beside) && !self.is_sync_due();
-        let begun = if runs_beside { self.begin() } else { Ok(()) };
+        // Only what the committer has to do begins before the answers: a group that writes nothing is
+        // answered at once, and a sync that fails voids what is planned.
+        let worth = self.worth;
+        let is_many = |next: &mut Planned| {
+            next.weight.bytes >= worth && next.plan.broken.is_none() && !next.plan.writes.is_empty()
+        };
+        let many = if self.is_sync_due() { None } else { self.next.take_if(is_many) };
+        let begun = many.map_or(Ok(()), |next| self.hand_over(next));
         self.settle(done, true);
         begun.and_then(|()| self.begin())
     }
@@ -271,8 +285,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Whether an error of the system's may go away without a person who changes the folder.
 fn may_pass(cause: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, NotFound, PermissionDenied};
-    !matches!(cause.kind(), NotFound | PermissionDenied) || cause.kind() == Interrupted
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    !matches!(cause.kind(), NotFound | PermissionDenied)
 }
 
 /// Writes anew what may be in memory alone, and opens it.

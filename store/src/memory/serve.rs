@@ -91,9 +91,10 @@ impl Store for Memory {
     }
 
     fn hold_rows(&self, why: Option<String>) {
-        lock(&self.life.state).held = why.is_some();
-        self.life.board.set_full(self.partitions(), why.as_deref());
-        if why.is_none() {
+        let is_held = why.is_some();
+        lock(&self.life.state).held = is_held;
+        self.life.board.set_full(why);
+        if !is_held {
             self.life.rooms.iter().for_each(|room| room.notify_waiters());
         }
     }
@@ -218,6 +219,7 @@ impl Store for Memory {
             open
         });
         self.life.wake.notify_one();
+        self.life.rooms.iter().for_each(|room| room.notify_waiters());
         Box::pin(async move {
             let ended = |phase: &Phase| matches!(phase, Phase::Closed | Phase::Dead);
             _ = self.life.phase.subscribe().wait_for(ended).await;

@@ -97,3 +97,70 @@ async fn where_a_commit_fails_so_does_what_was_planned_behind_it() {
         assert_eq!(next.readings[0].offset.get(), u64::from(written) + 1, "{fault:?}: what is durable is read back");
     }
 }
+
+/// What the writer has answered, in its order: the first by `1`, the second by `2`.
+type Heard = std::sync::mpsc::Receiver<(u8, bool)>;
+
+/// Submits a batch behind those before it, and notes when it is answered and whether it was taken.
+async fn noted(store: &Embedded, ops: Vec<Op>, name: u8, note: &std::sync::mpsc::Sender<(u8, bool)>) {
+    let mut taken = Box::pin(store.room(PARTITION).notified_owned());
+    taken.as_mut().enable();
+    let note = note.clone();
+    let done = Box::new(move |result: Result<Committed, CommitError>| _ = note.send((name, result.is_ok())));
+    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, done }).unwrap();
+    tokio::time::timeout(SOON, taken).await.expect("nothing is taken while a commit runs");
+}
+
+/// The second group writes nothing, so that no commit of its own is waited for: it has its answer behind
+/// the first all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_writes_nothing_is_answered_behind_the_one_before_it() {
+    for (ops, is_taken) in [(vec![session(77)], false), (vec![Op::Reseal(Vec::new())], true)] {
+        let folder = Handed::new();
+        let store = folder.open(1);
+        write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+        let (note, heard): (_, Heard) = std::sync::mpsc::channel();
+        {
+            let held = store.shared(PARTITION).held.lock().await;
+            noted(&store, vec![session(0), reading("a", 0)], 1, &note).await;
+            noted(&store, ops, 2, &note).await;
+            drop(held);
+        }
+        let order = [heard.recv_timeout(SOON).unwrap(), heard.recv_timeout(SOON).unwrap()];
+        assert_eq!(order, [(1, true), (2, is_taken)]);
+    }
+}
+
+/// The engine gives no view to plan on: the batch is answered, and the files are opened anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_planned_is_answered_and_the_store_serves_again() {
+    let folder = Handed::new();
+    let store = folder.open(1);
+    write(&store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();
+    store.shared(PARTITION).close_files();
+    let answer = tokio::time::timeout(SOON, write(&store, vec![reading("a", 1)])).await.unwrap();
+    assert!(matches!(answer, Err(CommitError::Unknown(_))), "{answer:?}");
+    let mut health = store.health();
+    tokio::time::timeout(SOON, health.wait_for(|health| *health == Health::Ready)).await.unwrap().unwrap();
+    let next = write(&store, vec![reading("a", 1)]).await.unwrap();
+    assert_eq!(next.readings[0].offset.get(), 2);
+}
+
+/// Rows that are held are held still, and the store says so, once it has been opened anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_full_is_full_still_after_a_commit_that_failed() {
+    let folder = Handed::new();
+    let store = folder.open(1);
+    write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+    store.hold_rows(Some("no room".into()));
+    store.fail_next_commit(PARTITION, Fault::NotWritten);
+    let mut health = store.health();
+    assert!(matches!(write(&store, vec![Op::Device(device("b"))]).await, Err(CommitError::Unknown(_))));
+    let is_well = |health: &Health| matches!(health, Health::Ready | Health::Full(_));
+    let reopened = tokio::time::timeout(SOON, health.wait_for(is_well)).await.unwrap().unwrap().clone();
+    assert_eq!(reopened, Health::Full("no room".into()));
+    assert!(store.submit(batch(&store, PARTITION, vec![reading("a", 0)]).0).is_err(), "no rows are taken");
+    store.hold_rows(None);
+    assert_eq!(*health.borrow(), Health::Ready);
+    write(&store, vec![reading("a", 0)]).await.unwrap();
+}

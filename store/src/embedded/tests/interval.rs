@@ -32,28 +32,32 @@ async fn what_is_committed_is_synced_though_nothing_follows_and_once() {
     store.close().await;
 }
 
-/// A queue that is never empty does not put the timer off.
+/// A queue that is never empty does not put the timer off, and neither do commits of which each begins
+/// where the one before it ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_committed_is_synced_while_more_comes() {
-    let folder = Folder::new(|| key(1));
-    let store = Arc::new(folder.open_with(key(1), &interval(20)).unwrap());
-    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
-    let load = || {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move {
-            loop {
-                write(&*store, vec![reading("a", 0)]).await.unwrap();
-            }
-        })
-    };
-    let loads: Vec<_> = (0..8).map(|_| load()).collect();
-    let before = synced(&store, 1).await;
-    synced(&store, before + 5).await;
-    for load in loads {
-        load.abort();
-        _ = load.await;
+    for linger_bytes in [config().linger_bytes, 1] {
+        let folder = Folder::new(|| key(1));
+        let config = Config { linger_bytes, ..interval(20) };
+        let store = Arc::new(folder.open_with(key(1), &config).unwrap());
+        write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
+        let load = || {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                loop {
+                    write(&*store, vec![reading("a", 0)]).await.unwrap();
+                }
+            })
+        };
+        let loads: Vec<_> = (0..8).map(|_| load()).collect();
+        let before = synced(&store, 1).await;
+        synced(&store, before + 5).await;
+        for load in loads {
+            load.abort();
+            _ = load.await;
+        }
+        store.close().await;
     }
-    store.close().await;
 }
 
 #[tokio::test]
