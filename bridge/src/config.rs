@@ -14,8 +14,9 @@ pub struct Config {
     /// Devices whose sessions are held in memory, over all shards, at least 1. Beyond it a device
     /// that is not connected is dropped from memory, and read again when it speaks.
     pub sessions_max: usize,
-    /// Deliveries of a shard that may wait for a session to be read from the store, at least 1. At
-    /// the bound the shard reads no further ones.
+    /// Deliveries of a shard that may wait for a session to be read from the store, at least 1, for
+    /// each door: the node's own broker and its clients, and each outside broker. At the bound the
+    /// shard takes no more by that door.
     pub parked_max: usize,
     /// Commands of one device that may be open at once, 1 to 32 (e2ee/PROTOCOL.md section 7). At
     /// the bound a further one is refused.

@@ -1,6 +1,7 @@
 //! The devices of one shard, and the draft they write together.
 
 mod outside;
+mod parked;
 mod unread;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -16,14 +17,15 @@ use unhidra_e2ee::identity::IdentitySecret;
 use crate::commands::{Outcome, revoked};
 use crate::config::Config;
 use crate::door::{Door, Way};
-use crate::draft::{Asked, CommandRefused, Connection, Draft, Effect, Ticket};
+use crate::draft::{Asked, Connection, Draft, Ticket};
 use crate::link::Link;
 use crate::peer::{Loaded, Peer};
 use crate::prekeys::SignedPrekeys;
-use crate::settings::{NewSetting, SettingRefused};
+use crate::settings::NewSetting;
 use crate::stats::Stats;
-use crate::upstream::{UpstreamId, Via};
+use crate::upstream::UpstreamId;
 
+use self::parked::{Count, Parked, Unheard};
 use self::unread::Unread;
 
 /// How many seats are looked at for one to give up. An upper bound on the cost of a load.
@@ -61,36 +63,6 @@ impl Common {
     }
 }
 
-/// What waits for a device's records.
-enum Parked {
-    Delivery(Option<Via>, Delivery),
-    Command(Asked, Command),
-    Cancel(Asked, CommandId, Arc<str>),
-    Setting(Asked, NewSetting),
-}
-
-/// Why what waits for a device comes to nothing.
-#[derive(Clone, Copy)]
-enum Unheard {
-    NoDevice,
-    Unavailable,
-}
-
-impl Unheard {
-    /// What whoever asked is told. A delivery is answered, not told.
-    fn tell(self, waiting: Parked) -> Option<Effect> {
-        let (command, setting) = match self {
-            Self::NoDevice => (CommandRefused::NoDevice, SettingRefused::NoDevice),
-            Self::Unavailable => (CommandRefused::Unavailable, SettingRefused::Unavailable),
-        };
-        match waiting {
-            Parked::Delivery(..) => None,
-            Parked::Command(asked, _) | Parked::Cancel(asked, ..) => Some(Effect::CommandAnswered(asked, Err(command))),
-            Parked::Setting(asked, _) => Some(Effect::SettingAnswered(asked, Err(setting))),
-        }
-    }
-}
-
 /// A device's place in memory.
 enum Seat {
     /// Its records are being read; what came for it waits, in order.
@@ -108,7 +80,7 @@ pub struct Bridge {
     seats: HashMap<DeviceId, Seat>,
     links: HashMap<DeviceId, Link>,
     loads: VecDeque<DeviceId>,
-    parked: usize,
+    parked: Count,
     /// The newest draft known to be durable.
     committed: u64,
     timers: BTreeSet<(Timestamp, DeviceId)>,
@@ -122,7 +94,8 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// An empty shard. `config.sessions_max` and `config.parked_max` count for this shard alone.
+    /// An empty shard. `config.sessions_max` counts for this shard alone, and `config.parked_max`
+    /// for each of its doors.
     #[must_use]
     pub fn new(config: Config, identity: Arc<IdentitySecret>, signed: Arc<SignedPrekeys>) -> Self {
         Self {
@@ -140,7 +113,7 @@ impl Bridge {
             seats: HashMap::new(),
             links: HashMap::new(),
             loads: VecDeque::new(),
-            parked: 0,
+            parked: Count::default(),
             committed: 0,
             timers: BTreeSet::new(),
             silences: BTreeSet::new(),
@@ -286,7 +259,7 @@ impl Bridge {
     /// [`Bridge::handle_unreadable`]; where it gives none at all, [`Bridge::handle_load_failed`].
     pub fn handle_loaded(&mut self, device: DeviceId, loaded: Loaded, now: Now, rng: &mut impl CryptoRng) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
-        self.parked -= parked.len();
+        self.parked.remove(&parked);
         self.unread.ends(&device);
         if loaded.stored.stale {
             self.common.stats.stale += 1;
@@ -324,7 +297,7 @@ impl Bridge {
     /// commands, those that are not final, end.
     pub fn handle_gone(&mut self, device: DeviceId, commands: Vec<Command>, now: Now) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
-        self.parked -= parked.len();
+        self.parked.remove(&parked);
         self.unread.ends(&device);
         for command in revoked(commands, now.unix) {
             self.common.draft.push_command(command);
@@ -435,7 +408,7 @@ impl Bridge {
         drop(draft);
         self.timers.clear();
         self.loads.clear();
-        self.parked = 0;
+        self.parked = Count::default();
         let mut again: BTreeSet<DeviceId> = self.links.keys().copied().collect();
         for (device, seat) in self.seats.drain() {
             match seat {
@@ -455,10 +428,11 @@ impl Bridge {
         }
     }
 
-    /// Whether so much waits for records that no further delivery should come in.
+    /// Whether so much of what came by one door waits for records that nothing further should come in
+    /// by it: by that outside broker, or by the front door and from clients. No door fills another's.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.parked >= self.common.config.parked_max
+    pub fn is_full(&self, door: Option<UpstreamId>) -> bool {
+        self.parked.at(door) >= self.common.config.parked_max
     }
 
     /// What was counted since the last call.
@@ -491,8 +465,8 @@ impl Bridge {
         }
         self.want(device);
         if let Some(Seat::Loading(parked)) = self.seats.get_mut(&device) {
+            self.parked.add(&waiting);
             parked.push(waiting);
-            self.parked += 1;
         }
     }
 

@@ -32,7 +32,7 @@ use unhidra_store::Store;
 
 use crate::registry::Registry;
 use crate::upstream::{UpstreamEvent, Upstreams};
-use inbox::Inbox;
+use inbox::{Door, Inbox};
 pub(crate) use orders::{CommandBounds, NewCommand, NotTaken};
 use orders::{Order, Repeats};
 use shard::Shard;
@@ -113,8 +113,8 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// The ways in, with nobody behind them yet. Each shard's inbox holds `inbox_max` events; at
-    /// the bound the connections that bring them stop reading.
+    /// The ways in, with nobody behind them yet. Each shard's inbox holds `inbox_max` events
+    /// of each door; at the bound the connections that bring them stop reading.
     pub(crate) fn new(
         layout: Layout,
         inbox_max: usize,
@@ -157,16 +157,16 @@ impl Pump {
     /// New signed prekeys are durable.
     pub(crate) async fn use_prekeys(&self, prekeys: &Arc<SignedPrekeys>) {
         for inbox in &self.inboxes {
-            offer(inbox, Event::Prekeys(prekeys.clone())).await;
+            offer(inbox, None, Event::Prekeys(prekeys.clone())).await;
         }
     }
 
     /// Takes events of an outside broker from the front, up to one whose shard has no room: see
     /// [`room_for`](Self::room_for).
-    pub(crate) fn take_upstream(&self, events: &mut VecDeque<UpstreamEvent>) {
+    pub(crate) fn take_upstream(&self, upstream: UpstreamId, events: &mut VecDeque<UpstreamEvent>) {
         while let Some(event) = events.pop_front() {
             let Some(inbox) = event.device().and_then(|device| self.inbox_of(device)) else { continue };
-            if let Err(back) = inbox.offer(vec![Event::Upstream(event)]) {
+            if let Err(back) = inbox.offer(Some(upstream), vec![Event::Upstream(event)]) {
                 for event in back {
                     if let Event::Upstream(event) = event {
                         events.push_front(event);
@@ -177,30 +177,31 @@ impl Pump {
         }
     }
 
-    /// Completes when an event of `device` may fit; at once where there is none.
-    pub(crate) async fn room_for(&self, device: Option<DeviceId>) {
+    /// Completes when an event of `device` by an outside broker may fit; at once where there is none.
+    pub(crate) async fn room_for(&self, upstream: UpstreamId, device: Option<DeviceId>) {
         if let Some(inbox) = device.and_then(|device| self.inbox_of(&device)) {
-            inbox.room().await;
+            inbox.room(Some(upstream)).await;
         }
     }
 
     /// Takes one event of an outside broker, however long there is no room.
-    pub(crate) async fn upstream(&self, event: UpstreamEvent) {
+    pub(crate) async fn upstream(&self, upstream: UpstreamId, event: UpstreamEvent) {
         if let Some(inbox) = event.device().and_then(|device| self.inbox_of(device)) {
-            offer(inbox, Event::Upstream(event)).await;
+            offer(inbox, Some(upstream), Event::Upstream(event)).await;
         }
     }
 
     /// The way to an outside broker is another one now: every shard may have devices behind it.
     pub(crate) async fn reach(&self, upstream: UpstreamId, reach: Reach) {
         for inbox in &self.inboxes {
-            offer(inbox, Event::Upstream(UpstreamEvent::Reach(upstream, reach))).await;
+            let event = Event::Upstream(UpstreamEvent::Reach(upstream, reach));
+            offer(inbox, Some(upstream), event).await;
         }
     }
 
     async fn tell(&self, device: &DeviceId, event: Event) {
         if let Some(inbox) = self.inbox_of(device) {
-            offer(inbox, event).await;
+            offer(inbox, None, event).await;
         }
     }
 
@@ -209,11 +210,11 @@ impl Pump {
     }
 }
 
-async fn offer(inbox: &Inbox<Event>, event: Event) {
+async fn offer(inbox: &Inbox<Event>, door: Door, event: Event) {
     let mut events = vec![event];
-    while let Err(back) = inbox.offer(events) {
+    while let Err(back) = inbox.offer(door, events) {
         events = back;
-        inbox.room().await;
+        inbox.room(door).await;
     }
 }
 
@@ -228,7 +229,7 @@ impl Inlet for Pump {
             while let Some(next) = events.next_if(|event| *event.device() == device) {
                 run.push(Event::Broker(next));
             }
-            if let Err(back) = inbox.offer(run) {
+            if let Err(back) = inbox.offer(None, run) {
                 let back = back.into_iter().filter_map(|event| match event {
                     Event::Broker(event) => Some(event),
                     Event::Upstream(_) | Event::Order(_) | Event::Changed(_) | Event::Look(_) | Event::Prekeys(_) => {
@@ -243,7 +244,7 @@ impl Inlet for Pump {
 
     fn room(&self, device: &DeviceId) -> unhidra_broker::BoxFuture<'_, ()> {
         match self.inbox_of(device) {
-            Some(inbox) => Box::pin(inbox.room()),
+            Some(inbox) => Box::pin(inbox.room(None)),
             None => Box::pin(std::future::ready(())),
         }
     }

@@ -17,6 +17,7 @@ mod dial;
 mod mailbox;
 mod metrics;
 mod status;
+mod takeover;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ use unhidra_core::ids::DeviceId;
 use unhidra_core::time::Clock;
 
 pub use config::{Address, UpstreamConfig, UpstreamError, UpstreamName, Version, check};
-pub(crate) use config::{LIST, PATHS, expand};
+pub(crate) use config::{LIST, PATHS, expand, written};
 pub use dial::{Dial, Outside, OutsideError, Wire};
 pub(crate) use mailbox::NotTaken;
 pub(crate) use metrics::Metrics;
@@ -48,6 +49,7 @@ use crate::registry::Registry;
 use connection::Upstream;
 use mailbox::{Downlink, Mailbox};
 use status::Status;
+use takeover::Takeovers;
 
 /// What an outside broker tells a shard.
 #[derive(Debug)]
@@ -146,6 +148,7 @@ impl Upstreams {
                 registry: around.registry.clone(),
                 guard,
                 again,
+                takeovers: Takeovers::default(),
                 rng: rng(),
                 config,
             };

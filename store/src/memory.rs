@@ -99,6 +99,8 @@ struct Life {
     committed: Vec<watch::Sender<Offset>>,
     board: Board,
     phase: watch::Sender<Phase>,
+    /// Whose sessions the disk takes its time over.
+    slow: watch::Sender<Option<DeviceId>>,
 }
 
 /// A copy of what was durable once.
@@ -233,6 +235,7 @@ impl Memory {
             committed: (0..partitions).map(|_| watch::Sender::new(Offset::ZERO)).collect(),
             board: Board::new(partitions),
             phase: watch::Sender::new(Phase::Open),
+            slow: watch::Sender::new(None),
         });
         let ledgers = life.ledgers();
         tokio::spawn(run(Arc::clone(&life), ledgers));
@@ -270,6 +273,11 @@ impl Memory {
     /// may pass, and no damage.
     pub fn fail_reads_of(&self, device: Option<DeviceId>) {
         lock(&self.life.state).unreadable = device;
+    }
+
+    /// A read of a device's sessions takes as long as this is so.
+    pub fn hold_reads_of(&self, device: Option<DeviceId>) {
+        self.life.slow.send_replace(device);
     }
 
     /// Deletes one row, as damage would, and says whether it was there.

@@ -96,7 +96,9 @@ impl World {
     /// Where the default configuration does not make a node.
     pub async fn behind(seed: u64, outside: &OutsideBroker) -> Self {
         let broker = "upstream.broker=[{name='factory',address='127.0.0.1:1'}]";
-        Self::before(seed, &["upstream.tls=false", broker], Some(outside.clone())).await
+        // Less than one broker may have under way, so that it can fill its door.
+        let set = ["upstream.tls=false", "bridge.parked_max=8", broker];
+        Self::before(seed, &set, Some(outside.clone())).await
     }
 
     async fn before(seed: u64, set: &[&str], outside: Option<OutsideBroker>) -> Self {

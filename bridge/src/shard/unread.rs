@@ -42,7 +42,7 @@ impl Bridge {
     /// A device's records are damaged, and will be when they are read again.
     pub fn handle_damaged(&mut self, device: DeviceId, now: Now) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
-        self.parked -= parked.len();
+        self.parked.remove(&parked);
         self.leave_alone(device, parked, now);
     }
 
@@ -62,7 +62,7 @@ impl Bridge {
 
     fn give_back(&mut self, device: DeviceId) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
-        self.parked -= parked.len();
+        self.parked.remove(&parked);
         for waiting in parked {
             self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));
             self.refuse(waiting, Answer::Retry, Unheard::Unavailable);

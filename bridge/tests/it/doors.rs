@@ -117,3 +117,34 @@ fn what_is_owed_to_a_forger_is_not_sent_to_the_device() {
     let (row, _, reset) = world.published.remove(0);
     assert_eq!((row, &reset[2..34]), (DownlinkRow::Commands, &honest[1..33]), "the device's own hour is free");
 }
+
+/// Else whoever floods at an outside broker would stop the node for all.
+#[test]
+fn what_one_door_has_wait_for_records_fills_no_other() {
+    let (mut world, mut device) = World::greeted();
+    let full =
+        |world: &World| [None, Some(FACTORY.upstream), Some(HARBOUR.upstream)].map(|door| world.bridge.is_full(door));
+    let max = crate::ledger::config().parked_max;
+    world.parks(FACTORY, max - 1);
+    assert_eq!(full(&world), [false; 3]);
+    world.parks(FACTORY, 1);
+    assert_eq!(full(&world), [false, true, false]);
+    let reading = device.reading(b"21.5", world.now.unix);
+    assert_eq!(world.message(&reading), Answer::Accepted);
+    world.bridge.forget();
+    assert_eq!(full(&world), [false; 3]);
+}
+
+#[test]
+fn what_waits_no_more_for_records_leaves_its_door_the_room() {
+    let (mut world, mut device) = World::greeted();
+    let reading = device.reading(b"21.5", world.now.unix);
+    world.restart_without_the_device();
+    for _ in 0..crate::ledger::config().parked_max {
+        let delivery = world.delivery(UplinkRow::Messages, &reading);
+        world.comes(FACTORY, delivery);
+    }
+    assert!(world.bridge.is_full(Some(FACTORY.upstream)));
+    world.settle();
+    assert!(!world.bridge.is_full(Some(FACTORY.upstream)));
+}

@@ -227,9 +227,25 @@ impl World {
     /// One message in the device's name through an outside broker, all the way; what it is answered.
     pub(crate) fn outside(&mut self, via: Via, row: UplinkRow, bytes: &[u8]) -> Answer {
         let delivery = self.delivery(row, bytes);
-        self.bridge.handle_outside(via, delivery, self.now, &mut self.rng);
+        self.comes(via, delivery);
         self.settle();
         self.answer()
+    }
+
+    /// Messages of so many other devices through an outside broker. Their records are asked for, and do
+    /// not come.
+    pub(crate) fn parks(&mut self, via: Via, devices: usize) {
+        for number in 0..devices {
+            let device = DeviceId::parse(&format!("valve-{number}")).expect("an id");
+            let delivery = Delivery { device, ..self.delivery(UplinkRow::Messages, b"x") };
+            self.comes(via, delivery);
+            while self.bridge.poll_load().is_some() {}
+        }
+    }
+
+    /// A message through an outside broker is handed in, and nothing more is done.
+    pub(crate) fn comes(&mut self, via: Via, delivery: Delivery) {
+        self.bridge.handle_outside(via, delivery, self.now, &mut self.rng);
     }
 
     /// The way to an outside broker is another one now.

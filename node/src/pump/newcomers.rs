@@ -1,31 +1,36 @@
 //! Messages that begin sessions, behind those of devices that have one.
 //!
 //! Each costs a quarter of a millisecond of key agreement, fifty times what a reading does. In one
-//! queue a storm of newcomers would have everybody wait for all of them.
+//! queue a storm of newcomers would have everybody wait for all of them. Each door has a queue of its own,
+//! and its turn: whoever forges beginnings at an outside broker has the newcomers there wait.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 
 use unhidra_bridge::begins;
-use unhidra_bridge::upstream::UpstreamId;
 use unhidra_broker::BrokerEvent;
 use unhidra_core::delivery::Delivery;
 use unhidra_core::ids::DeviceId;
 
 use super::Event;
+use super::inbox::Door;
 use crate::upstream::UpstreamEvent;
 
-/// What waits at most. At the bound the shard takes no events until there is room.
+/// What waits at most by each door. At the bound the shard takes no events of that door until there is
+/// room.
 const WAITING_MAX: usize = 4096;
 
 /// Who speaks: a device, and by which outside broker in its name, if by one.
-type Speaker = (DeviceId, Option<UpstreamId>);
+type Speaker = (DeviceId, Door);
 
-/// A queue of deliveries, in the order they came. What a device sends behind one that waits here waits
+/// Deliveries, those of each door in the order they came. What a device sends behind one that waits here waits
 /// with it: a device's messages are handled one after another. Whoever speaks in its name at an outside
 /// broker has it wait for nothing: what comes by different doors has no order.
 #[derive(Default)]
 pub(super) struct Newcomers {
-    waiting: VecDeque<Event>,
+    waiting: BTreeMap<Door, VecDeque<Event>>,
+    /// The door that had its turn last.
+    last: Door,
     /// How many of each speaker. One that has none has no entry.
     speakers: HashMap<Speaker, usize>,
 }
@@ -38,13 +43,18 @@ impl Newcomers {
             _ => return Some(event),
         };
         *self.speakers.entry(speaker).or_default() += 1;
-        self.waiting.push_back(event);
+        self.waiting.entry(speaker.1).or_default().push_back(event);
         None
     }
 
-    /// Takes the one that has waited longest.
-    pub(super) fn next(&mut self) -> Option<Event> {
-        let event = self.waiting.pop_front()?;
+    /// Takes the one that has waited longest at the door whose turn it is, of those that are open.
+    pub(super) fn next(&mut self, is_open: impl Fn(Door) -> bool) -> Option<Event> {
+        let waits = |(door, queue): &(&Door, &VecDeque<Event>)| !queue.is_empty() && is_open(**door);
+        let behind = (Bound::Excluded(self.last), Bound::Unbounded);
+        let door =
+            self.waiting.range(behind).chain(self.waiting.range(..=self.last)).find(waits).map(|(door, _)| *door)?;
+        self.last = door;
+        let event = self.waiting.get_mut(&door)?.pop_front()?;
         if let Some((speaker, _)) = delivery(&event)
             && let Some(count) = self.speakers.get_mut(&speaker)
         {
@@ -56,14 +66,14 @@ impl Newcomers {
         Some(event)
     }
 
-    /// How many more may come.
-    pub(super) fn room(&self) -> usize {
-        WAITING_MAX.saturating_sub(self.waiting.len())
+    /// How many more may come by a door.
+    pub(super) fn room(&self, door: Door) -> usize {
+        WAITING_MAX.saturating_sub(self.waiting.get(&door).map_or(0, VecDeque::len))
     }
 
-    /// Whether nobody waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    /// Whether somebody waits at a door that is open.
+    pub(super) fn any(&self, is_open: impl Fn(Door) -> bool) -> bool {
+        self.waiting.iter().any(|(door, queue)| !queue.is_empty() && is_open(*door))
     }
 }
 
@@ -87,7 +97,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use unhidra_bridge::upstream::Via;
+    use unhidra_bridge::upstream::{UpstreamId, Via};
     use unhidra_core::delivery::{Ack, UplinkRow};
     use unhidra_core::message::Sealed;
     use unhidra_core::time::UnixTime;
@@ -124,7 +134,7 @@ mod tests {
         assert!(newcomers.divert(published("old", UplinkRow::Messages)).is_some());
         let look = Event::Look("new".parse().expect("an id"));
         assert!(newcomers.divert(look).is_some(), "only what a device sends");
-        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::PrekeysGet)));
+        assert_eq!(said(newcomers.next(|_| true)), Some(("new".to_owned(), UplinkRow::PrekeysGet)));
     }
 
     #[test]
@@ -133,12 +143,12 @@ mod tests {
         for row in [UplinkRow::PrekeysGet, UplinkRow::Messages] {
             assert!(newcomers.divert(published("new", row)).is_none(), "{row:?}");
         }
-        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::PrekeysGet)));
+        assert_eq!(said(newcomers.next(|_| true)), Some(("new".to_owned(), UplinkRow::PrekeysGet)));
         assert!(newcomers.divert(published("new", UplinkRow::Messages)).is_none(), "one waits still");
-        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::Messages)));
-        assert_eq!(said(newcomers.next()), Some(("new".to_owned(), UplinkRow::Messages)));
+        assert_eq!(said(newcomers.next(|_| true)), Some(("new".to_owned(), UplinkRow::Messages)));
+        assert_eq!(said(newcomers.next(|_| true)), Some(("new".to_owned(), UplinkRow::Messages)));
         assert!(newcomers.divert(published("new", UplinkRow::Messages)).is_some(), "it waits no more");
-        assert!(newcomers.is_empty() && newcomers.speakers.is_empty());
+        assert!(!newcomers.any(|_| true) && newcomers.speakers.is_empty());
     }
 
     /// Else whoever may publish at an outside broker could hold up every device there is.
@@ -154,12 +164,26 @@ mod tests {
     #[test]
     fn a_full_queue_has_no_room() {
         let mut newcomers = Newcomers::default();
-        assert_eq!(newcomers.room(), WAITING_MAX);
+        assert_eq!(newcomers.room(None), WAITING_MAX);
         for _ in 0..WAITING_MAX {
             newcomers.divert(published("new", UplinkRow::PrekeysGet));
         }
-        assert_eq!(newcomers.room(), 0);
-        newcomers.next();
-        assert_eq!(newcomers.room(), 1);
+        assert_eq!(newcomers.room(None), 0);
+        newcomers.next(|_| true);
+        assert_eq!(newcomers.room(None), 1);
+    }
+    #[test]
+    fn each_door_has_its_turn_and_its_own_bound() {
+        let mut newcomers = Newcomers::default();
+        for number in 0..WAITING_MAX {
+            newcomers.divert(by_broker(0, &format!("forged-{number}"), UplinkRow::PrekeysGet));
+        }
+        assert_eq!((newcomers.room(Some(UpstreamId(0))), newcomers.room(None)), (0, WAITING_MAX));
+        newcomers.divert(published("new", UplinkRow::PrekeysGet));
+        newcomers.divert(by_broker(1, "other", UplinkRow::PrekeysGet));
+        let names: Vec<String> = (0..4).filter_map(|_| said(newcomers.next(|_| true))).map(|(name, _)| name).collect();
+        assert_eq!(names, ["forged-0", "other", "new", "forged-1"]);
+        let closed = |door: Door| door.is_none();
+        assert!(newcomers.next(closed).is_none() && !newcomers.any(closed), "of a door that is closed nobody");
     }
 }

@@ -132,6 +132,9 @@ impl<R: CryptoRng> Shard<R> {
                 }
             }
             let may_take = self.may_take();
+            let (bridge, newcomers) = (&self.bridge, &self.newcomers);
+            let is_open = |door| !bridge.is_full(door) && newcomers.room(door) > 0;
+            let is_new = newcomers.any(|door| !bridge.is_full(door));
             let clock = self.rooms.clock.clone();
             let timeout = self.bridge.poll_timeout().filter(|_| may_take);
             let stopping = *stop.borrow();
@@ -139,8 +142,8 @@ impl<R: CryptoRng> Shard<R> {
             tokio::select! {
                 Some(settled) = self.settled.recv() => self.let_out(settled),
                 Some(loaded) = self.loads.join_next() => self.loaded(loaded),
-                () = self.inbox.arrived(), if may_take => {}
-                () = std::future::ready(()), if may_take && !self.newcomers.is_empty() => {}
+                () = self.inbox.arrived(is_open), if may_take => {}
+                () = std::future::ready(()), if may_take && is_new => {}
                 () = wait(room) => self.retry(),
                 () = until(timeout, &*clock) => {
                     let now = self.now();
@@ -159,10 +162,7 @@ impl<R: CryptoRng> Shard<R> {
     }
 
     fn may_take(&self) -> bool {
-        matches!(self.state, State::Serving)
-            && self.blocked.is_none()
-            && self.in_flight.len() < DRAFTS_MAX
-            && !self.bridge.is_full()
+        matches!(self.state, State::Serving) && self.blocked.is_none() && self.in_flight.len() < DRAFTS_MAX
     }
 
     fn is_idle(&self) -> bool {
@@ -170,7 +170,7 @@ impl<R: CryptoRng> Shard<R> {
             && self.blocked.is_none()
             && self.loads.is_empty()
             && self.inbox.len() == 0
-            && self.newcomers.is_empty()
+            && !self.newcomers.any(|_| true)
             && matches!(self.state, State::Serving)
     }
 
@@ -179,13 +179,16 @@ impl<R: CryptoRng> Shard<R> {
             return;
         }
         let now = self.now();
-        for event in self.inbox.take(EVENTS_PER_DRAFT.min(self.newcomers.room())) {
+        // Both bounds are each door's own: what comes by another goes on.
+        let (bridge, newcomers) = (&self.bridge, &self.newcomers);
+        let room = |door| if bridge.is_full(door) { 0 } else { newcomers.room(door) };
+        for event in self.inbox.take(EVENTS_PER_DRAFT, room) {
             if let Some(event) = self.newcomers.divert(event) {
                 self.event(event, now);
             }
         }
         for _ in 0..NEWCOMERS_PER_DRAFT {
-            let Some(event) = self.newcomers.next() else { break };
+            let Some(event) = self.newcomers.next(|door| !self.bridge.is_full(door)) else { break };
             self.event(event, now);
         }
         self.read_changed(now);

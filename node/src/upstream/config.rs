@@ -91,6 +91,12 @@ impl UpstreamConfig {
         ]
     }
 
+    /// Whether the broker takes this for the same client as another. Empty is the node's own identifier.
+    fn is_same_client(&self, other: &Self) -> bool {
+        let is_same_host = self.address.host.eq_ignore_ascii_case(&other.address.host);
+        is_same_host && self.address.port == other.address.port && self.client_id == other.client_id
+    }
+
     /// The bounds of the wait between two connections.
     #[must_use]
     pub const fn backoff(&self) -> BackoffBounds {
@@ -233,6 +239,21 @@ pub enum UpstreamError {
         /// The name.
         name: UpstreamName,
     },
+    /// Two come to one broker under one name: it lets in the one and throws out the other, for ever.
+    #[error(
+        "upstreams {first} and {second}: both come to {address} with the Client Identifier {client_id}, and that broker \
+         would end the connection of each for the other; set client_id of one of them to another"
+    )]
+    SameClient {
+        /// The one.
+        first: UpstreamName,
+        /// The other.
+        second: UpstreamName,
+        /// Where both go.
+        address: Address,
+        /// What both are called there, in quotes; or the node's own.
+        client_id: String,
+    },
     /// Whoever is on the way would read who speaks when, and could forge what this node acknowledges.
     #[error(
         "upstream {name}: {address} would be spoken to in the clear; set tls = true, or insecure = true if \
@@ -292,6 +313,19 @@ pub fn check(upstreams: &[UpstreamConfig]) -> Result<(), UpstreamError> {
         if upstreams.iter().skip(at + 1).any(|other| other.name == name) {
             return Err(UpstreamError::Twice { name });
         }
+        if let Some(other) = upstreams.iter().skip(at + 1).find(|other| other.is_same_client(upstream)) {
+            let of_the_node = "of the node's own that is meant where client_id is empty".to_owned();
+            return Err(UpstreamError::SameClient {
+                first: name,
+                second: other.name.clone(),
+                address: upstream.address.clone(),
+                client_id: if upstream.client_id.is_empty() {
+                    of_the_node
+                } else {
+                    format!("{:?}", upstream.client_id)
+                },
+            });
+        }
         if !upstream.tls && !upstream.insecure && !upstream.address.is_loopback() {
             return Err(UpstreamError::Insecure { name, address: upstream.address.clone() });
         }
@@ -329,6 +363,18 @@ pub(crate) fn expand(table: &mut Table) {
     };
     let whole = listed.into_iter().map(over).collect();
     table.insert("upstream".to_owned(), Value::Array(whole));
+}
+
+/// Where a value is written that stands at `path` of what [`expand`] made: in the table of one broker, or,
+/// where that leaves it out, in that of all of them.
+pub(crate) fn written(table: &Table, path: String) -> String {
+    let Some((index, key)) = path.strip_prefix("upstream[").and_then(|rest| rest.split_once(']')) else { return path };
+    let common = table.get("upstream").and_then(Value::as_table);
+    let listed = common.and_then(|common| common.get(LIST)).and_then(Value::as_array);
+    let one = index.parse().ok().and_then(|index: usize| listed?.get(index)?.as_table());
+    let name = key.trim_start_matches('.').split(['.', '[']).next().unwrap_or_default();
+    let is_in = |table: Option<&Table>| table.is_some_and(|table| table.contains_key(name));
+    if is_in(common) && !is_in(one) { format!("upstream{key}") } else { format!("upstream.{LIST}[{index}]{key}") }
 }
 
 #[cfg(test)]
@@ -381,5 +427,31 @@ mod tests {
                      [[broker]]\nname = 'a'\naddress = 'localhost:2'\ntls = false";
         assert!(read(twice).unwrap_err().contains("two outside brokers"));
         assert!(read("[[broker]]\nname = 'A B'\naddress = 'localhost:1'").unwrap_err().contains("a-z"));
+    }
+
+    /// They would take each other's session over for ever.
+    #[test]
+    fn two_of_one_address_and_one_client_identifier_are_refused_by_their_names() {
+        let two = |first: &str, second: &str| {
+            let one =
+                |name: &str, more: &str| format!("[[broker]]\nname = '{name}'\ntls = false\ninsecure = true\n{more}\n");
+            read(&(one("works", first) + &one("harbour", second))).map(|read| read.len())
+        };
+        for (first, second, says) in [
+            ("address = 'A.example:1'", "address = 'a.example:1'", "client_id is empty"),
+            ("address = '[::1]:1'\nclient_id = 'n'", "address = '[::1]:1'\nclient_id = 'n'", "\"n\""),
+        ] {
+            let error = two(first, second).unwrap_err();
+            for part in ["works", "harbour", ":1", says, "set client_id of one"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+        for (first, second) in [
+            ("address = 'a.example:1'", "address = 'a.example:2'"),
+            ("address = 'a.example:1'", "address = 'b.example:1'"),
+            ("address = 'a.example:1'\nclient_id = 'n'", "address = 'a.example:1'"),
+        ] {
+            assert_eq!(two(first, second), Ok(2), "{first} {second}");
+        }
     }
 }

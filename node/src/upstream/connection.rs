@@ -42,7 +42,8 @@ use super::dial::Dial;
 use super::mailbox::{Downlink, Mailbox};
 use super::metrics::Metrics;
 use super::status::{Status, UpstreamState, shown};
-use super::wire::{Client, Message, Receipt, Said, Terms};
+use super::takeover::Takeovers;
+use super::wire::{self, Client, Message, Receipt, Said, Terms};
 use crate::outside::Guard;
 use crate::pump::Pump;
 use crate::registry::Registry;
@@ -76,6 +77,7 @@ pub(super) struct Upstream {
     pub(super) guard: Guard,
     /// Between two connections that are begun anew because a message could not be taken.
     pub(super) again: Backoff,
+    pub(super) takeovers: Takeovers,
     pub(super) rng: StdRng,
 }
 
@@ -183,14 +185,14 @@ impl Upstream {
         // Outcomes that no shard had room for yet; deliveries among them are dropped, and come again.
         for event in held {
             if let UpstreamEvent::Published(..) = event {
-                self.pump.upstream(event).await;
+                self.pump.upstream(self.id, event).await;
             }
         }
         while let Some((device, ticket, receipt)) = receipts.next().await {
-            self.pump.upstream(self.settled(device, ticket, receipt)).await;
+            self.pump.upstream(self.id, self.settled(device, ticket, receipt)).await;
         }
         for Downlink { device, ticket, .. } in unsent {
-            self.pump.upstream(UpstreamEvent::Published(device, ticket, Outcome::Lost)).await;
+            self.pump.upstream(self.id, UpstreamEvent::Published(device, ticket, Outcome::Lost)).await;
         }
         ended
     }
@@ -199,7 +201,7 @@ impl Upstream {
         &mut self,
         serving: &mut Serving,
         heard: &mut mpsc::Receiver<Said>,
-        driver: &mut JoinSet<String>,
+        driver: &mut JoinSet<wire::Ended>,
         stop: &mut watch::Receiver<bool>,
     ) -> Ended {
         let mut stopping = false;
@@ -207,7 +209,7 @@ impl Upstream {
             if let Err(error) = self.answer(serving) {
                 return Ended::Failed(error);
             }
-            self.pump.take_upstream(&mut serving.held);
+            self.pump.take_upstream(self.id, &mut serving.held);
             if stopping && serving.window.is_empty() {
                 return Ended::Stopped;
             }
@@ -232,11 +234,13 @@ impl Upstream {
                     serving.held.push_back(event);
                     Ok(())
                 }
-                () = self.pump.room_for(waits_for), if waits_for.is_some() => Ok(()),
+                () = self.pump.room_for(self.id, waits_for), if waits_for.is_some() => Ok(()),
                 Some(said) = heard.recv(), if reads => self.hear(serving, said).await,
                 Some(ended) = driver.join_next() => {
                     // What it said last and nobody has heard is not acknowledged, and comes again.
-                    Err(ended.unwrap_or_else(|_| "the connection's task ended".to_owned()))
+                    let ended = ended.unwrap_or_else(|_| "the connection's task ended".to_owned().into());
+                    self.look_for_takeover(&serving.phase, ended.taken_over);
+                    Err(ended.cause)
                 }
                 () = at(deadline, &*self.clock) => self.deadline(serving),
                 // Looked at above.
@@ -245,6 +249,23 @@ impl Upstream {
             if let Err(error) = done {
                 return Ended::Failed(error);
             }
+        }
+    }
+
+    /// Says once an episode what to do about another client that comes as this one.
+    fn look_for_takeover(&mut self, phase: &Phase, taken_over: bool) {
+        let since = match phase {
+            Phase::Serving { since } => Some(*since),
+            Phase::Entering { .. } | Phase::Subscribing { .. } => None,
+        };
+        if self.takeovers.ended(taken_over, since, self.clock.now()) {
+            tracing::error!(
+                upstream = self.name(),
+                client_id = self.client_id,
+                "another client comes to this outside broker with the node's Client Identifier, and the broker ends the \
+                 connection of each for the other: set upstream.client_id to one that nobody else has there, or stop the \
+                 other, which may be a copy of this node"
+            );
         }
     }
 
@@ -427,7 +448,7 @@ struct Connection {
     client: Client,
     heard: mpsc::Receiver<Said>,
     /// The one task that drives it.
-    driver: JoinSet<String>,
+    driver: JoinSet<wire::Ended>,
 }
 
 /// How far a connection has come.

@@ -82,6 +82,21 @@ pub(super) enum Receipt {
     Lost,
 }
 
+/// Why a connection has ended.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Ended {
+    /// For people.
+    pub(super) cause: String,
+    /// Whether the broker says that another client has the session now: only in 5.0.
+    pub(super) taken_over: bool,
+}
+
+impl From<String> for Ended {
+    fn from(cause: String) -> Self {
+        Self { cause, taken_over: false }
+    }
+}
+
 /// What the library has no room for. It has room for all that may be on its way, so it is broken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Stuck;
@@ -100,7 +115,7 @@ impl Client {
         terms: &Terms,
         stream: Box<dyn Wire>,
         said: mpsc::Sender<Said>,
-    ) -> (Self, BoxFuture<'static, String>) {
+    ) -> (Self, BoxFuture<'static, Ended>) {
         match version {
             Version::V5 => {
                 let (client, driver) = v5::begin(terms, stream, said);
@@ -160,5 +175,46 @@ impl Dialled {
     fn take(&self) -> io::Result<Box<dyn Wire>> {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         taken.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// How a connection ends whose broker lets the node in and says this then.
+    async fn ended(version: Version, last: &[u8]) -> Ended {
+        let terms = Terms {
+            client_id: "unhidra".to_owned(),
+            credentials: None,
+            keep_alive_s: 30,
+            session_expiry_s: 60,
+            connect_timeout: Duration::from_secs(10),
+            receive_max: 10,
+            packet_bytes_max: 1000,
+            downlinks_max: 10,
+        };
+        let (ours, mut theirs) = duplex(4096);
+        let (said, _heard) = mpsc::channel(8);
+        let (_client, drive) = Client::begin(version, &terms, Box::new(ours), said);
+        let let_in: &[u8] = if version == Version::V5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
+        theirs.write_all(&[let_in, last].concat()).await.unwrap();
+        let still_open = (!last.is_empty()).then_some(theirs);
+        let ended = drive.await;
+        drop(still_open);
+        ended
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_taken_over_is_told_from_every_other_end() {
+        let taken = ended(Version::V5, &[0xe0, 2, 0x8e, 0]).await;
+        assert!(taken.taken_over && taken.cause.contains("another client"), "{taken:?}");
+        for last in [&[0xe0, 2, 0x8b, 0][..], &[0xe0, 0], &[]] {
+            let other = ended(Version::V5, last).await;
+            assert!(!other.taken_over, "{other:?}");
+        }
+        assert!(!ended(Version::V311, &[]).await.taken_over, "it has no words for it");
     }
 }

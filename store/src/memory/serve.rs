@@ -16,7 +16,12 @@ impl Store for Memory {
         if lock(&self.life.state).unreadable == Some(device) {
             return Box::pin(async { Err(ReadError::Engine("the disk gives nothing".to_owned())) });
         }
-        self.read(self.partition_of(&device), move |rows, _| query::session(rows, &device))
+        let mut slow = self.life.slow.subscribe();
+        Box::pin(async move {
+            // The sender is in the life this handle holds, so it is never gone.
+            _ = slow.wait_for(|slow| *slow != Some(device)).await;
+            self.read(self.partition_of(&device), move |rows, _| query::session(rows, &device)).await
+        })
     }
 
     fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {

@@ -507,6 +507,38 @@ evil! {
 }
 
 evil! {
+    /// A broker that floods has its own devices wait, and nobody at the node's own door: what waits for
+    /// records that take their time fills its part alone.
+    async fn a_flood_has_nobody_at_another_door_wait(world: World, outside: OutsideBroker) {
+        let pump = begun(&mut world, &outside).await;
+        let mut valves = Vec::new();
+        // Enough that some are in the same shard.
+        for n in 0..8 {
+            let mut valve = world.provision(&format!("valve-{n}")).await;
+            valve.publish("0");
+            valve.acknowledged(1).await;
+            valves.push(valve);
+        }
+        world.stop_node().await;
+        world.start_node().await;
+        world.store.hold_reads_of(Some(pump.id));
+        (0..200).for_each(|_| outside.say(MESSAGES, vec![1; 100]));
+        // As many as it sends without an answer: more than may be parked.
+        world.until(|_| outside.unacknowledged() >= 16).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        for valve in &mut valves {
+            valve.publish("1");
+            let heard = tokio::time::timeout(Duration::from_secs(60), valve.acknowledged(2)).await;
+            assert!(heard.is_ok(), "its PUBACK waits for a flood elsewhere, SIM_SEED={}", world.seed());
+        }
+        world.store.hold_reads_of(None);
+        world.until(|_| outside.unacknowledged() == 0).await;
+        pump.publish("1");
+        world.until_stored("pump-7", 2).await;
+    }
+}
+
+evil! {
     /// A broker that does all of it at once and at random.
     async fn all_evil_at_once_forges_and_doubles_nothing(world: World, outside: OutsideBroker) {
         let mut pump = begun(&mut world, &outside).await;

@@ -32,6 +32,11 @@ const fn outcome(_: &mqtt::PublishNoticeError) -> Receipt {
     Receipt::Lost
 }
 
+/// It closes the connection without a word.
+const fn is_taken_over(_: &mqtt::ConnectionError) -> bool {
+    false
+}
+
 fn nothing_on_its_way(client_id: &str, in_flight_max: u16) -> mqtt::PersistedSession {
     mqtt::PersistedSession {
         format_version: 1,

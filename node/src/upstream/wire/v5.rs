@@ -46,6 +46,18 @@ const fn outcome(error: &mqtt::PublishNoticeError) -> Receipt {
     }
 }
 
+/// DISCONNECT with reason 0x8E (section 3.14.2.1).
+const fn is_taken_over(error: &mqtt::ConnectionError) -> bool {
+    use mqtt::{ConnectionError, DisconnectReasonCode, StateError};
+    matches!(
+        error,
+        ConnectionError::MqttState(StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::SessionTakenOver,
+            ..
+        })
+    )
+}
+
 fn nothing_on_its_way(client_id: &str, in_flight_max: u16) -> mqtt::PersistedSession {
     mqtt::PersistedSession {
         format_version: 1,

@@ -2,9 +2,10 @@
 //! types under them, so this is written once and made twice.
 
 /// Makes the client of one version in the module where it stands, over the library's crate `$mqtt`. The
-/// module says itself, in five functions, where its version is another: `options`, `filter`, `puback`
+/// module says itself, in six functions, where its version is another: `options`, `filter`, `puback`
 /// (`None`: it is to come again, and whoever asks lets go of the connection), `outcome` of a message
-/// without PUBACK, and `nothing_on_its_way`, the session as this side has it when a connection begins.
+/// without PUBACK, `nothing_on_its_way`, the session as this side has it when a connection begins, and
+/// `is_taken_over`, whether the broker has said so.
 macro_rules! one_version {
     ($mqtt:ident) => {
         use bytes::Bytes;
@@ -14,7 +15,7 @@ macro_rules! one_version {
         use unhidra_store::BoxFuture;
         use $mqtt::mqttbytes::QoS;
 
-        use super::{Dialled, Message, NOWHERE, Receipt, Said, Stuck, Terms};
+        use super::{Dialled, Ended, Message, NOWHERE, Receipt, Said, Stuck, Terms};
         use crate::upstream::dial::Wire;
 
         /// What is said.
@@ -24,7 +25,7 @@ macro_rules! one_version {
             terms: &Terms,
             stream: Box<dyn Wire>,
             said: mpsc::Sender<Said>,
-        ) -> (Client, BoxFuture<'static, String>) {
+        ) -> (Client, BoxFuture<'static, Ended>) {
             let mut options = options(terms);
             options
                 .set_keep_alive(terms.keep_alive_s)
@@ -42,7 +43,7 @@ macro_rules! one_version {
             (Client(client), Box::pin(drive(events, said)))
         }
 
-        async fn drive(mut events: $mqtt::EventLoop, said: mpsc::Sender<Said>) -> String {
+        async fn drive(mut events: $mqtt::EventLoop, said: mpsc::Sender<Said>) -> Ended {
             use $mqtt::{Event, Packet};
             loop {
                 let heard = match events.poll().await {
@@ -63,10 +64,10 @@ macro_rules! one_version {
                         }),
                     },
                     Ok(_) => continue,
-                    Err(error) => return why(&error),
+                    Err(error) => return Ended { cause: why(&error), taken_over: is_taken_over(&error) },
                 };
                 if said.send(heard).await.is_err() {
-                    return "the node has let go of the connection".to_owned();
+                    return "the node has let go of the connection".to_owned().into();
                 }
             }
         }
@@ -87,6 +88,9 @@ macro_rules! one_version {
                 ) => crate::dial::explained(cause),
                 ConnectionError::MqttState(StateError::AwaitPingResp) => {
                     "it has not answered a ping within `keep_alive_s`: nobody is behind the connection".to_owned()
+                }
+                error if is_taken_over(error) => {
+                    "another client has come to it with this Client Identifier and has the session now".to_owned()
                 }
                 error => error.to_string(),
             }
