@@ -130,6 +130,20 @@ impl Courier {
         Step::Send(count)
     }
 
+    /// Whether rows behind the run may follow it while it is under way: not where one of them is suspect.
+    pub(crate) const fn flows(&self) -> bool {
+        self.suspects.is_none() && self.refusals == 0
+    }
+
+    /// The first rows of a run that flows were taken; so many are on their way now, and are the run.
+    pub(crate) fn flowed(&mut self, taken: usize, on_their_way: usize) {
+        if taken > 0 {
+            self.pace.succeeded();
+            (self.refusals, self.left_behind) = (0, 0);
+        }
+        self.run = Some(on_their_way);
+    }
+
     /// What became of the run that was sent.
     pub(crate) fn heard(&mut self, answer: Answer, now: Timestamp, rng: &mut impl Rng) -> Outcome {
         let sent = self.run.take().unwrap_or_default();

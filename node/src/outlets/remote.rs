@@ -1,22 +1,24 @@
-//! Rows to another MQTT broker, at QoS 1 in MQTT 5.0: a run of them on its way at once, each taken with
-//! its PUBACK.
+//! Rows to another MQTT broker, at QoS 1 in MQTT 5.0: as many on their way as may be, each taken with
+//! its PUBACK, and further ones go as those come.
 //!
 //! A connection that breaks is given up with all that was on its way, and the next one begins anew
 //! behind the last row that was acknowledged in order: rows may come twice, and never out of order.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rumqttc::mqttbytes::v5::{ConnAck, Packet, PubAckReason, PublishProperties};
 use rumqttc::{
-    AsyncClient, Broker, ConnectionError, Event, EventLoop, MqttOptions, PublishNotice, PublishNoticeError,
-    PublishOptions,
+    AsyncClient, Broker, ConnectionError, Event, EventLoop, MqttOptions, PublishNoticeError, PublishOptions,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Sleep, timeout};
 use unhidra_core::ids::Epoch;
+use unhidra_store::BoxFuture;
 use zeroize::Zeroizing;
 
 use super::config::{Address, Config, Format};
@@ -43,6 +45,7 @@ pub(crate) struct Remote {
     retain: bool,
     epoch: Epoch,
     rows_max: usize,
+    bytes_max: usize,
     patience: Duration,
     session: Option<Session>,
 }
@@ -57,7 +60,31 @@ impl fmt::Debug for Remote {
 struct Session {
     client: AsyncClient,
     standing: watch::Receiver<Standing>,
+    /// The most bytes a packet may have.
+    packet_max: usize,
+    /// Rows without their PUBACK, in order: at most `rows_max` of them, and `bytes_max` bytes or one row.
+    on_their_way: VecDeque<OnItsWay>,
+    bytes: usize,
+    /// The first row that it can never take.
+    too_large: Option<String>,
+    /// How long the next PUBACK may take.
+    patience: Pin<Box<Sleep>>,
     _carrier: JoinSet<()>,
+}
+
+/// A row without its PUBACK.
+struct OnItsWay {
+    bytes: usize,
+    answer: BoxFuture<'static, Result<(), PublishNoticeError>>,
+}
+
+/// What became of a row that was offered to a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Offered {
+    /// It is on its way.
+    Sent,
+    /// It has to wait for one before it.
+    Full,
 }
 
 /// How a connection stands.
@@ -113,107 +140,144 @@ impl Remote {
             retain: config.retain,
             epoch,
             rows_max,
+            bytes_max: config.batch_bytes,
             patience: Duration::from_secs(config.timeout_s),
             session: None,
         }
     }
 
-    /// Sends a run of rows and waits for their PUBACKs.
-    pub(crate) async fn send(&mut self, rows: &[&Item]) -> Sent {
-        let (session, packet_max) = match self.open().await {
-            Ok(open) => open,
-            Err(failed) => return failed,
+    /// Sees to it that there is a connection, with nothing on its way.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(crate) async fn open(&mut self) -> Result<(), Sent> {
+        let before = self.session.take().filter(|session| matches!(*session.standing.borrow(), Standing::Open { .. }));
+        let mut session = match before {
+            Some(session) => session,
+            None => self.connect().await?,
         };
-        let sent = self.publish(&session, packet_max, rows).await;
-        let breaks = sent.fault.as_ref().is_some_and(|fault| fault.cause != Cause::Refused);
-        self.session = (!breaks).then_some(session);
-        sent
+        session.on_their_way.clear();
+        (session.bytes, session.too_large) = (0, None);
+        self.session = Some(session);
+        Ok(())
     }
 
-    /// The connection there is, or a new one.
-    async fn open(&mut self) -> Result<(Session, usize), Sent> {
-        if let Some(session) = self.session.take() {
-            let standing = session.standing.borrow().clone();
-            if let Standing::Open { packet_max } = standing {
-                return Ok((session, packet_max));
+    /// How many rows are without their PUBACK.
+    pub(crate) fn on_their_way(&self) -> usize {
+        self.session.as_ref().map_or(0, |session| session.on_their_way.len())
+    }
+
+    /// Sends a row behind those that are on their way, if it may be there beside them.
+    pub(crate) fn offer(&mut self, item: &Item) -> Offered {
+        let (message, bytes) = (self.message(item), item.row.uplink.body.len());
+        let (rows_max, bytes_max, patience) = (self.rows_max, self.bytes_max, self.patience);
+        let Some(session) = &mut self.session else { return Offered::Full };
+        let is_first = session.on_their_way.is_empty();
+        let has_room = session.on_their_way.len() < rows_max && session.bytes.saturating_add(bytes) <= bytes_max;
+        if session.too_large.is_some() || !(has_room || is_first) {
+            return Offered::Full;
+        }
+        if message.size() > session.packet_max {
+            let text = format!("a message of {} bytes; it takes {}", message.size(), session.packet_max);
+            session.too_large = Some(text);
+            return Offered::Full;
+        }
+        let Message { topic, payload, options } = message;
+        // The library keeps what is beyond the other side's Receive Maximum, and no more than `rows_max`.
+        let Ok(notice) = session.client.try_publish_tracked(topic, payload, options) else { return Offered::Full };
+        if is_first {
+            session.patience = Box::pin(tokio::time::sleep(patience));
+        }
+        session.bytes = session.bytes.saturating_add(bytes);
+        session.on_their_way.push_back(OnItsWay { bytes, answer: Box::pin(notice.wait_completion_async()) });
+        Offered::Sent
+    }
+
+    /// Waits for the PUBACK of the first row on its way, and takes with it those behind it that are there
+    /// too. Says how many rows are taken. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// Why the row behind those that are taken is not. Where it was not refused, the connection is over.
+    pub(crate) async fn acknowledged(&mut self) -> Result<usize, Sent> {
+        let patience = self.patience;
+        let Some(session) = &mut self.session else {
+            return Err(Sent::failed(0, Cause::Broken, "the connection ended"));
+        };
+        let Some(first) = session.on_their_way.front_mut() else { return Ok(0) };
+        let mut answer = tokio::select! {
+            biased;
+            answer = &mut first.answer => Some(answer),
+            () = &mut session.patience => None,
+        };
+        let mut taken = 0;
+        while let Some(Ok(())) = answer {
+            let bytes = session.on_their_way.pop_front().map_or(0, |row| row.bytes);
+            session.bytes = session.bytes.saturating_sub(bytes);
+            taken += 1;
+            let next = session.on_their_way.front_mut().and_then(|row| (&mut row.answer).now_or_never());
+            match next {
+                Some(next) => answer = Some(next),
+                None => {
+                    session.patience = Box::pin(tokio::time::sleep(patience));
+                    return Ok(taken);
+                }
             }
         }
-        let mut session = self.connect()?;
+        let sent = match answer {
+            Some(Err(error)) => unacknowledged(&session.standing, &error, taken),
+            _ => Sent::failed(taken, Cause::Timeout, format!("no PUBACK within {} s", patience.as_secs())),
+        };
+        if sent.fault.as_ref().is_some_and(|fault| fault.cause != Cause::Refused) {
+            self.session = None;
+        }
+        Err(sent)
+    }
+
+    /// What there is to say once nothing is on its way of the rows that were offered: whether the next is
+    /// one that is never taken.
+    pub(crate) fn ended(&mut self, offered: usize) -> Sent {
+        match self.session.as_mut().map(|session| session.too_large.take()) {
+            Some(Some(text)) => Sent::refused(0, Rest::FirstRefused, text),
+            Some(None) if offered > 0 => Sent::all(0),
+            _ => {
+                self.session = None;
+                Sent::failed(0, Cause::Broken, "the connection takes nothing")
+            }
+        }
+    }
+
+    /// A new connection that is let in.
+    async fn connect(&mut self) -> Result<Session, Sent> {
+        let built = AsyncClient::builder(self.options.clone()).capacity(self.rows_max).try_build();
+        let (client, events) = built.map_err(|error| Sent::failed(0, Cause::Endpoint, error.to_string()))?;
+        let (tell, mut standing) = watch::channel(Standing::Connecting);
+        let mut carrier = JoinSet::new();
+        carrier.spawn(carry(events, tell));
         let patience = self.patience;
-        let standing = session.standing.wait_for(|standing| !matches!(standing, Standing::Connecting));
-        let standing = match timeout(patience, standing).await {
-            Ok(Ok(standing)) => standing.clone(),
+        let known = standing.wait_for(|standing| !matches!(standing, Standing::Connecting));
+        let known = timeout(patience, known).await.map(|known| known.map(|known| known.clone()));
+        let known = match known {
+            Ok(Ok(known)) => known,
             Ok(Err(_)) => return Err(Sent::failed(0, Cause::Broken, "the connection ended")),
             Err(_) => {
                 return Err(Sent::failed(0, Cause::Timeout, format!("no CONNACK within {} s", patience.as_secs())));
             }
         };
-        match standing {
-            Standing::Open { packet_max } => Ok((session, packet_max)),
+        match known {
+            Standing::Open { packet_max } => Ok(Session {
+                client,
+                standing,
+                packet_max,
+                on_their_way: VecDeque::new(),
+                bytes: 0,
+                too_large: None,
+                patience: Box::pin(tokio::time::sleep(patience)),
+                _carrier: carrier,
+            }),
             Standing::Gone { cause, text } => Err(Sent::failed(0, cause, text)),
             Standing::Connecting => Err(Sent::failed(0, Cause::Broken, "the connection ended")),
-        }
-    }
-
-    fn connect(&self) -> Result<Session, Sent> {
-        let built = AsyncClient::builder(self.options.clone()).capacity(self.rows_max).try_build();
-        let (client, events) = built.map_err(|error| Sent::failed(0, Cause::Endpoint, error.to_string()))?;
-        let (tell, standing) = watch::channel(Standing::Connecting);
-        let mut carrier = JoinSet::new();
-        carrier.spawn(carry(events, tell));
-        Ok(Session { client, standing, _carrier: carrier })
-    }
-
-    async fn publish(&self, session: &Session, packet_max: usize, rows: &[&Item]) -> Sent {
-        let mut on_their_way = VecDeque::new();
-        let mut stop = None;
-        for item in rows {
-            let message = self.message(item);
-            if message.size() > packet_max {
-                stop = Some(format!("a message of {} bytes; it takes {packet_max}", message.size()));
-                break;
-            }
-            let Message { topic, payload, options } = message;
-            match session.client.try_publish_tracked(topic, payload, options) {
-                Ok(notice) => on_their_way.push_back(notice),
-                // It has as many on their way as it may: the rest is another run.
-                Err(_) => break,
-            }
-        }
-        let mut taken = 0;
-        while let Some(notice) = on_their_way.pop_front() {
-            if let Err(sent) = self.acknowledged(session, notice, taken).await {
-                return sent;
-            }
-            taken += 1;
-        }
-        match stop {
-            Some(text) => Sent::refused(taken, Rest::FirstRefused, text),
-            None if taken == 0 => Sent::failed(0, Cause::Broken, "the connection takes nothing"),
-            None => Sent::all(taken),
-        }
-    }
-
-    async fn acknowledged(&self, session: &Session, notice: PublishNotice, taken: usize) -> Result<(), Sent> {
-        match timeout(self.patience, notice.wait_completion_async()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(PublishNoticeError::V5PubAck(reason))) => {
-                let text = format!("PUBACK {reason:?}");
-                Err(match reason {
-                    PubAckReason::NotAuthorized
-                    | PubAckReason::TopicNameInvalid
-                    | PubAckReason::PayloadFormatInvalid
-                    | PubAckReason::ImplementationSpecificError => Sent::refused(taken, Rest::FirstRefused, text),
-                    _ => Sent::failed(taken, Cause::Unavailable, text),
-                })
-            }
-            Ok(Err(error)) => Err(match &*session.standing.borrow() {
-                Standing::Gone { cause, text } => Sent::failed(taken, *cause, text.clone()),
-                _ => Sent::failed(taken, Cause::Broken, error.to_string()),
-            }),
-            Err(_) => {
-                Err(Sent::failed(taken, Cause::Timeout, format!("no PUBACK within {} s", self.patience.as_secs())))
-            }
         }
     }
 
@@ -225,6 +289,24 @@ impl Remote {
             payload: payload(item, self.raw, self.epoch),
             options: PublishOptions::at_least_once().retain(self.retain).properties(properties),
         }
+    }
+}
+
+/// What it means that a row got no PUBACK, or one that says no.
+fn unacknowledged(standing: &watch::Receiver<Standing>, error: &PublishNoticeError, taken: usize) -> Sent {
+    if let PublishNoticeError::V5PubAck(reason) = error {
+        let text = format!("PUBACK {reason:?}");
+        return match reason {
+            PubAckReason::NotAuthorized
+            | PubAckReason::TopicNameInvalid
+            | PubAckReason::PayloadFormatInvalid
+            | PubAckReason::ImplementationSpecificError => Sent::refused(taken, Rest::FirstRefused, text),
+            _ => Sent::failed(taken, Cause::Unavailable, text),
+        };
+    }
+    match &*standing.borrow() {
+        Standing::Gone { cause, text } => Sent::failed(taken, *cause, text.clone()),
+        _ => Sent::failed(taken, Cause::Broken, error.to_string()),
     }
 }
 
@@ -271,3 +353,6 @@ const fn cause(error: &ConnectionError) -> Cause {
         _ => Cause::Broken,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ use super::webhook::Webhook;
 use super::window::{Found, Waiting, Window};
 use crate::registry::Registry;
 
+mod flow;
 #[cfg(test)]
 mod tests;
 
@@ -54,16 +55,6 @@ pub(crate) enum Sink {
     Local(Local),
     Remote(Box<Remote>),
     Webhook(Box<Webhook>),
-}
-
-impl Sink {
-    async fn send(&mut self, rows: &[&Item]) -> Sent {
-        match self {
-            Self::Local(local) => local.send(rows).await,
-            Self::Remote(remote) => remote.send(rows).await,
-            Self::Webhook(webhook) => webhook.send(rows).await,
-        }
-    }
 }
 
 /// One outlet.
@@ -164,14 +155,12 @@ impl Running {
             let now = self.runner.clock.now();
             let wait = match self.runner.courier.next(&self.window, now) {
                 Step::Send(count) => {
-                    let rows: Vec<Item> = self.window.first(count).map(|waiting| waiting.item.clone()).collect();
-                    let rows: Vec<&Item> = rows.iter().collect();
                     let sent = tokio::select! {
                         biased;
                         () = told(stop) => break,
-                        sent = self.runner.sink.send(&rows) => sent,
+                        sent = self.send(count) => sent,
                     };
-                    self.hear(&sent, &rows);
+                    self.hear(&sent);
                     if self.is_due() {
                         self.save().await;
                     }
@@ -190,6 +179,17 @@ impl Running {
             }
         }
         self.save().await;
+    }
+
+    /// Sends the first rows of the window, so many, and those that may follow them.
+    async fn send(&mut self, count: usize) -> Sent {
+        let rows =
+            |window: &Window<Item>| -> Vec<Item> { window.first(count).map(|waiting| waiting.item.clone()).collect() };
+        match &mut self.runner.sink {
+            Sink::Local(local) => local.send(&rows(&self.window).iter().collect::<Vec<_>>()).await,
+            Sink::Webhook(webhook) => webhook.send(&rows(&self.window).iter().collect::<Vec<_>>()).await,
+            Sink::Remote(_) => self.flow(count).await,
+        }
     }
 
     /// Reads on while there is room. Says whether it has read all there is.
@@ -257,7 +257,7 @@ impl Running {
         );
     }
 
-    fn hear(&mut self, sent: &Sent, rows: &[&Item]) {
+    fn hear(&mut self, sent: &Sent) {
         let Self { runner, window, .. } = self;
         let (now, unix_now) = (runner.clock.now(), runner.clock.unix_now());
         let outcome = runner.courier.heard(sent.answer, now, &mut runner.rng);
@@ -286,7 +286,8 @@ impl Running {
         self.failing = sent.fault.is_some();
         if outcome.left_behind {
             runner.status.leaves_behind();
-            let id = rows.get(outcome.taken).map(|item| RowId::of(runner.store.epoch(), &item.row).to_string());
+            let refused = window.at(outcome.taken);
+            let id = refused.map(|waiting| RowId::of(runner.store.epoch(), &waiting.item.row).to_string());
             tracing::error!(
                 outlet = name,
                 row = id.unwrap_or_default(),
@@ -362,20 +363,19 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
-        let news = async {
-            if !has_room {
-                return std::future::pending().await;
-            }
-            let changes = self.ends.iter_mut().map(|end| Box::pin(end.changed()));
-            // A store that is closed says no more; the end of the node follows.
-            if select_all(changes).await.0.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             () = timer => {}
-            () = news => {}
+            () = news(&mut self.ends), if has_room => {}
         }
+    }
+}
+
+/// Completes when a log goes on.
+async fn news(ends: &mut [watch::Receiver<Offset>]) {
+    let changes = ends.iter_mut().map(|end| Box::pin(end.changed()));
+    // A store that is closed says no more; the end of the node follows.
+    if select_all(changes).await.0.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -144,6 +144,11 @@ impl<T> Window<T> {
         self.rows.iter().take(count)
     }
 
+    /// The row with so many before it.
+    pub(crate) fn at(&self, index: usize) -> Option<&Waiting<T>> {
+        self.rows.get(index)
+    }
+
     /// How many of the first rows have at most so many bytes; at least one, where there is one.
     pub(crate) fn fit(&self, rows_max: usize, bytes_max: usize) -> usize {
         let mut bytes = 0_usize;

@@ -1,0 +1,250 @@
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use prometheus_client::registry::Registry as MetricsRegistry;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rumqttc::mqttbytes::v5::PubAck;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use unhidra_core::ids::{Offset, Partition};
+use unhidra_core::message::{Uplink, UplinkKind};
+use unhidra_store::memory::Options;
+use unhidra_store::{MessageTag, Op};
+
+use super::super::config::tests::config;
+use super::super::courier::{Courier, Terms};
+use super::super::cursor;
+use super::super::dialer;
+use super::super::filter::Filter;
+use super::super::runner::{Runner, Sink};
+use super::super::status::{Metrics, Status};
+use super::super::testing::row;
+use super::*;
+use crate::clock::SystemClock;
+use crate::commit::commit;
+use crate::control::Control as _;
+use crate::outside::Pace;
+use crate::testing::{Ground, NOW, enroll_asked, id};
+
+/// Another broker's side of one connection.
+struct Peer {
+    stream: TcpStream,
+    read: BytesMut,
+}
+
+impl Peer {
+    /// Lets in whoever comes, who may have so many messages on their way.
+    async fn accept(listener: &TcpListener, receive_max: Option<u16>) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut peer = Self { stream, read: BytesMut::new() };
+        assert!(matches!(peer.hear().await, Some(Packet::Connect(..))));
+        // Success, no session of before, and where it is said Receive Maximum (section 3.2.2.3.3).
+        let properties = receive_max.map_or(Vec::new(), |max| [&[0x21][..], &max.to_be_bytes()].concat());
+        let len = u8::try_from(properties.len()).unwrap();
+        peer.stream.write_all(&[&[0x20, 3 + len, 0, 0, len][..], &properties].concat()).await.unwrap();
+        peer
+    }
+
+    async fn hear(&mut self) -> Option<Packet> {
+        loop {
+            if let Ok(packet) = Packet::read(&mut self.read, None) {
+                return Some(packet);
+            }
+            if self.stream.read_buf(&mut self.read).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    async fn say(&mut self, packet: Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, None).unwrap();
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// The bodies and identifiers of the next rows, so many.
+    async fn rows(&mut self, count: usize) -> Vec<(String, u16)> {
+        let mut rows = Vec::new();
+        while rows.len() < count {
+            match self.hear().await {
+                Some(Packet::Publish(publish)) => {
+                    rows.push((String::from_utf8(publish.payload.to_vec()).unwrap(), publish.pkid));
+                }
+                other => panic!("{other:?} in place of row {}", rows.len() + 1),
+            }
+        }
+        rows
+    }
+
+    async fn acknowledge(&mut self, row: &(String, u16)) {
+        self.say(Packet::PubAck(PubAck::new(row.1, None))).await;
+    }
+}
+
+fn bodies(rows: &[(String, u16)]) -> Vec<&str> {
+    rows.iter().map(|(body, _)| body.as_str()).collect()
+}
+
+/// An outlet to a broker on this machine, at most four rows on their way.
+fn remote(port: u16, more: &str) -> (Config, Remote) {
+    let config = config(&format!(
+        "kind = 'mqtt'\nfrom = 'oldest'\nformat = 'raw'\nurl = 'mqtt://127.0.0.1:{port}'\nbatch_rows = 4\n{more}"
+    ));
+    let address = config.server().unwrap();
+    let template = Template::parse(&config.topic).unwrap();
+    let credentials = Credentials { client_id: "a".to_owned(), user: String::new(), password: Default::default() };
+    let dialer = dialer(&config, &address).unwrap();
+    let remote = Remote::new(&config, dialer, &address, template, credentials, Epoch::new(1));
+    (config, remote)
+}
+
+/// A node with an outlet and rows in its log.
+struct Scene {
+    ground: Ground,
+    listener: TcpListener,
+    stop: watch::Sender<bool>,
+    running: JoinHandle<()>,
+}
+
+impl Scene {
+    async fn begin(rows: u32) -> Self {
+        let ground = Ground::with(Options { partitions: 1, ..Options::SMALL });
+        let registry = ground.registry().await;
+        ground.control_over(registry.clone(), None).enroll(enroll_asked("a")).await.unwrap();
+        commit(&*ground.store, Partition::new(0), (1..=rows).map(reading).collect()).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (config, remote) = remote(listener.local_addr().unwrap().port(), "");
+        let terms = Terms {
+            rows_max: config.batch_rows,
+            bytes_max: config.batch_bytes,
+            linger: Duration::ZERO,
+            refusals_max: config.refusals_max,
+            left_behind_max: config.left_behind_max,
+        };
+        let metrics = Metrics::register(&mut MetricsRegistry::default());
+        let runner = Runner {
+            status: Arc::new(Status::new("cloud", config.kind, String::new(), metrics)),
+            sink: Sink::Remote(Box::new(remote)),
+            filter: Filter::new(&config),
+            courier: Courier::new(terms, Pace::new(config.breaker(), config.backoff())),
+            window: (config.batch_rows, config.batch_bytes),
+            beginning: config.from,
+            store: ground.store.clone(),
+            registry,
+            clock: Arc::new(SystemClock::start()),
+            rng: StdRng::seed_from_u64(1),
+        };
+        let (stop, stopped) = watch::channel(false);
+        Self { ground, listener, stop, running: tokio::spawn(runner.run(stopped)) }
+    }
+
+    /// Ends it; where its cursor stands then.
+    async fn end(self) -> Option<Offset> {
+        self.stop.send_replace(true);
+        self.running.await.unwrap();
+        cursor::load(&*self.ground.store, "cloud").await.unwrap()[0]
+    }
+
+    async fn commit(&self, number: u32) {
+        commit(&*self.ground.store, Partition::new(0), vec![reading(number)]).await.unwrap();
+    }
+}
+
+fn reading(number: u32) -> Op {
+    let uplink = Uplink {
+        device: id("a"),
+        kind: UplinkKind::Reading,
+        name: "temperature".into(),
+        device_time: None,
+        received_at: NOW,
+        reading_id: None,
+        body: Bytes::from(number.to_string()),
+    };
+    Op::Reading { tag: MessageTag { key: [1; 4], number, tag: [2; 4] }, uplink }
+}
+
+#[tokio::test]
+async fn a_further_row_goes_with_each_puback_and_waits_for_no_other() {
+    let scene = Scene::begin(9).await;
+    let mut peer = Peer::accept(&scene.listener, None).await;
+    let mut rows = peer.rows(4).await;
+    assert_eq!(bodies(&rows), ["1", "2", "3", "4"]);
+    for next in ["5", "6", "7", "8", "9"] {
+        // Three others have none yet.
+        peer.acknowledge(&rows.remove(0)).await;
+        rows.extend(peer.rows(1).await);
+        assert_eq!(rows.last().map(|(body, _)| body.as_str()), Some(next));
+    }
+    for row in &rows {
+        peer.acknowledge(row).await;
+    }
+    // As many more as may be on their way say that those before them are none of these.
+    for number in 10..14 {
+        scene.commit(number).await;
+    }
+    assert_eq!(bodies(&peer.rows(4).await), ["10", "11", "12", "13"], "on the same connection");
+    assert_eq!(scene.end().await, Some(Offset::new(9)));
+}
+
+#[tokio::test]
+async fn a_new_row_goes_beside_those_on_their_way() {
+    let scene = Scene::begin(1).await;
+    let mut peer = Peer::accept(&scene.listener, None).await;
+    assert_eq!(bodies(&peer.rows(1).await), ["1"]);
+    scene.commit(2).await;
+    assert_eq!(bodies(&peer.rows(1).await), ["2"], "though the first has no PUBACK");
+    assert_eq!(scene.end().await, Some(Offset::ZERO));
+}
+
+#[tokio::test]
+async fn what_a_lost_connection_took_with_it_goes_again_in_order_and_nothing_before_it() {
+    let scene = Scene::begin(8).await;
+    let mut peer = Peer::accept(&scene.listener, None).await;
+    let rows = peer.rows(4).await;
+    peer.acknowledge(&rows[0]).await;
+    assert_eq!(bodies(&peer.rows(1).await), ["5"]);
+    // Behind one that has none: it does not move the cursor.
+    peer.acknowledge(&rows[2]).await;
+    drop(peer);
+    let mut peer = Peer::accept(&scene.listener, None).await;
+    let rows = peer.rows(4).await;
+    assert_eq!(bodies(&rows), ["2", "3", "4", "5"]);
+    peer.acknowledge(&rows[0]).await;
+    peer.acknowledge(&rows[1]).await;
+    assert_eq!(bodies(&peer.rows(2).await), ["6", "7"]);
+    assert_eq!(scene.end().await, Some(Offset::new(3)), "the last that was acknowledged without a gap");
+}
+
+#[tokio::test]
+async fn what_the_other_side_may_have_on_its_way_is_its_to_say() {
+    let scene = Scene::begin(6).await;
+    let mut peer = Peer::accept(&scene.listener, Some(1)).await;
+    for number in 1..=6 {
+        let rows = peer.rows(1).await;
+        assert_eq!(bodies(&rows), [number.to_string()]);
+        assert!(peer.read.is_empty(), "one at a time");
+        peer.acknowledge(&rows[0]).await;
+    }
+    drop(peer);
+    assert!(scene.end().await.is_some());
+}
+
+#[tokio::test]
+async fn no_more_rows_and_bytes_are_on_their_way_than_are_configured() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (more, fit) in [("", 4), ("batch_bytes = 8", 2), ("batch_bytes = 1", 1)] {
+        let (_, mut remote) = remote(port, more);
+        let (opened, mut peer) = tokio::join!(remote.open(), Peer::accept(&listener, None));
+        assert_eq!(opened, Ok(()));
+        let item = Item { row: row("a", 1, "temperature"), device: None };
+        let offered = (0..9).take_while(|_| remote.offer(&item) == Offered::Sent).count();
+        assert_eq!((offered, remote.on_their_way()), (fit, fit), "{more}");
+        let rows = peer.rows(fit).await;
+        peer.acknowledge(&rows[0]).await;
+        assert_eq!(remote.acknowledged().await, Ok(1));
+        assert_eq!((remote.offer(&item), remote.offer(&item)), (Offered::Sent, Offered::Full), "{more}");
+    }
+}
