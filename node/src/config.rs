@@ -172,7 +172,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
     let mut whole = table.clone();
     crate::upstream::expand(&mut whole);
     let mut config: Config = serde_path_to_error::deserialize(Value::Table(whole)).map_err(|error| {
-        let key = error.path().to_string();
+        let key = crate::upstream::written(table, error.path().to_string());
         let value = layer::get(table, &key).map(|value| shown(&key, value)).unwrap_or_default();
         let origin = layer::origin(layers, &key);
         ConfigError::Invalid {

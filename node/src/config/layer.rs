@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::{Table, Value};
 use unhidra_certs::read_public;
 
-use super::shown::{shown, shown_instead};
+use super::shown::{shown, shown_instead, shown_unknown};
 use super::{ConfigError, DEFAULT, Origin, Setting, beside};
 use crate::upstream::{LIST, PATHS as UPSTREAM_PATHS};
 
@@ -103,7 +103,14 @@ impl Layer {
             match (value, here.get(name).or_else(|| here.get(NAMED))) {
                 (_, None) => {
                     let hint = hint(&key, above, here, schema);
-                    return Err(ConfigError::UnknownKey { setting: self.setting(key, value), hint });
+                    let (value, origin) = (shown_unknown(&key, value), self.origin.clone());
+                    return Err(ConfigError::UnknownKey { setting: Box::new(Setting { key, value, origin }), hint });
+                }
+                (Value::Array(listed), Some(_)) if is_list_of_upstreams(above, name) => {
+                    let each = keys_of_an_upstream(here);
+                    for (at, one) in listed.iter().enumerate() {
+                        self.check_upstream(one, &each, schema, format!("{key}[{at}]"))?;
+                    }
                 }
                 // Names are an operator's there; what stands under them, the type it becomes says.
                 (Value::Table(_), Some(Value::Table(expected))) if expected.is_empty() => {}
@@ -111,18 +118,30 @@ impl Layer {
                     self.check_table(inner, expected, schema, &key)?;
                 }
                 (value, Some(expected)) if !same_type(value, expected) => {
-                    let (value_shown, origin) = (shown_instead(&key, value, expected), self.origin.clone());
-                    return Err(ConfigError::WrongType {
-                        setting: Box::new(Setting { key, value: value_shown, origin }),
-                        found: type_of(value),
-                        expected: type_of(expected),
-                        example: example(expected),
-                    });
+                    return Err(self.wrong_type(key, value, expected));
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Holds one outside broker of the list to the keys it may have.
+    fn check_upstream(&self, one: &Value, each: &Table, schema: &Table, key: String) -> Result<(), ConfigError> {
+        match one {
+            Value::Table(one) => self.check_table(one, each, schema, &key),
+            other => Err(self.wrong_type(key, other, &Value::Table(each.clone()))),
+        }
+    }
+
+    fn wrong_type(&self, key: String, value: &Value, expected: &Value) -> ConfigError {
+        let (value_shown, origin) = (shown_instead(&key, value, expected), self.origin.clone());
+        ConfigError::WrongType {
+            setting: Box::new(Setting { key, value: value_shown, origin }),
+            found: type_of(value),
+            expected: type_of(expected),
+            example: example(expected),
+        }
     }
 
     fn setting(&self, key: String, value: &Value) -> Box<Setting> {
@@ -132,6 +151,22 @@ impl Layer {
     pub(super) fn merge_into(&self, table: &mut Table) {
         merge(&self.table, table);
     }
+}
+
+/// Whether this is where outside brokers stand, each a table in a list.
+fn is_list_of_upstreams(above: &str, name: &str) -> bool {
+    above == "upstream" && name == LIST
+}
+
+/// The keys of one outside broker, with what the defaults have there: those that hold for all of them,
+/// and two of its own.
+fn keys_of_an_upstream(common: &Table) -> Table {
+    let mut each = common.clone();
+    each.remove(LIST);
+    for (key, example) in [("name", "factory"), ("address", "HOST:PORT")] {
+        each.insert(key.to_owned(), Value::String(example.to_owned()));
+    }
+    each
 }
 
 /// Where a file is no TOML, and why. The line itself is not told: a secret may stand in it.
@@ -175,13 +210,18 @@ pub(super) fn origin(layers: &[Layer], key: &str) -> Origin {
     last.map_or(Origin::Default, |layer| layer.origin.clone())
 }
 
-/// The value of a dotted key. An index into an array is the array.
+/// The value of a dotted key. An index into an array is the array where nothing comes behind it, and in
+/// an array of tables one of them where a key does.
 pub(super) fn get<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
-    let key = key.split_once('[').map_or(key, |(key, _)| key);
     let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
-    match (table.get(first)?, rest) {
+    let (name, index) = first.split_once('[').map_or((first, None), |(name, index)| (name, Some(index)));
+    match (table.get(name)?, rest) {
         (value, None) => Some(value),
         (Value::Table(inner), Some(rest)) => get(inner, rest),
+        (Value::Array(listed), Some(rest)) => {
+            let index: usize = index?.strip_suffix(']')?.parse().ok()?;
+            get(listed.get(index)?.as_table()?, rest)
+        }
         _ => None,
     }
 }

@@ -8,7 +8,7 @@
 use toml::Value;
 
 /// Keys, or what several begin with, whose texts are shown; `*` stands for a name of its owner's choice.
-const HARMLESS: [&str; 25] = [
+const HARMLESS: [&str; 26] = [
     "admin.listen",
     "broker.limits.",
     "broker.mqtt.",
@@ -33,6 +33,7 @@ const HARMLESS: [&str; 25] = [
     "pki.names",
     "pki.trust_domain",
     "store.durability",
+    "upstream.broker.version",
     "upstream.version",
 ];
 
@@ -59,6 +60,16 @@ pub(super) fn shown_instead(key: &str, value: &Value, expected: &Value) -> Strin
     }
 }
 
+/// The value of a key that does not exist: a number too may be meant as what is to be hidden.
+pub(super) fn shown_unknown(key: &str, value: &Value) -> String {
+    match value {
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) if speaks_of_secrets(key) => {
+            "[a value]".to_owned()
+        }
+        _ => shown(key, value),
+    }
+}
+
 /// The most characters of a word that somebody may have meant as a number, with its unit.
 const WORD_LEN_MAX: usize = 24;
 
@@ -76,7 +87,7 @@ fn speaks_of_secrets(key: &str) -> bool {
 }
 
 fn is_harmless(key: &str) -> bool {
-    let key = key.split_once('[').map_or(key, |(key, _)| key);
+    let key = without_indexes(key);
     HARMLESS.iter().any(|harmless| match (harmless.strip_suffix('.'), harmless.split_once(".*.")) {
         // Below the table too, but not in tables of tables.
         (Some(table), _) => {
@@ -90,6 +101,11 @@ fn is_harmless(key: &str) -> bool {
     })
 }
 
+/// A key as it would stand if what is in a list stood there alone.
+fn without_indexes(key: &str) -> String {
+    key.split('.').map(|part| part.split_once('[').map_or(part, |(name, _)| name)).collect::<Vec<_>>().join(".")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +114,9 @@ mod tests {
     fn a_text_is_shown_where_it_is_known_to_hold_no_secret() {
         let text = Value::String("hunter2".to_owned());
         let is_shown = |key: &str| shown(key, &text).contains("hunter2");
-        for key in ["log.level", "gateway.listen", "gateway.hosts[1]", "outlets.hook.kind", "broker.tls.listen"] {
+        for key in
+            ["log.level", "gateway.listen", "gateway.hosts[1]", "outlets.hook.kind", "upstream.broker[1].version"]
+        {
             assert!(is_shown(key), "{key}");
         }
         for key in [
@@ -110,7 +128,8 @@ mod tests {
             "store.master_key_command",
             "store.master_key_command[2]",
             "upstream.broker",
-            "upstream[0].address",
+            "upstream.broker[0]",
+            "upstream.broker[0].address",
             "broker.tls.colour.red",
             "colour",
             "database",
@@ -119,6 +138,8 @@ mod tests {
             assert!(!is_shown(key), "{key}");
         }
         assert_eq!(shown("outlets.hook.batch_rows", &Value::Integer(0)), "0");
+        assert_eq!(shown_unknown("outlets.hook.batch_row", &Value::Integer(0)), "0");
+        assert_eq!(shown_unknown("outlets.hook.password", &Value::Integer(4711)), "[a value]");
         assert_eq!(shown("outlets.hook.url", &Value::Array(vec![text])), "[a list]");
     }
 

@@ -170,6 +170,41 @@ fn a_value_that_is_not_allowed_names_what_is() {
     refused(&file.sources(), &["node.toml", "log.format", "xml"]);
 }
 
+/// Of a list too: which of it, where it stands, and what was found.
+#[test]
+fn what_is_wrong_about_one_outside_broker_is_shown() {
+    let broker = |line: &str| {
+        let text = format!("[[upstream.broker]]\nname = 'a'\naddress = 'a:1'\n[[upstream.broker]]\n{line}\n");
+        file(&(text + "name = 'b'\naddress = 'b:1'\n"))
+    };
+    for (line, parts) in [
+        ("keep_alive_s = 70000", ["upstream.broker[1].keep_alive_s = 70000", "u16"]),
+        ("keep_alive_s = 0", ["upstream.broker[1].keep_alive_s = 0", "nonzero"]),
+        ("receive_max = -1", ["upstream.broker[1].receive_max = -1", "u16"]),
+        ("silent_s = 1.5", ["upstream.broker[1].silent_s = 1.5", "a whole number is expected"]),
+        ("tls = 1", ["upstream.broker[1].tls = 1", "true or false"]),
+        ("tls = 'yes'", ["upstream.broker[1].tls = \"yes\"", "true or false"]),
+        ("silent_s = '15 min'", ["upstream.broker[1].silent_s = \"15 min\"", "a whole number"]),
+        ("keep_alive = 7", ["upstream.broker[1].keep_alive (its value is 7)", "there is no key"]),
+        ("version = '4'", ["upstream.broker[1].version = \"4\"", "3.1.1"]),
+        ("address = 'x'", ["upstream.broker[1].address = [a text]", "HOST:PORT"]),
+    ] {
+        let wrong = broker(line);
+        let text = if line.starts_with("address") {
+            fs::read_to_string(&wrong.path).unwrap().replace("address = 'b:1'\n", "")
+        } else {
+            fs::read_to_string(&wrong.path).unwrap()
+        };
+        fs::write(&wrong.path, text).unwrap();
+        refused(&wrong.sources(), &[&["node.toml"], &parts[..]].concat());
+    }
+    let common = file("[upstream]\nkeep_alive_s = 70000\n[[upstream.broker]]\nname = 'a'\naddress = 'a:1'\n");
+    refused(&common.sources(), &["node.toml: upstream.keep_alive_s = 70000", "u16"]);
+    let set_here = "upstream.broker=[{name='a',address='a:1',receive_max=0}]";
+    refused(&set(&[set_here]), &["--set: upstream.broker[0].receive_max = 0", "nonzero"]);
+    refused(&set(&["upstream.broker=[7]"]), &["upstream.broker[0] = 7", "a table is expected"]);
+}
+
 #[test]
 fn a_half_written_file_is_refused_by_its_line() {
     let half = file("[gateway]\nlisten = \"127.0.0.1:80");
@@ -323,12 +358,24 @@ fn no_error_tells_a_secret() {
         "[[upstream.broker]]\nname = 'a'\naddress = 'hunter2@a.example:8883'\n",
         "[[upstream.broker]]\nname = 'a'\naddress = 'a.example:8883/?token=hunter2'\n",
         "[[upstream.broker]]\nname = 'a'\naddress = 'a.example:8883'\npassword = 'hunter2'\n",
+        "[[upstream.broker]]\nname = 'a'\naddress = 'a:1'\nkeep_alive_s = 'https://user:hunter2@a.example/'\n",
+        "[[upstream.broker]]\nname = 'a'\naddress = 'a:1'\nkeep_alive_s = ['hunter2']\n",
+        "[[upstream.broker]]\nname = 'a'\naddress = 'a:1'\nuser = ['hunter2']\n",
+        "[[upstream.broker]]\nname = 'a'\naddress = { hunter2 = 1 }\n",
+        "[[upstream.broker]]\nname = 'a'\naddress = 'a:1'\npassword_file = { path = 'hunter2' }\n",
+        "[upstream]\nbroker = ['hunter2']\n",
+        "[upstream]\nbroker = 'a:hunter2@b'\n",
         "password = 'hunter2'\n",
         "[pump]\nshards = 'https://user:hunter2@a.example/'\n",
         "[store]\nmaster_key_command_timeout_s = 'hunter2'\n",
     ] {
         let error = file(text).sources().load().expect_err(text);
         assert!(!error.to_string().contains(SECRET) && !format!("{error:?}").contains(SECRET), "{text}: {error}");
+    }
+    // A number may be one too.
+    for key in ["outlets.hook.password", "outlets.hook.api_token", "store.master_key"] {
+        let error = set(&[&format!("{key}=4711")]).load().map(|loaded| loaded.config.outlets.len());
+        assert!(error.is_err() && !format!("{error:?}").contains("4711"), "{key}: {error:?}");
     }
     for assignment in ["outlets.hook.url=https://user:hunter2@a.example/", "=hunter2", "a..b=hunter2"] {
         let error = set(&[assignment]).load().map(|loaded| loaded.config.outlets.len());
