@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(10 * 60);
 /// Devices looked at under one lock.
 const PAGE: usize = 256;
 
-/// Devices that have a metric of their own: those whose certificates end first.
+/// Devices that a warning names: those whose certificates end first.
 const DEVICES_NAMED: usize = 20;
 
 /// From how many days on it is warned, once a day.
@@ -61,8 +61,10 @@ struct Ending {
 /// What a look has found.
 #[derive(Debug, Default, PartialEq)]
 struct Survey {
-    /// The node's, the authorities', and those of the devices that end first.
-    endings: Vec<Ending>,
+    /// The node's and the authorities'.
+    own: Vec<Ending>,
+    /// Those of the devices that end first, the soonest first.
+    devices: Vec<Ending>,
     /// How many devices' end within each of [`COUNTED_DAYS`].
     counts: [i64; COUNTED_DAYS.len()],
 }
@@ -72,7 +74,7 @@ impl Metrics {
         let metrics = Self::default();
         registry.register(
             "certificate_expiry_days",
-            "Days until a certificate ends: the node's, the authorities', those of the devices that end first",
+            "Days until a certificate ends: the node's, the authorities', and of all devices the one that ends first",
             metrics.expiry_days.clone(),
         );
         registry.register(
@@ -85,9 +87,13 @@ impl Metrics {
 
     fn show(&self, survey: &Survey) {
         self.expiry_days.clear();
-        for Ending { of, name, days } in &survey.endings {
-            let labels = CertificateLabels { of, name: name.clone() };
-            self.expiry_days.get_or_create(&labels).set(*days);
+        for Ending { of, name, days } in &survey.own {
+            self.expiry_days.get_or_create(&CertificateLabels { of, name: name.clone() }).set(*days);
+        }
+        // No device's name: over time there is no end of them, and each would stay a series for ever.
+        if let Some(soonest) = survey.devices.first() {
+            let labels = CertificateLabels { of: soonest.of, name: "soonest".to_owned() };
+            self.expiry_days.get_or_create(&labels).set(soonest.days);
         }
         for (days, count) in COUNTED_DAYS.into_iter().zip(survey.counts) {
             self.devices_ending.get_or_create(&WithinLabels { days }).set(count);
@@ -125,7 +131,7 @@ fn own(pki: &Pki, now: UnixTime) -> Survey {
     let node = pki.identity.chain.first().map(|certificate| ending("node", certificate));
     let between = pki.identity.chain.iter().skip(1).map(|certificate| ending("authority", certificate));
     let roots = pki.roots.iter().map(|certificate| ending("authority", certificate));
-    Survey { endings: node.into_iter().chain(between).chain(roots).collect(), counts: Default::default() }
+    Survey { own: node.into_iter().chain(between).chain(roots).collect(), ..Survey::default() }
 }
 
 async fn of_devices(registry: &Registry, now: UnixTime, survey: &mut Survey) {
@@ -144,7 +150,7 @@ async fn of_devices(registry: &Registry, now: UnixTime, survey: &mut Survey) {
         first.truncate(DEVICES_NAMED);
         after = page.rows.last().map(|device| device.id);
         if !page.more || after.is_none() {
-            survey.endings.append(&mut first);
+            survey.devices = first;
             return;
         }
         tokio::task::yield_now().await;
@@ -152,7 +158,8 @@ async fn of_devices(registry: &Registry, now: UnixTime, survey: &mut Survey) {
 }
 
 fn warn(survey: &Survey) {
-    for Ending { of, name, days } in survey.endings.iter().filter(|ending| ending.days <= WARNED_DAYS) {
+    let all = survey.own.iter().chain(&survey.devices);
+    for Ending { of, name, days } in all.filter(|ending| ending.days <= WARNED_DAYS) {
         let (days, ended) = (format!("{days:.1}"), *days <= 0.0);
         match (*of, ended) {
             ("device", false) => tracing::warn!(device = name, days, "a device's certificate ends soon; enrol it anew"),
@@ -206,9 +213,38 @@ mod tests {
         let mut survey = Survey::default();
         of_devices(&registry, NOW, &mut survey).await;
         assert_eq!(survey.counts, [1, 7, 29], "those within 1, 7 and 30 days, without the revoked one");
-        assert_eq!(survey.endings.len(), DEVICES_NAMED);
-        assert_eq!((survey.endings[0].name.as_str(), survey.endings[0].days), ("pump-01", 1.0));
-        assert!(survey.endings.is_sorted_by(|a, b| a.days <= b.days));
+        assert_eq!(survey.devices.len(), DEVICES_NAMED);
+        assert_eq!((survey.devices[0].name.as_str(), survey.devices[0].days), ("pump-01", 1.0));
+        assert!(survey.devices.is_sorted_by(|a, b| a.days <= b.days));
+    }
+
+    #[test]
+    fn no_metric_has_a_devices_name_and_the_nodes_own_have_theirs() {
+        let ending = |of, name: &str, days| Ending { of, name: name.to_owned(), days };
+        let mut survey = Survey {
+            own: vec![ending("node", "0123456789ab", 5.0)],
+            devices: vec![ending("device", "pump-01", 1.0), ending("device", "pump-02", 2.0)],
+            counts: [1, 2, 2],
+        };
+        let mut registry = MetricsRegistry::default();
+        let metrics = Metrics::register(&mut registry);
+        let shown = |survey: &Survey| {
+            metrics.show(survey);
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text
+        };
+        let text = shown(&survey);
+        assert!(!text.contains("pump-"), "{text}");
+        for line in [
+            "certificate_expiry_days{of=\"node\",name=\"0123456789ab\"} 5.0",
+            "certificate_expiry_days{of=\"device\",name=\"soonest\"} 1.0",
+            "device_certificates_ending{days=\"7\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        survey.devices.clear();
+        assert!(!shown(&survey).contains("soonest"), "where there is none, nothing is said of one");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub struct Metrics {
     pub(crate) queued: Gauge,
     pub(crate) queued_bytes: Gauge,
     pub(crate) reopenings: Counter,
+    pub(crate) power_cuts: Counter,
 }
 
 impl Metrics {
@@ -35,6 +36,7 @@ impl Metrics {
             queued: Gauge::default(),
             queued_bytes: Gauge::default(),
             reopenings: Counter::default(),
+            power_cuts: Counter::default(),
         }
     }
 
@@ -52,7 +54,8 @@ impl Metrics {
 
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
-        let Self { commits, records, commit_duration, refused, full, queued, queued_bytes, reopenings } = self.clone();
+        let Self { commits, records, commit_duration, refused, full, queued, queued_bytes, reopenings, power_cuts } =
+            self.clone();
         registry.register("store_commits", "Durable commits", commits);
         registry.register("store_records", "Records in durable commits", records);
         registry.register_with_unit(
@@ -66,6 +69,11 @@ impl Metrics {
         registry.register("store_queued_records", "Records that wait for a writer", queued);
         registry.register_with_unit("store_queued", "What waits for a writer", Unit::Bytes, queued_bytes);
         registry.register("store_reopenings", "Reopenings after a failed commit", reopenings);
+        registry.register(
+            "store_power_cuts",
+            "Openings that found a power cut which may have taken acknowledged readings",
+            power_cuts,
+        );
     }
 }
 
@@ -111,6 +119,7 @@ mod tests {
             "store_queued_records",
             "store_queued_bytes",
             "store_reopenings_total",
+            "store_power_cuts_total",
         ] {
             assert!(text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} in\n{text}");
         }

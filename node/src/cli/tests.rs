@@ -104,6 +104,17 @@ fn a_token_may_begin_with_a_hyphen() {
     }
 }
 
+/// A panic, a log line or an error may print what was parsed.
+#[test]
+fn a_token_that_is_typed_is_not_printed() {
+    for line in
+        ["watch --node http://127.0.0.1:1 --token hunter2", "send d reboot --node http://127.0.0.1:1 --token hunter2"]
+    {
+        let args = format!("{:?}", parse(line).unwrap());
+        assert!(!args.contains("hunter2") && args.contains("[token]"), "{args}");
+    }
+}
+
 #[test]
 fn what_is_typed_wrongly_is_refused_with_what_is_allowed() {
     for (line, kind, text) in [

@@ -1,8 +1,13 @@
 //! `unhidra watch`
 
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use unhidra_core::ids::DeviceId;
+use zeroize::Zeroizing;
 
 use super::CliError;
 use super::client::{Client, Frame, GapRecord, NodeUrl, unexpected};
@@ -36,7 +41,30 @@ pub struct Elsewhere {
     /// With which token; without, that of the environment's UNHIDRA_TOKEN, which no list of
     /// processes shows. `unhidra console --json` makes one.
     #[arg(long, requires = "node", value_name = "TOKEN", allow_hyphen_values = true)]
-    pub token: Option<String>,
+    pub token: Option<TokenArg>,
+}
+
+/// A token that was typed. It is printed as `[token]`.
+#[derive(Clone, Eq, PartialEq)]
+pub struct TokenArg(Zeroizing<String>);
+
+impl TokenArg {
+    fn new(token: String) -> Self {
+        Self(Zeroizing::new(token))
+    }
+}
+
+impl FromStr for TokenArg {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self::new(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for TokenArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[token]")
+    }
 }
 
 impl Elsewhere {
@@ -47,10 +75,10 @@ impl Elsewhere {
 
     /// A connection to it.
     pub(super) async fn client(&self) -> Result<Client, CliError> {
-        let token = self.token.clone().or_else(|| std::env::var("UNHIDRA_TOKEN").ok());
+        let token = self.token.clone().or_else(|| std::env::var("UNHIDRA_TOKEN").ok().map(TokenArg::new));
         let missing = "--node needs --token, or UNHIDRA_TOKEN in the environment";
         match (&self.node, token) {
-            (Some(node), Some(token)) => Client::over_tcp(node, &token).await,
+            (Some(node), Some(token)) => Client::over_tcp(node, &token.0).await,
             _ => Err(CliError::Usage(missing.to_owned())),
         }
     }

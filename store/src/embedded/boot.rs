@@ -23,6 +23,7 @@ use std::path::Path;
 use tracing::warn;
 
 use crate::config::Durability;
+use crate::metrics::Metrics;
 
 use super::folder::{self, Format, OpenError, sync_folder};
 
@@ -32,13 +33,18 @@ const BOOT: &str = "boot";
 /// Where Linux says which boot this is: another random id after each.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Acts on what the last opening has left, before anything is served, and says so where this one
-/// commits without a sync. Gives what the format file says now.
+/// Acts on what the last opening has left, before anything is served, counts it, and says so where this
+/// one commits without a sync. Gives what the format file says now.
 ///
 /// # Errors
 ///
 /// The file, or the format file, cannot be read or written. Nothing was opened.
-pub(super) fn begin(path: &Path, format: Format, durability: Durability) -> Result<Format, OpenError> {
+pub(super) fn begin(
+    path: &Path,
+    format: Format,
+    durability: Durability,
+    metrics: &Metrics,
+) -> Result<Format, OpenError> {
     let io = |cause| OpenError::Io { path: path.join(BOOT), cause };
     let present = present();
     let left = match fs::read(path.join(BOOT)) {
@@ -57,6 +63,7 @@ pub(super) fn begin(path: &Path, format: Format, durability: Durability) -> Resu
                  back from a copy: no message key is used twice, each device is asked for a new session, and clients \
                  begin anew"
             );
+            metrics.power_cuts.inc();
             folder::mark_power_cut(path)?
         }
     };

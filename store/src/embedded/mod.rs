@@ -91,9 +91,9 @@ impl Embedded {
     /// [`OpenError`] says what the folder is and what was allowed.
     pub fn open(path: &Path, config: &Config, keys: Keys) -> Result<Self, OpenError> {
         let (format, ring) = folder::prepare(path, config, keys)?;
-        let format = boot::begin(path, format, config.durability)?;
-        let board = Arc::new(Board::new(format.partitions));
         let metrics = Metrics::new();
+        let format = boot::begin(path, format, config.durability, &metrics)?;
+        let board = Arc::new(Board::new(format.partitions));
         let mut partitions = Vec::new();
         let mut ledgers = Vec::new();
         for partition in (0..format.partitions).map(Partition::new) {

@@ -65,6 +65,7 @@ async fn a_power_cut_puts_the_store_back_whatever_its_durability_is_now() {
             let before = folder.epoch();
             let store = folder.opened(durability);
             assert_eq!(store.restored(), Some(Restored::PowerCut), "{durability:?} {left:?}");
+            assert_eq!(store.metrics().power_cuts.get(), 1, "it is counted once");
             assert_ne!(store.epoch(), before, "cursors of before are refused");
             let boot = folder.boot();
             assert_eq!(boot.is_some(), durability != Durability::Fsync, "and the next one is watched for: {boot:?}");
@@ -74,6 +75,8 @@ async fn a_power_cut_puts_the_store_back_whatever_its_durability_is_now() {
             drop(store);
             let store = folder.opened(durability);
             assert_eq!((store.restored(), store.epoch()), (Some(Restored::PowerCut), epoch));
+            let again = store.metrics().power_cuts.get();
+            assert_eq!(again, 0, "the same one is not found anew");
             store.settle_restored().await.unwrap();
             assert_eq!(store.restored(), None);
             drop(store);
