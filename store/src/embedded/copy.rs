@@ -151,7 +151,7 @@ impl Restoring {
         let database = database.ok_or_else(|| engine(format!("the copy has a partition {partition}")))?;
         let found = Table::ALL.into_iter().find(|known| known.as_byte() == table);
         let found = found.ok_or_else(|| engine(format!("the copy has a table {table}, of a newer version")))?;
-        database.put_records(found, records).map_err(engine)
+        database.put_records(found, &records).map_err(engine)
     }
 
     /// Makes all of it durable, and closes the files.
@@ -172,14 +172,6 @@ impl Database {
     /// What a copy reads from.
     pub(super) fn lend(&self) -> Held {
         Held { snapshot: self.fjall.snapshot(), tables: self.tables.clone() }
-    }
-
-    fn put_records(&self, table: Table, records: Vec<(Bytes, Bytes)>) -> Result<(), String> {
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), records.len());
-        for (key, record) in records {
-            batch.insert(self.table(table), &key[..], &record[..]);
-        }
-        batch.commit().map_err(|e| e.to_string())
     }
 
     fn persist(&self) -> Result<(), String> {

@@ -212,10 +212,11 @@ impl Database {
     }
 
     /// Writes records as they lay elsewhere, without a sync.
-    pub(super) fn put_raw_records(&self, table: Table, records: Vec<(Slice, Slice)>) -> Result<(), String> {
-        let mut batch = self.fjall.batch().durability(Some(PersistMode::Buffer));
+    pub(super) fn put_records<R: AsRef<[u8]>>(&self, table: Table, records: &[(R, R)]) -> Result<(), String> {
+        let batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), records.len());
+        let mut batch = batch.durability(Some(PersistMode::Buffer));
         for (key, record) in records {
-            batch.insert(self.table(table), key, record);
+            batch.insert(self.table(table), key.as_ref(), record.as_ref());
         }
         batch.commit().map_err(|e| e.to_string())
     }

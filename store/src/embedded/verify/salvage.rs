@@ -58,12 +58,13 @@ fn copy(from: &Database, to: &Database, table: Table) -> Result<(), String> {
             }
             batch.push((key, value));
             if batch.len() >= COMMIT_RECORDS {
-                to.put_raw_records(table, std::mem::take(&mut batch))?;
+                to.put_records(table, &batch)?;
+                batch.clear();
             }
         }
         if is_whole {
             break;
         }
     }
-    to.put_raw_records(table, batch)
+    to.put_records(table, &batch)
 }
