@@ -1,6 +1,6 @@
 //! Faults on demand, for tests: behind the feature `faults`, which the product never asks for.
 
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use unhidra_core::ids::{DeviceId, Offset, Partition};
 
@@ -21,10 +21,26 @@ impl Fault {
     }
 }
 
+/// What commits go through one after another: open, or held.
+#[derive(Default)]
+pub(super) struct Gate {
+    /// How many may pass; `None` where all may.
+    pub(super) room: Mutex<Option<u64>>,
+    pub(super) opened: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = self.opened.wait_while(room, |room| *room == Some(0)).unwrap_or_else(PoisonError::into_inner);
+        *room = room.map(|room| room - 1);
+    }
+}
+
 impl Shared {
     /// Waits while commits are held, and gives the fault of this one.
     pub(super) fn take_fault(&self) -> Option<Fault> {
-        drop(self.held.blocking_lock());
+        self.gate.pass();
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -41,9 +41,9 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     #[cfg(any(test, feature = "faults"))]
     pub(super) fault: Mutex<Option<crate::Fault>>,
-    /// While it is locked no commit goes on.
+    /// Each commit goes through it.
     #[cfg(any(test, feature = "faults"))]
-    pub(super) held: tokio::sync::Mutex<()>,
+    pub(super) gate: super::faults::Gate,
     /// How often the timer of `durability = "interval"` has synced.
     #[cfg(any(test, feature = "faults"))]
     pub(super) synced: watch::Sender<u64>,
@@ -95,7 +95,7 @@ impl Shared {
             #[cfg(any(test, feature = "faults"))]
             fault: Mutex::new(None),
             #[cfg(any(test, feature = "faults"))]
-            held: tokio::sync::Mutex::new(()),
+            gate: super::faults::Gate::default(),
             #[cfg(any(test, feature = "faults"))]
             synced: watch::Sender::new(0),
         }

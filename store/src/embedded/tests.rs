@@ -7,6 +7,7 @@ use unhidra_core::message::Uplink;
 use unhidra_core::time::UnixTime;
 use zeroize::Zeroizing;
 
+use super::faults::Gate;
 use super::*;
 use crate::config::tests::config;
 use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
@@ -23,6 +24,34 @@ const NOW: UnixTime = UnixTime::from_s(1_800_000_000);
 
 fn key(byte: u8) -> Keys {
     Keys::sealed(LocalMaster::new(Zeroizing::new([byte; 32])), NOW)
+}
+
+/// Commits are held as long as it is there.
+struct Held<'a>(&'a Gate);
+
+impl Gate {
+    fn hold(&self) -> Held<'_> {
+        self.set(|room| *room = Some(0));
+        Held(self)
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Option<u64>)) {
+        change(&mut self.room.lock().unwrap());
+        self.opened.notify_all();
+    }
+}
+
+impl Held<'_> {
+    /// Lets one commit go on, the one that waits or the next.
+    fn let_one_pass(&self) {
+        self.0.set(|room| *room = room.map(|room| room + 1));
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.set(|room| *room = None);
+    }
 }
 
 impl Shared {

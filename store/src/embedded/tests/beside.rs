@@ -45,7 +45,7 @@ fn session(expect: u32) -> Op {
 }
 
 /// Submits a batch and waits until the writer has taken it.
-async fn taken(store: &Embedded, ops: Vec<Op>) -> contract::Answer {
+pub(super) async fn taken(store: &Embedded, ops: Vec<Op>) -> contract::Answer {
     let mut taken = Box::pin(store.room(PARTITION).notified_owned());
     taken.as_mut().enable();
     let (batch, answer) = batch(store, PARTITION, ops);
@@ -61,7 +61,7 @@ async fn what_comes_while_a_commit_runs_is_planned_behind_it() {
     write(&store, vec![Op::Device(device("a"))]).await.unwrap();
     let (mut first, second);
     {
-        let held = store.shared(PARTITION).held.lock().await;
+        let held = store.shared(PARTITION).gate.hold();
         first = taken(&store, vec![session(0), reading("a", 0)]).await;
         second = taken(&store, vec![session(1), reading("a", 1)]).await;
         assert!(first.try_recv().is_err(), "answered before it was durable");
@@ -81,7 +81,7 @@ async fn where_a_commit_fails_so_does_what_was_planned_behind_it() {
         write(&store, vec![Op::Device(device("a"))]).await.unwrap();
         let (first, second);
         {
-            let held = store.shared(PARTITION).held.lock().await;
+            let held = store.shared(PARTITION).gate.hold();
             store.fail_next_commit(PARTITION, fault);
             first = taken(&store, vec![session(0), reading("a", 0)]).await;
             second = taken(&store, vec![session(1), reading("a", 1)]).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::beside::taken;
 use super::*;
 use crate::config::Durability;
 use crate::metrics::Stopwatch;
@@ -58,6 +59,28 @@ async fn what_is_committed_is_synced_while_more_comes() {
         }
         store.close().await;
     }
+}
+
+/// Where one commit always runs and one is always planned behind it, nobody waits for the timer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_is_synced_while_one_commit_follows_the_other() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open_with(key(1), &Config { linger_bytes: 1, ..interval(1) }).unwrap();
+    write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+    let before = synced(&store, 1).await;
+    let commits = store.shared(Partition::new(0)).gate.hold();
+    let mut running = taken(&store, vec![reading("a", 0)]).await;
+    let start = Stopwatch::start();
+    while synced(&store, 0).await == before {
+        assert!(start.elapsed() < SOON, "nothing is synced as long as there is always a next commit");
+        let behind = taken(&store, vec![reading("a", 1)]).await;
+        commits.let_one_pass();
+        running.await.unwrap().unwrap();
+        running = behind;
+    }
+    drop(commits);
+    running.await.unwrap().unwrap();
+    store.close().await;
 }
 
 #[tokio::test]
