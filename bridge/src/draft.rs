@@ -41,8 +41,8 @@ pub struct Draft {
     pub ops: Vec<Op>,
     /// The rows among `ops`, in their order, for those who watch.
     pub rows: Vec<Uplink>,
-    /// Who waits, and what they hear.
-    pub answers: Vec<(Ack, Answer)>,
+    /// Who waits, and what they hear; of which device.
+    pub answers: Vec<(DeviceId, Ack, Answer)>,
     /// What leaves, in order.
     pub effects: Vec<Effect>,
     session_writes: usize,
@@ -61,6 +61,19 @@ pub enum Effect {
     SettingChanged(Setting),
     /// Whoever set something is told how it stands.
     SettingAnswered(Asked, Result<Setting, SettingRefused>),
+}
+
+impl Effect {
+    /// Of which device it tells, where the store has a part in that.
+    #[must_use]
+    pub const fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Publish(publish) => Some(&publish.device),
+            Self::CommandChanged(command) | Self::CommandAnswered(_, Ok(command)) => Some(&command.device),
+            Self::SettingChanged(setting) | Self::SettingAnswered(_, Ok(setting)) => Some(&setting.device),
+            Self::CommandAnswered(_, Err(_)) | Self::SettingAnswered(_, Err(_)) => None,
+        }
+    }
 }
 
 /// Why a command was not taken, or not called back.

@@ -2,6 +2,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::stats::Stats;
@@ -19,6 +20,8 @@ pub struct Metrics {
     long_tries: Counter,
     stale: Counter,
     went_back: Counter,
+    /// Devices that are left alone for damaged records, of all shards: each adds and takes away its own.
+    pub devices_damaged: Gauge,
 }
 
 impl Metrics {
@@ -57,6 +60,11 @@ impl Metrics {
             "bridge_devices_went_back",
             "Times a device whose state had gone back, as with an old copy of it, was asked for a new session",
             metrics.went_back.clone(),
+        );
+        registry.register(
+            "bridge_devices_damaged",
+            "Devices that are not served because a record of theirs was damaged when it was read last",
+            metrics.devices_damaged.clone(),
         );
         metrics
     }

@@ -71,6 +71,8 @@ enum Seat {
     /// Its records are damaged, which reading them again at once does not mend.
     Damaged {
         until: Timestamp,
+        /// What is on its way of it up to this draft may be written still: before, it is not read either.
+        last_draft: u64,
     },
 }
 
@@ -91,6 +93,8 @@ pub struct Bridge {
     presence: Vec<(DeviceId, bool)>,
     /// Which records have been unreadable since when.
     unread: Unread,
+    /// How many seats are of devices whose records are damaged.
+    damaged: usize,
 }
 
 impl Bridge {
@@ -119,6 +123,7 @@ impl Bridge {
             silences: BTreeSet::new(),
             presence: Vec::new(),
             unread: Unread::default(),
+            damaged: 0,
         }
     }
 
@@ -311,19 +316,12 @@ impl Bridge {
     ///
     /// Only between drafts that are all durable, or what they hold would be read as it was before.
     pub fn handle_changed(&mut self, device: &DeviceId) {
-        if let Some(Seat::Ready(peer)) = self.seats.get(device) {
-            debug_assert!(peer.last_draft <= self.committed);
-            let has_open = !peer.commands.is_empty();
-            if let Some(at) = peer.timer {
-                self.timers.remove(&(at, *device));
-            }
-            self.seats.remove(device);
-            if has_open {
-                self.want(*device);
-            }
-        }
-        if let Some(Seat::Damaged { .. }) = self.seats.get(device) {
-            self.seats.remove(device);
+        debug_assert!(self.is_settled(device) || matches!(self.seats.get(device), Some(Seat::Loading(_))));
+        if !matches!(self.seats.get(device), Some(Seat::Loading(_)))
+            && let Some(Seat::Ready(peer)) = self.empty(device)
+            && !peer.commands.is_empty()
+        {
+            self.want(*device);
         }
         if self.links.contains_key(device) {
             self.want(*device);
@@ -348,7 +346,8 @@ impl Bridge {
         match self.seats.get(device) {
             Some(Seat::Ready(peer)) => peer.last_draft <= self.committed,
             Some(Seat::Loading(_)) => false,
-            Some(Seat::Damaged { .. }) | None => true,
+            Some(Seat::Damaged { last_draft, .. }) => *last_draft <= self.committed,
+            None => true,
         }
     }
 
@@ -409,6 +408,7 @@ impl Bridge {
         self.timers.clear();
         self.loads.clear();
         self.parked = Count::default();
+        self.damaged = 0;
         let mut again: BTreeSet<DeviceId> = self.links.keys().copied().collect();
         for (device, seat) in self.seats.drain() {
             match seat {
@@ -453,26 +453,32 @@ impl Bridge {
     }
 
     fn want(&mut self, device: DeviceId) {
-        if matches!(self.seats.get(&device), None | Some(Seat::Damaged { .. })) {
-            self.seats.insert(device, Seat::Loading(Vec::new()));
-            self.loads.push_back(device);
+        match self.seats.get(&device) {
+            Some(Seat::Ready(_) | Seat::Loading(_)) => return,
+            Some(Seat::Damaged { last_draft, .. }) if *last_draft > self.committed => return,
+            Some(Seat::Damaged { .. }) => self.damaged -= 1,
+            None => {}
         }
+        self.seats.insert(device, Seat::Loading(Vec::new()));
+        self.loads.push_back(device);
     }
 
     fn park(&mut self, device: DeviceId, waiting: Parked, now: Now) {
-        if matches!(self.seats.get(&device), Some(Seat::Damaged { until }) if now.timer < *until) {
-            return self.turn_away(waiting);
+        if !matches!(self.seats.get(&device), Some(Seat::Damaged { until, .. }) if now.timer < *until) {
+            self.want(device);
         }
-        self.want(device);
-        if let Some(Seat::Loading(parked)) = self.seats.get_mut(&device) {
-            self.parked.add(&waiting);
-            parked.push(waiting);
+        match self.seats.get_mut(&device) {
+            Some(Seat::Loading(parked)) => {
+                self.parked.add(&waiting);
+                parked.push(waiting);
+            }
+            _ => self.turn_away(waiting),
         }
     }
 
     fn refuse(&mut self, waiting: Parked, answer: Answer, why: Unheard) {
         match waiting {
-            Parked::Delivery(_, delivery) => self.common.draft.answers.push((delivery.ack, answer)),
+            Parked::Delivery(_, delivery) => answer_in(&mut self.common, delivery.device, delivery.ack, answer),
             asked => self.common.draft.effects.extend(why.tell(asked)),
         }
     }
@@ -489,15 +495,27 @@ impl Bridge {
                 is_settled && !peer.keeps_keys() && !self.links.get(*device).is_some_and(Link::is_connected)
             }
             Seat::Loading(_) => false,
-            Seat::Damaged { .. } => true,
+            Seat::Damaged { last_draft, .. } => *last_draft <= self.committed,
         };
         let gone = self.seats.iter().take(EVICTION_TRIES).find(may_go).map(|(device, _)| *device);
-        if let Some(device) = gone
-            && let Some(Seat::Ready(peer)) = self.seats.remove(&device)
-            && let Some(at) = peer.timer
-        {
-            self.timers.remove(&(at, device));
+        if let Some(device) = gone {
+            self.empty(&device);
         }
+    }
+
+    /// Takes a device out of memory, and its timer with it.
+    fn empty(&mut self, device: &DeviceId) -> Option<Seat> {
+        let seat = self.seats.remove(device);
+        match &seat {
+            Some(Seat::Ready(peer)) => {
+                if let Some(at) = peer.timer {
+                    self.timers.remove(&(at, *device));
+                }
+            }
+            Some(Seat::Damaged { .. }) => self.damaged -= 1,
+            Some(Seat::Loading(_)) | None => {}
+        }
+        seat
     }
 
     fn settle_timer(&mut self, device: &DeviceId, now: Now) {
@@ -516,16 +534,16 @@ impl Bridge {
 }
 
 fn deliver(peer: &mut Peer, delivery: Delivery, way: Way<'_>, common: &mut Common, now: Now, rng: &mut impl CryptoRng) {
-    let Delivery { row, sealed, received_at, ack, .. } = delivery;
+    let Delivery { device, row, sealed, received_at, ack } = delivery;
     let answer: Answer = match row {
         UplinkRow::Messages => peer.open(&sealed.0, received_at, way, common, now, rng),
         UplinkRow::PrekeysGet => peer.give_bundle(&sealed.0, way, common, now, rng),
     };
     peer.touch(common);
-    answer_in(common, ack, answer);
+    answer_in(common, device, ack, answer);
 }
 
 /// Every answer rides in a draft: what it says may rest on a commit that is still on its way.
-fn answer_in(common: &mut Common, ack: Ack, answer: Answer) {
-    common.draft.answers.push((ack, answer));
+fn answer_in(common: &mut Common, device: DeviceId, ack: Ack, answer: Answer) {
+    common.draft.answers.push((device, ack, answer));
 }

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/healthz` | 200 while the process runs |
-//! | `/readyz` | 200 once every listener is up and the store serves; else 503 and the cause, as JSON |
+//! | `/readyz` | 200 once every listener is up and the store serves; else 503 and the cause, as JSON. `damaged_devices` where a device is not served for a damaged record: the others are |
 //! | `/metrics` | Prometheus's text format |
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::json;
@@ -57,6 +58,8 @@ pub struct Watched {
     pub store: watch::Receiver<Health>,
     /// How far the node has come.
     pub phase: watch::Receiver<Phase>,
+    /// How many devices are not served, for a record of theirs is damaged.
+    pub damaged_devices: Gauge,
 }
 
 /// Serves the admin port until `shutdown` holds true, or its sender is gone.
@@ -80,7 +83,10 @@ pub fn router(watched: Watched) -> Router {
 
 async fn readyz(State(watched): State<Watched>) -> Response {
     match unready(&watched) {
-        None => Json(json!({ "ready": true })).into_response(),
+        None => match watched.damaged_devices.get() {
+            0 => Json(json!({ "ready": true })).into_response(),
+            damaged => Json(json!({ "ready": true, "damaged_devices": damaged })).into_response(),
+        },
         Some(cause) => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "cause": cause }))).into_response()
         }
@@ -122,6 +128,7 @@ mod tests {
     struct Node {
         phase: watch::Sender<Phase>,
         store: watch::Sender<Health>,
+        damaged_devices: Gauge,
         shutdown: watch::Sender<bool>,
         address: std::net::SocketAddr,
         served: tokio::task::JoinHandle<()>,
@@ -141,9 +148,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let config = Config { listen: address, connections_max, header_timeout_s: 1 };
-        let watched = Watched { metrics: metrics.to_vec(), store: healths, phase: phases };
+        let damaged_devices = Gauge::default();
+        let watched = Watched {
+            metrics: metrics.to_vec(),
+            store: healths,
+            phase: phases,
+            damaged_devices: damaged_devices.clone(),
+        };
         let served = tokio::spawn(async move { serve(listener, &config, watched, down).await });
-        Node { phase, store, shutdown, address, served }
+        Node { phase, store, damaged_devices, shutdown, address, served }
     }
 
     impl Node {
@@ -184,6 +197,15 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(cause), "{answer}");
             assert!(node.get("/healthz").await.starts_with("HTTP/1.1 200"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_device_is_told_and_the_node_is_ready_for_the_others() {
+        let node = node(8).await;
+        node.damaged_devices.inc();
+        let answer = node.get("/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(r#"{"damaged_devices":1,"ready":true}"#), "{answer}");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -121,6 +122,8 @@ pub enum BuildError {
 /// The node put together, and not yet serving.
 pub struct App {
     rooms: Arc<Rooms>,
+    /// What the registry tells as long as this is here.
+    _hooks: Arc<dyn Hooks>,
     pump: Arc<Pump>,
     tokens: Arc<Tokens>,
     shards: JoinSet<()>,
@@ -252,9 +255,12 @@ impl App {
             || StdRng::from_rng(&mut rng),
             &stop,
         );
-        registry.tell(Arc::new(ToRooms { broker, pump: pump.clone(), runtime: tokio::runtime::Handle::current() }));
+        let runtime = tokio::runtime::Handle::current();
+        let hooks: Arc<dyn Hooks> = Arc::new(ToRooms { broker, pump: pump.clone(), runtime });
+        registry.tell(&hooks);
         Ok(Self {
             rooms,
+            _hooks: hooks,
             pump,
             tokens,
             shards,
@@ -272,6 +278,12 @@ impl App {
             outside_rng: StdRng::from_rng(&mut rng),
             grace: Duration::from_secs(config.pump.drain_timeout_s),
         })
+    }
+
+    /// How many devices are not served, for a record of theirs is damaged.
+    #[must_use]
+    pub(crate) fn damaged_devices(&self) -> Gauge {
+        self.rooms.metrics.devices_damaged.clone()
     }
 
     /// The registry of devices.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use unhidra_broker::{BoxFuture, Change, NoRoom, Persist, PersistError, PersistTable, Persisted, Records};
 use unhidra_core::ids::Partition;
-use unhidra_store::{Batch, BrokerTable, CommitError, Limit, Op, Store};
+use unhidra_store::{Batch, BrokerTable, CommitError, Limit, Op, Store, Unit};
 
 /// The partition that holds all of it.
 pub(crate) const PARTITION: Partition = Partition::new(0);
@@ -46,7 +46,7 @@ impl Persist for Kept {
         };
         let ops = changes.iter().map(op).collect();
         let done = Box::new(move |outcome: Result<_, CommitError>| done(outcome.map(|_| ()).map_err(persist_error)));
-        let batch = Batch { partition: PARTITION, fence: self.store.fence(PARTITION), ops, done };
+        let batch = Batch { partition: PARTITION, fence: self.store.fence(PARTITION), ops, unit: Unit::Batch, done };
         self.store.submit(batch).map_err(|_| NoRoom)
     }
 
@@ -71,6 +71,7 @@ fn persist_error(error: CommitError) -> PersistError {
         | CommitError::NoDevice(_)
         | CommitError::OtherPartition { .. }
         | CommitError::TooLarge { .. }
-        | CommitError::NoKind { .. } => PersistError::Refused(error.to_string()),
+        | CommitError::NoKind { .. }
+        | CommitError::Damaged { .. } => PersistError::Refused(error.to_string()),
     }
 }

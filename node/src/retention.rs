@@ -163,3 +163,14 @@ enum LookError {
     #[error(transparent)]
     Commit(#[from] unhidra_store::CommitError),
 }
+
+impl LookError {
+    /// Whether it is a record that is damaged, and so of one device alone.
+    const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Read(unhidra_store::ReadError::Damaged { .. })
+                | Self::Commit(unhidra_store::CommitError::Damaged { .. })
+        )
+    }
+}

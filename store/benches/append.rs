@@ -18,7 +18,7 @@ use unhidra_core::ids::{DeviceId, DeviceNumber, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, Config, Durability, Embedded, Keys, Lane, LocalMaster, MessageTag, Op, Slot, Store};
+use unhidra_store::{Batch, Config, Durability, Embedded, Keys, Lane, LocalMaster, MessageTag, Op, Slot, Store, Unit};
 use zeroize::Zeroizing;
 
 const DEVICES: usize = 1000;
@@ -115,7 +115,7 @@ fn enrol(store: &Embedded) -> Vec<Version> {
     };
     let ops = (0..DEVICES).map(entry).collect();
     let done = Box::new(move |result: Result<_, _>| told.send(result.is_ok()).unwrap());
-    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, done }).unwrap();
+    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, unit: Unit::Batch, done }).unwrap();
     assert!(hear.recv().unwrap());
     vec![Version::default(); DEVICES]
 }
@@ -192,5 +192,5 @@ fn submit(store: &Embedded, versions: &mut [Version], n: usize, told: mpsc::Send
         told.send(submitted.elapsed()).unwrap();
     });
     let ops = vec![chain, Op::Reading { tag, uplink }];
-    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, done }).unwrap();
+    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, unit: Unit::Batch, done }).unwrap();
 }

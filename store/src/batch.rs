@@ -25,6 +25,8 @@ pub struct Batch {
     pub fence: Fence,
     /// What is written, in order.
     pub ops: Vec<Op>,
+    /// What of it is written together or not at all.
+    pub unit: Unit,
     /// Called once, from the writer's thread: it hands over, and does not work. A closed store calls
     /// it at once, from [`Store::submit`](crate::Store::submit).
     pub done: Done,
@@ -46,14 +48,35 @@ impl fmt::Debug for Batch {
     }
 }
 
+/// What of a batch is written together or not at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unit {
+    /// All of it: what stops one op refuses the batch.
+    Batch,
+    /// What it holds of one device: what stops an op of a device leaves all of that device out, and the
+    /// others are written. For batches that bring together what devices do each for itself.
+    Device,
+}
+
 /// What a successful commit tells.
 #[derive(Debug)]
 pub struct Committed {
-    /// The place of each [`Op::Reading`] of the batch, in their order.
+    /// The place of each [`Op::Reading`] of the batch that was written, in their order.
     pub readings: Vec<Assigned>,
     /// Proof for what waited for this commit to be released; one for each [`Op::Session`] and
-    /// [`Op::Chain`] of the batch, in their order.
-    pub durable: Vec<Durable>,
+    /// [`Op::Chain`] of the batch, in their order. `None` of a device that was left out.
+    pub durable: Vec<Option<Durable>>,
+    /// The devices of which nothing was written, in a batch whose unit is the device.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A device of which nothing in a batch was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LeftOut {
+    /// Which.
+    pub device: DeviceId,
+    /// Why: what the batch would have been refused for.
+    pub cause: CommitError,
 }
 
 /// The place a row was given.
@@ -95,7 +118,7 @@ pub struct MessageTag {
     pub tag: [u8; 4],
 }
 
-/// One write. A wrong `expect` fails the batch it is in, alone.
+/// One write. A wrong `expect` fails the batch it is in, alone, or its device there ([`Unit`]).
 ///
 /// Each of [`Op::Session`], [`Op::Chain`] and [`Op::Rotate`] moves the device's version on by one;
 /// further ones of the same batch expect the moved version.
@@ -222,6 +245,34 @@ pub enum Op {
     /// Writes these records again as they are, so that the keys that seal now seal them: one that
     /// is gone, or does not open, is left as it is.
     Reseal(Vec<RecordName>),
+}
+
+impl Op {
+    /// Whose it is, where it is one device's.
+    #[must_use]
+    pub const fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Session { device, .. }
+            | Self::Chain { device, .. }
+            | Self::Rotate { device, .. }
+            | Self::EndSessions { device, .. }
+            | Self::Peer { device, .. }
+            | Self::Trim { device, .. }
+            | Self::Forget { device, .. }
+            | Self::LateReceipt { device, .. }
+            | Self::ForgetSetting { device, .. } => Some(device),
+            Self::Reading { uplink, .. } => Some(&uplink.device),
+            Self::Command(command) => Some(&command.device),
+            Self::Setting(setting) => Some(&setting.device),
+            Self::Device(device) => Some(&device.id),
+            Self::Prekey(change) => match change {
+                PrekeyChange::Put(PrekeyRecord { kind: PrekeyKind::OneTime(device), .. })
+                | PrekeyChange::Delete { kind: PrekeyKind::OneTime(device), .. } => Some(device),
+                PrekeyChange::Put(_) | PrekeyChange::Delete { .. } => None,
+            },
+            Self::Broker { .. } | Self::Act(_) | Self::Reseal(_) => None,
+        }
+    }
 }
 
 /// The broker's tables.

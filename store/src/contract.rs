@@ -13,8 +13,8 @@ use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 
 use crate::{
-    Batch, BoxFuture, BrokerTable, CommitError, Committed, Full, Health, Lane, Limit, MessageTag, Op, PrekeyChange,
-    PrekeyKind, PrekeyRecord, RECENT_TAGS, Slot, Store, StoredSession,
+    Batch, BoxFuture, BrokerTable, CommitError, Committed, Full, Health, Lane, LeftOut, Limit, MessageTag, Op,
+    PrekeyChange, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError, Slot, Store, StoredSession, Unit,
 };
 
 mod acts;
@@ -31,6 +31,9 @@ pub(crate) trait Bench {
 
     /// Takes one row of a store that is closed away, as damage would.
     fn damage(&mut self, device: &DeviceId, offset: Offset);
+
+    /// Makes the present session of a device of a store that is closed a record that does not read.
+    fn damage_session(&mut self, device: &DeviceId);
 }
 
 /// What a submitted batch comes to.
@@ -78,12 +81,12 @@ pub(crate) fn reading(name: &str, n: u32) -> Op {
 pub(crate) fn batch(store: &dyn Store, partition: Partition, ops: Vec<Op>) -> (Batch, Answer) {
     let (answer, answered) = oneshot::channel();
     let done = Box::new(move |result| _ = answer.send(result));
-    (Batch { partition, fence: store.fence(partition), ops, done }, answered)
+    (Batch { partition, fence: store.fence(partition), ops, unit: Unit::Batch, done }, answered)
 }
 
 /// Submits and waits for the answer.
 pub(crate) async fn write(store: &dyn Store, ops: Vec<Op>) -> Result<Committed, CommitError> {
-    let partition = ops.iter().find_map(owner).map_or(Partition::new(0), |device| store.partition_of(&device));
+    let partition = ops.iter().find_map(Op::device).map_or(Partition::new(0), |device| store.partition_of(device));
     write_to(store, partition, ops).await
 }
 
@@ -91,27 +94,6 @@ async fn write_to(store: &dyn Store, partition: Partition, ops: Vec<Op>) -> Resu
     let (batch, answered) = batch(store, partition, ops);
     store.submit(batch).unwrap();
     answered.await.unwrap()
-}
-
-fn owner(op: &Op) -> Option<DeviceId> {
-    match op {
-        Op::Session { device, .. }
-        | Op::Chain { device, .. }
-        | Op::Rotate { device, .. }
-        | Op::EndSessions { device, .. }
-        | Op::Peer { device, .. } => Some(*device),
-        Op::Trim { device, .. } | Op::Forget { device, .. } => Some(*device),
-        Op::Reading { uplink, .. } => Some(uplink.device),
-        Op::Command(command) => Some(command.device),
-        Op::LateReceipt { device, .. } | Op::ForgetSetting { device, .. } => Some(*device),
-        Op::Setting(setting) => Some(setting.device),
-        Op::Device(device) => Some(device.id),
-        Op::Prekey(
-            PrekeyChange::Put(PrekeyRecord { kind: PrekeyKind::OneTime(device), .. })
-            | PrekeyChange::Delete { kind: PrekeyKind::OneTime(device), .. },
-        ) => Some(*device),
-        Op::Prekey(_) | Op::Broker { .. } | Op::Act(_) | Op::Reseal(_) => None,
-    }
 }
 
 fn session(name: &str, expect: u32, whole: &str) -> Op {
@@ -158,6 +140,8 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     sessions::a_rotated_session_becomes_the_previous_one(&mut bench()).await;
     sessions::a_session_of_another_moment_than_its_rows_is_not_given(&mut bench()).await;
     sessions::a_wrong_expectation_fails_its_batch_alone(&mut bench()).await;
+    sessions::a_wrong_expectation_stops_its_device_alone(&mut bench()).await;
+    sessions::a_damaged_record_stops_its_device_alone(&mut bench()).await;
     an_older_fence_fails_its_batch_alone(&mut bench()).await;
     an_unknown_device_fails_its_batch_alone(&mut bench()).await;
     what_is_too_large_fails_its_batch_alone(&mut bench()).await;
@@ -260,7 +244,9 @@ async fn answers_come_in_the_order_of_submission(bench: &mut impl Bench) {
             told.send((n, place)).unwrap();
         });
         let partition = Partition::new(0);
-        store.submit(Batch { partition, fence: store.fence(partition), ops: vec![op], done }).unwrap();
+        store
+            .submit(Batch { partition, fence: store.fence(partition), ops: vec![op], unit: Unit::Batch, done })
+            .unwrap();
     }
     let mut next = 1;
     for n in 0..200 {

@@ -63,6 +63,15 @@ pub enum CommitError {
         /// Under which key, in hexadecimal, its first 80 bytes.
         key: String,
     },
+    /// A record of a device's that the batch rests on does not read: nothing of the batch was written, or
+    /// nothing of the device ([`Unit`](crate::Unit)). The others of its group go on.
+    #[error("of {device} nothing was written: {found}; `unhidra store verify` of the stopped node says what to do")]
+    Damaged {
+        /// Whose.
+        device: DeviceId,
+        /// Which record, by its table and its key, and what is wrong with it: [`ReadError::Damaged`].
+        found: Box<ReadError>,
+    },
     /// The write failed, here or in a batch before this one. Whether it is on disk is not known.
     #[error("the commit failed and its outcome is unknown: {0}")]
     Unknown(String),

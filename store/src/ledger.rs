@@ -9,7 +9,8 @@
 //! and is void where the first fails.
 //!
 //! Batches of one group see what those before them write. One that expects the wrong version, an
-//! older fence or an unknown device leaves no trace; the others of its group go on.
+//! older fence or an unknown device, or rests on a record that is damaged, leaves no trace; the others
+//! of its group go on. Where its unit is the device, only that device's part of it leaves none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use unhidra_core::ids::{DeviceId, DeviceNumber, Fence, Offset, Partition, Versio
 
 use crate::rows::{Order, Rows};
 use crate::table::{self, Table};
-use crate::{Assigned, Batch, CommitError, Committed, Done, Op, ReadError, query};
+use crate::{Assigned, Batch, CommitError, Committed, Done, LeftOut, Op, ReadError, Unit, query};
 
-use self::draft::{Draft, Stop};
+use self::draft::{Draft, Stop, Stopped};
 
 pub(crate) mod draft;
 
@@ -80,7 +81,9 @@ pub(crate) struct Plan {
 struct Outcome {
     records: usize,
     readings: Vec<Assigned>,
-    sessions: usize,
+    /// For each write of a session, in their order, whether it is there.
+    sessions: Vec<bool>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Ledger {
@@ -126,10 +129,10 @@ impl Ledger {
     /// have its writes or not.
     pub(crate) fn add(&self, plan: &mut Plan, before: Option<&Plan>, rows: &dyn Rows, batches: Vec<Batch>) {
         plan.answers.reserve(batches.len());
-        for Batch { fence, ops, done, .. } in batches {
+        for Batch { fence, ops, unit, done, .. } in batches {
             let answer = match plan.broken {
                 Some(_) => Err(CommitError::Unknown(String::new())),
-                None => self.plan_batch(rows, plan, before, fence, ops),
+                None => self.plan_batch(rows, plan, before, fence, &ops, unit),
             };
             plan.answers.push((done, answer));
         }
@@ -141,25 +144,38 @@ impl Ledger {
         plan: &mut Plan,
         before: Option<&Plan>,
         fence: Fence,
-        ops: Vec<Op>,
+        ops: &[Op],
+        unit: Unit,
     ) -> Result<Outcome, CommitError> {
         if fence != self.fence {
             return Err(CommitError::Fenced { found: fence, held: self.fence });
         }
-        let mut draft = Draft::new(self, rows, (plan, before), &ops);
-        match ops.into_iter().try_for_each(|op| draft.apply(op)).and_then(|()| draft.mark_rows()) {
-            Ok(()) => {}
-            Err(Stop::Refused(cause)) => return Err(cause),
-            // A damaged record is this batch's misfortune; an engine that fails is everyone's.
-            Err(Stop::Read(cause @ ReadError::Damaged { .. })) => {
-                return Err(CommitError::Unknown(cause.to_string()));
+        let mut left_out = BTreeMap::new();
+        let mut moved = loop {
+            let mut draft = Draft::new(self, rows, (plan, before), ops, &left_out);
+            let Stopped { device, stop } = match draft.apply_all() {
+                Ok(()) => break draft.into_moved(),
+                Err(stopped) => *stopped,
+            };
+            let cause = match stop {
+                Stop::Refused(cause) => cause,
+                // A damaged record is the misfortune of whose it is; an engine that fails is everyone's.
+                Stop::Read(found @ ReadError::Damaged { .. }) => match device {
+                    Some(device) => CommitError::Damaged { device, found: Box::new(found) },
+                    None => CommitError::Unknown(found.to_string()),
+                },
+                Stop::Read(cause) => {
+                    plan.broken = Some(cause);
+                    return Err(CommitError::Unknown(String::new()));
+                }
+            };
+            match (unit, device) {
+                // Each time one device more: the places of the others' rows move up.
+                (Unit::Device, Some(device)) => drop(left_out.insert(device, cause)),
+                (Unit::Batch, _) | (Unit::Device, None) => return Err(cause),
             }
-            Err(Stop::Read(cause)) => {
-                plan.broken = Some(cause);
-                return Err(CommitError::Unknown(String::new()));
-            }
-        }
-        let moved = draft.into_moved();
+        };
+        moved.outcome.left_out = left_out.into_iter().map(|(device, cause)| LeftOut { device, cause }).collect();
         // Nobody commits it yet, so nothing is copied.
         Arc::make_mut(&mut plan.writes).extend(moved.writes);
         plan.known.extend(moved.known);
@@ -176,7 +192,8 @@ impl Ledger {
         self.head = plan.head;
         let committed = |outcome: Outcome| Committed {
             readings: outcome.readings,
-            durable: (0..outcome.sessions).map(|_| source.durable()).collect(),
+            durable: outcome.sessions.into_iter().map(|is_there| is_there.then(|| source.durable())).collect(),
+            left_out: outcome.left_out,
         };
         Answers(plan.answers.into_iter().map(|(done, outcome)| (done, outcome.map(committed))).collect())
     }
@@ -193,6 +210,11 @@ impl Plan {
     /// How many batches were refused.
     pub(crate) fn refused(&self) -> usize {
         self.answers.iter().filter(|(_, answer)| answer.is_err()).count()
+    }
+
+    /// How often a device was left out of an accepted batch.
+    pub(crate) fn left_out(&self) -> usize {
+        self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|outcome| outcome.left_out.len()).sum()
     }
 
     /// How many records the accepted batches have.

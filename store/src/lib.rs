@@ -45,7 +45,8 @@ mod waiting;
 
 pub use act::{Act, ActRow, Deed};
 pub use batch::{
-    Assigned, Batch, BrokerTable, Committed, Done, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, PrekeyRecord, Slot,
+    Assigned, Batch, BrokerTable, Committed, Done, Lane, LeftOut, MessageTag, Op, PrekeyChange, PrekeyKind,
+    PrekeyRecord, Slot, Unit,
 };
 pub use config::{Config, ConfigError, Durability, KeyCommand};
 pub use embedded::{

@@ -28,12 +28,12 @@ use crate::health::Board;
 use crate::ledger::{Answers, Ledger, Plan};
 use crate::partition::partition_of;
 use crate::rows::Rows;
-use crate::table::{self, Table};
+use crate::table::{self, Part, Table};
 use crate::waiting::{Bounds, Waiting, Weight};
 use crate::{
     ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
-    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored,
-    Tally, Usage, Waits, query, retention,
+    OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, Readable, Restored, RestoredError, Slot, Store,
+    Stored, Tally, Usage, Waits, query, retention,
 };
 
 use self::tables::Tables;
@@ -295,6 +295,27 @@ impl Memory {
         let tables = &mut disk.partitions[usize::from(self.partition_of(device).get())];
         let Ok(Some(number)) = query::number(&*tables, device) else { return false };
         tables.write(Table::Readings, table::reading(number, offset), Some(Bytes::from_static(b"?")))
+    }
+
+    /// Makes the present session of a device a record that does not read, as damage would, and gives what
+    /// was there, for [`Memory::mend_session`].
+    pub fn damage_session(&self, device: &DeviceId) -> Option<Bytes> {
+        self.put_session(device, Bytes::from_static(b"?"))
+    }
+
+    /// Puts back what [`Memory::damage_session`] has given.
+    pub fn mend_session(&self, device: &DeviceId, record: Bytes) {
+        self.put_session(device, record);
+    }
+
+    fn put_session(&self, device: &DeviceId, record: Bytes) -> Option<Bytes> {
+        let mut disk = lock(&self.life.disk);
+        let tables = &mut disk.partitions[usize::from(self.partition_of(device).get())];
+        let number = query::number(&*tables, device).ok().flatten()?;
+        let key = table::session(number, Part::Whole(Slot::Present));
+        let before = tables.get(Table::Sessions, &key).ok().flatten()?;
+        tables.write(Table::Sessions, key, Some(record));
+        Some(before)
     }
 
     fn read<T: Send + 'static>(

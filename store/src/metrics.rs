@@ -16,6 +16,7 @@ pub struct Metrics {
     pub(crate) records: Counter,
     pub(crate) commit_duration: Histogram,
     pub(crate) refused: Counter,
+    pub(crate) left_out: Counter,
     pub(crate) full: Counter,
     pub(crate) queued: Gauge,
     pub(crate) queued_bytes: Gauge,
@@ -32,6 +33,7 @@ impl Metrics {
             records: Counter::default(),
             commit_duration: Histogram::new(seconds),
             refused: Counter::default(),
+            left_out: Counter::default(),
             full: Counter::default(),
             queued: Gauge::default(),
             queued_bytes: Gauge::default(),
@@ -54,8 +56,18 @@ impl Metrics {
 
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
-        let Self { commits, records, commit_duration, refused, full, queued, queued_bytes, reopenings, power_cuts } =
-            self.clone();
+        let Self {
+            commits,
+            records,
+            commit_duration,
+            refused,
+            left_out,
+            full,
+            queued,
+            queued_bytes,
+            reopenings,
+            power_cuts,
+        } = self.clone();
         registry.register("store_commits", "Durable commits", commits);
         registry.register("store_records", "Records in durable commits", records);
         registry.register_with_unit(
@@ -65,6 +77,11 @@ impl Metrics {
             commit_duration,
         );
         registry.register("store_batches_refused", "Batches refused for their own sake", refused);
+        registry.register(
+            "store_devices_left_out",
+            "Times a device was left out of a commit, which the others were written in: a record of it is damaged",
+            left_out,
+        );
         registry.register("store_batches_full", "Batches given back: the queue was full, or no rows were taken", full);
         registry.register("store_queued_records", "Records that wait for a writer", queued);
         registry.register_with_unit("store_queued", "What waits for a writer", Unit::Bytes, queued_bytes);
@@ -115,6 +132,7 @@ mod tests {
             "store_records_total",
             "store_commit_duration_seconds_count",
             "store_batches_refused_total",
+            "store_devices_left_out_total",
             "store_batches_full_total",
             "store_queued_records",
             "store_queued_bytes",

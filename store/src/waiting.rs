@@ -132,7 +132,7 @@ fn payload(op: &Op) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BrokerTable;
+    use crate::{BrokerTable, Unit};
     use unhidra_core::ids::{Fence, Partition};
 
     const BOUNDS: Bounds = Bounds { queue_records: 10, queue_bytes: 10_000, commit_records: 4, commit_bytes: 5_000 };
@@ -141,7 +141,7 @@ mod tests {
         let value = Bytes::from(vec![0; bytes]);
         let op = || Op::Broker { table: BrokerTable::Queued, key: Bytes::new(), value: Some(value.clone()) };
         let ops = (0..ops).map(|_| op()).collect();
-        Batch { partition: Partition::new(0), fence: Fence::new(1), ops, done: Box::new(|_| ()) }
+        Batch { partition: Partition::new(0), fence: Fence::new(1), ops, unit: Unit::Batch, done: Box::new(|_| ()) }
     }
 
     fn sizes(batches: &[Batch]) -> Vec<usize> {

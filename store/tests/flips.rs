@@ -19,7 +19,7 @@ use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{
     Batch, BrokerTable, Config, Contents, Durability, Embedded, Keys, Lane, Limit, MessageTag, Op, OpenError,
-    PrekeyChange, PrekeyKind, PrekeyRecord, ReadError, Slot, Store, StoredSession, keyfile, verify,
+    PrekeyChange, PrekeyKind, PrekeyRecord, ReadError, Slot, Store, StoredSession, Unit, keyfile, verify,
 };
 
 const DEVICES: u32 = 4;
@@ -96,7 +96,7 @@ fn device(n: u32) -> DeviceId {
 async fn write(store: &Embedded, ops: Vec<Op>) {
     let (told, hear) = tokio::sync::oneshot::channel();
     let done = Box::new(move |result: Result<_, _>| told.send(result.map(drop)).unwrap());
-    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, done }).unwrap();
+    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, unit: Unit::Batch, done }).unwrap();
     hear.await.unwrap().unwrap();
 }
 

@@ -16,7 +16,7 @@ use unhidra_core::ids::{DeviceId, DeviceNumber, Offset, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, Config, Durability, Embedded, Lane, Limit, MessageTag, Op, Slot, Store, keyfile};
+use unhidra_store::{Batch, Config, Durability, Embedded, Lane, Limit, MessageTag, Op, Slot, Store, Unit, keyfile};
 
 const FOLDER: &str = "UNHIDRA_STORE_KILL_FOLDER";
 const DEVICES: u32 = 5;
@@ -108,7 +108,9 @@ async fn writes_until_it_is_killed() {
     let enrolled = (0..DEVICES).map(|n| Op::Device(registry_entry(n))).collect();
     let (told, hear) = tokio::sync::oneshot::channel();
     let done = Box::new(move |result: Result<_, _>| told.send(result.is_ok()).unwrap());
-    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops: enrolled, done }).unwrap();
+    store
+        .submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops: enrolled, unit: Unit::Batch, done })
+        .unwrap();
     assert!(hear.await.unwrap());
     let mut versions = Vec::new();
     for n in 0..DEVICES {
@@ -127,7 +129,9 @@ async fn writes_until_it_is_killed() {
             writeln!(std::io::stdout(), "durable {} {body}", place.offset).unwrap();
             drop(permit);
         });
-        store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, done }).unwrap();
+        store
+            .submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, unit: Unit::Batch, done })
+            .unwrap();
     }
 }
 

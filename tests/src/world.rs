@@ -23,7 +23,7 @@ use unhidra_node::control::{Addresses, Live, TokenAsked};
 use unhidra_node::registry::{Enrolment, Registry, Replace, Rules};
 use unhidra_node::upstream::{Outside, UpstreamConfig};
 use unhidra_store::memory::{DiskCopy, Memory, Options};
-use unhidra_store::{Batch, CrashPoint, Limit, Op, Store as _};
+use unhidra_store::{Batch, CrashPoint, Limit, Op, Store as _, Unit};
 
 use crate::client::SimClient;
 use crate::clock::SimClock;
@@ -35,6 +35,8 @@ use crate::outside::OutsideBroker;
 const TRUST_DOMAIN: &str = "world.test";
 /// As a disk's: while one commit runs the next batch gathers.
 const COMMIT_TIME: Duration = Duration::from_millis(5);
+/// A writer that remembers but the devices of its last commits: it reads again, as one of many devices does.
+const OPTIONS: Options = Options { known_devices: 1, ..Options::SMALL };
 
 /// One node and all around it. Made inside a paused, single-threaded runtime.
 pub struct World {
@@ -108,8 +110,7 @@ impl World {
         let config = sources.load().expect("a configuration").config;
         let mut identity = [0; 32];
         rng.fill_bytes(&mut identity);
-        let store =
-            Arc::new(Memory::new(Options { epoch: Epoch::new(seed), commit_time: COMMIT_TIME, ..Options::SMALL }));
+        let store = Arc::new(Memory::new(Options { epoch: Epoch::new(seed), commit_time: COMMIT_TIME, ..OPTIONS }));
         let network = Network::default();
         let mut world =
             Self { clock: SimClock::start(), store, network, rng, seed, config, identity, node: None, outside };
@@ -309,7 +310,7 @@ impl World {
         let (done, written) = oneshot::channel();
         let partition = self.store.partition_of(&device.id);
         let done = Box::new(move |result: Result<_, _>| assert_eq!(done.send(result.is_ok()), Ok(())));
-        let batch = Batch { partition, fence: self.store.fence(partition), ops: vec![op], done };
+        let batch = Batch { partition, fence: self.store.fence(partition), ops: vec![op], unit: Unit::Batch, done };
         assert!(self.store.submit(batch).is_ok(), "the store has room");
         assert_eq!(written.await, Ok(true), "the store writes");
     }
@@ -419,6 +420,13 @@ impl World {
         self.counts().lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
     }
 
+    /// How many devices the node does not serve for damaged records.
+    #[must_use]
+    pub fn damaged_devices(&self) -> u64 {
+        let name = "unhidra_bridge_devices_damaged ";
+        self.all_counts().lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
+    }
+
     /// How many messages of the outside broker did not open, for whatever cause, in this life of the node.
     #[must_use]
     pub fn refused(&self) -> u64 {
@@ -427,11 +435,16 @@ impl World {
 
     /// What is counted of the outside broker, as the node's metrics have it.
     fn counts(&self) -> String {
+        let text = self.all_counts();
+        text.lines().filter(|line| line.starts_with("unhidra_upstream")).collect::<Vec<_>>().join("\n")
+    }
+
+    fn all_counts(&self) -> String {
         let mut text = String::new();
         if let Some(node) = &self.node {
             prometheus_client::encoding::text::encode(&mut text, &node.metrics).expect("it is text");
         }
-        text.lines().filter(|line| line.starts_with("unhidra_upstream")).collect::<Vec<_>>().join("\n")
+        text
     }
 
     /// Randomness of its own for somebody in the world.

@@ -1,4 +1,5 @@
-//! Records of a device that do not read.
+//! Records of a device that do not read: when they are read for it, or when the store looks at them again
+//! before it writes.
 //!
 //! What waits for them is given back, unanswered: it is the node's fault and no message's. At the front
 //! door the device loses its own connection and comes again; behind an outside broker the message is
@@ -46,6 +47,29 @@ impl Bridge {
         self.leave_alone(device, parked, now);
     }
 
+    /// A record of a device in memory is damaged, and the store has left the device out of a draft: what is
+    /// in memory of it is ahead of the store, and is dropped. What it has on its way in other drafts is void
+    /// too, whatever becomes of them: an answer may rest on what was left out. Nothing is sealed or opened
+    /// for it before its records have been read again.
+    pub fn handle_left_out(&mut self, device: DeviceId, now: Now) {
+        // Its records are being read already, as they are without what was left out.
+        if let Some(Seat::Loading(_)) = self.seats.get(&device) {
+            return;
+        }
+        let last_draft = match self.empty(&device) {
+            Some(Seat::Ready(peer)) => peer.last_draft,
+            Some(Seat::Damaged { last_draft, .. }) => last_draft,
+            Some(Seat::Loading(_)) | None => self.common.draft_number,
+        };
+        self.rest(device, last_draft, now);
+    }
+
+    /// How many devices in memory have damaged records, as far as is known.
+    #[must_use]
+    pub const fn damaged(&self) -> usize {
+        self.damaged
+    }
+
     /// The disk does not give a device's records, and gives another's: it may pass.
     pub fn handle_unreadable(&mut self, device: DeviceId, now: Now) {
         if self.unread.failed(device, now.timer) {
@@ -71,9 +95,14 @@ impl Bridge {
 
     /// Reads no more of a device for a while, and turns away what waits for it.
     pub(super) fn leave_alone(&mut self, device: DeviceId, parked: Vec<Parked>, now: Now) {
-        self.make_room();
-        self.seats.insert(device, Seat::Damaged { until: now.timer.saturating_add(DAMAGE_REST) });
+        self.rest(device, 0, now);
         parked.into_iter().for_each(|waiting| self.turn_away(waiting));
+    }
+
+    fn rest(&mut self, device: DeviceId, last_draft: u64, now: Now) {
+        self.make_room();
+        self.seats.insert(device, Seat::Damaged { until: now.timer.saturating_add(DAMAGE_REST), last_draft });
+        self.damaged += 1;
     }
 
     /// Answers what comes for a device whose records are damaged. Its own connection it loses, and says

@@ -393,7 +393,7 @@ impl World {
             writes += usize::from(matches!(op, Op::Session { .. } | Op::Chain { .. }));
             self.apply(op);
         }
-        for (ack, answer) in draft.answers {
+        for (_, ack, answer) in draft.answers {
             ack.answer(answer);
         }
         self.bridge.handle_committed();

@@ -126,7 +126,8 @@ impl Node {
         let key_life = tokio::spawn(life::keep(keychain, app.calendar(), of_keys));
         let (known, looking) = (app.registry(), clock.clone());
         let certificates = tokio::spawn(certificates::keep(of_certificates, pki.clone(), known, looking));
-        let watched = Watched { metrics: counted, store: store.health(), phase: phases };
+        let damaged_devices = app.damaged_devices();
+        let watched = Watched { metrics: counted, store: store.health(), phase: phases, damaged_devices };
         let (stop, stopped) = watch::channel(false);
         let (close_admin, admin_closed) = watch::channel(false);
         let admin_config = config.admin.clone();

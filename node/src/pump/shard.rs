@@ -15,8 +15,8 @@ use unhidra_broker::{BrokerEvent, ConnectionId};
 use unhidra_core::delivery::{Ack, Answer};
 use unhidra_core::durable::Durable;
 use unhidra_core::ids::{DeviceId, Partition};
-use unhidra_core::message::Reading;
-use unhidra_store::{Batch, CommitError, Committed, Health, ReadError};
+use unhidra_core::message::{Reading, Uplink};
+use unhidra_store::{Batch, CommitError, Committed, Health, LeftOut, ReadError, Unit};
 
 use super::load::{self, Found, load};
 use super::newcomers::Newcomers;
@@ -33,7 +33,13 @@ const DRAFTS_MAX: usize = 32;
 /// Devices whose records are read at once. Further ones wait in the bridge.
 const LOADS_MAX: usize = 64;
 
-type Settled = Result<Vec<Durable>, CommitError>;
+/// What the writer says of a draft.
+struct Written {
+    durable: Vec<Option<Durable>>,
+    left_out: Vec<LeftOut>,
+}
+
+type Settled = Result<Written, CommitError>;
 
 /// Who waits for an answer.
 enum Reply {
@@ -44,7 +50,7 @@ enum Reply {
 /// What waits for one draft to become durable.
 #[derive(Default)]
 struct Waits {
-    answers: Vec<(Ack, Answer)>,
+    answers: Vec<(DeviceId, Ack, Answer)>,
     effects: Vec<Effect>,
 }
 
@@ -66,6 +72,13 @@ pub(super) struct Shard<R> {
     state: State,
     /// What waits for the drafts on their way, oldest first.
     in_flight: VecDeque<Waits>,
+    /// How many drafts have been answered for.
+    settled_drafts: u64,
+    /// Devices the store has left out of a draft, and the last draft that was in the making then: what
+    /// waits for them in any up to that one is void.
+    left_out: HashMap<DeviceId, u64>,
+    /// How many devices of the shard the metrics show as damaged.
+    damaged: i64,
     /// A batch the writer had no room for, and the signal that it may have now.
     blocked: Option<(Batch, std::pin::Pin<Box<OwnedNotified>>)>,
     settled: mpsc::Receiver<Settled>,
@@ -98,6 +111,9 @@ impl<R: CryptoRng> Shard<R> {
             rng,
             state: State::Serving,
             in_flight: VecDeque::new(),
+            settled_drafts: 0,
+            left_out: HashMap::new(),
+            damaged: 0,
             blocked: None,
             settled,
             settle,
@@ -117,6 +133,7 @@ impl<R: CryptoRng> Shard<R> {
             self.hand_over();
             self.rooms.metrics.add(&self.bridge.take_stats());
             self.rooms.upstreams.count(&self.bridge.take_outside_stats());
+            self.show_damaged();
             self.tell_presence();
             if *stop.borrow() && self.is_idle() {
                 return;
@@ -261,6 +278,14 @@ impl<R: CryptoRng> Shard<R> {
         }
     }
 
+    fn show_damaged(&mut self) {
+        let damaged = i64::try_from(self.bridge.damaged()).unwrap_or(i64::MAX);
+        if damaged != self.damaged {
+            self.rooms.metrics.devices_damaged.inc_by(damaged - self.damaged);
+            self.damaged = damaged;
+        }
+    }
+
     /// Says which devices have come, and which have gone.
     fn tell_presence(&mut self) {
         let now = self.rooms.clock.unix_now();
@@ -331,23 +356,24 @@ impl<R: CryptoRng> Shard<R> {
         let (partition, gateway, settle) = (self.partition, self.rooms.gateway.clone(), self.settle.clone());
         let done = move |result: Result<Committed, CommitError>| {
             let settled = match result {
-                Ok(committed) => {
-                    let placed = rows
-                        .into_iter()
-                        .zip(committed.readings)
-                        .map(|(uplink, at)| Arc::new(Reading { partition, offset: at.offset, prev: at.prev, uplink }));
+                Ok(Committed { readings, durable, left_out }) => {
+                    let is_written = |uplink: &Uplink| !left_out.iter().any(|left| left.device == uplink.device);
+                    let placed =
+                        rows.into_iter().filter(is_written).zip(readings).map(|(uplink, at)| {
+                            Arc::new(Reading { partition, offset: at.offset, prev: at.prev, uplink })
+                        });
                     let placed: Vec<Arc<Reading>> = placed.collect();
                     if !placed.is_empty() {
                         gateway.committed(placed);
                     }
-                    Ok(committed.durable)
+                    Ok(Written { durable, left_out })
                 }
                 Err(error) => Err(error),
             };
             // The shard is gone only where the whole node is.
             let _ = settle.try_send(settled);
         };
-        Batch { partition, fence: self.rooms.store.fence(partition), ops, done: Box::new(done) }
+        Batch { partition, fence: self.rooms.store.fence(partition), ops, unit: Unit::Device, done: Box::new(done) }
     }
 
     fn submit(&mut self, batch: Batch) {
@@ -368,29 +394,31 @@ impl<R: CryptoRng> Shard<R> {
     fn let_out(&mut self, settled: Settled) {
         let waits = self.in_flight.pop_front().unwrap_or_default();
         match (settled, &self.state) {
-            (Ok(durable), State::Serving) => {
-                for (ack, answer) in waits.answers {
-                    ack.answer(answer);
-                }
+            (Ok(Written { mut durable, left_out }), State::Serving) => {
+                self.settled_drafts += 1;
                 self.bridge.handle_committed();
-                let mut durable: Vec<Option<Durable>> = durable.into_iter().map(Some).collect();
-                for effect in waits.effects {
-                    self.release(effect, &mut durable);
+                left_out.into_iter().for_each(|left| self.leave_out(left));
+                for (device, ack, answer) in waits.answers {
+                    // Dropped unanswered, as after a commit that failed.
+                    if !self.is_void(&device) {
+                        ack.answer(answer);
+                    }
                 }
+                for effect in waits.effects {
+                    match effect.device() {
+                        Some(device) if self.is_void(device) => self.give_back(effect),
+                        _ => self.release(effect, &mut durable),
+                    }
+                }
+                self.left_out.retain(|_, last| *last > self.settled_drafts);
                 self.read_changed(self.now());
             }
             // It is durable, and was concluded from one that is not: the repeat of a message that was in
             // that one would be acknowledged, and nobody has it.
             (Ok(_), State::Recovering) => self.void(waits),
             (Err(error), _) => {
-                tracing::error!(partition = %self.partition, %error, "a commit failed; sessions are read again");
-                self.state = State::Recovering;
+                self.recover_after(&error);
                 self.void(waits);
-                // A batch the writer never took: nobody will answer for it.
-                if self.blocked.take().is_some() {
-                    let waits = self.in_flight.pop_back().unwrap_or_default();
-                    self.void(waits);
-                }
             }
         }
     }
@@ -402,6 +430,38 @@ impl<R: CryptoRng> Shard<R> {
         for effect in effects {
             self.give_back(effect);
         }
+    }
+
+    fn recover_after(&mut self, error: &CommitError) {
+        tracing::error!(partition = %self.partition, %error, "a commit failed; sessions are read again");
+        self.state = State::Recovering;
+        // A batch the writer never took: nobody will answer for it.
+        if self.blocked.take().is_some() {
+            let waits = self.in_flight.pop_back().unwrap_or_default();
+            self.void(waits);
+        }
+    }
+
+    /// Nothing of a device was written of a draft whose other devices were.
+    fn leave_out(&mut self, LeftOut { device, cause }: LeftOut) {
+        let in_making = self.settled_drafts + self.in_flight.len() as u64 + 1;
+        if self.is_void(&device) {
+            return;
+        }
+        self.left_out.insert(device, in_making);
+        match cause {
+            CommitError::Damaged { .. } => {
+                tracing::error!(%device, %cause, "a device is not served; nothing of it is acknowledged");
+                self.bridge.handle_left_out(device, self.now());
+            }
+            // Not the disk's doing: what is in memory of others may be wrong as well.
+            cause => self.recover_after(&cause),
+        }
+    }
+
+    /// Whether what waits for this device in the draft that was answered for last comes to nothing.
+    fn is_void(&self, device: &DeviceId) -> bool {
+        self.left_out.get(device).is_some_and(|last| self.settled_drafts <= *last)
     }
 
     fn release(&mut self, effect: Effect, durable: &mut [Option<Durable>]) {
@@ -464,6 +524,7 @@ impl<R: CryptoRng> Shard<R> {
     fn recover(&mut self) {
         self.loads = JoinSet::new();
         self.bridge.forget();
+        self.left_out.clear();
         self.replies.drain().for_each(|(_, reply)| reply.give_up());
         self.state = State::Serving;
     }

@@ -24,7 +24,7 @@ use unhidra_store::{Op, Reason, Store};
 
 use super::LookError;
 use super::metrics::{Metrics, shown};
-use crate::commit::commit;
+use crate::commit::commit_each;
 
 /// How often the disk is looked at where it has a bound.
 const LOOK: Duration = Duration::from_secs(2);
@@ -215,7 +215,11 @@ impl Disk {
         }
         let ops: Vec<Op> = found.trims.into_iter().map(|(device, trim)| Op::Trim { device, trim }).collect();
         if !ops.is_empty() {
-            self.watching(commit(&*store, partition, ops)).await??;
+            let committed = self.watching(commit_each(&*store, partition, ops)).await??;
+            if let Some(left) = committed.left_out.first() {
+                let devices = committed.left_out.len();
+                tracing::warn!(devices, first = %left.device, cause = %left.cause, "rows of a device stay");
+            }
             self.metrics.trimmed(Reason::Disk, found.rows);
             self.metrics.freed(found.bytes);
         }

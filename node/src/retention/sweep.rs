@@ -6,12 +6,12 @@ use std::sync::Arc;
 use unhidra_core::device::Device;
 use unhidra_core::ids::{DeviceId, Partition};
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Bounds, Op, ReadError, Store, Tally};
+use unhidra_store::{Bounds, LeftOut, Op, Store, Tally};
 
 use super::metrics::{Metrics, shown};
 use super::{Config, DAY, LookError, days};
 use crate::calendar::{Calendar, Look};
-use crate::commit::commit;
+use crate::commit::commit_each;
 use crate::registry::Registry;
 
 /// Devices taken from the registry at once.
@@ -55,6 +55,8 @@ struct Known {
 struct Waiting {
     ops: BTreeMap<u16, Vec<Op>>,
     rows: usize,
+    /// Devices of which nothing was written.
+    left_out: Vec<LeftOut>,
 }
 
 impl Sweep {
@@ -78,7 +80,7 @@ impl Sweep {
             self.jumps = seen.jumps;
         }
         let mut waiting = Waiting::default();
-        let (mut damaged, mut first_damaged) = (0_u64, None);
+        let mut damaged: BTreeMap<DeviceId, LookError> = BTreeMap::new();
         let mut after = None;
         loop {
             let page = self.registry.page(after.as_ref(), PAGE);
@@ -86,11 +88,7 @@ impl Sweep {
                 match self.look_at(device, seen, &mut waiting).await {
                     Ok(()) => {}
                     // What is beyond its time of all the others goes all the same.
-                    Err(LookError::Read(error @ ReadError::Damaged { .. })) => {
-                        self.known.remove(&device.id);
-                        damaged += 1;
-                        first_damaged.get_or_insert((device.id, error));
-                    }
+                    Err(error) if error.is_damage() => drop(damaged.insert(device.id, error)),
                     Err(error) => {
                         // What waits was counted as gone, and may not be.
                         self.known.clear();
@@ -103,16 +101,20 @@ impl Sweep {
                 break;
             }
         }
-        if let Some((device, error)) = first_damaged {
+        let flushed = self.flush(&mut waiting).await;
+        damaged.extend(waiting.left_out.into_iter().map(|left| (left.device, left.cause.into())));
+        // What was counted as gone is there still.
+        self.known.retain(|device, _| !damaged.contains_key(device));
+        if let Some((device, error)) = damaged.first_key_value() {
             tracing::warn!(
-                devices = damaged,
+                devices = damaged.len(),
                 first = %device,
                 %error,
                 "what is beyond its time of devices with damaged records stays; `unhidra store verify` says what is \
                  damaged"
             );
         }
-        if let Err(error) = self.flush(&mut waiting).await {
+        if let Err(error) = flushed {
             self.known.clear();
             return Err(error);
         }
@@ -159,6 +161,10 @@ impl Sweep {
             }
             if found.more || waiting.rows >= COMMIT_ROWS {
                 self.flush(waiting).await?;
+                // It would find the same again.
+                if let Some(left) = waiting.left_out.iter().find(|left| left.device == device.id) {
+                    return Err(left.cause.clone().into());
+                }
             }
             if !found.more {
                 // By its age alone nothing is due before the oldest row is, nor any that comes.
@@ -200,7 +206,8 @@ impl Sweep {
     async fn flush(&self, waiting: &mut Waiting) -> Result<(), LookError> {
         waiting.rows = 0;
         for (partition, ops) in std::mem::take(&mut waiting.ops) {
-            commit(&*self.store, Partition::new(partition), ops).await?;
+            let committed = commit_each(&*self.store, Partition::new(partition), ops).await?;
+            waiting.left_out.extend(committed.left_out);
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Retention over the store in memory, on a clock of the test's.
 
 use bytes::Bytes;
-use unhidra_core::ids::{Offset, Partition};
+use unhidra_core::ids::{Offset, Partition, Version};
 use unhidra_core::message::{Reading, Uplink, UplinkKind};
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, Full, Health, Limit, MessageTag, Op, STUBS};
+use unhidra_store::memory::Options;
+use unhidra_store::{Batch, Full, Health, Limit, MessageTag, Op, STUBS, Slot, Unit};
 
 use super::*;
 use crate::commit::commit;
@@ -141,7 +142,8 @@ async fn a_full_disk_loses_its_oldest_rows_and_then_takes_none() {
     );
     let partition = ground.store.partition_of(&id("pump"));
     let fence = ground.store.fence(partition);
-    let batch = Batch { partition, fence, ops: vec![row("pump", 9000, NOW)], done: Box::new(|_| ()) };
+    let batch =
+        Batch { partition, fence, ops: vec![row("pump", 9000, NOW)], unit: Unit::Batch, done: Box::new(|_| ()) };
     assert!(matches!(ground.store.submit(batch), Err(Full(_))));
     assert!(ground.store.log(Partition::new(0), Offset::ZERO, ALL).await.is_ok(), "what is there is shown");
 }
@@ -162,6 +164,26 @@ async fn a_damaged_row_stays_and_what_is_old_of_all_others_goes() {
     let left = ground.store.disk_bytes().await.unwrap();
     assert!(left < used / 100 * 90, "{left} of {used}");
     assert!(ground.store.history(&id("a"), Offset::ZERO, ALL).await.is_err(), "it is not hidden");
+}
+
+/// The store looks at a device's sessions before it deletes rows of it.
+#[tokio::test]
+async fn what_is_old_of_a_device_with_a_damaged_session_stays_and_that_of_all_others_goes() {
+    let ground = Ground::with(Options { known_devices: 1, ..Options::SMALL });
+    let registry = filled(&ground, &[("a", ""), ("b", ""), ("c", "")], 400, 10).await;
+    let whole = Op::Session { device: id("a"), slot: Slot::Present, expect: Version::new(0), whole: Bytes::new() };
+    let partition = ground.store.partition_of(&id("a"));
+    commit(&*ground.store, partition, vec![whole]).await.unwrap();
+    // The writer forgets what it knows of the first.
+    commit(&*ground.store, partition, vec![row("b", 400, NOW)]).await.unwrap();
+    let whole = ground.store.damage_session(&id("a")).unwrap();
+    let mut sweep = sweep(&ground, Config { days: 7, ..config() }, registry);
+    sweep.look().await.unwrap();
+    let left = async || [history(&ground, "a").await.len(), history(&ground, "b").await.len()];
+    assert_eq!(left().await, [400, 201]);
+    ground.store.mend_session(&id("a"), whole);
+    sweep.look().await.unwrap();
+    assert_eq!(left().await, [200, 201], "it is looked at anew");
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub(super) async fn a_full_queue_gives_back_and_room_is_signalled(bench: &mut im
         partition,
         fence: store.fence(partition),
         ops: vec![reading("a", 0)],
+        unit: Unit::Batch,
         done: Box::new(move |_| {
             stands.send(()).unwrap();
             held.recv().unwrap();

@@ -126,3 +126,67 @@ pub(super) async fn a_session_of_another_moment_than_its_rows_is_not_given(bench
     write(&*store, vec![session("a", 3, "new")]).await.unwrap();
     assert!(store.session(&id("a")).await.unwrap().unwrap().present.is_some());
 }
+
+/// What of a device a plan reads and does not find whole stops that device, and nobody beside it: not in
+/// a batch that brings together what devices do each for itself, and not in the group.
+pub(super) async fn a_damaged_record_stops_its_device_alone(bench: &mut impl Bench) {
+    let store = bench.open(1).await;
+    let devices = ["a", "b", "c"];
+    write(&*store, devices.map(|name| Op::Device(device(name))).into()).await.unwrap();
+    write(&*store, devices.map(|name| session(name, 0, "w")).into()).await.unwrap();
+    drop(store);
+    bench.damage_session(&id("b"));
+
+    let store = bench.open(1).await;
+    let partition = Partition::new(0);
+    let each = |n: u32| {
+        let row = |name| [chain(name, Slot::Present, Lane::Receive, n, "r"), reading(name, n)];
+        devices.into_iter().flat_map(row).collect::<Vec<_>>()
+    };
+    let (first, first_answer) = batch(&*store, partition, each(1));
+    let (second, second_answer) = batch(&*store, partition, each(2));
+    // One that is of one piece is refused for the same, and leaves no trace of the others.
+    let (whole, whole_answer) = batch(&*store, partition, vec![reading("c", 9), reading("b", 9)]);
+    let (behind, behind_answer) = batch(&*store, partition, vec![reading("a", 3)]);
+    let by_device = |batch| Batch { unit: Unit::Device, ..batch };
+    for batch in [by_device(first), by_device(second), whole, behind] {
+        store.submit(batch).unwrap();
+    }
+    let is_of_b = |cause: &CommitError| {
+        let CommitError::Damaged { device, found } = cause else { panic!("{cause}") };
+        let ReadError::Damaged { record, .. } = &**found else { panic!("{cause}") };
+        assert_eq!((*device, record.split('/').next()), (id("b"), Some("sessions")), "{cause}");
+    };
+    for (answer, from) in [(first_answer, 1), (second_answer, 3)] {
+        let committed = answer.await.unwrap().unwrap();
+        assert_eq!(committed.left_out.len(), 1);
+        assert_eq!(committed.left_out[0].device, id("b"));
+        is_of_b(&committed.left_out[0].cause);
+        let proven: Vec<bool> = committed.durable.iter().map(Option::is_some).collect();
+        assert_eq!(proven, [true, false, true], "no proof of what was not written");
+        let places: Vec<u64> = committed.readings.iter().map(|place| place.offset.get()).collect();
+        assert_eq!(places, [from, from + 1], "and no place for it");
+    }
+    is_of_b(&whole_answer.await.unwrap().unwrap_err());
+    assert_eq!(behind_answer.await.unwrap().unwrap().readings[0].offset.get(), 5);
+    assert_eq!(*store.health().borrow(), Health::Ready);
+    let rows = store.log(partition, Offset::ZERO, ALL).await.unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.uplink.device).collect::<Vec<_>>(), ["a", "c", "a", "c", "a"].map(id));
+    assert!(matches!(store.session(&id("b")).await, Err(ReadError::Damaged { .. })), "it is not served");
+    assert_eq!(store.session(&id("c")).await.unwrap().unwrap().version, Version::new(3));
+}
+
+/// A device whose part of a batch was left out is ahead of the store in the batches behind it too.
+pub(super) async fn a_wrong_expectation_stops_its_device_alone(bench: &mut impl Bench) {
+    let store = bench.open(1).await;
+    write(&*store, vec![Op::Device(device("a")), Op::Device(device("b"))]).await.unwrap();
+    let ops = vec![session("a", 1, "w"), session("b", 0, "w"), reading("a", 0), reading("b", 0)];
+    let (batch, answer) = batch(&*store, Partition::new(0), ops);
+    store.submit(Batch { unit: Unit::Device, ..batch }).unwrap();
+    let committed = answer.await.unwrap().unwrap();
+    let (expected, found) = (Version::new(1), Version::new(0));
+    let cause = CommitError::Version { device: id("a"), expected, found };
+    assert_eq!(committed.left_out, [LeftOut { device: id("a"), cause }]);
+    assert_eq!((committed.readings.len(), committed.durable.len()), (1, 2));
+    assert_eq!(store.session(&id("b")).await.unwrap().unwrap().newest.get(), 1);
+}

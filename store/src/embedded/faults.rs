@@ -2,13 +2,14 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use bytes::Bytes;
 use unhidra_core::ids::{DeviceId, Offset, Partition};
 
 use super::Embedded;
 use super::shared::Shared;
 use crate::ledger::Writes;
-use crate::table::{self, Table};
-use crate::{Fault, ReadError, Store, query};
+use crate::table::{self, Part, Table};
+use crate::{Fault, ReadError, Slot, Store, query};
 
 impl Fault {
     pub(super) fn strike(self, commit: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
@@ -49,6 +50,19 @@ impl Embedded {
     /// Makes the next commit of `partition` fail.
     pub fn fail_next_commit(&self, partition: Partition, fault: Fault) {
         *self.shared(partition).fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    /// Makes the present session of a device a record that does not read, as damage would. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Where the files cannot be read or written, or nothing is known of the device.
+    pub fn damage_session(&self, device: &DeviceId) -> Result<(), ReadError> {
+        let shared = self.shared(self.partition_of(device));
+        let number = shared.read(|view| query::number(view, device))?.ok_or(ReadError::Unavailable)?;
+        let place = (Table::Sessions, table::session(number, Part::Whole(Slot::Present)));
+        let writes = Writes::from([(place, Some(Bytes::from_static(b"?")))]);
+        shared.commit(&writes, true).map_err(ReadError::Engine)
     }
 
     /// Deletes one row, as damage would, and says whether it was there. Blocks.

@@ -12,7 +12,7 @@ use super::*;
 use crate::config::tests::config;
 use crate::contract::{self, Bench, batch, device, id, reading, uplink, write};
 use crate::table::{self, Table};
-use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Restored, Slot};
+use crate::{CommitError, Fault, KeyringError, Lane, LocalMaster, Op, Restored, Slot, Unit};
 
 mod beside;
 mod boot;
@@ -107,6 +107,10 @@ impl Bench for Folder {
 
     fn damage(&mut self, device: &DeviceId, offset: Offset) {
         assert_eq!(Self::open(self).delete_row(device, offset), Ok(true));
+    }
+
+    fn damage_session(&mut self, device: &DeviceId) {
+        assert_eq!(Self::open(self).damage_session(device), Ok(()));
     }
 }
 
@@ -490,7 +494,7 @@ async fn the_last_handle_may_be_dropped_by_an_answer() {
             drop(took.recv().unwrap());
             told.send(()).unwrap();
         });
-        store.submit(Batch { partition: Partition::new(0), fence, ops: Vec::new(), done }).unwrap();
+        store.submit(Batch { partition: Partition::new(0), fence, ops: Vec::new(), unit: Unit::Batch, done }).unwrap();
         let writers = Arc::clone(&store.writers);
         if is_closing {
             let mut closing = store.close();

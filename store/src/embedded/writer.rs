@@ -195,6 +195,7 @@ impl Writer<'_> {
     fn settle(&mut self, Planned { plan, since, .. }: Planned, committed: bool) {
         let metrics = &self.shared.metrics;
         metrics.refused.inc_by(plan.refused() as u64);
+        metrics.left_out.inc_by(plan.left_out() as u64);
         if committed {
             metrics.commits.inc();
             metrics.records.inc_by(plan.records());

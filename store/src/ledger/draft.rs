@@ -1,6 +1,6 @@
 //! One batch on its way into a group: its ops, one after another, become writes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use unhidra_core::command::Command;
@@ -48,6 +48,13 @@ impl From<CommitError> for Stop {
     }
 }
 
+/// Where a batch goes no further.
+pub(super) struct Stopped {
+    /// At whose op, where it is one device's.
+    pub(super) device: Option<DeviceId>,
+    pub(super) stop: Stop,
+}
+
 /// One batch while it is planned: dropped without a trace, or merged into its group.
 pub(super) struct Draft<'a> {
     ledger: &'a Ledger,
@@ -55,6 +62,9 @@ pub(super) struct Draft<'a> {
     group: &'a Plan,
     /// What is being committed.
     before: Option<&'a Plan>,
+    ops: &'a [Op],
+    /// Of these devices nothing is written.
+    left_out: &'a BTreeMap<DeviceId, CommitError>,
     moved: Moved,
     /// The devices of its rows, and the newest of each: the session records of this batch hold it,
     /// also those that stand before the row among the ops.
@@ -72,63 +82,80 @@ pub(super) struct Moved {
 }
 
 impl<'a> Draft<'a> {
-    /// A batch of `ops`, behind what its group holds already, and behind what is being committed.
+    /// A batch of `ops`, without those of the devices `left_out`, behind what its group holds already, and
+    /// behind what is being committed.
     pub(super) fn new(
         ledger: &'a Ledger,
         rows: &'a dyn Rows,
         (group, before): (&'a Plan, Option<&'a Plan>),
-        ops: &[Op],
+        ops: &'a [Op],
+        left_out: &'a BTreeMap<DeviceId, CommitError>,
     ) -> Self {
-        let outcome = Outcome { records: ops.len(), readings: Vec::new(), sessions: 0 };
+        let outcome = Outcome { records: ops.len(), readings: Vec::new(), sessions: Vec::new(), left_out: Vec::new() };
         let moved = Moved { writes: Writes::new(), head: group.head, known: HashMap::new(), outcome };
         let mut newest = HashMap::new();
         let devices = ops.iter().filter_map(|op| match op {
             Op::Reading { uplink, .. } => Some(uplink.device),
             _ => None,
         });
-        for (device, nth) in devices.zip(1..) {
+        for (device, nth) in devices.filter(|device| !left_out.contains_key(device)).zip(1..) {
             newest.insert(device, Offset::new(group.head.offset.get().saturating_add(nth)));
         }
         let unmarked = newest.keys().copied().collect();
-        Self { ledger, rows, group, before, moved, newest, unmarked }
+        Self { ledger, rows, group, before, ops, left_out, moved, newest, unmarked }
     }
 
-    /// Writes the newest row of the devices of which this batch wrote nothing else that says it.
-    pub(super) fn mark_rows(&mut self) -> Result<(), Stop> {
+    /// Applies all ops, and writes the newest row of the devices of which they write nothing else that
+    /// says it.
+    pub(super) fn apply_all(&mut self) -> Result<(), Box<Stopped>> {
+        for op in self.ops {
+            let is_left_out = |device| self.left_out.contains_key(device);
+            match op.device() {
+                Some(device) if is_left_out(device) => self.pass_over(op),
+                device => self.apply(op).map_err(|stop| Box::new(Stopped { device: device.copied(), stop }))?,
+            }
+        }
         for device in std::mem::take(&mut self.unmarked) {
-            let known = self.known(&device)?;
-            self.mark(device, known)?;
+            let marked = self.known(&device).and_then(|known| self.mark(device, known));
+            marked.map_err(|stop| Box::new(Stopped { device: Some(device), stop }))?;
         }
         Ok(())
+    }
+
+    fn pass_over(&mut self, op: &Op) {
+        self.moved.outcome.records -= 1;
+        if matches!(op, Op::Session { .. } | Op::Chain { .. }) {
+            self.moved.outcome.sessions.push(false);
+        }
     }
 
     pub(super) fn into_moved(self) -> Moved {
         self.moved
     }
 
-    pub(super) fn apply(&mut self, op: Op) -> Result<(), Stop> {
+    fn apply(&mut self, op: &Op) -> Result<(), Stop> {
         match op {
-            Op::Session { device, slot, expect, whole } => self.session(device, slot, expect, &whole),
-            Op::Chain { device, slot, lane, expect, delta } => self.chain(device, slot, lane, expect, &delta),
-            Op::Rotate { device, expect } => self.rotate(device, expect),
-            Op::EndSessions { device, expect, present } => self.end_sessions(device, expect, present),
-            Op::Peer { device, bytes } => self.peer(device, &bytes),
-            Op::Reading { tag, uplink } => self.reading(&tag, &uplink),
-            Op::Trim { device, trim } => self.trim(&device, &trim),
-            Op::Forget { device, commands } => self.forget(&device, &commands),
-            Op::Command(command) => self.command(&command),
-            Op::LateReceipt { device, command, status, at } => self.late_receipt(&device, &command, status, at),
-            Op::Setting(setting) => self.setting(&setting),
+            Op::Session { device, slot, expect, whole } => self.session(*device, *slot, *expect, whole),
+            Op::Chain { device, slot, lane, expect, delta } => self.chain(*device, *slot, *lane, *expect, delta),
+            Op::Rotate { device, expect } => self.rotate(*device, *expect),
+            Op::EndSessions { device, expect, present } => self.end_sessions(*device, *expect, *present),
+            Op::Peer { device, bytes } => self.peer(*device, bytes),
+            Op::Reading { tag, uplink } => self.reading(tag, uplink),
+            Op::Trim { device, trim } => self.trim(device, trim),
+            Op::Forget { device, commands } => self.forget(device, commands),
+            Op::Command(command) => self.command(command),
+            Op::LateReceipt { device, command, status, at } => self.late_receipt(device, command, *status, *at),
+            Op::Setting(setting) => self.setting(setting),
             Op::ForgetSetting { device, name } => {
-                if let Some(known) = self.find(&device)? {
-                    self.delete(Table::Settings, table::setting(known.number, &name));
+                if let Some(known) = self.find(device)? {
+                    self.delete(Table::Settings, table::setting(known.number, name));
                 }
                 Ok(())
             }
-            Op::Device(device) => self.device(&device),
+            Op::Device(device) => self.device(device),
             Op::Prekey(change) => self.prekey(change),
-            Op::Broker { table, key, value } => self.broker(table, &key, value),
-            Op::Act(act) => self.act(&act),
+            Op::Broker { table, key, value } => self.broker(*table, key, value.as_ref()),
+            Op::Act(act) => self.act(act),
             Op::Reseal(names) => self.reseal(names),
         }
     }
@@ -138,7 +165,7 @@ impl<'a> Draft<'a> {
         self.delete_chains(&mut known, slot);
         self.put_part(&device, &known, Part::Whole(slot), known.version, whole)?;
         self.moved.known.insert(device, known);
-        self.moved.outcome.sessions += 1;
+        self.moved.outcome.sessions.push(true);
         Ok(())
     }
 
@@ -157,7 +184,7 @@ impl<'a> Draft<'a> {
         self.put_part(&device, &known, Part::Chain(slot, lane), known.version, delta)?;
         known.chains |= chain_bit(slot, lane);
         self.moved.known.insert(device, known);
-        self.moved.outcome.sessions += 1;
+        self.moved.outcome.sessions.push(true);
         Ok(())
     }
 
@@ -294,35 +321,35 @@ impl<'a> Draft<'a> {
         Ok(known)
     }
 
-    fn prekey(&mut self, change: PrekeyChange) -> Result<(), Stop> {
+    fn prekey(&mut self, change: &PrekeyChange) -> Result<(), Stop> {
         match change {
             PrekeyChange::Put(prekey) => {
                 let key = match &prekey.kind {
                     PrekeyKind::Signed => table::signed_prekey(prekey.id),
                     PrekeyKind::OneTime(device) => table::one_time_prekey(self.known(device)?.number, prekey.id),
                 };
-                self.put(Table::Prekeys, key, record::encode_prekey(&prekey))
+                self.put(Table::Prekeys, key, record::encode_prekey(prekey))
             }
             PrekeyChange::Delete { kind: PrekeyKind::Signed, id } => {
-                self.delete(Table::Prekeys, table::signed_prekey(id));
+                self.delete(Table::Prekeys, table::signed_prekey(*id));
                 Ok(())
             }
             PrekeyChange::Delete { kind: PrekeyKind::OneTime(device), id } => {
-                if let Some(known) = self.find(&device)? {
-                    self.delete(Table::Prekeys, table::one_time_prekey(known.number, id));
+                if let Some(known) = self.find(device)? {
+                    self.delete(Table::Prekeys, table::one_time_prekey(known.number, *id));
                 }
                 Ok(())
             }
         }
     }
 
-    fn broker(&mut self, table: BrokerTable, key: &[u8], value: Option<Bytes>) -> Result<(), Stop> {
+    fn broker(&mut self, table: BrokerTable, key: &[u8], value: Option<&Bytes>) -> Result<(), Stop> {
         let key = table::broker(table, key);
         if key.len() > KEY_LEN_MAX {
             return Err(too_large("a key of the broker's", key.len() - 1, KEY_LEN_MAX - 1).into());
         }
         match value {
-            Some(value) => self.put(Table::Broker, key, value),
+            Some(value) => self.put(Table::Broker, key, value.clone()),
             None => {
                 self.delete(Table::Broker, key);
                 Ok(())
@@ -348,9 +375,9 @@ impl<'a> Draft<'a> {
 
     /// Puts what is there in its own place: the commit seals it. What this group has written is
     /// sealed with it anyway, and newer.
-    fn reseal(&mut self, names: Vec<RecordName>) -> Result<(), Stop> {
+    fn reseal(&mut self, names: &[RecordName]) -> Result<(), Stop> {
         for RecordName { table, key } in names {
-            let place = (table, key);
+            let place = (*table, key.clone());
             if self.moved.writes.contains_key(&place) || self.group.writes.contains_key(&place) {
                 continue;
             }

@@ -15,7 +15,7 @@ type Answer = oneshot::Receiver<Result<Committed, CommitError>>;
 fn batch(ops: Vec<Op>) -> (Batch, Answer) {
     let (answer, answered) = oneshot::channel();
     let done = Box::new(move |result| _ = answer.send(result));
-    (Batch { partition: PARTITION, fence: FENCE, ops, done }, answered)
+    (Batch { partition: PARTITION, fence: FENCE, ops, unit: Unit::Batch, done }, answered)
 }
 
 /// Commits all of it as one group, and gives the answers.
@@ -123,7 +123,8 @@ fn a_record_whose_kind_has_no_tag_is_refused_before_the_commit() {
     let tables = Tables::new();
     let ledger = Ledger::load(&tables, PARTITION, 1, FENCE, KNOWN_MAX, 50).unwrap();
     let plan = ledger.plan(&tables, Vec::new());
-    let mut draft = Draft::new(&ledger, &tables, (&plan, None), &[]);
+    let none = BTreeMap::new();
+    let mut draft = Draft::new(&ledger, &tables, (&plan, None), &[], &none);
     for (table, key) in [(Table::Broker, &[99, 1][..]), (Table::Sessions, &[0, 0, 0, 1, 9]), (Table::Prekeys, &[])] {
         let Err(Stop::Refused(refused)) = draft.put(table, key.to_vec(), Vec::new()) else { panic!("{table:?}") };
         assert!(matches!(refused, CommitError::NoKind { .. }) && refused.to_string().contains(table.name()));

@@ -25,6 +25,10 @@ impl Bench for Place {
     fn damage(&mut self, device: &DeviceId, offset: Offset) {
         assert!(self.last.as_ref().unwrap().delete_row(device, offset));
     }
+
+    fn damage_session(&mut self, device: &DeviceId) {
+        assert!(self.last.as_ref().unwrap().damage_session(device).is_some());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

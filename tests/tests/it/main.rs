@@ -5,6 +5,7 @@ mod binary;
 mod clocks;
 mod commands_crash;
 mod crash;
+mod damage;
 mod downlink;
 mod old_image;
 mod outside;

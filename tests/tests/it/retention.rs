@@ -13,7 +13,7 @@ use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
 use unhidra_node::config::{Purpose, Sources};
-use unhidra_store::{Batch, Bounds, CommitError, Committed, Embedded, Keys, MessageTag, Op, Store};
+use unhidra_store::{Batch, Bounds, CommitError, Committed, Embedded, Keys, MessageTag, Op, Store, Unit};
 
 const PARTITION: Partition = Partition::new(0);
 const DEVICES: u32 = 50;
@@ -58,7 +58,7 @@ fn row(n: u32, number: u32) -> Op {
 async fn commit(store: &Embedded, ops: Vec<Op>) -> Result<Committed, CommitError> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     let done = Box::new(move |result| drop(answer.send(result)));
-    let mut batch = Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, done };
+    let mut batch = Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, unit: Unit::Batch, done };
     let room = store.room(PARTITION);
     loop {
         let mut notified = std::pin::pin!(room.notified());

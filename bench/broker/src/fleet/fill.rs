@@ -12,7 +12,7 @@ use unhidra_core::ids::{DeviceId, DeviceNumber, Partition, Version};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::UnixTime;
-use unhidra_store::{Batch, Config, Embedded, Keys, MessageTag, Op, Slot, Store, keyfile};
+use unhidra_store::{Batch, Config, Embedded, Keys, MessageTag, Op, Slot, Store, Unit, keyfile};
 
 /// The node's own defaults.
 const DEFAULTS: &str = include_str!("../../../../node/src/default.toml");
@@ -41,7 +41,7 @@ impl Filler {
         let done = Box::new(move |result: Result<_, _>| {
             let _ = told.send(result.is_ok());
         });
-        let mut batch = Batch { partition, fence: self.store.fence(partition), ops, done };
+        let mut batch = Batch { partition, fence: self.store.fence(partition), ops, unit: Unit::Batch, done };
         while let Err(full) = self.store.submit(batch) {
             batch = *full.0;
             std::thread::sleep(std::time::Duration::from_millis(1));

@@ -32,6 +32,10 @@ impl Bench for Handed {
     fn damage(&mut self, device: &DeviceId, offset: Offset) {
         assert_eq!(Self::open(self, 1).delete_row(device, offset), Ok(true));
     }
+
+    fn damage_session(&mut self, device: &DeviceId) {
+        assert_eq!(Self::open(self, 1).damage_session(device), Ok(()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +111,7 @@ async fn noted(store: &Embedded, ops: Vec<Op>, name: u8, note: &std::sync::mpsc:
     taken.as_mut().enable();
     let note = note.clone();
     let done = Box::new(move |result: Result<Committed, CommitError>| _ = note.send((name, result.is_ok())));
-    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, done }).unwrap();
+    store.submit(Batch { partition: PARTITION, fence: store.fence(PARTITION), ops, unit: Unit::Batch, done }).unwrap();
     tokio::time::timeout(SOON, taken).await.expect("nothing is taken while a commit runs");
 }
 
@@ -121,7 +125,7 @@ async fn a_group_that_writes_nothing_is_answered_behind_the_one_before_it() {
         write(&store, vec![Op::Device(device("a"))]).await.unwrap();
         let (note, heard): (_, Heard) = std::sync::mpsc::channel();
         {
-            let held = store.shared(PARTITION).held.lock().await;
+            let held = store.shared(PARTITION).gate.hold();
             noted(&store, vec![session(0), reading("a", 0)], 1, &note).await;
             noted(&store, ops, 2, &note).await;
             drop(held);

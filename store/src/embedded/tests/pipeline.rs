@@ -79,7 +79,7 @@ fn submit(store: &Embedded, ask: Ask, row: u32, told: &Sender<Told>) {
         let shown = committed.borrow().get();
         told.send(Told { ask, row, answer, shown }).unwrap();
     });
-    let batch = Batch { partition: PARTITION, fence: store.fence(PARTITION), ops: ops(ask, row), done };
+    let batch = Batch { partition: PARTITION, fence: store.fence(PARTITION), ops: ops(ask, row), unit: Unit::Batch, done };
     assert!(store.submit(batch).is_ok(), "there is room for a round");
 }
 
@@ -180,7 +180,7 @@ async fn whatever_fails_the_pipeline_says_and_does_what_a_naive_store_would() {
         let mut asked = Vec::new();
         {
             let shared = store.shared(PARTITION);
-            let mut held = (draw.below(3) > 0).then(|| shared.held.try_lock().unwrap());
+            let mut held = (draw.below(3) > 0).then(|| shared.gate.hold());
             for n in 0..batches {
                 if let Some(fault) = fault.filter(|_| n == fails_from.min(batches - 1)) {
                     store.fail_next_commit(PARTITION, fault);
