@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -139,7 +139,8 @@ struct Shared {
     clock: Arc<dyn Clock + Send + Sync>,
     rules: Rules,
     devices: RwLock<BTreeMap<DeviceId, Arc<Device>>>,
-    hooks: OnceLock<Arc<dyn Hooks>>,
+    /// Not held: those who are told hold the registry.
+    hooks: OnceLock<Weak<dyn Hooks>>,
 }
 
 struct Request {
@@ -199,8 +200,8 @@ impl Registry {
     }
 
     /// Names who is told of changes from now on. The first one named stays.
-    pub fn tell(&self, hooks: Arc<dyn Hooks>) {
-        let _ = self.shared.hooks.set(hooks);
+    pub fn tell(&self, hooks: &Arc<dyn Hooks>) {
+        let _ = self.shared.hooks.set(Arc::downgrade(hooks));
     }
 
     /// A device, if it was ever enrolled; revoked ones too.
@@ -364,7 +365,7 @@ impl Shared {
         // Read back, for the number the store gave.
         let written = self.store.device(&device.id).await?.unwrap_or(device);
         let device = self.remember(written);
-        if let Some(hooks) = self.hooks.get() {
+        if let Some(hooks) = self.hooks() {
             hooks.enrolled(&device);
         }
         Ok(Changed::Written(device))
@@ -397,10 +398,14 @@ impl Shared {
         };
         // Told again where it was revoked before: closing a connection that should not be there
         // costs nothing.
-        if let Some(hooks) = self.hooks.get() {
+        if let Some(hooks) = self.hooks() {
             hooks.revoked(&id);
         }
         Ok(changed)
+    }
+
+    fn hooks(&self) -> Option<Arc<dyn Hooks>> {
+        self.hooks.get().and_then(Weak::upgrade)
     }
 
     /// Writes a device's record, and in the same commit who had it written.

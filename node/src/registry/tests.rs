@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use unhidra_broker::{Entrance, PeerCertificate};
 use unhidra_core::ids::{Partition, Version};
 use unhidra_store::memory::Options;
-use unhidra_store::{Batch, Fault, Slot};
+use unhidra_store::{Batch, Fault, Slot, Unit};
 
 use super::*;
 use crate::testing::{Ground, NOW, TRUST_DOMAIN, id};
@@ -176,7 +176,8 @@ async fn hooks_hear_of_each_change_once_it_stands() {
     let ground = Ground::new();
     let registry = ground.registry().await;
     let heard = Arc::new(Heard::default());
-    registry.tell(heard.clone());
+    let hooks: Arc<dyn Hooks> = heard.clone();
+    registry.tell(&hooks);
     registry.enroll(enrolment("pump-7"), Replace::No).await.unwrap();
     registry.tag(id("pump-7"), tags(&["a"]), BTreeSet::new()).await.unwrap();
     assert!(matches!(registry.revoke(id("pump-7")).await, Ok(Revocation::Now(_))));
@@ -190,7 +191,8 @@ async fn a_caller_that_hangs_up_leaves_no_change_half_made() {
     let ground = Ground::new();
     let registry = ground.registry().await;
     let heard = Arc::new(Heard::default());
-    registry.tell(heard.clone());
+    let hooks: Arc<dyn Hooks> = heard.clone();
+    registry.tell(&hooks);
     registry.enroll(enrolment("pump-7"), Replace::No).await.unwrap();
     let mut revoking = Box::pin(registry.revoke(id("pump-7")));
     // Asked once, so that the change is on its way, and dropped.
@@ -227,6 +229,7 @@ async fn a_full_queue_is_waited_for() {
         partition: Partition::new(0),
         fence: ground.store.fence(Partition::new(0)),
         ops: vec![Op::Device(device_of(enrolment("other")))],
+        unit: Unit::Batch,
         done: Box::new(move |result| answer.send(result.is_ok()).unwrap()),
     };
     ground.store.submit(filler).unwrap();

@@ -79,7 +79,8 @@ fn submit(store: &Embedded, ask: Ask, row: u32, told: &Sender<Told>) {
         let shown = committed.borrow().get();
         told.send(Told { ask, row, answer, shown }).unwrap();
     });
-    let batch = Batch { partition: PARTITION, fence: store.fence(PARTITION), ops: ops(ask, row), unit: Unit::Batch, done };
+    let batch =
+        Batch { partition: PARTITION, fence: store.fence(PARTITION), ops: ops(ask, row), unit: Unit::Batch, done };
     assert!(store.submit(batch).is_ok(), "there is room for a round");
 }
 
