@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use unhidra_core::delivery::{AckToken, Answer};
 use unhidra_core::ids::DeviceId;
 
-/// Messages of QoS 1 in the order they came.
+/// Messages in the order they came.
 ///
 /// Answers come in any order, for devices do not wait for each other; PUBACKs leave in this one
 /// [MQTT-4.6.0-2]. One window is one connection's: its tokens mean nothing to the next, for the
@@ -15,6 +15,9 @@ use unhidra_core::ids::DeviceId;
 /// connection, keeps its place among those that may wait, and holds up none behind it. The PUBACKs
 /// that do leave are in order still. So that no device's later messages overtake it, all of that
 /// device are passed by from there on.
+///
+/// One of QoS 0 has no identifier and gets no PUBACK, but has a place like the others: else a broker
+/// could have any number of them wait in the node.
 #[derive(Debug)]
 pub struct Window {
     /// The token of the oldest that waits.
@@ -31,7 +34,8 @@ pub struct Window {
 
 #[derive(Debug)]
 struct Received {
-    packet_id: u16,
+    /// None at QoS 0.
+    packet_id: Option<u16>,
     /// In whose name it came, if it could be said.
     device: Option<DeviceId>,
     answer: Option<Answer>,
@@ -77,13 +81,27 @@ impl Window {
         }
         // Some brokers send it again on the same connection.
         self.passed.remove(&packet_id);
+        let token = self.waits(Some(packet_id), device)?;
+        self.taken.insert(packet_id);
+        Ok(Some(token))
+    }
+
+    /// Takes note of a PUBLISH of QoS 0 in a device's name, and gives the token that ends its wait.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`]: one more than were allowed to wait.
+    pub fn receive_unacknowledged(&mut self, device: Option<DeviceId>) -> Result<AckToken, NoRoom> {
+        self.waits(None, device)
+    }
+
+    fn waits(&mut self, packet_id: Option<u16>, device: Option<DeviceId>) -> Result<AckToken, NoRoom> {
         if self.is_full() {
             return Err(NoRoom);
         }
-        let token = self.next();
-        self.taken.insert(packet_id);
+        let token = AckToken(self.next());
         self.waiting.push_back(Received { packet_id, device, answer: None });
-        Ok(Some(AckToken(token)))
+        Ok(token)
     }
 
     /// The bridge's word on a message. That of another window is dropped.
@@ -100,8 +118,9 @@ impl Window {
             let received = self.waiting.front()?;
             let (packet_id, device, answer) = (received.packet_id, received.device, received.answer?);
             self.waiting.pop_front();
-            self.taken.remove(&packet_id);
             self.first += 1;
+            let Some(packet_id) = packet_id else { continue };
+            self.taken.remove(&packet_id);
             if answer != Answer::Retry {
                 return Some(Answered { packet_id, answer });
             }
@@ -214,5 +233,19 @@ mod tests {
         // One that the broker sends again by itself waits anew, and counts once.
         assert!(matches!(window.receive(3, Some(pump)), Ok(Some(_))));
         assert!(window.is_full() && window.passed() == 2);
+    }
+    #[test]
+    fn what_has_no_identifier_has_a_place_until_its_answer_and_gets_no_puback() {
+        let pump = DeviceId::parse("pump-7").expect("an id");
+        let mut window = Window::new(0, 2);
+        let first = window.receive_unacknowledged(Some(pump)).unwrap();
+        let second = window.receive(7, Some(pump)).unwrap().unwrap();
+        assert_eq!((window.is_full(), window.receive_unacknowledged(None)), (true, Err(NoRoom)));
+        window.answer(second, Answer::Accepted);
+        assert!(drain(&mut window).is_empty(), "its turn comes behind the first");
+        // It does not come again, so nothing waits for that.
+        window.answer(first, Answer::Retry);
+        assert_eq!(drain(&mut window), [7]);
+        assert!(window.is_empty() && window.passed() == 0 && !window.passes_by(&pump));
     }
 }

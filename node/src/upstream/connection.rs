@@ -362,28 +362,26 @@ impl Upstream {
     fn take_in(&mut self, serving: &mut Serving, message: Message) -> Result<(), String> {
         self.status.received();
         let looked_at = self.looked_at(&message);
-        let token = match message.packet_id {
-            None => None,
-            Some(packet_id) => match serving.window.receive(packet_id, looked_at.ok().map(|(device, _)| device)) {
-                Ok(Some(token)) => Some(token),
-                // It comes again before its answer: that one serves both.
-                Ok(None) => {
-                    self.metrics.message(self.name(), "repeated_in_flight");
-                    return Ok(());
-                }
-                // Not read while the window is full.
-                Err(_) => return Err("it sends more than it may before it is answered".to_owned()),
-            },
+        let device = looked_at.ok().map(|(device, _)| device);
+        let received = match message.packet_id {
+            None => serving.window.receive_unacknowledged(device).map(Some),
+            Some(packet_id) => serving.window.receive(packet_id, device),
+        };
+        let token = match received {
+            Ok(Some(token)) => token,
+            // It comes again before its answer: that one serves both.
+            Ok(None) => {
+                self.metrics.message(self.name(), "repeated_in_flight");
+                return Ok(());
+            }
+            // Not read while the window is full.
+            Err(_) => return Err("it sends more than it may before it is answered".to_owned()),
         };
         match looked_at {
             // One before it is still to come: it would overtake that.
-            Ok((device, _)) if serving.window.passes_by(&device) => {
-                if let Some(token) = token {
-                    serving.window.answer(token, Answer::Retry);
-                }
-            }
+            Ok((device, _)) if serving.window.passes_by(&device) => serving.window.answer(token, Answer::Retry),
             Ok((device, row)) => {
-                let ack = token.map_or_else(Ack::nobody, |token| Ack::new(self.mailbox.clone(), token));
+                let ack = Ack::new(self.mailbox.clone(), token);
                 let received_at = self.clock.unix_now();
                 let sealed = Sealed(message.payload);
                 let via = Via { upstream: self.id, silent_after: Duration::from_secs(self.config.silent_s) };
@@ -392,9 +390,7 @@ impl Upstream {
             }
             Err((outcome, refusal)) => {
                 self.metrics.message(self.name(), outcome);
-                if let Some(token) = token {
-                    serving.window.answer(token, Answer::Refused(refusal));
-                }
+                serving.window.answer(token, Answer::Refused(refusal));
             }
         }
         Ok(())
