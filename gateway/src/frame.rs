@@ -408,21 +408,26 @@ pub(crate) struct Gap {
 
 /// A `readings` frame around encoded readings, and the gaps before them.
 pub(crate) fn readings_frame(device: &Audience, cursor: &str, gaps: &[Gap], readings: &[Bytes]) -> Bytes {
-    // As in `Reply::encode`.
-    let gaps = match gaps {
-        [] => String::new(),
-        gaps => format!(r#""gaps":{},"#, serde_json::to_string(gaps).unwrap_or_default()),
-    };
+    let gaps = encode_gaps(gaps);
     // Device ids and cursors hold no character that JSON escapes.
     let head = format!(r#"{{"type":"readings","device":"{device}","cursor":"{cursor}",{gaps}"readings":"#);
     with_list(head, readings, "}")
 }
 
-/// A `history` frame around encoded readings, oldest first.
-pub(crate) fn history_frame(id: RequestId, device: &DeviceId, readings: &[Bytes], more: bool) -> Bytes {
+/// A `history` frame around encoded readings, oldest first, and the places of those that do not read.
+pub(crate) fn history_frame(id: RequestId, device: &DeviceId, gaps: &[Gap], readings: &[Bytes], more: bool) -> Bytes {
     let id = id.map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
-    let head = format!(r#"{{"type":"history",{id}"device":"{device}","more":{more},"readings":"#);
+    let gaps = encode_gaps(gaps);
+    let head = format!(r#"{{"type":"history",{id}"device":"{device}","more":{more},{gaps}"readings":"#);
     with_list(head, readings, "}")
+}
+
+fn encode_gaps(gaps: &[Gap]) -> String {
+    match gaps {
+        [] => String::new(),
+        // As in `Reply::encode`.
+        gaps => format!(r#""gaps":{},"#, serde_json::to_string(gaps).unwrap_or_default()),
+    }
 }
 
 fn with_list(head: String, items: &[Bytes], tail: &str) -> Bytes {
@@ -543,7 +548,7 @@ mod tests {
             let value: serde_json::Value = serde_json::from_slice(&frame).expect("JSON");
             assert_eq!((&value["type"], &value["device"]), (&"readings".into(), &"*".into()));
             assert_eq!(value["readings"].as_array().map(Vec::len), Some(rows.len()));
-            let frame = history_frame(Some(4), &device("a"), rows, true);
+            let frame = history_frame(Some(4), &device("a"), &[], rows, true);
             let value: serde_json::Value = serde_json::from_slice(&frame).expect("JSON");
             assert_eq!((&value["id"], &value["more"]), (&4.into(), &true.into()));
         }

@@ -31,8 +31,8 @@ mod tokens;
 mod told;
 
 pub use asked::{
-    Addresses, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex, ListenerAddress,
-    ResetsRecord, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, Span, TagAsked,
+    Addresses, DamagedRecord, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked, Enrolled, Info, KeyHex,
+    ListenerAddress, ResetsRecord, Revoked, RowBody, RowKind, RowRecord, RowsAsked, RowsPage, Span, TagAsked,
 };
 pub use clients::{
     ClientName, ClientRecord, ClientsAsked, ClientsPage, ConnectionRecord, KickAsked, Kicked, SubscriberRecord,

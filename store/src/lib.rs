@@ -34,6 +34,7 @@ pub mod memory;
 mod metrics;
 mod partition;
 mod query;
+mod readable;
 mod record;
 mod retention;
 mod ring;
@@ -129,7 +130,13 @@ pub struct Page<T> {
     pub more: bool,
 }
 
-/// A row of the log that does not read.
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), more: false }
+    }
+}
+
+/// A row that does not read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DamagedRow {
     /// Its place.
@@ -140,13 +147,19 @@ pub struct DamagedRow {
     pub cause: ReadError,
 }
 
-/// A run of the log's rows with those that do not read passed over.
-#[derive(Clone, Debug, PartialEq)]
+/// A run of rows with those that do not read passed over.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Readable {
     /// Those that read.
     pub page: Page<Reading>,
     /// Those that do not, in order, among and behind the others; at most as many as the page may hold.
     pub damaged: Vec<DamagedRow>,
+}
+
+impl From<Page<Reading>> for Readable {
+    fn from(page: Page<Reading>) -> Self {
+        Self { page, damaged: Vec::new() }
+    }
 }
 
 impl Readable {
@@ -236,14 +249,26 @@ pub trait Store: Send + Sync + 'static {
 
     /// A device's rows after `after`, in order. Of some that were trimmed there is a stub
     /// ([`UplinkKind::Trimmed`]), of others nothing: a row whose `prev` lies behind `after` and is not
-    /// here says so.
+    /// here says so. A row that does not read makes this an error.
     ///
     /// [`UplinkKind::Trimmed`]: unhidra_core::message::UplinkKind::Trimmed
     fn history(&self, device: &DeviceId, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
+    /// The same for who must go on: rows that do not read are passed over, and told by their places. Where
+    /// a file does not read, one place stands for all up to it.
+    fn readable_history(
+        &self,
+        device: &DeviceId,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>>;
+
     /// A device's newest rows, newest first, rows nobody is shown left out. Looks at no more than
     /// its newest 4 096.
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
+
+    /// The same, with rows that do not read passed over, and told by their places, newest first.
+    fn readable_newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Readable, ReadError>>;
 
     /// A partition's rows after `after`, in order, stubs too, as in [`history`](Self::history).
     /// A row that does not read makes this an error: see [`readable_log`](Self::readable_log).

@@ -33,7 +33,7 @@ use crate::waiting::{Bounds, Waiting, Weight};
 use crate::{
     ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
     OLDEST_LOOK, Oldest, Overdue, Page, PrekeyRecord, ReadError, Readable, Restored, RestoredError, Slot, Store,
-    Stored, Tally, Usage, Waits, query, retention,
+    Stored, Tally, Usage, Waits, query, readable, retention,
 };
 
 use self::tables::Tables;

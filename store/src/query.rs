@@ -21,7 +21,7 @@ use crate::{
 
 /// How many rows [`newest`] looks at, at most: a device that sends what nobody is shown must not
 /// make a reader walk its whole history.
-const NEWEST_SCAN_MAX: usize = 4096;
+pub(crate) const NEWEST_SCAN_MAX: usize = 4096;
 
 /// A device's number.
 pub(crate) fn number(rows: &dyn Rows, device: &DeviceId) -> Result<Option<DeviceNumber>, ReadError> {
@@ -167,19 +167,19 @@ fn recent_tags(rows: &dyn Rows, number: DeviceNumber) -> Result<Vec<crate::Messa
 }
 
 /// A page that fills up to its limit.
-struct Filling<T> {
-    page: Page<T>,
+pub(crate) struct Filling<T> {
+    pub(crate) page: Page<T>,
     limit: Limit,
     bytes: usize,
 }
 
 impl<T> Filling<T> {
-    const fn new(limit: Limit) -> Self {
+    pub(crate) const fn new(limit: Limit) -> Self {
         Self { page: Page { rows: Vec::new(), more: false }, limit, bytes: 0 }
     }
 
     /// Takes a row of `bytes`, or marks that there is more and breaks.
-    fn push(&mut self, row: T, bytes: usize) -> ControlFlow<()> {
+    pub(crate) fn push(&mut self, row: T, bytes: usize) -> ControlFlow<()> {
         let first = self.page.rows.is_empty();
         let fits = self.page.rows.len() < self.limit.rows && self.bytes.saturating_add(bytes) <= self.limit.bytes;
         if !first && !fits {
@@ -228,13 +228,18 @@ pub(crate) fn newest(
             return Ok(ControlFlow::Break(()));
         }
         let reading = decode_row(partition, *device, key, value)?;
-        if matches!(reading.uplink.kind, UplinkKind::Ignored | UplinkKind::Trimmed) {
+        if !is_shown(&reading) {
             return Ok(ControlFlow::Continue(()));
         }
         let bytes = reading.uplink.body.len();
         Ok(filling.push(reading, bytes))
     })?;
     Ok(filling.page)
+}
+
+/// Whether it is of a kind that [`newest`] gives.
+pub(crate) const fn is_shown(reading: &Reading) -> bool {
+    !matches!(reading.uplink.kind, UplinkKind::Ignored | UplinkKind::Trimmed)
 }
 
 /// A partition's rows after `after`, in order.
@@ -251,32 +256,13 @@ pub(crate) fn log(
     scanned.map(|()| found.page)
 }
 
-/// The same, with what does not read passed over and told.
-pub(crate) fn readable_log(
+/// Reads the log until a page is full, it ends, or it cannot be read itself.
+pub(crate) fn walk_log(
     rows: &dyn Rows,
     partition: Partition,
     after: Offset,
     max: Limit,
-) -> Result<Readable, ReadError> {
-    let (mut found, scanned) = walk_log(rows, partition, after, max);
-    match scanned {
-        Ok(()) => return Ok(found),
-        Err(cause @ ReadError::Damaged { .. }) => {
-            // The log itself does not read on. What came before is given; where nothing did, the next
-            // place is passed over, for nobody can tell what stands there.
-            if found.page.rows.is_empty() && found.damaged.is_empty() {
-                let offset = after.next().ok_or_else(|| cause.clone())?;
-                found.damaged.push(DamagedRow { offset, device: None, cause });
-            }
-            found.page.more = true;
-        }
-        Err(cause) => return Err(cause),
-    }
-    Ok(found)
-}
-
-/// Reads the log until a page is full, it ends, or it cannot be read itself.
-fn walk_log(rows: &dyn Rows, partition: Partition, after: Offset, max: Limit) -> (Readable, Result<(), ReadError>) {
+) -> (Readable, Result<(), ReadError>) {
     let mut filling = Filling::new(max);
     let mut damaged_rows: Vec<DamagedRow> = Vec::new();
     let mut devices: HashMap<DeviceNumber, Result<DeviceId, ReadError>> = HashMap::new();
@@ -324,7 +310,12 @@ pub(crate) fn device_of(rows: &dyn Rows, number: DeviceNumber) -> Result<DeviceI
     record::decode_device_id(&value).map_err(|e| damaged(Table::Numbers, &key, e))
 }
 
-fn decode_row(partition: Partition, device: DeviceId, key: &[u8], value: Bytes) -> Result<Reading, ReadError> {
+pub(crate) fn decode_row(
+    partition: Partition,
+    device: DeviceId,
+    key: &[u8],
+    value: Bytes,
+) -> Result<Reading, ReadError> {
     let offset =
         table::parse_reading(key).ok_or_else(|| damaged(Table::Readings, key, "its key has another length"))?;
     let row = Row::decode(device, offset, value).map_err(|e| damaged(Table::Readings, key, e))?;

@@ -17,6 +17,9 @@ pub(crate) enum Order {
 /// What a scan shows its rows to.
 pub(crate) type Visitor<'a> = dyn FnMut(&[u8], Bytes) -> Result<ControlFlow<()>, ReadError> + 'a;
 
+/// What a look at keys alone shows them to.
+pub(crate) type KeyVisitor<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
+
 /// One consistent view of a partition.
 pub(crate) trait Rows {
     /// One value.
@@ -33,13 +36,25 @@ pub(crate) trait Rows {
         visit: &mut Visitor<'_>,
     ) -> Result<(), ReadError>;
 
-    /// The key that comes first, in this order, among those that begin with `prefix`. What its record
-    /// says is not looked at: a damaged one stands in its place still.
+    /// The same of keys alone. What their records say is not looked at: a damaged one stands in its place
+    /// still.
+    fn keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        visit: &mut KeyVisitor<'_>,
+    ) -> Result<(), ReadError> {
+        self.scan(table, prefix, after, order, &mut |key, _| Ok(visit(key)))
+    }
+
+    /// The key that comes first, in this order, among those that begin with `prefix`.
     fn end_key(&self, table: Table, prefix: &[u8], order: Order) -> Result<Option<Vec<u8>>, ReadError> {
         let mut end = None;
-        self.scan(table, prefix, None, order, &mut |key, _| {
+        self.keys(table, prefix, None, order, &mut |key| {
             end = Some(key.to_vec());
-            Ok(ControlFlow::Break(()))
+            ControlFlow::Break(())
         })?;
         Ok(end)
     }

@@ -31,8 +31,7 @@ pub(crate) async fn page(shared: &Shared, replay: &Replay) -> Result<ReplayPage,
         },
         Audience::Device(device) => {
             let partition = store.partition_of(device);
-            let page = store.history(device, replay.from.at(partition), PAGE).await?;
-            (partition, Readable { page, damaged: Vec::new() })
+            (partition, store.readable_history(device, replay.from.at(partition), PAGE).await?)
         }
     };
     let (read, reached) = cut(read, replay.until.at(partition));

@@ -19,13 +19,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_websockets::{CloseCode, Limits as SocketLimits, Message, ServerBuilder, WebSocketStream};
 use unhidra_core::ids::DeviceId;
-use unhidra_store::{Limit, ReadError};
+use unhidra_store::{DamagedRow, Limit, ReadError, Readable};
 
 use crate::auth::Visible;
 use crate::client::{Bench, Client, Event, Limits};
 use crate::doors::{Cancel, NewCommand, NewSetting};
 use crate::error::{Close, ErrorCode};
-use crate::frame::{self, Id, Reply, RequestId};
+use crate::frame::{self, Gap, Id, Reply, RequestId};
 use crate::hub::Mailbox;
 use crate::net::http::{App, Refusal, check_origin};
 use crate::net::replay;
@@ -330,9 +330,16 @@ impl Connection<'_> {
 
     async fn history(&self, id: RequestId, device: &DeviceId, newest: usize) -> Result<Bytes, ReadError> {
         let max = Limit { rows: newest, bytes: HISTORY_BYTES };
-        let page = self.shared.doors.store.newest(device, max).await?;
+        let Readable { page, damaged } = self.shared.doors.store.readable_newest(device, max).await?;
+        if let Some(first) = damaged.first() {
+            let (rows, offset, cause) = (damaged.len(), first.offset, &first.cause);
+            tracing::warn!(%device, rows, %offset, %cause, "a client's history is without damaged rows");
+        }
+        let partition = self.shared.doors.store.partition_of(device).get();
+        let gap = |row: &DamagedRow| Gap { device: device.to_string(), partition, offset: row.offset.get() };
+        let gaps: Vec<Gap> = damaged.iter().rev().map(gap).collect();
         let rows: Vec<Bytes> = page.rows.iter().rev().map(frame::encode_reading).collect();
-        Ok(frame::history_frame(id, device, &rows, page.more))
+        Ok(frame::history_frame(id, device, &gaps, &rows, page.more))
     }
 
     async fn send(&self, id: RequestId, new: NewCommand) {

@@ -104,14 +104,34 @@ async fn a_row_that_does_not_read_is_a_gap_and_those_around_it_are_replayed() {
     world.publish("a", 4);
     world.store.damage(world.store.partition_of(&id("a")), Offset::new(2));
     let mut client = world.enter().await;
-    client.subscribe("*", Some("beginning")).await;
-    assert_eq!(bodies(&client.rows(1).await), ["1"]);
-    let frame = client.hear_type("readings").await;
-    assert_eq!(bodies(&rows_of(&frame)), ["3", "4"]);
-    assert_eq!((&frame["gaps"][0]["device"], &frame["gaps"][0]["offset"]), (&json!("a"), &json!(2)), "{frame}");
-    client.hear_type("caught_up").await;
-    world.publish("a", 1);
-    assert_eq!(bodies(&client.rows(1).await), ["5"]);
+    // Of all devices, and of one.
+    for audience in ["*", "a"] {
+        client.subscribe(audience, Some("beginning")).await;
+        assert_eq!(bodies(&client.rows(1).await), ["1"]);
+        let frame = client.hear_type("readings").await;
+        assert_eq!(bodies(&rows_of(&frame)), ["3", "4"], "{audience}");
+        assert_eq!((&frame["gaps"][0]["device"], &frame["gaps"][0]["offset"]), (&json!("a"), &json!(2)), "{frame}");
+        client.hear_type("caught_up").await;
+        client.say(json!({ "type": "unsubscribe", "device": audience })).await;
+        client.hear_type("unsubscribed").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_does_not_read_is_told_in_a_history_and_those_around_it_are_given() {
+    let world = World::new();
+    world.publish("a", 4);
+    world.store.damage(world.store.partition_of(&id("a")), Offset::new(2));
+    let mut client = world.enter().await;
+    client.say(json!({"type": "history", "id": 1, "device": "a", "newest": 50})).await;
+    let frame = client.hear_type("history").await;
+    assert_eq!(bodies(&rows_of(&frame)), ["1", "3", "4"]);
+    let partition = world.store.partition_of(&id("a")).get();
+    assert_eq!(frame["gaps"], json!([{"device": "a", "partition": partition, "offset": 2}]), "{frame}");
+    world.publish("b", 1);
+    client.say(json!({"type": "history", "id": 2, "device": "b", "newest": 50})).await;
+    let frame = client.hear_type("history").await;
+    assert!(frame.get("gaps").is_none(), "where there is none nothing is said: {frame}");
 }
 
 /// A small generator of its own, so that a failing seed can be run again.

@@ -138,6 +138,19 @@ fn page<'a>(rows: impl Iterator<Item = &'a Reading>, max: Limit) -> Page<Reading
     page
 }
 
+/// The rows that read, and those among them that do not.
+fn readable<'a>(state: &State, rows: impl Iterator<Item = &'a Reading> + Clone, max: Limit) -> Readable {
+    let bad = |row: &&Reading| state.damaged.contains(&(row.partition, row.offset));
+    let page = page(rows.clone().filter(|row| !bad(row)), max);
+    let last = page.rows.last().filter(|_| page.more).map(|row| row.offset);
+    let damaged = rows.take_while(|row| last != Some(row.offset)).filter(bad).map(|row| DamagedRow {
+        offset: row.offset,
+        device: Some(row.uplink.device),
+        cause: ReadError::Damaged { record: format!("readings/{}", row.offset), cause: "a test".into() },
+    });
+    Readable { damaged: damaged.collect(), page }
+}
+
 impl Store for MemoryStore {
     fn submit(&self, batch: Batch) -> Result<(), Full> {
         Err(Full(Box::new(batch)))
@@ -158,6 +171,25 @@ impl Store for MemoryStore {
         })
     }
 
+    fn readable_history(
+        &self,
+        device: &DeviceId,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        let (device, partition) = (*device, self.partition_of(device));
+        self.read(|state| {
+            let rows = state.logs[usize::from(partition.get())].iter();
+            readable(state, rows.filter(|row| row.uplink.device == device && row.offset > after), max)
+        })
+    }
+
+    fn readable_newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        let (device, partition) = (*device, self.partition_of(device));
+        let shown = move |row: &&Reading| row.uplink.device == device && row.uplink.kind != UplinkKind::Ignored;
+        self.read(|state| readable(state, state.logs[usize::from(partition.get())].iter().rev().filter(shown), max))
+    }
+
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         let (device, at) = (*device, usize::from(self.partition_of(device).get()));
         let shown = move |row: &&Reading| row.uplink.device == device && row.uplink.kind != UplinkKind::Ignored;
@@ -175,17 +207,7 @@ impl Store for MemoryStore {
         max: Limit,
     ) -> BoxFuture<'_, Result<Readable, ReadError>> {
         self.read(|state| {
-            let rows = state.logs[usize::from(partition.get())].iter().filter(|row| row.offset > after);
-            let bad = |row: &&Reading| state.damaged.contains(&(partition, row.offset));
-            let page = page(rows.clone().filter(|row| !bad(row)), max);
-            let last = page.rows.last().filter(|_| page.more).map(|row| row.offset);
-            let damaged = rows.filter(bad).filter(|row| last.is_none_or(|last| row.offset < last));
-            let damaged = damaged.map(|row| DamagedRow {
-                offset: row.offset,
-                device: Some(row.uplink.device),
-                cause: ReadError::Damaged { record: format!("readings/{}", row.offset), cause: "a test".into() },
-            });
-            Readable { damaged: damaged.collect(), page }
+            readable(state, state.logs[usize::from(partition.get())].iter().filter(|row| row.offset > after), max)
         })
     }
 

@@ -10,7 +10,7 @@ use super::moment::Moment;
 use super::output::{Output, body, instant, name};
 use super::{CliError, csv};
 use crate::clock::SystemClock;
-use crate::control::{Control, RowKind, RowRecord, RowsAsked, Span};
+use crate::control::{Control, DamagedRecord, RowKind, RowRecord, RowsAsked, Span};
 
 /// Prints stored rows: of one device in its order, or of all in the order of the log.
 #[derive(Debug, clap::Args)]
@@ -56,23 +56,24 @@ pub(super) async fn run(args: &Export, control: &dyn Control, out: &mut Output<'
     };
     shape.begin(out)?;
     let mut progress = Progress::start();
+    let mut damaged = Damaged::default();
     match args.device.or(args.named) {
-        Some(device) => span(asked(Span::Device(device)), shape, &mut progress, control, out).await?,
+        Some(device) => span(asked(Span::Device(device)), shape, (&mut progress, &mut damaged), control, out).await?,
         None => {
             for partition in 0..control.info().await?.partitions {
-                span(asked(Span::Partition(partition)), shape, &mut progress, control, out).await?;
+                span(asked(Span::Partition(partition)), shape, (&mut progress, &mut damaged), control, out).await?;
             }
         }
     }
     progress.end();
-    Ok(())
+    damaged.end()
 }
 
 /// Prints all of one span, a page of it in memory at a time.
 async fn span(
     mut asked: RowsAsked,
     shape: Shape,
-    progress: &mut Progress,
+    (progress, damaged): (&mut Progress, &mut Damaged),
     control: &dyn Control,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
@@ -80,6 +81,7 @@ async fn span(
         let page = control.rows(asked.clone()).await?;
         page.rows.iter().try_for_each(|row| shape.print(row, out))?;
         progress.show(page.rows.len(), page.rows.last());
+        damaged.add(page.damaged);
         match page.next.or_else(|| page.rows.last().map(|last| last.offset)) {
             Some(next) if page.more => asked.after = next,
             _ => return Ok(()),
@@ -109,6 +111,30 @@ impl Shape {
             Self::Json => out.object(row),
             Self::Csv => out.raw(csv::row(row).as_bytes()),
         }
+    }
+}
+
+/// Rows that do not read: those behind them are printed, and at the end it was no success.
+#[derive(Default)]
+struct Damaged {
+    rows: u64,
+    first: Option<DamagedRecord>,
+}
+
+impl Damaged {
+    fn add(&mut self, found: Vec<DamagedRecord>) {
+        self.rows += found.len() as u64;
+        self.first = self.first.take().or_else(|| found.into_iter().next());
+    }
+
+    fn end(self) -> Result<(), CliError> {
+        let Some(DamagedRecord { partition, offset, device, cause }) = self.first else { return Ok(()) };
+        let whose = device.map(|device| format!(" of {device}")).unwrap_or_default();
+        let rows = if self.rows == 1 { "1 place".to_owned() } else { format!("{} places", self.rows) };
+        Err(CliError::Failed(format!(
+            "rows at {rows} do not read and were left out; the first at {partition}/{offset}{whose}: {cause}; \
+             `unhidra store verify` of the stopped node names all"
+        )))
     }
 }
 

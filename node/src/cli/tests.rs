@@ -37,10 +37,16 @@ fn parse(line: &str) -> Result<Args, clap::Error> {
 
 /// What a subcommand on a folder prints.
 async fn printed(control: &dyn Control, line: &str) -> Result<String, CliError> {
+    let (text, ended) = ran(control, line).await;
+    ended.map(|()| text)
+}
+
+/// What it prints, and how it ends.
+async fn ran(control: &dyn Control, line: &str) -> (String, Result<(), CliError>) {
     let args = parse(line).unwrap();
     let mut text = Vec::new();
     let mut out = Output::new(args.global.json, &mut text);
-    match args.command.unwrap() {
+    let ended = match args.command.unwrap() {
         Command::Device { action } => device::run(action, control, &mut out).await,
         Command::Send(send) => send::run(&send, control, &mut out).await,
         Command::Store { action: store::Action::Status } => store::status(control, &mut out).await,
@@ -48,8 +54,8 @@ async fn printed(control: &dyn Control, line: &str) -> Result<String, CliError> 
         Command::Console(console) => console::run(console, control, &mut out).await,
         Command::Enroll(enroll) => enroll::run(&enroll, control, &mut rng(), &mut out).await,
         _ => panic!("{line} is not asked of control"),
-    }?;
-    Ok(String::from_utf8(text).unwrap())
+    };
+    (String::from_utf8(text).unwrap(), ended)
 }
 
 async fn refusal(control: &dyn Control, line: &str) -> String {

@@ -336,6 +336,23 @@ pub struct RowsPage {
     /// before it too, so a page may be empty and not the last.
     #[serde(default)]
     pub next: Option<u64>,
+    /// The rows on the way there that do not read, and are not among `rows`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedRecord>,
+}
+
+/// A row that does not read.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DamagedRecord {
+    /// The partition whose log holds it.
+    pub partition: u16,
+    /// Its place there.
+    pub offset: u64,
+    /// Whose it is, where that reads.
+    #[serde(with = "text::maybe", default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// Which record it is, and what is wrong with it.
+    pub cause: String,
 }
 
 /// What a row is.

@@ -12,14 +12,15 @@ use unhidra_core::ids::{CommandId, DeviceId, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
 use unhidra_core::suite::Suite;
 use unhidra_core::time::Clock;
-use unhidra_store::{Act, Deed, Limit, Op, Store};
+use unhidra_store::{Act, Deed, Limit, Op, Readable, Store};
 
 use super::{
     ActRecord, ActsAsked, ActsPage, Addresses, Asked, CancelAsked, ClientsAsked, ClientsPage, CommandRecord,
-    CommandsAsked, CommandsFound, Control, ControlError, DeviceRecord, DevicesAsked, DevicesPage, EnrollAsked,
-    Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live, Minted, RevokeTokensAsked, Revoked, RevokedTokens,
-    RewrapAsked, Rewrapped, RowRecord, RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord, SettingsFound, Span,
-    Storage, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, TokenRecord, UserAct, storage,
+    CommandsAsked, CommandsFound, Control, ControlError, DamagedRecord, DeviceRecord, DevicesAsked, DevicesPage,
+    EnrollAsked, Enrolled, Info, KeyHex, KeysStatus, KickAsked, Kicked, Live, Minted, RevokeTokensAsked, Revoked,
+    RevokedTokens, RewrapAsked, Rewrapped, RowRecord, RowsAsked, RowsPage, SendAsked, SetAsked, SettingRecord,
+    SettingsFound, Span, Storage, SubscribersAsked, SubscribersFound, TagAsked, TokenAsked, TokenRecord, UserAct,
+    storage,
 };
 use crate::actor;
 use crate::backup::{Pieces, Source};
@@ -174,25 +175,33 @@ impl LocalControl {
     async fn read(&self, asked: RowsAsked) -> Result<RowsPage, ControlError> {
         let after = asked.offset();
         let store = &self.doors.store;
-        let page = match asked.of {
+        let (partition, read) = match asked.of {
             Span::Partition(number) if number >= store.partitions() => {
                 let count = store.partitions();
                 return Err(ControlError::Invalid(format!("partition {number}; there are {count}, from 0")));
             }
-            Span::Partition(number) => store.log(Partition::new(number), after, ROWS).await?,
+            Span::Partition(number) => (number, store.readable_log(Partition::new(number), after, ROWS).await?),
             Span::Device(id) => {
                 self.doors.registry.get(&id).ok_or(ControlError::NoDevice { id })?;
-                store.history(&id, after, ROWS).await?
+                (store.partition_of(&id).get(), store.readable_history(&id, after, ROWS).await?)
             }
         };
-        let next = page.rows.last().map(|row| row.offset.get());
+        let reached = read.reached(after);
+        let next = (reached > after).then(|| reached.get());
+        let Readable { page, damaged } = read;
+        let damaged = damaged.into_iter().map(|row| DamagedRecord {
+            partition,
+            offset: row.offset.get(),
+            device: row.device,
+            cause: row.cause.to_string(),
+        });
         // What is left of a trimmed row is shown to nobody.
         let wanted = |row: &&Reading| {
             let whole = row.uplink.kind != UplinkKind::Trimmed;
             whole && asked.covers(row.uplink.received_at) && self.is_of_class(row, &asked)
         };
         let rows = page.rows.iter().filter(wanted).map(RowRecord::from).collect();
-        Ok(RowsPage { rows, more: page.more, next })
+        Ok(RowsPage { rows, more: page.more, next, damaged: damaged.collect() })
     }
 
     fn is_of_class(&self, row: &Reading, asked: &RowsAsked) -> bool {

@@ -18,7 +18,7 @@ use crate::ReadError;
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::ledger::Writes;
-use crate::rows::{Order, Rows, Visitor, damaged, prefix_end};
+use crate::rows::{KeyVisitor, Order, Rows, Visitor, damaged, prefix_end};
 use crate::sealed::{OPENING_MAX, Sealing, UnsealError};
 use crate::table::{self, Table};
 use crate::tag::Tag;
@@ -351,15 +351,27 @@ impl Rows for View<'_> {
         Ok(())
     }
 
-    fn end_key(&self, table: Table, prefix: &[u8], order: Order) -> Result<Option<Vec<u8>>, ReadError> {
+    fn keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        visit: &mut KeyVisitor<'_>,
+    ) -> Result<(), ReadError> {
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let end = prefix_end(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), (Bound::Included(prefix), to));
-        let key = next(table, prefix, || match order {
+        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), (from, to));
+        while let Some((key, _)) = next(table, after.unwrap_or(prefix), || match order {
             Order::Ascending => rows.next(),
             Order::Descending => rows.next_back(),
-        })?;
-        Ok(key.map(|(key, _)| key.to_vec()))
+        })? {
+            if visit(&key) == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -33,7 +33,8 @@ use crate::partition::partition_of;
 use crate::sealed::Keys;
 use crate::{
     ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page,
-    PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored, Tally, Usage, Waits, query, retention,
+    PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored, Tally, Usage, Waits, query, readable,
+    retention,
 };
 
 use self::database::{Database, View};
@@ -228,6 +229,23 @@ impl Store for Embedded {
         })
     }
 
+    fn readable_history(
+        &self,
+        device: &DeviceId,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, partition| {
+            readable::history(view, partition, &device, after, max)
+        })
+    }
+
+    fn readable_newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, partition| readable::newest(view, partition, &device, max))
+    }
+
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         let device = *device;
         self.read(self.partition_of(&device), move |view, partition| query::newest(view, partition, &device, max))
@@ -243,7 +261,7 @@ impl Store for Embedded {
         after: Offset,
         max: Limit,
     ) -> BoxFuture<'_, Result<Readable, ReadError>> {
-        self.read(partition, move |view, partition| query::readable_log(view, partition, after, max))
+        self.read(partition, move |view, partition| readable::log(view, partition, after, max))
     }
 
     fn overdue(

@@ -424,6 +424,35 @@ async fn a_damaged_record_is_named_and_the_others_are_read() {
     assert_eq!((read.page.rows.len(), read.page.more, read.reached(Offset::ZERO).get()), (0, true, 1));
 }
 
+/// One device's rows are read on behind those that are damaged, from any place, and from the newest back.
+#[tokio::test]
+async fn behind_a_damaged_row_a_devices_history_goes_on() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open();
+    write(&store, vec![Op::Device(device("a")), Op::Device(device("b"))]).await.unwrap();
+    write(&store, (0..6).map(|n| reading(if n == 2 { "b" } else { "a" }, n)).collect()).await.unwrap();
+    let shared = store.shared(Partition::new(0));
+    [2, 5].into_iter().for_each(|offset| shared.damage_row(&id("a"), Offset::new(offset)));
+    let places = |read: &crate::Readable| {
+        let rows = read.page.rows.iter().map(|row| row.offset.get()).collect::<Vec<_>>();
+        (rows, read.damaged.iter().map(|row| row.offset.get()).collect::<Vec<_>>(), read.page.more)
+    };
+    let history = async |after, rows| {
+        let max = Limit { rows, ..Limit::default() };
+        places(&store.readable_history(&id("a"), Offset::new(after), max).await.unwrap())
+    };
+    assert_eq!(history(0, 256).await, (vec![1, 4, 6], vec![2, 5], false));
+    assert_eq!(history(0, 3).await, (vec![1, 4], vec![2], true), "a page of so many places");
+    assert_eq!(history(4, 1).await, (vec![], vec![5], true));
+    assert_eq!(history(5, 1).await, (vec![6], vec![], false));
+    let newest = store.readable_newest(&id("a"), Limit::default()).await.unwrap();
+    assert_eq!(places(&newest), (vec![6, 4, 1], vec![5, 2], false));
+    let of_b = store.readable_newest(&id("b"), Limit::default()).await.unwrap();
+    assert_eq!(places(&of_b), (vec![3], vec![], false));
+    // Who does not ask for that is refused.
+    assert!(matches!(store.newest(&id("a"), Limit::default()).await, Err(ReadError::Damaged { .. })));
+}
+
 #[tokio::test]
 async fn what_is_durable_is_counted() {
     let folder = Folder::new(|| Keys::Plain);

@@ -13,7 +13,7 @@ use unhidra_core::time::UnixTime;
 use super::{Head, Known, Ledger, Outcome, Plan, Writes};
 use crate::partition::partition_of;
 use crate::record::{self, Row};
-use crate::rows::{Order, Rows, Visitor, damaged, hex};
+use crate::rows::{KeyVisitor, Order, Rows, Visitor, damaged, hex};
 use crate::table::{self, KEY_LEN_MAX, Part, RecordName, Table};
 use crate::tag::Tag;
 use crate::{
@@ -538,8 +538,15 @@ impl Rows for Draft<'_> {
         self.rows.scan(table, prefix, after, order, visit)
     }
 
-    fn end_key(&self, table: Table, prefix: &[u8], order: Order) -> Result<Option<Vec<u8>>, ReadError> {
-        self.rows.end_key(table, prefix, order)
+    fn keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        visit: &mut KeyVisitor<'_>,
+    ) -> Result<(), ReadError> {
+        self.rows.keys(table, prefix, after, order, visit)
     }
 }
 

@@ -31,6 +31,23 @@ impl Store for Memory {
         })
     }
 
+    fn readable_history(
+        &self,
+        device: &DeviceId,
+        after: Offset,
+        max: Limit,
+    ) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, partition| {
+            readable::history(rows, partition, &device, after, max)
+        })
+    }
+
+    fn readable_newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Readable, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, partition| readable::newest(rows, partition, &device, max))
+    }
+
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>> {
         let device = *device;
         self.read(self.partition_of(&device), move |rows, partition| query::newest(rows, partition, &device, max))
@@ -46,7 +63,7 @@ impl Store for Memory {
         after: Offset,
         max: Limit,
     ) -> BoxFuture<'_, Result<Readable, ReadError>> {
-        self.read(partition, move |rows, partition| query::readable_log(rows, partition, after, max))
+        self.read(partition, move |rows, partition| readable::log(rows, partition, after, max))
     }
 
     fn overdue(

@@ -1,5 +1,6 @@
 //! What the store holds, taken out and shown.
 
+use unhidra_core::ids::Offset;
 use unhidra_core::message::ReceiptStatus;
 
 use super::*;
@@ -41,6 +42,26 @@ async fn export_prints_every_row_and_hides_what_a_terminal_would_obey() {
     assert!(records[1].starts_with("b,") && records[1].contains(",reading,temperature,text,21.5,"), "{csv}");
     let lines = printed(&control, "export b --format jsonl").await.unwrap();
     assert_eq!(lines, printed(&control, "export b --json").await.unwrap(), "two names of one thing");
+}
+
+/// One flipped bit keeps nobody from what lies behind it, and is no success either.
+#[tokio::test]
+async fn export_goes_on_behind_a_damaged_row_and_ends_with_an_error_that_names_it() {
+    let ground = Ground::new();
+    let control = ground.control(None).await;
+    control.enroll(enroll_asked("a")).await.unwrap();
+    let rows = (0..2100).map(|number| row("a", number, UplinkKind::Reading, b"21.5")).collect();
+    append(&*ground.store, "a", rows).await;
+    // One in the first page, and the last of all.
+    [2, 2100].into_iter().for_each(|offset| assert!(ground.store.damage_row(&id("a"), Offset::new(offset))));
+    for line in ["export a --json", "export --json"] {
+        let (text, ended) = ran(&control, line).await;
+        let ended = ended.unwrap_err();
+        assert_eq!(ended.exit_code(), 1);
+        let ended = ended.to_string();
+        assert!(ended.contains("2 places") && ended.contains("/2 of a: the record readings/"), "{ended}");
+        assert_eq!(text.lines().count(), 2098, "{line}");
+    }
 }
 
 #[tokio::test]

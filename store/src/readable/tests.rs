@@ -1,0 +1,116 @@
+use bytes::Bytes;
+use unhidra_core::ids::Fence;
+
+use super::*;
+use crate::contract::{device, id, reading};
+use crate::ledger::Ledger;
+use crate::memory::tables::Tables;
+use crate::rows::{KeyVisitor, Visitor};
+use crate::{Batch, Op, Unit};
+
+const PARTITION: Partition = Partition::new(0);
+
+/// Tables whose file of readings does not read in some blocks of places: a look that comes to one ends.
+struct Blocks {
+    tables: Tables,
+    damaged: Vec<std::ops::RangeInclusive<u64>>,
+}
+
+impl Blocks {
+    fn reads(&self, table: Table, key: &[u8]) -> Result<(), ReadError> {
+        let place = table::parse_reading(key).filter(|_| table == Table::Readings);
+        match place.is_some_and(|at| self.damaged.iter().any(|block| block.contains(&at.get()))) {
+            true => Err(damaged(table, key, "its block is not what was written")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Rows for Blocks {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.reads(table, key)?;
+        self.tables.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), ReadError> {
+        self.tables.scan(table, prefix, after, order, &mut |key, value| {
+            self.reads(table, key)?;
+            visit(key, value)
+        })
+    }
+
+    fn keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        visit: &mut KeyVisitor<'_>,
+    ) -> Result<(), ReadError> {
+        self.scan(table, prefix, after, order, &mut |key, _| Ok(visit(key)))
+    }
+}
+
+/// A device with rows in the places 1 to `count`.
+fn blocks(count: u32, damaged: Vec<std::ops::RangeInclusive<u64>>) -> Blocks {
+    let mut tables = Tables::new();
+    let ops = std::iter::once(Op::Device(device("a"))).chain((0..count).map(|n| reading("a", n))).collect();
+    let fence = Fence::new(1);
+    let batch = Batch { partition: PARTITION, fence, ops, unit: Unit::Batch, done: Box::new(|_| ()) };
+    let plan = Ledger::load(&tables, PARTITION, 1, fence, 8, 8).unwrap().plan(&tables, vec![batch]);
+    tables.apply(&plan.writes);
+    Blocks { tables, damaged }
+}
+
+/// Everything a reader is given who goes on from page to page, and the places that were told as damaged.
+fn read_all(rows: &Blocks, page: usize) -> (Vec<u64>, Vec<u64>) {
+    let (mut given, mut told, mut after) = (Vec::new(), Vec::new(), Offset::ZERO);
+    loop {
+        let read = history(rows, PARTITION, &id("a"), after, Limit { rows: page, bytes: usize::MAX }).unwrap();
+        given.extend(read.page.rows.iter().map(|row| row.offset.get()));
+        told.extend(read.damaged.iter().map(|row| row.offset.get()));
+        let reached = read.reached(after);
+        if !read.page.more {
+            return (given, told);
+        }
+        assert!(reached > after, "it goes on");
+        after = reached;
+    }
+}
+
+#[test]
+fn a_block_that_does_not_read_is_told_by_its_last_place_and_what_lies_behind_is_read() {
+    for page in [1, 7, 1000] {
+        let rows = blocks(200, vec![20..=90, 150..=150]);
+        let expected: Vec<u64> = (1..=200).filter(|at| !(20..=90).contains(at) && *at != 150).collect();
+        assert_eq!(read_all(&rows, page), (expected, vec![90, 150]), "pages of {page}");
+    }
+}
+
+#[test]
+fn blocks_at_either_end_are_told_too() {
+    assert_eq!(read_all(&blocks(50, vec![1..=10]), 100), ((11..=50).collect(), vec![10]));
+    let (given, told) = read_all(&blocks(50, vec![41..=50]), 100);
+    assert_eq!((given, told), ((1..=40).collect(), vec![50]));
+    assert_eq!(read_all(&blocks(50, vec![1..=50]), 100), (vec![], vec![50]));
+}
+
+#[test]
+fn what_is_older_than_a_block_that_does_not_read_is_told_and_not_given() {
+    let rows = blocks(50, vec![20..=30]);
+    let read = newest(&rows, PARTITION, &id("a"), Limit { rows: 100, bytes: usize::MAX }).unwrap();
+    let given: Vec<u64> = read.page.rows.iter().map(|row| row.offset.get()).collect();
+    assert_eq!((given, read.page.more), ((31..=50).rev().collect(), true));
+    assert_eq!(read.damaged.iter().map(|row| row.offset.get()).collect::<Vec<_>>(), [30]);
+    let few = newest(&rows, PARTITION, &id("a"), Limit { rows: 5, bytes: usize::MAX }).unwrap();
+    assert!(few.damaged.is_empty() && few.page.more, "who asks for less does not hear of it");
+    let nothing = newest(&blocks(50, vec![50..=50]), PARTITION, &id("a"), Limit::default());
+    assert!(matches!(nothing, Err(ReadError::Damaged { .. })));
+}
