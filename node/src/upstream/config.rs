@@ -241,8 +241,8 @@ pub enum UpstreamError {
     },
     /// Two come to one broker under one name: it lets in the one and throws out the other, for ever.
     #[error(
-        "upstreams {first} and {second}: both come to {address} with the Client Identifier {client_id}, and that broker \
-         would end the connection of each for the other; set client_id of one of them to another"
+        "upstreams {first} and {second}: both come to {address} with the same Client Identifier ({client_id}), and that \
+         broker would end the connection of each for the other; set client_id of one of them to another"
     )]
     SameClient {
         /// The one.
@@ -314,7 +314,7 @@ pub fn check(upstreams: &[UpstreamConfig]) -> Result<(), UpstreamError> {
             return Err(UpstreamError::Twice { name });
         }
         if let Some(other) = upstreams.iter().skip(at + 1).find(|other| other.is_same_client(upstream)) {
-            let of_the_node = "of the node's own that is meant where client_id is empty".to_owned();
+            let of_the_node = "the node's own, for client_id is empty".to_owned();
             return Err(UpstreamError::SameClient {
                 first: name,
                 second: other.name.clone(),

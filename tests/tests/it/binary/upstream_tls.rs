@@ -231,7 +231,8 @@ async fn what_is_wrong_is_said_counted_and_left_alone_and_no_secret_is_in_the_lo
     let mosquitto = Mosquitto::start(&place, &format!("{both}{more}")).await;
     let wrongs = wrongs([mosquitto.node, expired, users]);
     let right = format!("{{name=\"right\",address=\"127.0.0.1:{users}\",ca=\"factory.pem\",{USER}}}");
-    let brokers = wrongs.iter().map(|(name, keys, _)| format!("{{name=\"{name}\",{keys}}}"));
+    // Each has an identifier of its own: several go to one broker.
+    let brokers = wrongs.iter().map(|(name, keys, _)| format!("{{name=\"{name}\",client_id=\"{name}\",{keys}}}"));
     let brokers = brokers.chain([right]).collect::<Vec<_>>().join(",");
     let options = format!(
         "--set upstream.backoff_base_ms=50 --set upstream.backoff_cap_s=1 --set upstream.breaker_failures=3 --set \
