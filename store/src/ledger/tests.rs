@@ -100,6 +100,20 @@ fn a_plan_sees_what_the_one_before_it_writes() {
 }
 
 #[test]
+fn no_more_devices_are_remembered_than_may_be() {
+    let mut tables = Tables::new();
+    let mut ledger = Ledger::load(&tables, PARTITION, 1, FENCE, KNOWN_MAX, 50).unwrap();
+    for n in 0..10 {
+        let (enrols, mut enrolled) = batch(vec![Op::Device(device(&format!("device-{n}")))]);
+        let plan = ledger.plan(&tables, vec![enrols]);
+        tables.apply(&plan.writes);
+        ledger.settle(plan, &DurableSource::new_for_storage()).give();
+        assert!(enrolled.try_recv().unwrap().is_ok());
+        assert!(ledger.known.len() <= KNOWN_MAX, "{} after {n}", ledger.known.len());
+    }
+}
+
+#[test]
 fn a_refused_batch_leaves_nothing_for_those_behind_it() {
     let mut tables = Tables::new();
     let answers = group(

@@ -62,9 +62,9 @@ scenario! {
 }
 
 scenario! {
-    /// A draft that is refused alone voids those behind it, which were concluded from it: the repeat of
-    /// its message, which writes nothing and so would be taken, is not acknowledged.
-    async fn a_repeat_behind_a_draft_that_was_refused_is_not_acknowledged(world: World) {
+    /// A draft that is refused alone loses and doubles nothing: its message is not acknowledged, comes again
+    /// and is stored.
+    async fn a_draft_that_is_refused_alone_loses_nothing(world: World) {
         let mut pump = world.provision("pump-7").await;
         pump.publish("0");
         pump.acknowledged(1).await;
@@ -72,7 +72,7 @@ scenario! {
         world.store.stall();
         pump.publish("1");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // It comes again on another connection, while the first is on its way to the store.
+        // The device has given the connection up by the time the store goes on.
         world.network.cut_all();
         tokio::time::sleep(Duration::from_secs(60)).await;
         world.store.resume();

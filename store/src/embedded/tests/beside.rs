@@ -168,3 +168,28 @@ async fn a_store_that_is_full_is_full_still_after_a_commit_that_failed() {
     assert_eq!(*health.borrow(), Health::Ready);
     write(&store, vec![reading("a", 0)]).await.unwrap();
 }
+
+/// What waits behind a commit goes into one commit of its own up to the bounds, and no further.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_planned_beside_a_commit_keeps_to_the_bounds_of_one() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open_with(key(1), &Config { linger_bytes: 400, commit_records: 2, ..config() }).unwrap();
+    write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+    let before = store.metrics().commits.get();
+    let row = |body: usize| vec![Op::Reading { tag: contract::tag(0), uplink: uplink("a", &"x".repeat(body)) }];
+    let answers = {
+        let held = store.shared(PARTITION).gate.hold();
+        let running = taken(&store, row(400)).await;
+        let planned = taken(&store, row(400)).await;
+        // The second of these makes them worth a look, and only the first has room.
+        let (first, first_answer) = batch(&store, PARTITION, row(150));
+        store.submit(first).unwrap();
+        let second_answer = taken(&store, row(150)).await;
+        drop(held);
+        [running, planned, first_answer, second_answer]
+    };
+    for (answer, place) in answers.into_iter().zip(1..) {
+        assert_eq!(answer.await.unwrap().unwrap().readings[0].offset.get(), place);
+    }
+    assert_eq!(store.metrics().commits.get() - before, 3);
+}
