@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use unhidra_bridge::Connection;
 use unhidra_bridge::upstream::{UpstreamId, Via};
 use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
 
@@ -71,6 +72,34 @@ fn damaged_records_are_read_again_after_a_minute_or_when_the_device_comes() {
     world.connect();
     let message = device.reading(b"y", world.now.unix);
     assert_eq!(world.message(&message), Answer::Accepted);
+}
+
+/// What is on its way of it may be written still: read before that is known, its session would go on from an
+/// earlier moment, and seal under keys that are used.
+#[test]
+fn a_device_that_was_left_out_of_a_draft_is_read_again_once_nothing_of_it_is_on_its_way() {
+    let (mut world, mut device) = World::greeted();
+    let id = world.enrolled.id;
+    let message = device.reading(b"x", world.now.unix);
+    world.offer(UplinkRow::Messages, &message);
+    let first = world.bridge.poll_draft().expect("what it has said");
+    world.offer(UplinkRow::Messages, &message);
+    let second = world.bridge.poll_draft().expect("that it was a repeat");
+    world.loads = 0;
+    drop(first);
+    world.bridge.handle_committed();
+    world.bridge.handle_left_out(id, world.now);
+    assert_eq!(world.bridge.damaged(), 1);
+    world.now.timer = world.now.timer.saturating_add(Duration::from_secs(60));
+    world.bridge.handle_connected(id, Connection::Local(9));
+    world.offer(UplinkRow::Messages, &message);
+    assert_eq!(world.loads, 0, "its second draft is on its way");
+    drop(second);
+    world.bridge.handle_committed();
+    world.offer(UplinkRow::Messages, &message);
+    assert_eq!((world.loads, world.bridge.damaged()), (1, 0));
+    world.settle();
+    assert_eq!(world.shown(), [&b"first"[..], b"x"], "once, from what the store has");
 }
 
 /// An error of the disk may pass, and is no message's fault: nothing is refused for it at either door.
