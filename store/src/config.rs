@@ -68,6 +68,11 @@ pub struct Config {
     pub readings_memtable_bytes: u64,
     /// After how long an eighth of that and more is written out, in s, at least 1.
     pub readings_memtable_s: u64,
+    /// The same as `readings_memtable_bytes` of the tables of sessions and of the log, each: to both
+    /// every reading adds a record.
+    pub sessions_memtable_bytes: u64,
+    /// After how long an eighth of that and more is written out, in s, at least 1.
+    pub sessions_memtable_s: u64,
     /// How many bytes of journals all partitions may keep, at least 67 108 864, and each so many at
     /// least. What is in them is read at every start.
     pub journal_bytes: u64,
@@ -181,6 +186,8 @@ impl Config {
             ("memtable_bytes", self.memtable_bytes, MEMTABLE_MIN),
             ("readings_memtable_bytes", self.readings_memtable_bytes, MEMTABLE_MIN),
             ("readings_memtable_s", self.readings_memtable_s, 1),
+            ("sessions_memtable_bytes", self.sessions_memtable_bytes, MEMTABLE_MIN),
+            ("sessions_memtable_s", self.sessions_memtable_s, 1),
             ("journal_bytes", self.journal_bytes, JOURNAL_MIN),
             ("compaction_threads", self.compaction_threads as u64, 1),
             ("open_files", self.open_files as u64, 10),
@@ -221,6 +228,11 @@ impl Config {
     /// How large the readings of each of so many partitions may grow in memory.
     pub(crate) fn readings_share(&self, partitions: u16) -> u64 {
         share(self.readings_memtable_bytes, partitions, MEMTABLE_MIN)
+    }
+
+    /// How large the sessions, and the log, of each of so many partitions may grow in memory.
+    pub(crate) fn sessions_share(&self, partitions: u16) -> u64 {
+        share(self.sessions_memtable_bytes, partitions, MEMTABLE_MIN)
     }
 
     /// What a writer lingers by. Only a sync makes whole pages of little.
@@ -282,6 +294,8 @@ pub(crate) mod tests {
             memtable_bytes: 1 << 20,
             readings_memtable_bytes: 1 << 20,
             readings_memtable_s: 60,
+            sessions_memtable_bytes: 1 << 20,
+            sessions_memtable_s: 10,
             journal_bytes: 64 << 20,
             compaction_threads: 1,
             open_files: 64,

@@ -47,6 +47,8 @@ fn config() -> Config {
         memtable_bytes: 64 << 10,
         readings_memtable_bytes: 64 << 10,
         readings_memtable_s: 60,
+        sessions_memtable_bytes: 64 << 10,
+        sessions_memtable_s: 10,
         journal_bytes: 64 << 20,
         compaction_threads: 1,
         open_files: 64,

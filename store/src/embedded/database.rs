@@ -38,8 +38,22 @@ pub(super) struct Database {
     pub(super) fjall: fjall::Database,
     /// In the order of [`Table::ALL`].
     pub(super) tables: Vec<Keyspace>,
-    /// Of the table of readings.
-    ripening: Mutex<Ripening>,
+    /// Of the tables that each reading adds to.
+    ripening: Mutex<[(Table, Ripening); 3]>,
+}
+
+/// What a commit wrote to one table.
+#[derive(Clone, Copy, Default)]
+struct Written {
+    records: u64,
+    bytes: u64,
+}
+
+impl Written {
+    fn count(&mut self, bytes: usize) {
+        self.records += 1;
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
 }
 
 /// One life of a partition's folder: its number, and what seals its records.
@@ -104,8 +118,13 @@ impl Database {
                 .max_memtable_size(readings_bytes)
                 .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(READINGS_RUNS)))
         };
+        // Each piece that is written out, and each merge, takes several syncs, in which the engine lets
+        // nobody add to the table. Where much comes there are to be few of them.
+        let busy_bytes = config.sessions_share(partitions);
+        let busy = || options().max_memtable_size(busy_bytes);
         let tables = Table::ALL.into_iter().map(|table| match table {
             Table::Readings => fjall.keyspace(table.name(), readings),
+            Table::Sessions | Table::Log => fjall.keyspace(table.name(), busy),
             _ => fjall.keyspace(table.name(), options),
         });
         let tables = tables.collect::<Result<_, _>>();
@@ -113,8 +132,12 @@ impl Database {
         // The engine syncs what is in the folder of each table, and not that the folder is there.
         let folders = path.join("keyspaces");
         folder::sync_folder(&folders).map_err(|cause| OpenError::Io { path: folders, cause })?;
-        let age = Duration::from_secs(config.readings_memtable_s);
-        let ripening = Mutex::new(Ripening::new(readings_bytes, age));
+        let busy_age = Duration::from_secs(config.sessions_memtable_s);
+        let ripening = Mutex::new([
+            (Table::Readings, Ripening::new(readings_bytes, Duration::from_secs(config.readings_memtable_s))),
+            (Table::Sessions, Ripening::new(busy_bytes, busy_age)),
+            (Table::Log, Ripening::new(busy_bytes, busy_age)),
+        ]);
         Ok(Self { tables, ripening, fjall })
     }
 
@@ -165,27 +188,34 @@ impl Database {
     pub(super) fn commit(&self, sealing: &Sealing, writes: &Writes, sync: bool) -> Result<(), String> {
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), writes.len()).durability(Some(mode));
-        let (mut readings, mut bytes) = (0_u64, 0_u64);
+        let mut written = [Written::default(); Table::ALL.len()];
         for ((table, key), value) in writes {
             let keyspace = self.table(*table);
-            match value {
-                None => batch.remove(keyspace, key.as_slice()),
-                // Where the key says all there is nothing to seal.
-                Some(value) if table.is_index() => batch.insert(keyspace, key.as_slice(), &value[..]),
-                Some(value) => {
-                    let record = sealing.seal(*table, key, value).map_err(|e| e.to_string())?;
-                    if *table == Table::Readings {
-                        readings += 1;
-                        bytes = bytes.saturating_add(key.as_slice().len().saturating_add(record.len()) as u64);
-                    }
-                    batch.insert(keyspace, key.as_slice(), record);
+            let record = match value {
+                None => {
+                    written[table.index()].count(key.as_slice().len());
+                    batch.remove(keyspace, key.as_slice());
+                    continue;
                 }
-            }
+                // Where the key says all there is nothing to seal.
+                Some(value) if table.is_index() => Slice::from(&value[..]),
+                Some(value) => sealing.seal(*table, key, value).map_err(|e| e.to_string())?.into(),
+            };
+            written[table.index()].count(key.as_slice().len().saturating_add(record.len()));
+            batch.insert(keyspace, key.as_slice(), record);
         }
         caught(|| batch.commit())?.map_err(|e| e.to_string())?;
-        let is_ripe = self.ripening.lock().unwrap_or_else(PoisonError::into_inner).wrote(readings, bytes);
-        if is_ripe {
-            caught(|| self.table(Table::Readings).rotate_memtable())?.map_err(|e| e.to_string())?;
+        self.write_out_ripe(&written)
+    }
+
+    /// Has what is ripe written out, beside what goes on.
+    fn write_out_ripe(&self, written: &[Written]) -> Result<(), String> {
+        let mut ripening = self.ripening.lock().unwrap_or_else(PoisonError::into_inner);
+        for (table, ripening) in ripening.iter_mut() {
+            let Written { records, bytes } = written[table.index()];
+            if ripening.wrote(records, bytes) {
+                caught(|| self.table(*table).rotate_memtable())?.map_err(|e| e.to_string())?;
+            }
         }
         Ok(())
     }

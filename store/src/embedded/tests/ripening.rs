@@ -1,4 +1,4 @@
-//! Readings that leave the memory before their table is full.
+//! What each reading adds leaves the memory before its table is full.
 
 use super::*;
 
@@ -6,8 +6,8 @@ use super::*;
 const PATIENCE: u32 = 30_000;
 
 impl Embedded {
-    fn files_of_readings(&self) -> usize {
-        let files = |view: &super::super::database::View<'_>| Ok(view.table_files(Table::Readings));
+    fn files_of(&self, table: Table) -> usize {
+        let files = |view: &super::super::database::View<'_>| Ok(view.table_files(table));
         self.shared(Partition::new(0)).read(files).unwrap()
     }
 }
@@ -18,8 +18,18 @@ fn row(n: u32, body: &str) -> Op {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readings_that_are_old_are_written_out_before_the_table_is_full_and_all_are_there() {
-    let folder = Folder::new(|| key(1));
     let config = Config { readings_memtable_bytes: 16 << 20, readings_memtable_s: 1, ..config() };
+    are_written_out(Table::Readings, config).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_is_the_log_whose_table_grows_as_that_of_the_sessions_does() {
+    let config = Config { sessions_memtable_bytes: 1 << 20, sessions_memtable_s: 1, ..config() };
+    are_written_out(Table::Log, config).await;
+}
+
+async fn are_written_out(table: Table, config: Config) {
+    let folder = Folder::new(|| key(1));
     let store = folder.open_with(key(1), &config).unwrap();
     write(&store, vec![Op::Device(device("a"))]).await.unwrap();
     let (mut rows, body) = (0_u32, "x".repeat(1000));
@@ -31,7 +41,7 @@ async fn readings_that_are_old_are_written_out_before_the_table_is_full_and_all_
     }
     // Until a second is over, and the engine has done it.
     let mut small = 0;
-    while store.files_of_readings() == 0 {
+    while store.files_of(table) == 0 {
         write(&store, vec![row(rows, "21.5")]).await.unwrap();
         (rows, small) = (rows + 1, small + 1);
         assert!(small < PATIENCE, "it was never written out");

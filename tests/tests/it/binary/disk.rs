@@ -101,7 +101,7 @@ async fn a_node_is_not_started_on_a_read_only_disk_and_says_so() {
 }
 
 /// Tables are written out within seconds.
-const SMALL: &str = "--set store.memtable_bytes=65536 --set store.readings_memtable_bytes=65536";
+const SMALL: &str = "--set store.memtable_bytes=65536 --set store.readings_memtable_bytes=65536 --set store.sessions_memtable_bytes=65536";
 
 /// Devices that publish, and their report.
 struct Load {

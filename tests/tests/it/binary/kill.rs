@@ -9,7 +9,7 @@ use unhidra_tests::seed::{count, drawn};
 
 /// Small memtables, so that some kills meet tables that are being written; two partitions, so that
 /// a kill meets two journals.
-const STORE: &str = "--set store.memtable_bytes=65536 --set store.readings_memtable_bytes=65536 --set store.partitions=2 \
+const STORE: &str = "--set store.memtable_bytes=65536 --set store.readings_memtable_bytes=65536 --set store.sessions_memtable_bytes=65536 --set store.partitions=2 \
      --set store.linger_bytes=1";
 
 /// A store of its own for so many kills: what is checked after each kill is all of it.
