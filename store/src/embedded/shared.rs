@@ -1,5 +1,6 @@
 //! What the writer of a partition, its committer and its readers share: the queue and the files.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, ThreadId};
@@ -56,8 +57,10 @@ struct Queue {
     held: bool,
     /// The writer waits until so many bytes wait: for less it is not woken.
     lingers_for: Option<usize>,
-    /// How the commit that was handed over has ended.
-    ended: Option<Result<(), String>>,
+    /// What the committer goes on with by itself when a commit has ended well.
+    behind: Option<Arc<Writes>>,
+    /// How commits that were handed over have ended; at most the one before and what was behind it.
+    ended: VecDeque<Ended>,
 }
 
 impl Shared {
@@ -84,7 +87,8 @@ impl Shared {
                 open: true,
                 held: false,
                 lingers_for: None,
-                ended: None,
+                behind: None,
+                ended: VecDeque::with_capacity(2),
             }),
             arrived: Condvar::new(),
             writer: OnceLock::new(),
@@ -206,6 +210,8 @@ impl Shared {
             Ok(queue) => queue,
             Err(next) => return next,
         };
+        // It is to grow: the committer goes on with it again when it has.
+        queue.behind = None;
         let (group, weight) = queue.waiting.take(planned);
         drop(queue);
         pace.linger.took(weight.bytes, pace.since.elapsed());
@@ -255,20 +261,41 @@ impl Shared {
     ) -> Result<MutexGuard<'a, Queue>, Next> {
         queue.lingers_for = Some(worth);
         let lacks = |queue: &mut Queue| {
-            queue.ended.is_none() && (queue.waiting.bytes() < worth || !queue.waiting.fits(planned))
+            queue.ended.is_empty() && (queue.waiting.bytes() < worth || !queue.waiting.fits(planned))
         };
         let mut queue = self.arrived.wait_while(queue, lacks).unwrap_or_else(PoisonError::into_inner);
         queue.lingers_for = None;
-        match queue.ended.take() {
-            Some(outcome) => Err(Next::Ended(outcome)),
+        match queue.ended.pop_front() {
+            Some(ended) => Err(Next::Ended(ended)),
             None => Ok(queue),
         }
     }
 
-    /// Says how the commit that was handed over has ended.
-    pub(super) fn ended(&self, outcome: Result<(), String>) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(outcome);
+    /// Has the committer go on with `writes` by itself once what it commits now has ended well. Where
+    /// that has ended already, the writer hears of it first.
+    pub(super) fn put_behind(&self, writes: Arc<Writes>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.ended.is_empty() {
+            queue.behind = Some(writes);
+        }
+    }
+
+    /// The committer goes on with nothing by itself: what is planned is void.
+    pub(super) fn forget_behind(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.behind = None;
+        queue.ended.clear();
+    }
+
+    /// Says how the commit that was handed over has ended. Gives what is committed next, if it ended
+    /// well and something is ready.
+    pub(super) fn ended(&self, outcome: Result<(), String>) -> Option<Arc<Writes>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = queue.behind.take_if(|_| outcome.is_ok());
+        queue.ended.push_back(Ended { outcome, goes_on: behind.is_some() });
+        drop(queue);
         self.arrived.notify_one();
+        behind
     }
 
     /// Shows readers and committer the files from now on.
@@ -320,11 +347,18 @@ pub(super) enum Next {
     /// Plans these.
     Group(Vec<Batch>, Weight),
     /// Answers for the commit that was handed over.
-    Ended(Result<(), String>),
+    Ended(Ended),
     /// Syncs what it has committed without.
     Sync,
     /// Nothing more: the queue is closed and empty.
     End,
+}
+
+/// How a commit has ended that was handed over.
+pub(super) struct Ended {
+    pub(super) outcome: Result<(), String>,
+    /// Whether what was behind it is being committed.
+    pub(super) goes_on: bool,
 }
 
 /// How fast work came lately.

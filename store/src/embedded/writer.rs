@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A commit of a few readings is a sync and little else. One of many is handed to the [`committer`],
-//! a thread of its own, and meanwhile the next group is planned behind it: with many senders a commit
-//! follows the other without a pause. Where one fails, so does what was planned behind it.
+//! a thread of its own, and meanwhile the next group is planned behind it, with which the committer goes
+//! on: with many senders a commit follows the other without a pause. Where one fails, so does what was
+//! planned behind it.
 //!
 //! A panic of the engine, here or in a thread of its own, is a commit that failed.
 //!
@@ -33,7 +34,7 @@ use crate::{Batch, Health, ReadError};
 use super::closed;
 use super::database::Database;
 use super::folder::{self, OpenError};
-use super::shared::{Next, Pace, Shared};
+use super::shared::{Ended, Next, Pace, Shared};
 
 /// Since when something is committed and not synced; `None` where nothing is, or nobody asked.
 struct Unsynced(Option<Stopwatch>);
@@ -94,7 +95,7 @@ pub(super) fn run(shared: &Shared, ledger: Ledger, committer: SyncSender<Arc<Wri
         let sync_in = writer.unsynced.due_in(writer.interval);
         let done = match shared.take(writer.committing.is_some(), planned, sync_in, &mut pace) {
             Next::Group(group, weight) => writer.plan(group, weight),
-            Next::Ended(outcome) => writer.ended(outcome),
+            Next::Ended(ended) => writer.ended(ended),
             Next::Sync => writer.sync(),
             Next::End => break,
         };
@@ -133,8 +134,18 @@ impl Writer<'_> {
             next.plan.breaks(cause, group.unwrap_or_default());
         }
         next.weight = next.weight.plus(weight);
+        // With a sync to be made between two commits the committer does not go on by itself.
+        if self.committing.is_some() && self.shared.config.durability == Durability::Fsync && self.is_many(&next) {
+            self.shared.put_behind(Arc::clone(&next.plan.writes));
+        }
         self.next = Some(next);
         self.begin()
+    }
+
+    /// Whether a group is the committer's. One that writes nothing is answered at once, and one that
+    /// is broken is not committed.
+    fn is_many(&self, next: &Planned) -> bool {
+        next.weight.bytes >= self.worth && next.plan.broken.is_none() && !next.plan.writes.is_empty()
     }
 
     /// Begins to commit what is planned, where nothing is being committed.
@@ -163,7 +174,7 @@ impl Writer<'_> {
         let writes = Arc::clone(&next.plan.writes);
         self.committing = Some(next);
         let outcome = commit(self.shared, &writes);
-        self.ended(outcome)
+        self.ended(Ended { outcome, goes_on: false })
     }
 
     /// Gives a group to the committer, which has nothing to do.
@@ -174,20 +185,24 @@ impl Writer<'_> {
     }
 
     /// Answers for what was committed. Where much is planned behind it, its commit runs meanwhile.
-    fn ended(&mut self, outcome: Result<(), String>) -> Result<(), String> {
+    fn ended(&mut self, Ended { outcome, goes_on }: Ended) -> Result<(), String> {
         if let Err(cause) = outcome {
             return self.reopen(&cause);
         }
         let Some(done) = self.committing.take() else { return Ok(()) };
         self.unsynced.committed(self.shared.config.durability);
-        // Only what the committer has to do begins before the answers: a group that writes nothing is
-        // answered at once, and a sync that fails voids what is planned.
-        let worth = self.worth;
-        let is_many = |next: &mut Planned| {
-            next.weight.bytes >= worth && next.plan.broken.is_none() && !next.plan.writes.is_empty()
-        };
-        let many = if self.is_sync_due() { None } else { self.next.take_if(is_many) };
-        let begun = many.map_or(Ok(()), |next| self.hand_over(next));
+        let mut begun = Ok(());
+        if goes_on {
+            self.committing = self.next.take();
+        // A sync that fails voids what is planned: what was committed is answered before it.
+        } else if !self.is_sync_due()
+            && let Some(next) = self.next.take()
+        {
+            match self.is_many(&next) {
+                true => begun = self.hand_over(next),
+                false => self.next = Some(next),
+            }
+        }
         self.settle(done, true);
         begun.and_then(|()| self.begin())
     }
@@ -229,6 +244,7 @@ impl Writer<'_> {
 
     /// What was planned, of which nobody knows what became of it; oldest first.
     fn take_void(&mut self) -> Vec<Plan> {
+        self.shared.forget_behind();
         [self.committing.take(), self.next.take()].into_iter().flatten().map(|planned| planned.plan).collect()
     }
 }

@@ -19,8 +19,7 @@ use unhidra_tests::seed::{count, drawn};
 const DEVICES: [&str; 12] = ["d-1", "d-2", "d-3", "d-4", "d-5", "d-6", "d-7", "d-8", "d-9", "d-10", "d-11", "d-12"];
 const REPORT: &str = "report.jsonl";
 /// Tables are written out within seconds.
-const STORE: &str =
-    "--set store.memtable_bytes=65536 --set store.readings_memtable_bytes=65536 --set store.sessions_memtable_bytes=65536 --set store.linger_bytes=512";
+const STORE: &str = "--set store.memtable_bytes=65536 --set store.readings_memtable_bytes=65536 --set store.sessions_memtable_bytes=65536 --set store.linger_bytes=512";
 
 /// At `POWER_POINTS` moments (40) the power fails; whatever the disk then has of what was not synced,
 /// the store opens, and every reading acknowledged until then is there, once and in order.
