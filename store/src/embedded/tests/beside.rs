@@ -193,3 +193,19 @@ async fn what_is_planned_beside_a_commit_keeps_to_the_bounds_of_one() {
     }
     assert_eq!(store.metrics().commits.get() - before, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_committer_does_not_go_on_with_what_is_to_grow() {
+    let folder = Handed::new();
+    let store = folder.open(1);
+    write(&store, vec![Op::Device(device("a"))]).await.unwrap();
+    let shared = store.shared(PARTITION);
+    shared.put_behind(Arc::default());
+    assert!(shared.ended(Ok(())).is_some(), "with what is ready it does");
+    shared.forget_behind();
+    shared.put_behind(Arc::default());
+    let held = shared.gate.hold();
+    let _answer = taken(&store, vec![session(0), reading("a", 0)]).await;
+    assert!(shared.ended(Ok(())).is_none(), "it would commit the half of a group");
+    drop(held);
+}
