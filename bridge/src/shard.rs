@@ -218,7 +218,7 @@ impl Bridge {
         self.settle_timer(&device, now);
     }
 
-    /// Takes a command for a device. The answer is an [`Effect`], once it is durable; so is each
+    /// Takes a command for a device. The answer is an [`Effect`](crate::draft::Effect), once it is durable; so is each
     /// change from then on.
     ///
     /// One of an id that is open already is answered with that one, or refused. That none of the id
@@ -234,7 +234,7 @@ impl Bridge {
         }
     }
 
-    /// Calls a command back for `who`. The answer is an [`Effect`].
+    /// Calls a command back for `who`. The answer is an [`Effect`](crate::draft::Effect).
     pub fn handle_cancel(&mut self, asked: Asked, device: DeviceId, id: CommandId, who: Arc<str>, now: Now) {
         match self.seats.get_mut(&device) {
             Some(Seat::Ready(peer)) => {
@@ -245,7 +245,7 @@ impl Bridge {
         }
     }
 
-    /// Takes a setting of a device. The answer is an [`Effect`], once it is durable.
+    /// Takes a setting of a device. The answer is an [`Effect`](crate::draft::Effect), once it is durable.
     pub fn handle_setting(&mut self, asked: Asked, new: NewSetting, now: Now, rng: &mut impl CryptoRng) {
         let device = new.device;
         match self.seats.get_mut(&device) {
