@@ -4,15 +4,9 @@ use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use mimalloc::MiMalloc;
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
 use unhidra_node::cli::{self, Args, CliError};
-
-/// A reading is allocated where it is read and freed where it is committed, by another thread: the C
-/// library's allocator spends a twentieth of the processor on that, this one little.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How many sockets a thread hears of before it runs what they woke.
 ///
