@@ -9,6 +9,7 @@
 
 mod bind;
 mod error;
+mod identifiers;
 mod layer;
 mod reload;
 mod shown;
@@ -22,6 +23,8 @@ use toml::{Table, Value};
 
 pub use bind::BindError;
 pub use error::{ConfigError, Origin, Setting};
+pub(crate) use identifiers::check as check_identifiers;
+pub use identifiers::{Part, SameClientError};
 pub use reload::{ReloadError, Reloaded};
 
 use crate::folder::Layout;
@@ -194,6 +197,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
         })?;
     }
     crate::upstream::check(&config.upstream)?;
+    check_identifiers(&config, None)?;
     if config.store.names_no_master_key() {
         config.store.master_key_file = Layout::at(&config.data)?.store_key();
     }

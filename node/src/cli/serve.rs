@@ -26,12 +26,12 @@ use crate::admin::{self, Phase, Watched};
 use crate::app::{App, Doors};
 use crate::backup::Source;
 use crate::clock::SystemClock;
-use crate::config::{Config, Loaded, Reloaded, Sources};
+use crate::config::{Config, ConfigError, Loaded, Reloaded, Sources, check_identifiers};
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
 use crate::folder::{Folder, Layout};
 use crate::keychain::{Keychain, life};
 use crate::revocations::Revocations;
-use crate::upstream::Outside;
+use crate::upstream::{self, Outside};
 use crate::{certificates, keys, tls};
 
 /// A node that serves.
@@ -72,6 +72,9 @@ impl Node {
         raise_open_files();
         let clock = Arc::new(SystemClock::start());
         let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now()).await?;
+        // Again, now that it is known what the node is called where nothing is set.
+        let own = upstream::client_id(identity.public().as_bytes());
+        check_identifiers(&config, Some(&own)).map_err(ConfigError::from)?;
         warn_of_durability(&config.store);
         let layout = folder.layout().clone();
         let cursor_key = keys::load_or_make(&layout.cursor_key(), &mut rng)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 use unhidra_certs::{FileError, PkiError};
 
-use super::BindError;
+use super::{BindError, SameClientError};
 use crate::folder::FolderError;
 use crate::log::LogError;
 
@@ -120,6 +120,9 @@ pub enum ConfigError {
     /// An outside broker that cannot be spoken to so.
     #[error(transparent)]
     Upstream(#[from] crate::upstream::UpstreamError),
+    /// Two that come to one outside broker as one client.
+    #[error(transparent)]
+    SameClient(#[from] SameClientError),
     /// A data folder that cannot be one.
     #[error("data: {0}")]
     Folder(#[from] FolderError),

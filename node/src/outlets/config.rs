@@ -269,6 +269,11 @@ impl Config {
         }
     }
 
+    /// Its Client Identifier at another broker, where `name` is the outlet's.
+    pub(crate) fn identifier(&self, name: &str) -> String {
+        if self.client_id.is_empty() { format!("unhidra-{name}") } else { self.client_id.clone() }
+    }
+
     /// The server `url` names.
     ///
     /// # Errors

@@ -217,10 +217,8 @@ fn sink(name: &str, config: &Config, epoch: Epoch, doors: &Doors) -> Result<Sink
             let address = config.server()?;
             let template =
                 Template::parse(&config.topic).map_err(|error| Fault { key: "topic", cause: error.to_string() })?;
-            let client_id =
-                if config.client_id.is_empty() { format!("unhidra-{name}") } else { config.client_id.clone() };
             let credentials = Credentials {
-                client_id,
+                client_id: config.identifier(name),
                 user: config.user.clone(),
                 password: password(&config.password_file)?.unwrap_or_default(),
             };

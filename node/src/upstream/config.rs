@@ -91,12 +91,6 @@ impl UpstreamConfig {
         ]
     }
 
-    /// Whether the broker takes this for the same client as another. Empty is the node's own identifier.
-    fn is_same_client(&self, other: &Self) -> bool {
-        let is_same_host = self.address.host.eq_ignore_ascii_case(&other.address.host);
-        is_same_host && self.address.port == other.address.port && self.client_id == other.client_id
-    }
-
     /// The bounds of the wait between two connections.
     #[must_use]
     pub const fn backoff(&self) -> BackoffBounds {
@@ -239,21 +233,6 @@ pub enum UpstreamError {
         /// The name.
         name: UpstreamName,
     },
-    /// Two come to one broker under one name: it lets in the one and throws out the other, for ever.
-    #[error(
-        "upstreams {first} and {second}: both come to {address} with the same Client Identifier ({client_id}), and that \
-         broker would end the connection of each for the other; set client_id of one of them to another"
-    )]
-    SameClient {
-        /// The one.
-        first: UpstreamName,
-        /// The other.
-        second: UpstreamName,
-        /// Where both go.
-        address: Address,
-        /// What both are called there, in quotes; or the node's own.
-        client_id: String,
-    },
     /// Whoever is on the way would read who speaks when, and could forge what this node acknowledges.
     #[error(
         "upstream {name}: {address} would be spoken to in the clear; set tls = true, or insecure = true if \
@@ -312,19 +291,6 @@ pub fn check(upstreams: &[UpstreamConfig]) -> Result<(), UpstreamError> {
         let name = upstream.name.clone();
         if upstreams.iter().skip(at + 1).any(|other| other.name == name) {
             return Err(UpstreamError::Twice { name });
-        }
-        if let Some(other) = upstreams.iter().skip(at + 1).find(|other| other.is_same_client(upstream)) {
-            let of_the_node = "the node's own, for client_id is empty".to_owned();
-            return Err(UpstreamError::SameClient {
-                first: name,
-                second: other.name.clone(),
-                address: upstream.address.clone(),
-                client_id: if upstream.client_id.is_empty() {
-                    of_the_node
-                } else {
-                    format!("{:?}", upstream.client_id)
-                },
-            });
         }
         if !upstream.tls && !upstream.insecure && !upstream.address.is_loopback() {
             return Err(UpstreamError::Insecure { name, address: upstream.address.clone() });
@@ -427,31 +393,5 @@ mod tests {
                      [[broker]]\nname = 'a'\naddress = 'localhost:2'\ntls = false";
         assert!(read(twice).unwrap_err().contains("two outside brokers"));
         assert!(read("[[broker]]\nname = 'A B'\naddress = 'localhost:1'").unwrap_err().contains("a-z"));
-    }
-
-    /// They would take each other's session over for ever.
-    #[test]
-    fn two_of_one_address_and_one_client_identifier_are_refused_by_their_names() {
-        let two = |first: &str, second: &str| {
-            let one =
-                |name: &str, more: &str| format!("[[broker]]\nname = '{name}'\ntls = false\ninsecure = true\n{more}\n");
-            read(&(one("works", first) + &one("harbour", second))).map(|read| read.len())
-        };
-        for (first, second, says) in [
-            ("address = 'A.example:1'", "address = 'a.example:1'", "client_id is empty"),
-            ("address = '[::1]:1'\nclient_id = 'n'", "address = '[::1]:1'\nclient_id = 'n'", "\"n\""),
-        ] {
-            let error = two(first, second).unwrap_err();
-            for part in ["works", "harbour", ":1", says, "set client_id of one"] {
-                assert!(error.contains(part), "{part}: {error}");
-            }
-        }
-        for (first, second) in [
-            ("address = 'a.example:1'", "address = 'a.example:2'"),
-            ("address = 'a.example:1'", "address = 'b.example:1'"),
-            ("address = 'a.example:1'\nclient_id = 'n'", "address = 'a.example:1'"),
-        ] {
-            assert_eq!(two(first, second), Ok(2), "{first} {second}");
-        }
     }
 }
