@@ -15,6 +15,7 @@ mod reload;
 mod shown;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -106,7 +107,7 @@ pub enum Purpose {
 }
 
 /// Where the configuration comes from: what the command line says.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sources {
     /// Whose it is.
     pub purpose: Purpose,
@@ -120,12 +121,37 @@ pub struct Sources {
     pub log_format: Option<Format>,
 }
 
+impl fmt::Debug for Sources {
+    // What is set may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("purpose", &self.purpose)
+            .field("file", &self.file)
+            .field("set", &keys_of(&self.set))
+            .field("data", &self.data)
+            .field("log_format", &self.log_format)
+            .finish()
+    }
+}
+
+/// What assignments of the form `KEY=VALUE` set, for whoever prints them. What is none has no key.
+pub(crate) fn keys_of(assignments: &[String]) -> Vec<&str> {
+    assignments.iter().map(|text| text.split_once('=').map_or("[no assignment]", |(key, _)| key)).collect()
+}
+
 /// A configuration, and the document it was read from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
     table: Table,
+}
+
+impl fmt::Debug for Loaded {
+    // The document holds all values as they were written, and some of them are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("data", &self.config.data).finish_non_exhaustive()
+    }
 }
 
 impl Sources {

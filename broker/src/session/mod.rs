@@ -27,6 +27,7 @@ pub(crate) mod table;
 mod terms;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -148,13 +149,24 @@ pub(crate) enum Event {
 }
 
 /// What CONNECT asks for, as far as the shell decides it.
-#[derive(Debug)]
 pub(crate) struct Request {
     /// `None` where the client leaves the choice to us.
     pub(crate) client_id: Option<ClientId>,
     pub(crate) clean_start: bool,
     pub(crate) user_name: Option<Text>,
     pub(crate) password: Option<Bytes>,
+}
+
+impl fmt::Debug for Request {
+    // As of CONNECT itself.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("client_id", &self.client_id)
+            .field("clean_start", &self.clean_start)
+            .field("user_name", &self.user_name.as_ref().map(|_| "[secret]"))
+            .field("password", &self.password.as_ref().map(|_| "[secret]"))
+            .finish()
+    }
 }
 
 /// What goes out.

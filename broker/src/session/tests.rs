@@ -12,6 +12,7 @@ use unhidra_core::ids::DeviceId;
 
 mod exactly_once;
 mod interleavings;
+mod secrets;
 mod terms;
 
 /// How large the session of a client that is in is.

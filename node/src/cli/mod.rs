@@ -4,6 +4,7 @@
 //! socket; where none runs it opens the store itself. What was asked for goes to stdout, what goes
 //! wrong to stderr; the exit status is 0, 1 where it failed, and 2 where it was asked wrongly.
 
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use rand::rngs::StdRng;
 
 use crate::actor;
 use crate::clock::SystemClock;
-use crate::config::{Purpose, Sources};
+use crate::config::{Purpose, Sources, keys_of};
 use crate::control::UserAct;
 use crate::folder::FolderError;
 use crate::log::{self, Format};
@@ -77,7 +78,7 @@ pub struct Args {
 }
 
 /// What holds for every subcommand.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Global {
     /// The configuration, TOML. Every key and its default stands in node/src/default.toml.
     #[arg(long, global = true, value_name = "FILE")]
@@ -95,6 +96,19 @@ pub struct Global {
     /// The shape of the log on stderr.
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<Format>,
+}
+
+impl fmt::Debug for Global {
+    // What is set may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Global")
+            .field("config", &self.config)
+            .field("set", &keys_of(&self.set))
+            .field("data", &self.data)
+            .field("json", &self.json)
+            .field("log_format", &self.log_format)
+            .finish()
+    }
 }
 
 /// What is to be done.

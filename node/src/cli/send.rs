@@ -1,5 +1,6 @@
 //! `unhidra send`
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::control::{CommandRecord, Control, ControlError, SendAsked};
 
 /// Sends a command to a device, sealed by its session. Where the device is not here it waits,
 /// until it expires.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub struct Send {
     /// To whom.
     pub device: DeviceId,
@@ -42,6 +43,19 @@ pub struct Send {
     /// Where else to ask.
     #[command(flatten)]
     pub elsewhere: Elsewhere,
+}
+
+impl fmt::Debug for Send {
+    // What a device is told may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Send")
+            .field("device", &self.device)
+            .field("name", &self.name)
+            .field("body_len", &self.body.len())
+            .field("id", &self.id)
+            .field("elsewhere", &self.elsewhere)
+            .finish_non_exhaustive()
+    }
 }
 
 fn command_name(text: &str) -> Result<String, String> {

@@ -1,5 +1,6 @@
 //! `unhidra set`, `unhidra settings`
 
+use std::fmt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::control::{Control, RowBody, SetAsked, SettingRecord};
 
 /// Sets something of a device: the last value by name, told it when it is here, and again when it
 /// comes back without having taken it.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub struct Set {
     /// Whose.
     pub device: DeviceId,
@@ -27,6 +28,19 @@ pub struct Set {
     /// Removes it; the device is told to forget it.
     #[arg(long)]
     pub remove: bool,
+}
+
+impl fmt::Debug for Set {
+    // What a device is set to may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Set")
+            .field("device", &self.device)
+            .field("name", &self.name)
+            .field("value_len", &self.value.as_ref().map(String::len))
+            .field("file", &self.file)
+            .field("remove", &self.remove)
+            .finish()
+    }
 }
 
 /// Lists what a device is set to, and whether it knows.

@@ -339,7 +339,7 @@ fn a_reload_does_not_leave_a_public_listener_with_certificates_made_here() {
 
 /// Wherever it stands, and whatever is wrong with it: the words of the error go into the log.
 #[test]
-fn no_error_tells_a_secret() {
+fn no_error_and_nothing_that_is_printed_tells_a_secret() {
     const SECRET: &str = "hunter2";
     for text in [
         "[outlets.hook]\nkind = 'webhook'\nsecret_file = 's'\nurl = 'https://user:hunter2@a.example/'\n",
@@ -371,6 +371,12 @@ fn no_error_tells_a_secret() {
     ] {
         let error = file(text).sources().load().expect_err(text);
         assert!(!error.to_string().contains(SECRET) && !format!("{error:?}").contains(SECRET), "{text}: {error}");
+    }
+    // Nor does a configuration that is good, where it is printed.
+    let good = set(&["store.master_key_command=['vault', 'hunter2']"]);
+    let loaded = good.load().unwrap();
+    for printed in [format!("{good:?}"), format!("{loaded:?}"), format!("{:?}", loaded.config.store)] {
+        assert!(!printed.contains(SECRET), "{printed}");
     }
     // A number may be one too.
     for key in ["outlets.hook.password", "outlets.hook.api_token", "store.master_key"] {
