@@ -44,12 +44,26 @@ impl Shared {
         self.gate.pass();
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    /// The fault of this sync, if it has one.
+    pub(super) fn take_sync_fault(&self) -> Result<(), String> {
+        match std::mem::take(&mut *self.sync_fails.lock().unwrap_or_else(PoisonError::into_inner)) {
+            true => Err("a fault on demand".into()),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Embedded {
     /// Makes the next commit of `partition` fail.
     pub fn fail_next_commit(&self, partition: Partition, fault: Fault) {
         *self.shared(partition).fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    /// Makes the next sync of `partition` fail that is no commit's own: the timer's, or the one at the end.
+    /// What was committed before it is not known to be on the disk.
+    pub fn fail_next_sync(&self, partition: Partition) {
+        *self.shared(partition).sync_fails.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     /// Makes the present session of a device a record that does not read, as damage would. Blocks.

@@ -42,6 +42,9 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     #[cfg(any(test, feature = "faults"))]
     pub(super) fault: Mutex<Option<crate::Fault>>,
+    /// The next sync beside a commit's own fails.
+    #[cfg(any(test, feature = "faults"))]
+    pub(super) sync_fails: Mutex<bool>,
     /// Each commit goes through it.
     #[cfg(any(test, feature = "faults"))]
     pub(super) gate: super::faults::Gate,
@@ -98,6 +101,8 @@ impl Shared {
             metrics,
             #[cfg(any(test, feature = "faults"))]
             fault: Mutex::new(None),
+            #[cfg(any(test, feature = "faults"))]
+            sync_fails: Mutex::new(false),
             #[cfg(any(test, feature = "faults"))]
             gate: super::faults::Gate::default(),
             #[cfg(any(test, feature = "faults"))]
@@ -179,6 +184,8 @@ impl Shared {
     }
 
     pub(super) fn sync(&self) -> Result<(), String> {
+        #[cfg(any(test, feature = "faults"))]
+        self.take_sync_fault()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         database.as_ref().ok_or("the files are closed")?.sync()
     }

@@ -32,7 +32,7 @@ use crate::waiting::Weight;
 use crate::{Batch, Health, ReadError};
 
 use super::closed;
-use super::database::Database;
+use super::database::{Database, caught};
 use super::folder::{self, OpenError};
 use super::shared::{Ended, Next, Pace, Shared};
 
@@ -173,7 +173,7 @@ impl Writer<'_> {
         }
         let writes = Arc::clone(&next.plan.writes);
         self.committing = Some(next);
-        let outcome = commit(self.shared, &writes);
+        let outcome = caught(|| commit(self.shared, &writes)).and_then(|outcome| outcome);
         self.ended(Ended { outcome, goes_on: false })
     }
 
@@ -249,12 +249,13 @@ impl Writer<'_> {
     }
 }
 
-/// Commits in one atomic write, as durable as the configuration says.
+/// Commits in one atomic write, as durable as the configuration says. The engine may panic: the caller
+/// catches it.
 pub(super) fn commit(shared: &Shared, writes: &Writes) -> Result<(), String> {
     let sync = shared.config.durability == Durability::Fsync;
     #[cfg(any(test, feature = "faults"))]
     if let Some(fault) = shared.take_fault() {
-        return super::database::caught(|| fault.strike(|| shared.commit(writes, sync)))?;
+        return fault.strike(|| shared.commit(writes, sync));
     }
     shared.commit(writes, sync)
 }

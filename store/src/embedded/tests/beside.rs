@@ -1,5 +1,6 @@
 //! A group that is planned while the one before it is being committed.
 
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use super::*;
@@ -100,6 +101,23 @@ async fn where_a_commit_fails_so_does_what_was_planned_behind_it() {
         let next = write(&store, vec![session(written), reading("a", 2)]).await.unwrap();
         assert_eq!(next.readings[0].offset.get(), u64::from(written) + 1, "{fault:?}: what is durable is read back");
     }
+}
+
+/// Else the writer would wait for ever for the end of a commit whose thread is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_on_the_committers_thread_is_a_commit_that_failed() {
+    let folder = Handed::new();
+    // Where the rule is broken nobody could wait for its writer: it is given up with the test.
+    let store = ManuallyDrop::new(folder.open(1));
+    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
+    store.fail_next_commit(PARTITION, Fault::Panic);
+    let answer = tokio::time::timeout(SOON, write(&*store, vec![session(0), reading("a", 0)])).await;
+    assert!(matches!(answer.expect("the writer waits for a thread that is gone"), Err(CommitError::Unknown(_))));
+    let mut health = store.health();
+    tokio::time::timeout(SOON, health.wait_for(|health| *health == Health::Ready)).await.unwrap().unwrap();
+    let next = tokio::time::timeout(SOON, write(&*store, vec![session(0), reading("a", 0)])).await.unwrap().unwrap();
+    assert_eq!(next.readings[0].offset.get(), 1, "nothing of it was written, and the committer goes on");
+    drop(ManuallyDrop::into_inner(store));
 }
 
 /// What the writer has answered, in its order: the first by `1`, the second by `2`.
