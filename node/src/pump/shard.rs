@@ -553,3 +553,6 @@ async fn until(at: Option<unhidra_core::time::Timestamp>, clock: &(dyn unhidra_c
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
