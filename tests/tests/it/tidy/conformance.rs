@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{none, read, root};
+use super::{files, none, read, root};
 
 /// Where a test is that is named without a folder.
 const TESTS: &str = "broker/tests/conformance";
@@ -104,4 +104,18 @@ fn every_statement_names_tests_that_exist_or_says_why_it_cannot() {
         }
     }
     none(found, "broker/CONFORMANCE.md names tests that exist");
+}
+
+/// Time is what many statements are about, and the machine's own would make tests of them slow, or fail.
+#[test]
+fn the_brokers_tests_that_let_time_pass_do_so_on_a_clock_that_stands_still() {
+    let mut found = Vec::new();
+    for (path, text) in files("broker/tests") {
+        // Helpers of theirs sleep too, so all of these stand on such a clock.
+        let lets_time_pass = path.starts_with(TESTS) || text.contains("sleep(");
+        let tests = text.match_indices("#[tokio::test").map(|(at, _)| text[at..].lines().next().unwrap_or_default());
+        let wrong = tests.filter(|attribute| lets_time_pass && !attribute.contains("start_paused = true"));
+        found.extend(wrong.map(|attribute| format!("{path}: {attribute}")));
+    }
+    none(found, "a test that sleeps has `start_paused = true`");
 }
