@@ -39,15 +39,13 @@ pub(crate) enum Refusal {
     Tls,
     /// Its certificate names nobody, or has ended.
     Certificate,
-    /// Its certificate is revoked.
-    CertificateRevoked,
     /// The node has too much to do.
     Overload,
     /// The node ends.
     Draining,
 }
 
-const KINDS: usize = 14;
+const KINDS: usize = 13;
 
 impl Refusal {
     const fn index(self) -> usize {
@@ -69,7 +67,6 @@ impl fmt::Display for Refusal {
             Self::HandshakeTimeout => "its handshake took too long",
             Self::Tls => "its TLS handshake failed",
             Self::Certificate => "its certificate does not let it in",
-            Self::CertificateRevoked => "its certificate is revoked",
             Self::Overload => "the node has too much to do",
             Self::Draining => "the node ends",
         })
@@ -131,7 +128,7 @@ mod tests {
         assert_eq!(refusals.untold(Refusal::Rate, at(0)), Some(0));
         assert_eq!(refusals.untold(Refusal::Rate, at(1)), None);
         assert_eq!(refusals.untold(Refusal::Rate, at(999)), None);
-        assert_eq!(refusals.untold(Refusal::CertificateRevoked, at(999)), Some(0), "each reason for itself");
+        assert_eq!(refusals.untold(Refusal::Certificate, at(999)), Some(0), "each reason for itself");
         assert_eq!(refusals.untold(Refusal::Rate, at(1000)), Some(2));
         assert_eq!(refusals.untold(Refusal::Rate, at(2000)), Some(0));
     }

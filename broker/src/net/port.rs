@@ -4,8 +4,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -21,6 +23,11 @@ use super::websocket;
 use crate::config::{ListenerConfig, Network};
 use crate::doors::{Accepted, BoxFuture, Entrance, Identity, Listener, Stream};
 use crate::gate::{Gate, Pass, Refusal};
+
+/// How long a refused peer may take to read why.
+const SEEN_OFF_FOR: Duration = Duration::from_secs(1);
+/// How many are given that time at once, by one port: few of the handshakes it may have under way.
+const SEEN_OFF_MAX: usize = 32;
 
 /// What lies between a port and MQTT, from the outside in: a load balancer, TLS, WebSocket.
 #[derive(Clone, Debug)]
@@ -77,6 +84,8 @@ pub struct PortListener {
 struct Door {
     gate: Arc<Gate>,
     layers: Layers,
+    /// A place for each peer that is seen off.
+    seen_off: Semaphore,
 }
 
 impl PortListener {
@@ -91,7 +100,7 @@ impl PortListener {
             handshakes: JoinSet::new(),
             threads: threads.clone(),
             handshakes_max: gate.config().handshakes_max.max(1),
-            door: Arc::new(Door { gate: gate.clone(), layers }),
+            door: Arc::new(Door { gate: gate.clone(), layers, seen_off: Semaphore::new(SEEN_OFF_MAX) }),
         })
     }
 
@@ -193,8 +202,13 @@ impl Door {
         };
         match timeout(self.gate.config().handshake_timeout(), handshakes).await {
             Ok(Ok((stream, identity))) => Some(self.accepted(stream, identity, peer, passed?)),
-            Ok(Err(Failed { refusal, detail })) => {
+            Ok(Err(Failed { refusal, detail, told })) => {
                 self.gate.refuse(refusal, &peer, &format_args!("{} {detail}", self.layers.entrance.name));
+                // It has failed by now, whatever its peer still reads.
+                drop(passed);
+                if let Some(stream) = told {
+                    self.see_off(stream).await;
+                }
                 None
             }
             Err(_) => {
@@ -209,6 +223,20 @@ impl Door {
                 None
             }
         }
+    }
+
+    /// Gives a peer the time to read why it was refused: a close with unread input would be a reset, and take
+    /// the alert with it. Of many at once, some are seen off, and the others closed.
+    async fn see_off(&self, mut stream: TcpStream) {
+        let Ok(_place) = self.seen_off.try_acquire() else { return };
+        let read_out = async {
+            stream.shutdown().await?;
+            let mut unread = [0; 512];
+            while stream.read(&mut unread).await? > 0 {}
+            Ok::<(), io::Error>(())
+        };
+        // However it ends, it ends here.
+        let _ = timeout(SEEN_OFF_FOR, read_out).await;
     }
 
     /// Who comes, as the load balancer says.
@@ -240,12 +268,16 @@ impl Door {
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
         let offer = offer.load_full();
-        tls::accept(&offer, &self.gate, stream).await
+        tls::accept(&offer, stream).await
     }
 
     fn accepted(&self, stream: Box<dyn Stream>, identity: Identity, peer: SocketAddr, pass: Pass) -> Accepted {
-        let pass = Some(pass.shaken());
-        Accepted { stream, identity, peer: peer.into(), entrance: self.layers.entrance.clone(), pass }
+        let pass = match &identity {
+            // It is told so at CONNECT, and has cost a handshake for nothing.
+            Identity::Device(certificate) if self.gate.is_revoked(&certificate.serials) => pass,
+            Identity::Device(_) | Identity::Anonymous => pass.shaken(),
+        };
+        Accepted { stream, identity, peer: peer.into(), entrance: self.layers.entrance.clone(), pass: Some(pass) }
     }
 }
 
@@ -254,11 +286,18 @@ impl Door {
 pub(super) struct Failed {
     pub(super) refusal: Refusal,
     pub(super) detail: String,
+    /// The stream, where its peer has been sent the reason and may not have read it yet.
+    told: Option<TcpStream>,
 }
 
 impl Failed {
     pub(super) fn new(refusal: Refusal, detail: &dyn std::fmt::Display) -> Self {
-        Self { refusal, detail: detail.to_string() }
+        Self { refusal, detail: detail.to_string(), told: None }
+    }
+
+    /// The same, and its peer is to read why.
+    pub(super) fn told(self, stream: TcpStream) -> Self {
+        Self { told: Some(stream), ..self }
     }
 }
 

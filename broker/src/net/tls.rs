@@ -2,10 +2,11 @@
 //!
 //! A resumed peer shows no certificate: its ticket holds the chain that it showed when the ticket
 //! was given. So whatever the handshake came by, what it left is held to the rules of now: the
-//! chain must still verify, and nothing of it may be revoked.
+//! chain must still verify. Whether anything of it is revoked is asked at CONNECT, where the peer can be
+//! told so.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -17,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::certificate;
 use super::port::Failed;
 use crate::doors::Identity;
-use crate::gate::{Gate, Refusal};
+use crate::gate::Refusal;
 
 /// What a listener offers in TLS, and what it holds certificates to.
 #[derive(Clone)]
@@ -36,18 +37,24 @@ impl fmt::Debug for TlsOffer {
 }
 
 /// Shakes hands.
-pub(super) async fn accept(
-    offer: &TlsOffer,
-    gate: &Gate,
-    stream: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
+pub(super) async fn accept(offer: &TlsOffer, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Identity), Failed> {
     let acceptor = TlsAcceptor::from(offer.config.clone());
-    let stream = acceptor.accept(stream).await.map_err(|error| Failed::new(Refusal::Tls, &error))?;
-    let identity = identify(offer, gate, &stream)?;
+    let stream = acceptor.accept(stream).into_fallible().await.map_err(|(error, stream)| failed(&error, stream))?;
+    let identity = identify(offer, &stream)?;
     Ok((stream, identity))
 }
 
-fn identify(offer: &TlsOffer, gate: &Gate, stream: &TlsStream<TcpStream>) -> Result<Identity, Failed> {
+/// Whose certificate is not taken is sent an alert that says why (RFC 8446 section 6.2), and has taken its
+/// own side of the handshake for done: what it said meanwhile lies unread.
+fn failed(error: &io::Error, stream: TcpStream) -> Failed {
+    let failed = Failed::new(Refusal::Tls, error);
+    match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => failed.told(stream),
+        _ => failed,
+    }
+}
+
+fn identify(offer: &TlsOffer, stream: &TlsStream<TcpStream>) -> Result<Identity, Failed> {
     let (_, connection) = stream.get_ref();
     let Some(verifier) = &offer.verifier else { return Ok(Identity::Anonymous) };
     let Some(chain @ [leaf, above @ ..]) = connection.peer_certificates() else {
@@ -60,9 +67,6 @@ fn identify(offer: &TlsOffer, gate: &Gate, stream: &TlsStream<TcpStream>) -> Res
         still_verifies(verifier.as_ref(), leaf, above)?;
     }
     let peer = certificate::read(chain).map_err(|error| Failed::new(Refusal::Certificate, &error))?;
-    if gate.is_revoked(&peer.serials) {
-        return Err(Failed::new(Refusal::CertificateRevoked, &peer.device));
-    }
     Ok(Identity::Device(peer))
 }
 
