@@ -1,7 +1,7 @@
 //! A byte stream to a broker, plain or TLS, that never blocks.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -47,7 +47,11 @@ impl Link {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        socket.bind(&SocketAddr::new(from, 0).into())?;
+        // Where the system takes the same address by itself, it is left to: a bound socket needs a port that is
+        // free to everybody, and to look for one beside thousands takes milliseconds of a core.
+        if from != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() == Some(115) || error.kind() == io::ErrorKind::WouldBlock => {}
             other => other?,

@@ -1,6 +1,7 @@
 //! What a process has used, as the kernel counts it.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -37,10 +38,17 @@ pub(crate) fn load() -> f64 {
     load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default()
 }
 
-/// Makes the thread it is called on so much nicer: on Linux that is a thread's own.
-pub(crate) fn give_way(nicer: i32) -> std::io::Result<()> {
-    let nice = rustix::process::getpriority_process(None)?;
-    Ok(rustix::process::setpriority_process(None, nice + nicer)?)
+/// Has the thread it is called on run only on what all others leave, and off at once when one of them wakes.
+/// By the system's own tool: no safe call sets it.
+pub(crate) fn give_way() -> io::Result<()> {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let set = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status()?;
+    if set.success() { Ok(()) } else { Err(io::Error::other(format!("chrt (util-linux) ended with {set}"))) }
+}
+
+/// Whether the kernel shares the processors among sessions of terminals before it does among threads.
+pub(crate) fn shares_by_session() -> bool {
+    fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled").is_ok_and(|on| on.trim() == "1")
 }
 
 /// The machine in a line.

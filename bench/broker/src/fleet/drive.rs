@@ -47,16 +47,15 @@ impl Stretch {
 impl Drive {
     /// Starts as many threads as there are groups of clients.
     pub(super) fn start(groups: Vec<Vec<Client>>, to: SocketAddr, epoch: Instant) -> Result<Self, String> {
-        Self::start_behind(groups, to, epoch, 0)
+        Self::start_as(groups, to, epoch, false)
     }
 
-    /// The same, with threads so much nicer than the others of the generator.
-    pub(super) fn start_behind(
-        groups: Vec<Vec<Client>>,
-        to: SocketAddr,
-        epoch: Instant,
-        nicer: i32,
-    ) -> Result<Self, String> {
+    /// The same, with threads that give way to all others.
+    pub(super) fn start_behind(groups: Vec<Vec<Client>>, to: SocketAddr, epoch: Instant) -> Result<Self, String> {
+        Self::start_as(groups, to, epoch, true)
+    }
+
+    fn start_as(groups: Vec<Vec<Client>>, to: SocketAddr, epoch: Instant, gives_way: bool) -> Result<Self, String> {
         let counts = Arc::new(Counts::default());
         let (failed, failures) = channel();
         let clients = groups.iter().map(|group| group.len() as u64).sum();
@@ -66,7 +65,8 @@ impl Drive {
             let (orders, told) = channel();
             let failed = failed.clone();
             let thread = std::thread::spawn(move || {
-                let done = process::give_way(nicer).map_err(|error| error.to_string()).and_then(|()| worker.run(&told));
+                let placed = if gives_way { process::give_way() } else { Ok(()) };
+                let done = placed.map_err(|error| error.to_string()).and_then(|()| worker.run(&told));
                 if let Err(error) = done {
                     let _ = failed.send(error);
                 }

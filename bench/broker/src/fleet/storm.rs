@@ -16,10 +16,6 @@ pub(super) const OTHERS: usize = 100;
 /// What these publish together, a second.
 const OTHERS_RATE: f64 = 200.0;
 
-/// How much nicer the storm's threads are. Its devices have processors of their own in life; here they
-/// share two with the node and with those whose times are taken, which are not to wait for them.
-const STORM_NICER: i32 = 10;
-
 /// A storm of handshakes, and what those who are inside feel of it.
 pub(super) fn handshakes(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let count = if bench.long { STORM_LONG } else { bench.count };
@@ -33,7 +29,9 @@ pub(super) fn handshakes(bench: &Bench, report: &mut Report) -> Result<(), Box<d
     let at_rest = rest.times.quantile_ms(0.99).ok_or("nothing was acknowledged")?;
 
     let storm = bench.sealing(&storm[..count.min(storm.len())], bench.threads)?;
-    let storm = Drive::start_behind(storm, node.mqtt, bench.epoch, STORM_NICER)?;
+    // Its devices have processors of their own in life; here they share two with the node and with those
+    // whose times are taken, which are not to wait for them.
+    let storm = Drive::start_behind(storm, node.mqtt, bench.epoch)?;
     others.begin();
     let own = std::process::id();
     let (began, before) = (Instant::now(), (process::cpu(node.pid), process::cpu(own)));
@@ -56,7 +54,8 @@ pub(super) fn handshakes(bench: &Bench, report: &mut Report) -> Result<(), Box<d
         node_us: each(node_cpu),
         generator_us: each(generator_cpu),
         notes: format!(
-            "{count} in after {wall:.2} s, CPU of both {sum:.2} s; times are the others', p99 at rest {at_rest:.2} ms"
+            "{count} in after {wall:.2} s, CPU of both {sum:.2} s; times are the others', p99 at rest {at_rest:.2} ms{}",
+            if process::shares_by_session() { "; sched_autogroup_enabled" } else { "" },
         ),
     })?;
     report.at_most(&format!("handshakes, seconds until {count} are in (2 x CPU)"), wall, 2.0 * sum);
