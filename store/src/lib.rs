@@ -267,7 +267,8 @@ pub trait Store: Send + Sync + 'static {
     /// its newest 4 096.
     fn newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
-    /// The same, with rows that do not read passed over, and told by their places, newest first.
+    /// The same, with rows that do not read passed over, and told by their places, newest first. Where a file
+    /// does not read, one place stands for all down to where it reads again.
     fn readable_newest(&self, device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Readable, ReadError>>;
 
     /// A partition's rows after `after`, in order, stubs too, as in [`history`](Self::history).

@@ -49,7 +49,10 @@ pub(crate) fn history(
     let most = max.rows.max(1);
     let (keys, broken) = keys(rows, number, Some(after), Order::Ascending, most)?;
     let reached = keys.last().copied();
-    let mut found = read(rows, partition, device, number, keys, max, |_| true)?;
+    let mut found = Found::new(max);
+    // Where the page is full it says so itself.
+    let _ = found.add(rows, partition, device, number, keys, |_| true)?;
+    let mut found = found.into_readable();
     match (reached, broken) {
         (Some(_), Some(_)) => found.page.more = true,
         (None, Some(cause)) => {
@@ -80,21 +83,44 @@ pub(crate) fn newest(
         read => return read.map(Readable::from),
     }
     let Some(number) = query::number(rows, device)? else { return Ok(Readable::default()) };
-    let (keys, broken) = keys(rows, number, None, Order::Descending, NEWEST_SCAN_MAX)?;
-    let looked_at = keys.len();
-    let mut found = read(rows, partition, device, number, keys, max, query::is_shown)?;
-    found.page.more |= looked_at == NEWEST_SCAN_MAX;
-    if let Some(cause) = broken {
-        // What is older than the last row that reads does not: that row names the place before it.
-        let offset = match found.page.rows.last() {
-            Some(_) if found.page.more => return Ok(found),
-            Some(last) => last.prev,
-            None => return Err(cause),
-        };
-        found.damaged.push(DamagedRow { offset, device: Some(*device), cause });
-        found.page.more = true;
+    let mut found = Found::new(max);
+    let (mut reached, mut left) = (None, NEWEST_SCAN_MAX);
+    loop {
+        let (places, broken) = keys(rows, number, reached, Order::Descending, left)?;
+        left -= places.len();
+        reached = places.last().copied().or(reached);
+        let ended = found.add(rows, partition, device, number, places, query::is_shown)?;
+        match broken {
+            _ if ended.is_break() => break,
+            // More than were looked at may be there.
+            _ if left == 0 => {
+                found.filling.page.more = true;
+                break;
+            }
+            None => break,
+            // Where the file reads again is looked for; the places down to there are told as one.
+            Some(cause) => {
+                let offset = before(rows, partition, device, number, reached)?;
+                let Some(again) = beneath(rows, number, offset)? else {
+                    found.damaged.push(DamagedRow { offset, device: Some(*device), cause });
+                    break;
+                };
+                if found.tell(DamagedRow { offset, device: Some(*device), cause }).is_break() {
+                    break;
+                }
+                // It may be the last one before the part that does not read: a look that ends before it
+                // does not give it.
+                if rows.get(Table::Readings, &table::reading(number, again)).is_ok_and(|value| value.is_some()) {
+                    left -= 1;
+                    if found.add(rows, partition, device, number, vec![again], query::is_shown)?.is_break() {
+                        break;
+                    }
+                }
+                reached = Some(again);
+            }
+        }
     }
-    Ok(found)
+    Ok(found.into_readable())
 }
 
 /// The places of at most `max` of a device's rows, and what ended the look where it is damage.
@@ -122,45 +148,110 @@ fn keys(
     }
 }
 
-/// The rows in these places, as many as `max` allows.
-fn read(
+/// What is read of a device's rows, up to the bounds of a page.
+struct Found {
+    filling: Filling<Reading>,
+    damaged: Vec<DamagedRow>,
+    damaged_max: usize,
+}
+
+impl Found {
+    fn new(max: Limit) -> Self {
+        Self { filling: Filling::new(max), damaged: Vec::new(), damaged_max: max.rows.max(1) }
+    }
+
+    /// Reads the rows in these places. Breaks where the page is full.
+    fn add(
+        &mut self,
+        rows: &dyn Rows,
+        partition: Partition,
+        device: &DeviceId,
+        number: DeviceNumber,
+        places: Vec<Offset>,
+        is_wanted: impl Fn(&Reading) -> bool,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        for offset in places {
+            if self.damaged.len() >= self.damaged_max {
+                self.filling.page.more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            let key = table::reading(number, offset);
+            let value = match rows.get(Table::Readings, &key) {
+                // Deleted since: the view is one, so it is not.
+                Ok(None) => continue,
+                Ok(Some(value)) => query::decode_row(partition, *device, &key, value),
+                Err(cause) => Err(cause),
+            };
+            match value {
+                Ok(reading) if !is_wanted(&reading) => {}
+                Ok(reading) => {
+                    let bytes = reading.uplink.body.len();
+                    if self.filling.push(reading, bytes).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Err(cause @ ReadError::Damaged { .. }) => {
+                    self.damaged.push(DamagedRow { offset, device: Some(*device), cause });
+                }
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Tells of places that do not read and behind which there is more. Breaks where no further one has room.
+    fn tell(&mut self, row: DamagedRow) -> ControlFlow<()> {
+        self.damaged.push(row);
+        if self.damaged.len() < self.damaged_max {
+            return ControlFlow::Continue(());
+        }
+        self.filling.page.more = true;
+        ControlFlow::Break(())
+    }
+
+    fn into_readable(self) -> Readable {
+        Readable { page: self.filling.page, damaged: self.damaged }
+    }
+}
+
+/// The last place that a device's row before `reached` may have: the one which that row names, where it reads.
+/// Without one, the newest of the partition.
+fn before(
     rows: &dyn Rows,
     partition: Partition,
     device: &DeviceId,
     number: DeviceNumber,
-    places: Vec<Offset>,
-    max: Limit,
-    is_wanted: impl Fn(&Reading) -> bool,
-) -> Result<Readable, ReadError> {
-    let mut filling = Filling::new(max);
-    let mut damaged = Vec::new();
-    for offset in places {
-        if damaged.len() >= max.rows.max(1) {
-            filling.page.more = true;
-            break;
+    reached: Option<Offset>,
+) -> Result<Offset, ReadError> {
+    let Some(reached) = reached else { return query::log_end(rows) };
+    let key = table::reading(number, reached);
+    let named = rows.get(Table::Readings, &key).ok().flatten();
+    let named = named.and_then(|value| query::decode_row(partition, *device, &key, value).ok()).map(|row| row.prev);
+    Ok(named.unwrap_or_else(|| Offset::new(reached.get().saturating_sub(1))))
+}
+
+/// The last place before which a device's rows read again, where those up to `from` do not; `None` where
+/// none does.
+fn beneath(rows: &dyn Rows, number: DeviceNumber, from: Offset) -> Result<Option<Offset>, ReadError> {
+    let reads = |before: u64| {
+        keys(rows, number, Some(Offset::new(before)), Order::Descending, 1).map(|(_, broken)| broken.is_none())
+    };
+    let (mut high, mut step) = (from.get().saturating_add(1), 1_u64);
+    let mut low = loop {
+        let probe = high.saturating_sub(step);
+        if reads(probe)? {
+            break probe;
         }
-        let key = table::reading(number, offset);
-        let value = match rows.get(Table::Readings, &key) {
-            // Deleted since: the view is one, so it is not.
-            Ok(None) => continue,
-            Ok(Some(value)) => query::decode_row(partition, *device, &key, value),
-            Err(cause) => Err(cause),
-        };
-        match value {
-            Ok(reading) if !is_wanted(&reading) => {}
-            Ok(reading) => {
-                let bytes = reading.uplink.body.len();
-                if filling.push(reading, bytes).is_break() {
-                    break;
-                }
-            }
-            Err(cause @ ReadError::Damaged { .. }) => {
-                damaged.push(DamagedRow { offset, device: Some(*device), cause });
-            }
-            Err(cause) => return Err(cause),
+        if probe == 0 {
+            return Ok(None);
         }
+        (high, step) = (probe, step.saturating_mul(2));
+    };
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if reads(middle)? { low = middle } else { high = middle }
     }
-    Ok(Readable { page: filling.page, damaged })
+    Ok(Some(Offset::new(low)))
 }
 
 /// The first place behind which a device's rows read again, where the one behind `from` does not, and

@@ -1,6 +1,6 @@
 //! What every engine gives to read: one consistent view of a partition's tables.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
@@ -26,7 +26,7 @@ pub(crate) trait Rows {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
 
     /// Shows `visit` the rows whose keys begin with `prefix` and, where it is given, come after
-    /// `after`, until it breaks.
+    /// `after` in this order, until it breaks.
     fn scan(
         &self,
         table: Table,
@@ -68,6 +68,22 @@ pub(crate) fn damaged(table: Table, key: &[u8], cause: impl ToString) -> ReadErr
 /// A key's first 80 bytes in hexadecimal.
 pub(crate) fn hex(key: &[u8]) -> String {
     key.iter().take(80).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where a scan goes: through the keys that begin with `prefix`, before `end` ([`prefix_end`]), and come after
+/// `after` in its order.
+pub(crate) fn bounds<'a>(
+    prefix: &'a [u8],
+    end: Option<&'a [u8]>,
+    after: Option<&'a [u8]>,
+    order: Order,
+) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+    let (from, to) = (Bound::Included(prefix), end.map_or(Bound::Unbounded, Bound::Excluded));
+    match (order, after) {
+        (_, None) => (from, to),
+        (Order::Ascending, Some(after)) => (Bound::Excluded(after), to),
+        (Order::Descending, Some(after)) => (from, Bound::Excluded(after)),
+    }
 }
 
 /// The first key after all that begin with `prefix`, if there is one.

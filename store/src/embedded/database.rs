@@ -18,7 +18,7 @@ use crate::ReadError;
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::ledger::Writes;
-use crate::rows::{KeyVisitor, Order, Rows, Visitor, damaged, prefix_end};
+use crate::rows::{KeyVisitor, Order, Rows, Visitor, bounds, damaged, prefix_end};
 use crate::sealed::{OPENING_MAX, Sealing, UnsealError};
 use crate::table::{self, Table};
 use crate::tag::Tag;
@@ -366,10 +366,9 @@ impl Rows for View<'_> {
         order: Order,
         visit: &mut Visitor<'_>,
     ) -> Result<(), ReadError> {
-        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let end = prefix_end(prefix);
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), (from, to));
+        let run = bounds(prefix, end.as_deref(), after, order);
+        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), run);
         while let Some((key, record)) = next(table, after.unwrap_or(prefix), || match order {
             Order::Ascending => rows.next(),
             Order::Descending => rows.next_back(),
@@ -389,10 +388,9 @@ impl Rows for View<'_> {
         order: Order,
         visit: &mut KeyVisitor<'_>,
     ) -> Result<(), ReadError> {
-        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let end = prefix_end(prefix);
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), (from, to));
+        let run = bounds(prefix, end.as_deref(), after, order);
+        let mut rows = self.snapshot.range::<&[u8], _>(self.database.table(table), run);
         while let Some((key, _)) = next(table, after.unwrap_or(prefix), || match order {
             Order::Ascending => rows.next(),
             Order::Descending => rows.next_back(),

@@ -1,13 +1,13 @@
 //! A partition's tables in memory.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::ReadError;
 use crate::ledger::Writes;
-use crate::rows::{Order, Rows, Visitor, prefix_end};
+use crate::rows::{Order, Rows, Visitor, bounds, prefix_end};
 use crate::table::Table;
 
 /// In the order of [`Table::ALL`].
@@ -52,10 +52,8 @@ impl Rows for Tables {
         order: Order,
         visit: &mut Visitor<'_>,
     ) -> Result<(), ReadError> {
-        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let end = prefix_end(prefix);
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rows = self.table(table).range::<[u8], _>((from, to));
+        let mut rows = self.table(table).range::<[u8], _>(bounds(prefix, end.as_deref(), after, order));
         while let Some((key, value)) = match order {
             Order::Ascending => rows.next(),
             Order::Descending => rows.next_back(),

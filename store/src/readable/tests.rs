@@ -102,15 +102,36 @@ fn blocks_at_either_end_are_told_too() {
     assert_eq!(read_all(&blocks(50, vec![1..=50]), 100), (vec![], vec![50]));
 }
 
+/// The places of a device's newest rows, those that were told as damaged, and whether there is more.
+fn newest_of(rows: &Blocks, page: usize) -> (Vec<u64>, Vec<u64>, bool) {
+    let read = newest(rows, PARTITION, &id("a"), Limit { rows: page, bytes: usize::MAX }).unwrap();
+    let given = read.page.rows.iter().map(|row| row.offset.get()).collect();
+    (given, read.damaged.iter().map(|row| row.offset.get()).collect(), read.page.more)
+}
+
 #[test]
-fn what_is_older_than_a_block_that_does_not_read_is_told_and_not_given() {
+fn behind_a_block_that_does_not_read_the_newest_go_on_and_it_is_told() {
     let rows = blocks(50, vec![20..=30]);
-    let read = newest(&rows, PARTITION, &id("a"), Limit { rows: 100, bytes: usize::MAX }).unwrap();
-    let given: Vec<u64> = read.page.rows.iter().map(|row| row.offset.get()).collect();
-    assert_eq!((given, read.page.more), ((31..=50).rev().collect(), true));
-    assert_eq!(read.damaged.iter().map(|row| row.offset.get()).collect::<Vec<_>>(), [30]);
-    let few = newest(&rows, PARTITION, &id("a"), Limit { rows: 5, bytes: usize::MAX }).unwrap();
-    assert!(few.damaged.is_empty() && few.page.more, "who asks for less does not hear of it");
-    let nothing = newest(&blocks(50, vec![50..=50]), PARTITION, &id("a"), Limit::default());
-    assert!(matches!(nothing, Err(ReadError::Damaged { .. })));
+    let given: Vec<u64> = (31..=50).chain(1..=19).collect::<Vec<_>>();
+    let (mut found, told, more) = newest_of(&rows, 100);
+    assert_eq!((told, more), (vec![30], false));
+    assert!(found.is_sorted_by(|one, next| one > next), "newest first: {found:?}");
+    found.sort_by_key(|at| (*at < 20, *at));
+    assert_eq!(found, given);
+    assert_eq!(newest_of(&rows, 5), ((46..=50).rev().collect(), vec![], true), "who asks for less does not hear of it");
+    let (found, told, more) = newest_of(&rows, 25);
+    assert_eq!((found.len(), found.last(), told, more), (25, Some(&15), vec![30], true));
+    let many: Vec<_> = (1..=9).map(|n| n * 5..=n * 5).collect();
+    let (found, told, more) = newest_of(&blocks(50, many), 100);
+    assert_eq!((found.len(), told, more), (41, (1..=9).rev().map(|n| n * 5).collect(), false));
+}
+
+#[test]
+fn where_the_newest_rows_do_not_read_the_older_ones_are_given() {
+    assert_eq!(newest_of(&blocks(50, vec![50..=50]), 100), ((1..=49).rev().collect(), vec![50], false));
+    assert_eq!(newest_of(&blocks(50, vec![41..=50]), 3), (vec![40, 39, 38], vec![50], true));
+    assert_eq!(newest_of(&blocks(50, vec![1..=10]), 100), ((11..=50).rev().collect(), vec![10], false));
+    assert_eq!(newest_of(&blocks(50, vec![1..=50]), 100), (vec![], vec![50], false));
+    // As many are told as a page may hold.
+    assert_eq!(newest_of(&blocks(50, vec![10..=10, 50..=50]), 1), (vec![], vec![50], true));
 }

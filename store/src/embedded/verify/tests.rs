@@ -11,7 +11,7 @@ use crate::LocalMaster;
 use crate::config::tests::config;
 use crate::contract::{self, device, id, reading, write};
 use crate::table;
-use crate::{Lane, Limit, Op, Restored, Slot, Store};
+use crate::{Lane, Limit, Op, Readable, Restored, Slot, Store};
 
 mod contents;
 mod tables;

@@ -41,6 +41,19 @@ fn copy(from: &Path, to: &Path) {
 /// Reads rows and log, and gives what did not read.
 async fn served(store: &Embedded, whole: &[Reading]) -> Vec<String> {
     let rows = store.history(&id("a"), Offset::ZERO, ALL).await;
+    // Who must go on, from the newest back, is given the rest, and told of what is not.
+    match store.readable_newest(&id("a"), ALL).await {
+        Ok(Readable { page, damaged }) => {
+            assert_eq!(damaged.is_empty(), rows.is_ok(), "{damaged:?}");
+            let mut given = page.rows;
+            given.reverse();
+            assert!(given.iter().all(|row| whole.contains(row)), "what is damaged is served");
+            assert!(given.is_sorted_by(|one, next| one.offset < next.offset));
+            println!("newest: {} of {}, {damaged:?}", given.len(), whole.len());
+            assert!(given.len() > whole.len() / 2 && (given.len() < whole.len()) != damaged.is_empty());
+        }
+        Err(cause) => assert!(rows.is_err(), "{cause}"),
+    }
     let log = store.log(Partition::new(0), Offset::ZERO, ALL).await;
     let mut refused = Vec::new();
     for read in [rows, log] {
