@@ -13,27 +13,24 @@ use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 use unhidra_store::{Op, PrekeyChange, PrekeyKind, PrekeyRecord};
 
-use crate::record::PeerRecord;
+use crate::record::{PeerRecord, PeerRecordError};
 
 /// What is to be written of one device: `peer` is its record as it lies
 /// ([`Stored::peer`](unhidra_store::Stored::peer)), `prekeys` hold its one-time prekeys.
 ///
 /// Done twice, it skips more ids, and nothing else.
-#[must_use]
-pub fn put_back(device: &Device, peer: Option<&[u8]>, prekeys: &[PrekeyRecord]) -> Vec<Op> {
+///
+/// # Errors
+///
+/// [`PeerRecordError`] where its record is none: nobody knows what it holds its sessions to, so nothing may be
+/// served from them.
+pub fn put_back(device: &Device, peer: Option<&[u8]>, prekeys: &[PrekeyRecord]) -> Result<Vec<Op>, PeerRecordError> {
+    let record = peer.map_or_else(|| Ok(PeerRecord::new(device.identity_key)), PeerRecord::decode)?;
     let kind = PrekeyKind::OneTime(device.id);
     let own = prekeys.iter().filter(|record| record.kind == kind);
     let mut ops: Vec<Op> = own.map(|record| Op::Prekey(PrekeyChange::Delete { kind, id: record.id })).collect();
-    let record = peer.map_or_else(|| Ok(PeerRecord::new(device.identity_key)), PeerRecord::decode);
-    match record {
-        Ok(record) => {
-            let bytes = Bytes::copy_from_slice(&record.put_back().encode());
-            ops.push(Op::Peer { device: device.id, bytes });
-        }
-        // Such a device is not taken into memory at all: nothing is sealed in its sessions.
-        Err(error) => tracing::error!(device = %device.id, %error, "its record stays as it is"),
-    }
-    ops
+    ops.push(Op::Peer { device: device.id, bytes: Bytes::copy_from_slice(&record.put_back().encode()) });
+    Ok(ops)
 }
 
 /// What is to be written of what a device was to be told: `commands` are those that are not final in

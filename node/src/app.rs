@@ -152,7 +152,7 @@ impl App {
         let Doors { clock, mut rng, store, identity, cursor_key, rules, gate, mqtt, gateway, outside, addresses } =
             doors;
         let mut metrics = MetricsRegistry::with_prefix("unhidra");
-        restored::settle(&*store, clock.unix_now(), &mut rng).await?;
+        let unsettled = restored::settle(&*store, clock.unix_now(), &mut rng).await?;
         let registry = Registry::load(store.clone(), clock.clone(), rules).await?;
         let mut rotation = Rotation {
             store: store.clone(),
@@ -243,6 +243,7 @@ impl App {
             upstreams,
             clock,
             metrics: Arc::new(unhidra_bridge::Metrics::register(&mut metrics)),
+            unsettled,
         });
 
         let identity = Arc::new(identity);

@@ -5,7 +5,7 @@ use unhidra_bridge::{check_peer, check_prekey, check_session};
 use unhidra_broker::{PersistTable, check_record};
 use unhidra_store::{BrokerTable, Contents, PrekeyRecord, StoredSession};
 
-use crate::{calendar, outlets};
+use crate::{calendar, outlets, unsettled};
 
 /// Reads each record as the room that wrote it does.
 pub(crate) struct Rooms;
@@ -20,6 +20,7 @@ impl Contents for Rooms {
             BrokerTable::Queued => PersistTable::Queued,
             BrokerTable::Exchanges => PersistTable::Exchanges,
             BrokerTable::Calendar => return calendar::check(value),
+            BrokerTable::Unsettled => return unsettled::check(key, value),
             BrokerTable::Outlets => return outlets::check_cursor(key, value).map_err(|cause| cause.to_string()),
         };
         check_record(table, key, value)

@@ -35,4 +35,5 @@ mod revocations;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod unsettled;
 pub mod upstream;

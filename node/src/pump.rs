@@ -31,6 +31,7 @@ use unhidra_gateway::Gateway;
 use unhidra_store::Store;
 
 use crate::registry::Registry;
+use crate::unsettled::Unsettled;
 use crate::upstream::{UpstreamEvent, Upstreams};
 use inbox::{Door, Inbox};
 pub(crate) use orders::{CommandBounds, NewCommand, NotTaken};
@@ -99,6 +100,7 @@ pub(crate) struct Rooms {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) clock: Arc<dyn Clock + Send + Sync>,
     pub(crate) metrics: Arc<unhidra_bridge::Metrics>,
+    pub(crate) unsettled: Unsettled,
 }
 
 /// The ways into the shards.
@@ -138,7 +140,9 @@ impl Pump {
         let mut shards = JoinSet::new();
         for (number, inbox) in self.inboxes.iter().enumerate() {
             let partition = self.layout.partition(number);
-            let shard = Shard::new(partition, inbox.clone(), rooms.clone(), bridge(), rng());
+            let is_here = |device: &DeviceId| self.layout.shard_of(self.store.partition_of(device), device) == number;
+            let unsettled = rooms.unsettled.all().into_iter().filter(is_here).collect();
+            let shard = Shard::new(partition, inbox.clone(), rooms.clone(), bridge(), rng(), unsettled);
             shards.spawn(shard.run(stop.clone()));
         }
         shards

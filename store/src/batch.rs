@@ -296,11 +296,14 @@ pub enum BrokerTable {
     Outlets = 7,
     /// The time of day as the node has seen it last: one record, and nothing of the broker's either.
     Calendar = 8,
+    /// Devices that were left out when a store that went back was made ready, by their ids. Nothing of the
+    /// broker's.
+    Unsettled = 9,
 }
 
 impl BrokerTable {
     /// All there are. One that is missing here takes no record: its writes are refused.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Retained,
         Self::Sessions,
         Self::Queued,
@@ -309,6 +312,7 @@ impl BrokerTable {
         Self::Exchanges,
         Self::Outlets,
         Self::Calendar,
+        Self::Unsettled,
     ];
 
     /// The table that a key of the broker's begins with.

@@ -303,6 +303,13 @@ impl Memory {
         self.put_session(device, Bytes::from_static(b"?"))
     }
 
+    /// Makes a device's record in the registry one that does not read, as damage would.
+    pub fn damage_device(&self, device: &DeviceId) {
+        let mut disk = lock(&self.life.disk);
+        let tables = &mut disk.partitions[usize::from(self.partition_of(device).get())];
+        tables.write(Table::Registry, device.as_bytes().to_vec(), Some(Bytes::from_static(b"?")));
+    }
+
     /// Puts back what [`Memory::damage_session`] has given.
     pub fn mend_session(&self, device: &DeviceId, record: Bytes) {
         self.put_session(device, record);

@@ -11,6 +11,7 @@
 //! 0x04 chain              0x09 signed prekey
 //! 0x05 peer               0x0a one-time prekey      0x0b opening
 //! 0x0d setting            0x0e outlet's cursor      0x0f time of day        0x0c act
+//! 0x10 device left out
 //! ```
 
 use crate::BrokerTable;
@@ -35,6 +36,7 @@ pub(crate) enum Tag {
     Setting = 0x0d,
     OutletCursor = 0x0e,
     Calendar = 0x0f,
+    Unsettled = 0x10,
     Retained = 0x11,
     BrokerSession = 0x12,
     Queued = 0x13,
@@ -82,6 +84,7 @@ impl Tag {
             BrokerTable::Exchanges => Self::Exchange,
             BrokerTable::Outlets => Self::OutletCursor,
             BrokerTable::Calendar => Self::Calendar,
+            BrokerTable::Unsettled => Self::Unsettled,
         }
     }
 
@@ -117,6 +120,7 @@ mod tests {
             (Table::Broker, &[6, 7], 0x16),
             (Table::Broker, b"\x07hook/0", 0x0e),
             (Table::Broker, b"\x08seen", 0x0f),
+            (Table::Broker, b"\x09pump-7", 0x10),
         ] {
             assert_eq!(Tag::of(table, key).map(Tag::as_byte), Some(tag), "{table:?} {key:?}");
         }
@@ -138,7 +142,7 @@ mod tests {
             (Table::Prekeys, &[2, 0]),
             (Table::Broker, &[]),
             (Table::Broker, &[0]),
-            (Table::Broker, &[9]),
+            (Table::Broker, &[10]),
             (Table::Log, &[0; 12]),
             (Table::OpenCommands, &[0; 28]),
         ] {

@@ -64,6 +64,14 @@ impl Bridge {
         self.rest(device, last_draft, now);
     }
 
+    /// A device is not served as its records lie, which was found before anybody spoke to it: it counts as
+    /// damaged, and is read as such a one is. Nothing happens where it is in memory.
+    pub fn handle_unserved(&mut self, device: DeviceId, now: Now) {
+        if !self.seats.contains_key(&device) {
+            self.rest(device, 0, now);
+        }
+    }
+
     /// How many devices in memory have damaged records, as far as is known.
     #[must_use]
     pub const fn damaged(&self) -> usize {

@@ -102,6 +102,23 @@ fn a_device_that_was_left_out_of_a_draft_is_read_again_once_nothing_of_it_is_on_
     assert_eq!(world.shown(), [&b"first"[..], b"x"], "once, from what the store has");
 }
 
+/// As after a store that went back: what is found then of a device is known before it comes.
+#[test]
+fn a_device_that_is_not_served_from_the_start_counts_and_is_read_when_it_comes() {
+    let (mut world, mut device) = World::greeted();
+    let id = world.enrolled.id;
+    world.restart_without_the_device();
+    world.loads = 0;
+    world.bridge.handle_unserved(id, world.now);
+    assert_eq!((world.bridge.damaged(), world.loads), (1, 0));
+    world.connect();
+    let message = device.reading(b"x", world.now.unix);
+    assert_eq!(world.message(&message), Answer::Accepted);
+    assert_eq!((world.bridge.damaged(), world.loads), (0, 1));
+    world.bridge.handle_unserved(id, world.now);
+    assert_eq!(world.bridge.damaged(), 0, "it is served");
+}
+
 /// An error of the disk may pass, and is no message's fault: nothing is refused for it at either door.
 /// Only what lasts for ten minutes, while another device's records are read, is damage.
 #[test]

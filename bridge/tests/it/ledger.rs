@@ -166,7 +166,7 @@ impl World {
     pub(crate) fn put_back(&mut self, copy: Kept) {
         self.kept = copy;
         let peer = self.kept.stored.peer.clone();
-        for op in put_back(&self.enrolled, peer.as_deref(), &self.kept.prekeys.clone()) {
+        for op in put_back(&self.enrolled, peer.as_deref(), &self.kept.prekeys.clone()).expect("its record reads") {
             self.apply(op);
         }
         let commands = self.kept.commands.values().filter(|command| !command.is_final()).cloned().collect();

@@ -3,9 +3,10 @@
 use unhidra_bridge::Loaded;
 use unhidra_core::command::Command;
 use unhidra_core::ids::DeviceId;
-use unhidra_store::{Limit, ReadError, Store};
+use unhidra_store::{Limit, ReadError};
 
-use crate::registry::Registry;
+use super::Rooms;
+use crate::restored;
 
 /// Rows whose reading ids are remembered (e2ee/PROTOCOL.md section 7).
 const ROWS: usize = 64;
@@ -29,26 +30,34 @@ pub(super) struct Unread {
 pub(super) type Outcome = (DeviceId, Result<Found, Unread>);
 
 /// Reads all a shard needs of a device.
-pub(super) async fn load(store: &dyn Store, registry: &Registry, device: DeviceId) -> Outcome {
-    let found = match read(store, registry, &device).await {
+pub(super) async fn load(rooms: &Rooms, device: DeviceId) -> Outcome {
+    let found = match read(rooms, &device).await {
         Ok(found) => Ok(found),
-        Err(error) => Err(Unread { is_its_own: another_is_read(store, registry, &device).await, error }),
+        Err(error) => Err(Unread { is_its_own: another_is_read(rooms, &device).await, error }),
     };
     (device, found)
 }
 
 /// Whether the store gives what it has of another device.
-async fn another_is_read(store: &dyn Store, registry: &Registry, device: &DeviceId) -> bool {
-    let next = registry.page(Some(device), 1).rows;
-    let first = registry.page(None, 1).rows;
+async fn another_is_read(rooms: &Rooms, device: &DeviceId) -> bool {
+    let next = rooms.registry.page(Some(device), 1).rows;
+    let first = rooms.registry.page(None, 1).rows;
     let Some(other) = next.iter().chain(&first).find(|other| other.id != *device) else { return false };
-    store.session(&other.id).await.is_ok()
+    rooms.store.session(&other.id).await.is_ok()
 }
 
-async fn read(store: &dyn Store, registry: &Registry, id: &DeviceId) -> Result<Found, ReadError> {
-    let Some(device) = registry.get(id).filter(|device| device.is_enrolled()) else {
+async fn read(rooms: &Rooms, id: &DeviceId) -> Result<Found, ReadError> {
+    let store = &rooms.store;
+    let Some(device) = rooms.registry.get(id).filter(|device| device.is_enrolled()) else {
         return Ok(Found::Gone(store.open_commands(id).await?));
     };
+    // Its store went back since: what there is of it is good for nothing as it lies.
+    if rooms.unsettled.contains(id) {
+        let told = restored::settle_device(&**store, &device, rooms.clock.unix_now()).await?;
+        rooms.unsettled.remove(id);
+        told.commands.iter().for_each(|command| rooms.gateway.command_changed(command));
+        told.settings.iter().for_each(|setting| rooms.gateway.setting_changed(setting));
+    }
     let newest = store.newest(id, Limit { rows: ROWS, bytes: usize::MAX }).await?;
     Ok(Found::Enrolled(Box::new(Loaded {
         device,

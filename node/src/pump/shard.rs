@@ -90,6 +90,8 @@ pub(super) struct Shard<R> {
     asked: u64,
     /// Devices to be read anew as soon as nothing of theirs is on its way.
     changed: Vec<DeviceId>,
+    /// Those of its own that were not made ready when the store went back, as of its start.
+    unsettled: Vec<DeviceId>,
 }
 
 impl<R: CryptoRng> Shard<R> {
@@ -99,6 +101,7 @@ impl<R: CryptoRng> Shard<R> {
         rooms: Arc<Rooms>,
         bridge: Bridge,
         rng: R,
+        unsettled: Vec<DeviceId>,
     ) -> Self {
         // Each draft on its way sends once, so this channel is never full.
         let (settle, settled) = mpsc::channel(DRAFTS_MAX);
@@ -121,12 +124,14 @@ impl<R: CryptoRng> Shard<R> {
             replies: HashMap::new(),
             asked: 0,
             changed: Vec::new(),
+            unsettled,
         }
     }
 
     /// Serves until `stop` and nothing is on its way.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut health = self.rooms.store.health();
+        self.leave_out_unsettled();
         loop {
             self.take_events();
             self.start_loads();
@@ -312,7 +317,7 @@ impl<R: CryptoRng> Shard<R> {
             && let Some(device) = self.bridge.poll_load()
         {
             let rooms = self.rooms.clone();
-            self.loads.spawn(async move { load(&*rooms.store, &rooms.registry, device).await });
+            self.loads.spawn(async move { load(&rooms, device).await });
         }
     }
 
@@ -459,6 +464,16 @@ impl<R: CryptoRng> Shard<R> {
         }
     }
 
+    /// Those that were not made ready count as damaged before anybody speaks to them.
+    fn leave_out_unsettled(&mut self) {
+        let now = self.now();
+        let Rooms { unsettled, registry, .. } = &*self.rooms;
+        let is_enrolled = |device: &DeviceId| registry.get(device).is_some_and(|device| device.is_enrolled());
+        for device in self.unsettled.iter().filter(|device| unsettled.contains(device) && is_enrolled(device)) {
+            self.bridge.handle_unserved(*device, now);
+        }
+    }
+
     /// Whether what waits for this device in the draft that was answered for last comes to nothing.
     fn is_void(&self, device: &DeviceId) -> bool {
         self.left_out.get(device).is_some_and(|last| self.settled_drafts <= *last)
@@ -527,6 +542,7 @@ impl<R: CryptoRng> Shard<R> {
         self.left_out.clear();
         self.replies.drain().for_each(|(_, reply)| reply.give_up());
         self.state = State::Serving;
+        self.leave_out_unsettled();
     }
 }
 

@@ -87,6 +87,7 @@ pub(super) async fn broker_records_are_read_in_pages(bench: &mut impl Bench) {
         put(BrokerTable::Queued, b"a/c", Some(b"5")),
         put(BrokerTable::Outlets, b"hook/0", Some(b"8")),
         put(BrokerTable::Calendar, b"seen", Some(b"9")),
+        put(BrokerTable::Unsettled, b"pump-7", Some(b"10")),
     ];
     write(&*store, ops).await.unwrap();
     write_to(&*store, Partition::new(1), vec![put(BrokerTable::Retained, b"a/aa", Some(b"6"))]).await.unwrap();
@@ -108,6 +109,7 @@ pub(super) async fn broker_records_are_read_in_pages(bench: &mut impl Bench) {
     assert_eq!(found(BrokerTable::Queued).await, [row(b"a/c", b"5")]);
     assert_eq!(found(BrokerTable::Outlets).await, [row(b"hook/0", b"8")]);
     assert_eq!(found(BrokerTable::Calendar).await, [row(b"seen", b"9")]);
+    assert_eq!(found(BrokerTable::Unsettled).await, [row(b"pump-7", b"10")]);
     assert_eq!(found(BrokerTable::Sessions).await, []);
     write(&*store, vec![put(BrokerTable::Retained, b"a/a", None), put(BrokerTable::Retained, b"b", Some(b"7"))])
         .await

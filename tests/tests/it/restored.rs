@@ -67,3 +67,50 @@ scenario! {
         assert_eq!(client.until_final(&command).await, "done", "SIM_SEED={}", world.seed());
     }
 }
+
+scenario! {
+    /// The copy that is put back has a damaged record of one device. Of that one nothing is taken, the others
+    /// go on; and when it reads again, in another life of the node, it is not gone on from.
+    async fn a_damaged_record_in_a_copy_leaves_out_its_device_alone(world: World) {
+        let mut pump = world.provision("pump-7").await;
+        let mut others = Vec::new();
+        for name in ["pump-1", "pump-2", "pump-3"] {
+            others.push(world.provision(name).await);
+        }
+        pump.publish("0");
+        pump.acknowledged(1).await;
+        for other in &mut others {
+            other.publish("0");
+            other.acknowledged(1).await;
+        }
+        let whole = world.store.damage_session(&pump.id).expect("it has a session");
+        let copy = world.store.copy();
+        world.put_back(copy).await;
+        let seed = world.seed();
+        // It counts before it has said anything.
+        world.until(|world| world.damaged_devices() == 1).await;
+        pump.publish("1");
+        for other in &mut others {
+            other.publish("1");
+            other.until(|log| log.acknowledged.len() == 2 && log.sessions == 2).await;
+        }
+        tokio::time::sleep(Duration::from_secs(world.rng.random_range(1..600))).await;
+        assert_eq!(pump.log().acknowledged.len(), 1, "SIM_SEED={seed}");
+        assert_eq!(world.damaged_devices(), 1, "SIM_SEED={seed}");
+
+        world.stop_node().await;
+        world.store.mend_session(&pump.id, whole);
+        world.start_node().await;
+        pump.until(|log| log.acknowledged.len() == 2 && log.sessions == 2).await;
+        assert_eq!(world.damaged_devices(), 0, "SIM_SEED={seed}");
+        let stored = world.stored().await;
+        assert_eq!(stored["pump-7"], ["0", "1"], "SIM_SEED={seed}");
+        for other in &others {
+            assert_eq!(other.log().sessions, 2, "one new session is enough, SIM_SEED={seed}");
+            assert_eq!(stored[&other.id.to_string()], ["0", "1"], "SIM_SEED={seed}");
+        }
+        let mut client = world.client().await;
+        let command = client.send("pump-7", "reboot", "now").await;
+        assert_eq!(client.until_final(&command).await, "done", "SIM_SEED={seed}");
+    }
+}

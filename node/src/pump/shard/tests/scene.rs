@@ -23,6 +23,7 @@ use crate::config::{Purpose, Sources};
 use crate::control::Control as _;
 use crate::pump::{CommandBounds, Layout, Pump};
 use crate::testing::{Ground, NOW, enroll_asked, id};
+use crate::unsettled::Unsettled;
 use crate::upstream::{self, Upstreams};
 
 /// Longer than anything here takes, on a clock that stands while somebody has something to do.
@@ -90,6 +91,7 @@ impl Scene {
             upstreams: Upstreams::new(Vec::new(), upstream::Metrics::register(&mut metrics), clock.clone()),
             clock,
             metrics: Arc::new(unhidra_bridge::Metrics::register(&mut metrics)),
+            unsettled: Unsettled::default(),
         });
         let mut rng = StdRng::seed_from_u64(1);
         let signed = Arc::new(SignedPrekeys::rotate(None, NOW, &mut rng).unwrap().0);
