@@ -128,3 +128,34 @@ async fn a_damaged_table_file_is_refused_and_named_and_the_rest_of_it_is_kept() 
     assert!(kept.iter().all(|kept| *kept > whole.len() / 2), "a block is lost, and no more: {kept:?}");
     assert!(kept.contains(&whole.len()) && kept.iter().any(|kept| *kept < whole.len()), "{kept:?}");
 }
+
+/// The part of a file that does not read may hold a device's newest rows: the older ones are given all the same,
+/// and what is not is told.
+#[tokio::test]
+async fn where_the_newest_rows_do_not_read_the_older_ones_are_given() {
+    let (_folder, path, whole) = written_out().await;
+    let newest = whole.last().unwrap().offset;
+    let store = open(&path);
+    let as_it_lies = |view: &database::View<'_>| {
+        let number = crate::query::number(view, &id("a"))?.expect("known");
+        Ok(view.raw(table::Table::Readings, &table::reading(number, newest)))
+    };
+    let record = store.shared(Partition::new(0)).read(as_it_lies).unwrap();
+    store.close().await;
+    drop(store);
+    let place_in = |file: &PathBuf| {
+        let bytes = fs::read(path.join(file)).unwrap();
+        bytes.windows(record.len()).position(|window| window == record).map(|at| (path.join(file), at))
+    };
+    let (file, at) = table_files(&path).iter().find_map(place_in).expect("it is in a table file");
+    flip(&file, at);
+
+    let store = open(&path);
+    let Readable { page, damaged } = store.readable_newest(&id("a"), ALL).await.unwrap();
+    assert_eq!(damaged.iter().map(|row| row.offset).collect::<Vec<_>>(), [newest], "{damaged:?}");
+    let mut given = page.rows;
+    given.reverse();
+    assert!(given.len() > whole.len() / 2 && given.len() < whole.len() && !page.more, "{}", given.len());
+    assert_eq!(given, whole[..given.len()]);
+    store.close().await;
+}
