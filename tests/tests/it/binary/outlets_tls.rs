@@ -15,7 +15,7 @@ use unhidra_node::clock::SystemClock;
 use unhidra_tests::process::{FREE_PORTS, Place};
 
 use super::hook::{Answer, Hook};
-use super::outlets::{client, epoch, free_port, hold, ids, mosquitto_with, secret};
+use super::outlets::{client, end, epoch, free_port, hold, ids, mosquitto_with, secret};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -65,9 +65,11 @@ async fn a_broker_is_reached_by_certificates_on_both_sides_and_a_stranger_gets_n
     let options = format!("{} {}", outlet("right", "ca.pem"), outlet("wrong", "other.pem"));
     let node = place.node(&format!("run {FREE_PORTS} {options}")).await;
     place.enroll("pump-7").await;
-    let devices = place.simulate(&["pump-7"], "--rate 20 --seconds 3").await;
+    let devices = place.simulate(&["pump-7"], "--rate 20").await;
     let first = subscriber.prints("got:").await;
-    let _ = devices.ended().await;
+    node.process.logs("rows were not taken").await;
+    place.readings(20).await;
+    end(devices).await;
     let first: Value = serde_json::from_str(first.trim_start_matches("got:")).expect("JSON");
     let expected = ids(&place, &epoch(&first)).await;
     subscriber.prints(expected.last().expect("rows")).await;
@@ -104,9 +106,10 @@ async fn a_webhook_over_https_is_held_to_its_authority() {
     let options = format!("{} {}", outlet("right", "ca.pem"), outlet("wrong", "other.pem"));
     let node = place.node(&format!("run {FREE_PORTS} {options}")).await;
     place.enroll("pump-7").await;
-    let devices = place.simulate(&["pump-7"], "--rate 20 --seconds 3").await;
+    let devices = place.simulate(&["pump-7"], "--rate 20").await;
     hook.rows(10).await;
-    let _ = devices.ended().await;
+    node.process.logs("rows were not taken").await;
+    end(devices).await;
     let first = hook.has(&[]).await;
     let expected = ids(&place, &epoch(&first[0])).await;
     let came = hook.has(&expected).await;
