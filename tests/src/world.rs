@@ -420,6 +420,13 @@ impl World {
         self.counts().lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
     }
 
+    /// How often devices were asked for a new session in this life of the node.
+    #[must_use]
+    pub fn asked_for_sessions(&self) -> u64 {
+        let name = "unhidra_bridge_downlinks_total{outcome=\"reset_request\"} ";
+        self.all_counts().lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
+    }
+
     /// How many devices the node does not serve for damaged records.
     #[must_use]
     pub fn damaged_devices(&self) -> u64 {

@@ -235,6 +235,9 @@ evil! {
         let found = world.refused();
         assert!(found >= 39, "{found} forgeries of 39 were counted, SIM_SEED={}", world.seed());
         assert!(world.counted("forged") > 0, "SIM_SEED={}", world.seed());
+        // Several of them would have it asked for a new session, and the device itself would let the node ask.
+        assert!(world.counted("unknown") > 1, "SIM_SEED={}", world.seed());
+        assert_eq!(world.asked_for_sessions(), 1, "one request an hour, SIM_SEED={}", world.seed());
         assert!(pump.log().sessions <= 2, "one new session an hour at most");
     }
 }
