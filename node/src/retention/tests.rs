@@ -285,9 +285,9 @@ async fn the_disk_stays_below_its_bound_at_full_rate() {
         max >> 20,
         peak >> 20
     );
-    assert!(most < max + max / 4, "{most} of {max}");
-    // A table that is written out lies beside the journals it came from until they are gone: as
-    // docs/operations.md says.
+    // A table that is written out lies beside the journals it came from until they are gone, as docs/operations.md
+    // says: no look is sure to come between two of them.
     let in_passing = config.journal_bytes + 2 * (config.readings_memtable_bytes + config.sessions_memtable_bytes);
-    assert!(peak < max + max / 4 + in_passing, "{peak} of {max}, and {in_passing} in passing");
+    let most = most.max(peak);
+    assert!(most < max + in_passing, "{most} of {max}, and {in_passing} in passing");
 }
