@@ -127,8 +127,12 @@ impl Bridge {
         }
     }
 
-    /// Takes one message of a device.
+    /// Takes one message of a device. One that came behind another of its connection that nobody took is left:
+    /// both come again, and opened now it would be stored before that one.
     pub fn handle_delivery(&mut self, delivery: Delivery, now: Now, rng: &mut impl CryptoRng) {
+        if delivery.ack.is_given_up() {
+            return;
+        }
         let device = delivery.device;
         match self.seats.get_mut(&device) {
             Some(Seat::Ready(peer)) => {

@@ -79,6 +79,15 @@ pub struct AckToken(pub u64);
 pub trait Acknowledge: Send + Sync + 'static {
     /// Answers one PUBLISH.
     fn acknowledge(&self, token: AckToken, answer: Answer);
+
+    /// Whether one of its answers was [`Answer::Retry`]. Such a connection closes, and its peer sends again
+    /// from that message on: what came behind it and waits still is to be left too, or it would be taken
+    /// before what stands before it. True from the moment the answer is given, by whichever thread.
+    ///
+    /// One that does not close then, or whose peer is many devices, says so of none.
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// The right, and the duty, to answer one PUBLISH.
@@ -106,6 +115,13 @@ impl Ack {
     #[must_use]
     pub const fn is_awaited(&self) -> bool {
         self.waiting.is_some()
+    }
+
+    /// Whether whoever waits sends again what stands before this PUBLISH, and this one behind it
+    /// ([`Acknowledge::is_given_up`]).
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|(connection, _)| connection.is_given_up())
     }
 
     /// Answers.

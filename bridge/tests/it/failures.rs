@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use unhidra_bridge::{Outcome, Stats};
-use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
+use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, Refusal, UplinkRow};
 use unhidra_core::device::Device as Enrolled;
+use unhidra_core::message::Sealed;
 
 use crate::device::{Device, Heard};
 use crate::ledger::{Kept, World};
@@ -56,6 +57,39 @@ fn a_node_that_lost_the_session_asks_for_another_and_the_two_go_on() {
     assert_eq!(world.message(&anew), Answer::Accepted);
     assert_eq!(device.hear(&world.take_message(), world.now.unix), Heard::hello());
     assert_eq!(device.hear(&reset, world.now.unix), Heard::Reset(false), "an old request does nothing");
+}
+
+/// A connection one of whose messages nobody took.
+struct GivenUp;
+
+impl Acknowledge for GivenUp {
+    fn acknowledge(&self, _: AckToken, answer: Answer) {
+        assert_eq!(answer, Answer::Retry);
+    }
+
+    fn is_given_up(&self) -> bool {
+        true
+    }
+}
+
+/// Else it would be stored before that one, which comes again on another connection.
+#[test]
+fn what_came_behind_a_message_that_nobody_took_is_left_and_stored_after_it() {
+    let (mut world, mut device) = World::greeted();
+    let [first, second] = [b"1", b"2"].map(|body| device.reading(body, world.now.unix));
+    let before = world.kept.rows.len();
+    world.hand_in(Delivery {
+        device: world.enrolled.id,
+        row: UplinkRow::Messages,
+        sealed: Sealed(second.clone().into()),
+        received_at: world.now.unix,
+        ack: Ack::new(Arc::new(GivenUp), AckToken(2)),
+    });
+    world.settle();
+    assert_eq!(world.kept.rows.len(), before);
+    assert_eq!([world.message(&first), world.message(&second)], [Answer::Accepted; 2]);
+    let bodies: Vec<&[u8]> = world.kept.rows[before..].iter().map(|(_, uplink)| &*uplink.body).collect();
+    assert_eq!(bodies, [b"1", b"2"]);
 }
 
 #[test]

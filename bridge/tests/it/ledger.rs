@@ -220,6 +220,11 @@ impl World {
     /// A message that is handed in, whose draft has not been taken.
     pub(crate) fn offer(&mut self, row: UplinkRow, bytes: &[u8]) {
         let delivery = self.delivery(row, bytes);
+        self.hand_in(delivery);
+    }
+
+    /// The same of one whose answer goes elsewhere.
+    pub(crate) fn hand_in(&mut self, delivery: Delivery) {
         self.bridge.handle_delivery(delivery, self.now, &mut self.rng);
         self.load();
     }

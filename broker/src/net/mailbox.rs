@@ -39,6 +39,8 @@ struct Inner {
     life: Life,
     /// The last step of the session that is kept over a restart.
     kept: u64,
+    /// A message was answered with [`Answer::Retry`].
+    is_given_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -227,6 +229,8 @@ impl Mailbox {
 impl Acknowledge for Mailbox {
     fn acknowledge(&self, token: AckToken, answer: Answer) {
         let mut inner = self.lock();
+        // Of one that is closed already, too: what came by it may wait to be taken.
+        inner.is_given_up |= answer == Answer::Retry;
         if inner.life != Life::Open {
             return;
         }
@@ -236,6 +240,34 @@ impl Acknowledge for Mailbox {
         drop(inner);
         if is_first {
             self.arrived.notify_one();
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.lock().is_given_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use unhidra_core::delivery::Ack;
+
+    use super::*;
+
+    #[test]
+    fn once_a_message_is_to_come_again_so_is_what_came_behind_it_also_where_the_connection_is_closed() {
+        for is_closed in [false, true] {
+            let mailbox = Arc::new(Mailbox::new(ConnectionId(1), 1));
+            let [taken, first, second] = [1, 2, 3].map(|token| Ack::new(mailbox.clone(), AckToken(token)));
+            if is_closed {
+                mailbox.close();
+            }
+            taken.answer(Answer::Accepted);
+            assert!(!second.is_given_up());
+            drop(first);
+            assert!(second.is_given_up());
         }
     }
 }
