@@ -157,5 +157,9 @@ async fn where_the_newest_rows_do_not_read_the_older_ones_are_given() {
     given.reverse();
     assert!(given.len() > whole.len() / 2 && given.len() < whole.len() && !page.more, "{}", given.len());
     assert_eq!(given, whole[..given.len()]);
+    // None that reads is missing: the next one does not.
+    let one = Limit { rows: 1, bytes: usize::MAX };
+    let next = store.history(&id("a"), given.last().unwrap().offset, one).await;
+    assert!(matches!(next, Err(crate::ReadError::Damaged { .. })), "{next:?}");
     store.close().await;
 }
