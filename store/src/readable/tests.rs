@@ -14,6 +14,8 @@ const PARTITION: Partition = Partition::new(0);
 struct Blocks {
     tables: Tables,
     damaged: Vec<std::ops::RangeInclusive<u64>>,
+    /// Whether a look back reads the block that it begins before.
+    reads_ahead: bool,
 }
 
 impl Blocks {
@@ -40,6 +42,9 @@ impl Rows for Blocks {
         order: Order,
         visit: &mut Visitor<'_>,
     ) -> Result<(), ReadError> {
+        if let (true, Order::Descending, Some(after)) = (self.reads_ahead, order, after) {
+            self.reads(table, after)?;
+        }
         self.tables.scan(table, prefix, after, order, &mut |key, value| {
             self.reads(table, key)?;
             visit(key, value)
@@ -66,7 +71,7 @@ fn blocks(count: u32, damaged: Vec<std::ops::RangeInclusive<u64>>) -> Blocks {
     let batch = Batch { partition: PARTITION, fence, ops, unit: Unit::Batch, done: Box::new(|_| ()) };
     let plan = Ledger::load(&tables, PARTITION, 1, fence, 8, 8).unwrap().plan(&tables, vec![batch]);
     tables.apply(&plan.writes);
-    Blocks { tables, damaged }
+    Blocks { tables, damaged, reads_ahead: false }
 }
 
 /// Everything a reader is given who goes on from page to page, and the places that were told as damaged.
@@ -134,4 +139,13 @@ fn where_the_newest_rows_do_not_read_the_older_ones_are_given() {
     assert_eq!(newest_of(&blocks(50, vec![1..=50]), 100), (vec![], vec![50], false));
     // As many are told as a page may hold.
     assert_eq!(newest_of(&blocks(50, vec![10..=10, 50..=50]), 1), (vec![], vec![50], true));
+}
+
+/// The row beside the block is not shown by any look that such an engine takes.
+#[test]
+fn the_row_before_a_block_is_given_by_an_engine_that_reads_ahead() {
+    let rows = Blocks { reads_ahead: true, ..blocks(50, vec![20..=30]) };
+    let (found, told, more) = newest_of(&rows, 100);
+    assert_eq!((found.len(), told, more), (39, vec![30], false));
+    assert!(found.contains(&19), "{found:?}");
 }
