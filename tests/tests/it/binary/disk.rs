@@ -16,17 +16,20 @@ use unhidra_tests::process::{FREE_PORTS, Node, Place, Process};
 const DEVICES: [&str; 5] = ["d-1", "d-2", "d-3", "d-4", "d-5"];
 
 /// A sync that fails once: the node says so, writes anew what may not be on the disk, and goes on, in
-/// the same process and the same sessions.
+/// the same process and the same sessions. So many devices say so much that readings wait behind those of the
+/// commit that fails, in the node and on their way to it: they come again, and are stored in their order.
 #[tokio::test]
 async fn after_a_sync_that_failed_once_the_node_goes_on_and_nothing_is_lost_or_doubled() {
     let (place, node) = faulty("UNHIDRA_FAIL_SYNC", "fail").await;
-    let load = Load::begin(place).await;
+    let many: Vec<String> = (1..=30).map(|n| format!("d-{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let load = Load::of(place, &many, 30).await;
     for round in 1..=3 {
         load.place.write("fail", "");
         let said = node.process.logs_again("a commit failed", round).await;
         assert!(said.contains("Input/output error"), "{said}");
         node.process.logs_again("the store serves again", round).await;
-        load.place.readings(20).await;
+        load.place.readings(600).await;
     }
     assert_eq!(readiness(&node).await, "200");
     load.end(node).await;
@@ -113,8 +116,13 @@ const REPORT: &str = "report.jsonl";
 
 impl Load {
     async fn begin(place: Place) -> Self {
-        place.enroll_all(&DEVICES).await;
-        let devices = place.simulate(&DEVICES, &format!("--rate 20 --report {REPORT} --retry-max 300")).await;
+        Self::of(place, &DEVICES, 20).await
+    }
+
+    /// These devices, each with so many readings a second.
+    async fn of(place: Place, devices: &[&str], rate: u32) -> Self {
+        place.enroll_all(devices).await;
+        let devices = place.simulate(devices, &format!("--rate {rate} --report {REPORT} --retry-max 300")).await;
         place.readings(30).await;
         Self { place, devices }
     }
