@@ -101,7 +101,9 @@ scenario! {
         world.stop_node().await;
         world.store.mend_session(&pump.id, whole);
         world.start_node().await;
-        pump.until(|log| log.acknowledged.len() == 2 && log.sessions == 2).await;
+        let taken = pump.until(|log| log.acknowledged.len() == 2 && log.sessions == 2);
+        let taken = tokio::time::timeout(Duration::from_secs(3600), taken).await.is_ok();
+        assert!(taken, "its reading, in a session of its own that is new, within an hour, SIM_SEED={seed}");
         assert_eq!(world.damaged_devices(), 0, "SIM_SEED={seed}");
         let stored = world.stored().await;
         assert_eq!(stored["pump-7"], ["0", "1"], "SIM_SEED={seed}");
