@@ -154,6 +154,7 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     told::a_late_receipt_is_noted_at_an_end_alone(&mut bench()).await;
     told::settings_are_the_last_by_name(&mut bench()).await;
     records::prekeys_come_and_go(&mut bench()).await;
+    records::all_of_a_device_is_what_its_parts_are(&mut bench()).await;
     records::broker_records_are_read_in_pages(&mut bench()).await;
     acts::acts_are_numbered_in_their_batches_commit(&mut bench()).await;
     acts::the_oldest_act_goes_at_the_bound(&mut bench()).await;

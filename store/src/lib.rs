@@ -224,6 +224,21 @@ pub struct Waits {
 /// How many rows' tags [`Stored::recent`] gives (e2ee/PROTOCOL.md section 7).
 pub const RECENT_TAGS: usize = 32;
 
+/// What is kept of a device; see [`Store::records`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeviceRecords {
+    /// Its sessions; the default where nothing was ever written of it.
+    pub stored: Stored,
+    /// The node's signed prekeys, and its one-time prekeys.
+    pub prekeys: Vec<PrekeyRecord>,
+    /// Its commands that are not final, oldest first.
+    pub commands: Vec<Command>,
+    /// Its settings, those that were removed too.
+    pub settings: Vec<Setting>,
+    /// Its newest rows, newest first, rows nobody is shown left out.
+    pub newest: Vec<Reading>,
+}
+
 /// What must survive, and the order it survives in.
 pub trait Store: Send + Sync + 'static {
     /// Hands a batch to the partition's writer, and never waits.
@@ -359,6 +374,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// The node's signed prekeys, and the one-time prekey of `device`.
     fn prekeys(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;
+
+    /// All that is kept of a device beside what it sent: [`session`](Self::session),
+    /// [`prekeys`](Self::prekeys), [`open_commands`](Self::open_commands) and
+    /// [`settings`](Self::settings), and its newest rows, at most `rows`, as in [`newest`](Self::newest).
+    /// An engine that can reads them at once, as of one moment.
+    fn records(&self, device: &DeviceId, rows: usize) -> BoxFuture<'_, Result<DeviceRecords, ReadError>> {
+        let device = *device;
+        Box::pin(async move {
+            Ok(DeviceRecords {
+                newest: self.newest(&device, Limit { rows, bytes: usize::MAX }).await?.rows,
+                stored: self.session(&device).await?.unwrap_or_default(),
+                prekeys: self.prekeys(&device).await?,
+                commands: self.open_commands(&device).await?,
+                settings: self.settings(&device).await?,
+            })
+        })
+    }
 
     /// The broker's records of a table in the order of their keys, after `after`; of `max` the
     /// bytes count keys and values.

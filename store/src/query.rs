@@ -15,8 +15,8 @@ use crate::record::{self, NewestRow, Row};
 use crate::rows::{Order, Rows, damaged};
 use crate::table::{self, Part, Table};
 use crate::{
-    Act, ActRow, BrokerTable, DamagedRow, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS, ReadError,
-    Readable, Slot, Stored, StoredSession, Waits,
+    Act, ActRow, BrokerTable, DamagedRow, DeviceRecords, Lane, Limit, Page, PrekeyKind, PrekeyRecord, RECENT_TAGS,
+    ReadError, Readable, Slot, Stored, StoredSession, Waits,
 };
 
 /// How many rows [`newest`] looks at, at most: a device that sends what nobody is shown must not
@@ -527,6 +527,22 @@ pub(crate) fn merge_devices(pages: Vec<Page<Device>>, max: usize) -> Page<Device
     more |= rows.len() > max;
     rows.truncate(max.max(1));
     Page { rows, more }
+}
+
+/// All that one partition keeps of a device, of the prekeys its own alone.
+pub(crate) fn records(
+    view: &dyn Rows,
+    partition: Partition,
+    device: &DeviceId,
+    rows: usize,
+) -> Result<DeviceRecords, ReadError> {
+    Ok(DeviceRecords {
+        newest: newest(view, partition, device, Limit { rows, bytes: usize::MAX })?.rows,
+        stored: session(view, device)?.unwrap_or_default(),
+        prekeys: one_time_prekeys(view, device)?,
+        commands: open_commands(view, device)?,
+        settings: settings(view, device)?,
+    })
 }
 
 /// The signed prekeys of all partitions, and a device's own.

@@ -3,7 +3,7 @@
 use unhidra_bridge::Loaded;
 use unhidra_core::command::Command;
 use unhidra_core::ids::DeviceId;
-use unhidra_store::{Limit, ReadError};
+use unhidra_store::{DeviceRecords, ReadError};
 
 use super::Rooms;
 use crate::restored;
@@ -58,13 +58,7 @@ async fn read(rooms: &Rooms, id: &DeviceId) -> Result<Found, ReadError> {
         told.commands.iter().for_each(|command| rooms.gateway.command_changed(command));
         told.settings.iter().for_each(|setting| rooms.gateway.setting_changed(setting));
     }
-    let newest = store.newest(id, Limit { rows: ROWS, bytes: usize::MAX }).await?;
-    Ok(Found::Enrolled(Box::new(Loaded {
-        device,
-        stored: store.session(id).await?.unwrap_or_default(),
-        prekeys: store.prekeys(id).await?,
-        commands: store.open_commands(id).await?,
-        settings: store.settings(id).await?,
-        reading_ids: newest.rows.iter().rev().filter_map(|row| row.uplink.reading_id).collect(),
-    })))
+    let DeviceRecords { stored, prekeys, commands, settings, newest } = store.records(id, ROWS).await?;
+    let reading_ids = newest.iter().rev().filter_map(|row| row.uplink.reading_id).collect();
+    Ok(Found::Enrolled(Box::new(Loaded { device, stored, prekeys, commands, settings, reading_ids })))
 }

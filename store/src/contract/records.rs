@@ -1,6 +1,7 @@
 //! What is kept by name: devices, prekeys, the broker's records.
 
 use super::*;
+use crate::{DeviceRecords, Stored};
 
 pub(super) async fn numbers_are_given_once(bench: &mut impl Bench) {
     let store = bench.open(2).await;
@@ -70,6 +71,57 @@ pub(super) async fn prekeys_come_and_go(bench: &mut impl Bench) {
     }
     assert_eq!(store.prekeys(&id("a")).await.unwrap(), [prekey(signed, 2)]);
     assert_eq!(store.prekeys(&id("b")).await.unwrap(), [prekey(signed, 2), prekey(other, 4)]);
+}
+
+pub(super) async fn all_of_a_device_is_what_its_parts_are(bench: &mut impl Bench) {
+    let store = bench.open(2).await;
+    let of = |name: &str| {
+        let (signed, own) = (PrekeyKind::Signed, PrekeyKind::OneTime(id(name)));
+        let prekey = |kind, id| {
+            let (created_at, secret) = (UnixTime::from_s(1), Bytes::from_static(b"secret"));
+            Op::Prekey(PrekeyChange::Put(PrekeyRecord { kind, id, created_at, secret }))
+        };
+        let mut ops = vec![Op::Device(device(name)), session(name, 0, name), prekey(own, 7), prekey(signed, 1)];
+        ops.extend((0..4).map(|n| reading(name, n)));
+        ops.extend(
+            [Stage::Waiting, over(Ending::Done)].into_iter().zip(1..).map(|(s, n)| Op::Command(command(name, n, s))),
+        );
+        ops.push(Op::Setting(super::told::setting(name, "interval", 1)));
+        ops
+    };
+    // So many that both partitions have some.
+    let names: Vec<String> = (0..8).map(|n| format!("device-{n}")).collect();
+    for name in &names {
+        write(&*store, of(name)).await.unwrap();
+    }
+    for partition in 0..2 {
+        let prekey = PrekeyRecord {
+            kind: PrekeyKind::Signed,
+            id: 10 + u32::from(partition),
+            created_at: UnixTime::from_s(2),
+            secret: Bytes::from_static(b"signed"),
+        };
+        write_to(&*store, Partition::new(partition), vec![Op::Prekey(PrekeyChange::Put(prekey))]).await.unwrap();
+    }
+    for name in &names {
+        let id = id(name);
+        let found = store.records(&id, 3).await.unwrap();
+        assert_eq!((found.newest.len(), found.commands.len(), found.settings.len()), (3, 1, 1));
+        assert!(found.stored.present.is_some());
+        let newest = Limit { rows: 3, bytes: usize::MAX };
+        let parts = DeviceRecords {
+            stored: store.session(&id).await.unwrap().unwrap(),
+            prekeys: store.prekeys(&id).await.unwrap(),
+            commands: store.open_commands(&id).await.unwrap(),
+            settings: store.settings(&id).await.unwrap(),
+            newest: store.newest(&id, newest).await.unwrap().rows,
+        };
+        assert!(
+            parts.prekeys.iter().any(|prekey| prekey.id == 10) && parts.prekeys.iter().any(|prekey| prekey.id == 11)
+        );
+        assert_eq!(found, parts);
+    }
+    assert_eq!(store.records(&id("nobody"), 3).await.unwrap().stored, Stored::default());
 }
 
 pub(super) async fn broker_records_are_read_in_pages(bench: &mut impl Bench) {

@@ -32,9 +32,9 @@ use crate::metrics::Metrics;
 use crate::partition::partition_of;
 use crate::sealed::Keys;
 use crate::{
-    ActRow, Batch, Bounds, BoxFuture, BrokerTable, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue, Page,
-    PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored, Tally, Usage, Waits, query, readable,
-    retention,
+    ActRow, Batch, Bounds, BoxFuture, BrokerTable, DeviceRecords, Full, Health, Limit, OLDEST_LOOK, Oldest, Overdue,
+    Page, PrekeyRecord, ReadError, Readable, Restored, RestoredError, Store, Stored, Tally, Usage, Waits, query,
+    readable, retention,
 };
 
 use self::database::{Database, View};
@@ -395,6 +395,23 @@ impl Store for Embedded {
             }
             let own = self.read(self.partition_of(&device), move |view, _| query::one_time_prekeys(view, &device));
             Ok(query::merge_prekeys(signed, own.await?))
+        })
+    }
+
+    fn records(&self, device: &DeviceId, rows: usize) -> BoxFuture<'_, Result<DeviceRecords, ReadError>> {
+        let (device, home) = (*device, self.partition_of(device));
+        Box::pin(async move {
+            // A thread for each read would cost more than the reads.
+            let read = self.read(home, move |view, partition| {
+                Ok((query::records(view, partition, &device, rows)?, query::signed_prekeys(view)?))
+            });
+            let (mut records, signed) = read.await?;
+            let mut signed = vec![signed];
+            for partition in self.all().filter(|partition| *partition != home) {
+                signed.push(self.read(partition, |view, _| query::signed_prekeys(view)).await?);
+            }
+            records.prekeys = query::merge_prekeys(signed, records.prekeys);
+            Ok(records)
         })
     }
 
