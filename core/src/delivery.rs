@@ -80,14 +80,11 @@ pub trait Acknowledge: Send + Sync + 'static {
     /// Answers one PUBLISH.
     fn acknowledge(&self, token: AckToken, answer: Answer);
 
-    /// Whether one of its answers was [`Answer::Retry`]. Such a connection closes, and its peer sends again
-    /// from that message on: what came behind it and waits still is to be left too, or it would be taken
-    /// before what stands before it. True from the moment the answer is given, by whichever thread.
-    ///
-    /// One that does not close then, or whose peer is many devices, says so of none.
-    fn is_given_up(&self) -> bool {
-        false
-    }
+    /// Whether an answer to the device whose PUBLISH this is was [`Answer::Retry`]. Then it comes again from
+    /// that message on: what came behind it by the same connection and waits still is to be left too, or
+    /// it would be taken before what stands before it. True from the moment the answer is given, by
+    /// whichever thread.
+    fn is_given_up(&self, token: AckToken) -> bool;
 }
 
 /// The right, and the duty, to answer one PUBLISH.
@@ -121,7 +118,7 @@ impl Ack {
     /// ([`Acknowledge::is_given_up`]).
     #[must_use]
     pub fn is_given_up(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|(connection, _)| connection.is_given_up())
+        self.waiting.as_ref().is_some_and(|(connection, token)| connection.is_given_up(*token))
     }
 
     /// Answers.
@@ -161,6 +158,9 @@ mod tests {
             if let Ok(mut answers) = self.0.lock() {
                 answers.push((token, answer));
             }
+        }
+        fn is_given_up(&self, _: AckToken) -> bool {
+            false
         }
     }
 

@@ -14,6 +14,7 @@
 mod config;
 mod connection;
 mod dial;
+mod line;
 mod mailbox;
 mod metrics;
 mod status;

@@ -16,8 +16,12 @@ impl Bridge {
     /// Takes one message that came through an outside broker in a device's name.
     ///
     /// What answers it goes back by that broker. Only one that opens, and is no repeat, makes the device
-    /// count as there.
+    /// count as there. One that came behind another of its device that nobody took is left, as in
+    /// [`handle_delivery`](Self::handle_delivery).
     pub fn handle_outside(&mut self, via: Via, delivery: Delivery, now: Now, rng: &mut impl CryptoRng) {
+        if delivery.ack.is_given_up() {
+            return;
+        }
         let device = delivery.device;
         let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) else {
             return self.park(device, Parked::Delivery(Some(via), delivery), now);

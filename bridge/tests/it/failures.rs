@@ -1,7 +1,9 @@
 //! What happens when a message is forged, a commit fails, a state is lost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use unhidra_bridge::upstream::{UpstreamId, Via};
 use unhidra_bridge::{Outcome, Stats};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, Refusal, UplinkRow};
 use unhidra_core::device::Device as Enrolled;
@@ -67,7 +69,7 @@ impl Acknowledge for GivenUp {
         assert_eq!(answer, Answer::Retry);
     }
 
-    fn is_given_up(&self) -> bool {
+    fn is_given_up(&self, _: AckToken) -> bool {
         true
     }
 }
@@ -78,13 +80,17 @@ fn what_came_behind_a_message_that_nobody_took_is_left_and_stored_after_it() {
     let (mut world, mut device) = World::greeted();
     let [first, second] = [b"1", b"2"].map(|body| device.reading(body, world.now.unix));
     let before = world.kept.rows.len();
-    world.hand_in(Delivery {
+    let behind = |world: &World| Delivery {
         device: world.enrolled.id,
         row: UplinkRow::Messages,
         sealed: Sealed(second.clone().into()),
         received_at: world.now.unix,
         ack: Ack::new(Arc::new(GivenUp), AckToken(2)),
-    });
+    };
+    world.hand_in(behind(&world));
+    world.settle();
+    let (via, delivery) = (Via { upstream: UpstreamId(0), silent_after: Duration::from_secs(60) }, behind(&world));
+    world.hand_in_through(via, delivery);
     world.settle();
     assert_eq!(world.kept.rows.len(), before);
     assert_eq!([world.message(&first), world.message(&second)], [Answer::Accepted; 2]);

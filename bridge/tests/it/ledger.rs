@@ -33,6 +33,10 @@ impl Acknowledge for Answers {
     fn acknowledge(&self, _: AckToken, answer: Answer) {
         self.0.lock().expect("not poisoned").push(answer);
     }
+
+    fn is_given_up(&self, _: AckToken) -> bool {
+        false
+    }
 }
 
 /// What survives, of one device.
@@ -221,6 +225,12 @@ impl World {
     pub(crate) fn offer(&mut self, row: UplinkRow, bytes: &[u8]) {
         let delivery = self.delivery(row, bytes);
         self.hand_in(delivery);
+    }
+
+    /// What comes through an outside broker.
+    pub(crate) fn hand_in_through(&mut self, via: Via, delivery: Delivery) {
+        self.bridge.handle_outside(via, delivery, self.now, &mut self.rng);
+        self.load();
     }
 
     /// The same of one whose answer goes elsewhere.

@@ -243,7 +243,8 @@ impl Acknowledge for Mailbox {
         }
     }
 
-    fn is_given_up(&self) -> bool {
+    /// One device has the connection, so it is all that came by it.
+    fn is_given_up(&self, _: AckToken) -> bool {
         self.lock().is_given_up
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use unhidra_bridge::upstream::{MESSAGE_LEN_MAX, Reach, Rows, UpstreamId, Via, Window};
 use unhidra_bridge::{Outcome, Ticket};
 use unhidra_core::backoff::Backoff;
-use unhidra_core::delivery::{Ack, Answer, Delivery, Refusal, UplinkRow};
+use unhidra_core::delivery::{Answer, Delivery, Refusal, UplinkRow};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::message::Sealed;
 use unhidra_core::time::{Clock, Timestamp};
@@ -39,6 +39,7 @@ use zeroize::Zeroizing;
 use super::UpstreamEvent;
 use super::config::UpstreamConfig;
 use super::dial::Dial;
+use super::line::Line;
 use super::mailbox::{Downlink, Mailbox};
 use super::metrics::Metrics;
 use super::status::{Status, UpstreamState, shown};
@@ -159,6 +160,7 @@ impl Upstream {
         let mut serving = Serving {
             client: connection.client,
             window: Window::new(*next_token, self.config.receive_max.get().into()),
+            line: Line::new(self.mailbox.clone()),
             held: VecDeque::new(),
             receipts: Receipts::new(),
             phase: Phase::Entering { until: now.saturating_add(Duration::from_secs(self.config.connect_timeout_s)) },
@@ -381,7 +383,7 @@ impl Upstream {
             // One before it is still to come: it would overtake that.
             Ok((device, _)) if serving.window.passes_by(&device) => serving.window.answer(token, Answer::Retry),
             Ok((device, row)) => {
-                let ack = Ack::new(self.mailbox.clone(), token);
+                let ack = serving.line.ack(token, device, message.packet_id.is_some());
                 let received_at = self.clock.unix_now();
                 let sealed = Sealed(message.payload);
                 let via = Via { upstream: self.id, silent_after: Duration::from_secs(self.config.silent_s) };
@@ -462,6 +464,7 @@ enum Phase {
 struct Serving {
     client: Client,
     window: Window,
+    line: Arc<Line>,
     /// What the shards have no room for: while there is any, nothing more is read.
     held: VecDeque<UpstreamEvent>,
     /// Messages to devices without their PUBACK, bounded by the mailbox.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use unhidra_bridge::Ticket;
-use unhidra_core::delivery::{AckToken, Acknowledge, Answer, DownlinkRow};
+use unhidra_core::delivery::{AckToken, Answer, DownlinkRow};
 use unhidra_core::ids::DeviceId;
 
 /// A message for a device.
@@ -73,6 +73,17 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Leaves the answer to a message that came.
+    pub(super) fn acknowledge(&self, token: AckToken, answer: Answer) {
+        let mut inner = self.lock();
+        let was_empty = inner.answers.is_empty();
+        inner.answers.push((token, answer));
+        drop(inner);
+        if was_empty {
+            self.arrived.notify_one();
+        }
+    }
+
     /// The outcome of one message is known.
     pub(super) fn settled(&self) {
         let mut inner = self.lock();
@@ -106,18 +117,6 @@ impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing here panics while it holds the lock, so a poisoned one holds whole values.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Acknowledge for Mailbox {
-    fn acknowledge(&self, token: AckToken, answer: Answer) {
-        let mut inner = self.lock();
-        let was_empty = inner.answers.is_empty();
-        inner.answers.push((token, answer));
-        drop(inner);
-        if was_empty {
-            self.arrived.notify_one();
-        }
     }
 }
 

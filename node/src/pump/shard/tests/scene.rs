@@ -39,6 +39,10 @@ impl Acknowledge for Answers {
     fn acknowledge(&self, token: AckToken, answer: Answer) {
         _ = self.0.send((token.0, answer));
     }
+
+    fn is_given_up(&self, _: AckToken) -> bool {
+        false
+    }
 }
 
 pub(super) struct Scene {
