@@ -26,6 +26,8 @@ use crate::gate::{Gate, Pass, Refusal};
 
 /// How long a refused peer may take to read why.
 const SEEN_OFF_FOR: Duration = Duration::from_secs(1);
+/// How many bytes of it are read meanwhile: more than anybody has said who waits for an answer.
+const SEEN_OFF_BYTES: u64 = 64 * 1024;
 /// How many are given that time at once, by one port: few of the handshakes it may have under way.
 const SEEN_OFF_MAX: usize = 32;
 
@@ -231,9 +233,7 @@ impl Door {
         let Ok(_place) = self.seen_off.try_acquire() else { return };
         let read_out = async {
             stream.shutdown().await?;
-            let mut unread = [0; 512];
-            while stream.read(&mut unread).await? > 0 {}
-            Ok::<(), io::Error>(())
+            tokio::io::copy(&mut stream.take(SEEN_OFF_BYTES), &mut tokio::io::sink()).await
         };
         // However it ends, it ends here.
         let _ = timeout(SEEN_OFF_FOR, read_out).await;

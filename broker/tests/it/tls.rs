@@ -343,6 +343,24 @@ async fn whose_certificate_is_not_taken_reads_why_whatever_it_has_said_meanwhile
     }
 }
 
+/// Nobody else's handshake is to wait for it to have done.
+#[tokio::test]
+async fn who_goes_on_speaking_after_he_was_refused_is_closed_all_the_same() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (address, _identities) = listen(&authority, config().gate).await;
+    let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
+    let connector = authority.client(Some(stranger.device("pump-7", "spiffe://test/device/pump-7")));
+    let stream = TcpStream::connect(address).await.expect("accepted");
+    let mut stream = connector.connect(name, stream).await.expect("the client has it for done");
+    let (below, _) = stream.get_mut();
+    let mut taken = 0;
+    while let Ok(bytes) = below.write(&[0; 64 * 1024]).await {
+        taken += bytes;
+        // What is read, and what the sockets hold.
+        assert!(taken < 32 << 20, "{taken} bytes");
+    }
+}
+
 /// It is told so at CONNECT; a handshake for nothing it has cost all the same.
 #[tokio::test]
 async fn whose_certificate_is_revoked_counts_as_whose_handshakes_fail() {
