@@ -41,7 +41,7 @@ use crate::packet::ReasonCode;
 use acl::{Acl, RuleSet};
 use events::Events;
 use gate::Refusal;
-use metrics::{ListenerLabels, Metrics};
+use metrics::{ListenerLabels, Metrics, Tally};
 use net::connection::Connection;
 use net::live::{Closed, Live};
 use net::mailbox::{Downlink, Mailbox, Order};
@@ -344,6 +344,14 @@ impl Broker {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.rules.limits
+    }
+
+    /// Takes what a connection has counted.
+    pub(crate) fn count(&self, tally: &mut Tally) {
+        if tally.has_messages() {
+            self.doors.gate.traffic().moves();
+        }
+        self.metrics.take(tally);
     }
 
     pub(crate) const fn metrics(&self) -> &Metrics {

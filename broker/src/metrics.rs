@@ -74,6 +74,11 @@ impl Tally {
         self.received_bytes += bytes as u64;
     }
 
+    /// Whether a PUBLISH has come or leaves.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.received.iter().chain(&self.sent).any(|count| *count > 0)
+    }
+
     /// A PUBLISH leaves, with so many bytes of payload.
     pub(crate) const fn sent(&mut self, qos: QoS, bytes: usize) {
         self.sent[qos.as_bits() as usize] += 1;

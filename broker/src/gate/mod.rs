@@ -4,13 +4,16 @@
 mod addresses;
 mod load;
 mod refusals;
+mod traffic;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::OwnedSemaphorePermit;
 use unhidra_core::time::{Clock, Timestamp};
@@ -20,6 +23,7 @@ use crate::net::{Revoked, Serial};
 use addresses::{Addresses, Block, Handshake};
 use load::Memory;
 pub(crate) use refusals::{Refusal, Refusals};
+use traffic::Traffic;
 
 /// A handshake that waits for one in so many parts of its time was hindered by the node.
 const SLOW_PART: u32 = 10;
@@ -33,6 +37,9 @@ pub struct Gate {
     /// What authorities have revoked. Asked at each handshake and again at CONNECT.
     revoked: ArcSwap<Revoked>,
     memory: Memory,
+    traffic: Traffic,
+    /// Seconds for which threads of handshakes have rested.
+    rested: Counter<f64, AtomicU64>,
 }
 
 /// One connection's way through the gate, given back when it is dropped.
@@ -56,6 +63,8 @@ impl Gate {
             refusals: Refusals::default(),
             revoked: ArcSwap::default(),
             memory: Memory::default(),
+            traffic: Traffic::default(),
+            rested: Counter::default(),
         })
     }
 
@@ -87,12 +96,26 @@ impl Gate {
         waited >= self.config.handshake_timeout() / SLOW_PART
     }
 
+    pub(crate) const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// A thread of handshakes rests for so long, for those who are inside.
+    pub(crate) fn rested(&self, rest: Duration) {
+        self.rested.inc_by(rest.as_secs_f64());
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
         self.refusals.register(registry);
+        registry.register(
+            "broker_handshake_rest_seconds",
+            "Time the threads of handshakes left processors to those who are inside, beyond their priority",
+            self.rested.clone(),
+        );
     }
 
     /// Lets one more connection of an address through.

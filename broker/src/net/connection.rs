@@ -171,7 +171,7 @@ impl Connection {
             if let Some(facts) = mailbox.facts() {
                 facts.note(self.session.holdings());
             }
-            broker.metrics().take(&mut self.tally);
+            broker.count(&mut self.tally);
             if self.session.is_ended() {
                 return;
             }

@@ -27,7 +27,7 @@ impl Connection {
         let unsent = self.mailbox.close();
         self.take_events();
         self.tell_end();
-        self.broker.metrics().take(&mut self.tally);
+        self.broker.count(&mut self.tally);
         let device = self.device();
         let Self { broker, mailbox, session, client, arrears, inward, hold, course, mut wire, identity, .. } = *self;
         let mut inward = hold.into_inward(inward);

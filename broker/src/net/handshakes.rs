@@ -2,15 +2,22 @@
 //!
 //! A handshake is half a millisecond of signatures. Among the tasks of those who are inside, a storm
 //! of newcomers would take every second turn of a core; here the system runs it on what the others
-//! leave, and it gets its tenth where they leave nothing.
+//! leave, and it gets its tenth where they leave nothing. While those who are inside have messages on
+//! their way, it does not take all that they leave either ([`Pace`]).
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{getpriority_process, setpriority_process};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
+use super::pace::Pace;
 use crate::gate::Gate;
 
 /// How much nicer these threads are than the one that starts them. Ten steps are a tenth of the
@@ -27,6 +34,8 @@ pub struct HandshakeThreads(Arc<Threads>);
 
 #[derive(Debug)]
 struct Threads {
+    gate: Arc<Gate>,
+    pace: Mutex<Pace>,
     handle: Handle,
     /// Taken when it ends.
     runtime: Option<Runtime>,
@@ -38,7 +47,7 @@ impl HandshakeThreads {
     /// # Errors
     ///
     /// The system's, where it gives no thread.
-    pub fn start(gate: &Gate, cores: usize) -> io::Result<Self> {
+    pub fn start(gate: &Arc<Gate>, cores: usize) -> io::Result<Self> {
         let threads = gate.config().handshakes_per_core.saturating_mul(cores).max(1);
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -46,7 +55,12 @@ impl HandshakeThreads {
             .on_thread_start(give_way)
             .enable_time()
             .build()?;
-        Ok(Self(Arc::new(Threads { handle: runtime.handle().clone(), runtime: Some(runtime) })))
+        Ok(Self(Arc::new(Threads {
+            gate: gate.clone(),
+            pace: Mutex::default(),
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })))
     }
 
     /// Runs one handshake there.
@@ -55,8 +69,75 @@ impl HandshakeThreads {
         set: &mut JoinSet<T>,
         handshake: impl Future<Output = T> + Send + 'static,
     ) {
-        set.spawn_on(handshake, &self.0.handle);
+        // Not what keeps the threads: they end with the last listener, and handshakes with them.
+        let threads = Arc::downgrade(&self.0);
+        let mut handshake = Box::pin(handshake);
+        let paced = poll_fn(move |cx| {
+            let step = Step::begin();
+            let polled = handshake.as_mut().poll(cx);
+            if let Some(threads) = threads.upgrade() {
+                threads.pace(&step);
+            }
+            polled
+        });
+        set.spawn_on(paced, &self.0.handle);
     }
+}
+
+impl Threads {
+    /// Has the thread it is called on rest for what this step has cost, before its next one.
+    fn pace(&self, step: &Step) {
+        if !self.gate.traffic().is_moving(self.gate.now()) {
+            return;
+        }
+        let (computed, waited) = step.so_far();
+        let rest = self.pace.lock().unwrap_or_else(PoisonError::into_inner).rest(computed, waited);
+        if !rest.is_zero() {
+            Step::rest_after(rest);
+            self.gate.rested(rest);
+        }
+    }
+}
+
+thread_local! {
+    /// When the thread may compute again. What it is idle until then is rest as well.
+    static RESTS_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// One step of a handshake, up to where it waits for its peer.
+struct Step {
+    begun_at: Instant,
+    cpu_before: Duration,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is measured is the processor, and a thread that rests does nothing else"
+)]
+impl Step {
+    /// Begins one, on a thread that has rested.
+    fn begin() -> Self {
+        if let Some(until) = RESTS_UNTIL.take() {
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+        Self { begun_at: Instant::now(), cpu_before: thread_cpu() }
+    }
+
+    /// Has this thread rest before its next one.
+    fn rest_after(rest: Duration) {
+        RESTS_UNTIL.set(Instant::now().checked_add(rest));
+    }
+
+    /// How long it has computed, and how long it was ready to and had no processor.
+    fn so_far(&self) -> (Duration, Duration) {
+        let computed = thread_cpu().saturating_sub(self.cpu_before);
+        (computed, self.begun_at.elapsed().saturating_sub(computed))
+    }
+}
+
+/// The time for which this thread has had a processor.
+fn thread_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 impl Drop for Threads {
@@ -78,7 +159,8 @@ fn give_way() {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
 
     use super::*;
     use crate::config::GateConfig;
@@ -95,7 +177,7 @@ mod tests {
         }
     }
 
-    fn threads() -> HandshakeThreads {
+    fn gate() -> Arc<Gate> {
         let config = GateConfig {
             connections_per_address: 0,
             connects_per_address_s: 0,
@@ -109,7 +191,11 @@ mod tests {
             handshakes_max: 1,
             handshake_timeout_s: 1,
         };
-        HandshakeThreads::start(&Gate::new(config, Arc::new(Standing)), 1).expect("threads")
+        Gate::new(config, Arc::new(Standing))
+    }
+
+    fn threads() -> HandshakeThreads {
+        HandshakeThreads::start(&gate(), 1).expect("threads")
     }
 
     fn nice() -> i32 {
@@ -130,5 +216,42 @@ mod tests {
         threads.spawn(&mut set, tokio::time::sleep(Duration::MAX));
         drop(threads);
         assert!(set.join_next().await.expect("one").is_err_and(|error| error.is_cancelled()));
+    }
+
+    /// A millisecond of computing, behind twenty without a processor.
+    #[expect(clippy::disallowed_methods, reason = "a thread that stands still is what this is about")]
+    async fn hindered() {
+        thread::sleep(Duration::from_millis(20));
+        let until = thread_cpu() + Duration::from_millis(1);
+        while thread_cpu() < until {}
+    }
+
+    /// The seconds that the metrics show.
+    fn rested(gate: &Gate) -> f64 {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        gate.register(&mut registry);
+        encode(&mut text, &registry).expect("text");
+        let line = text.lines().find(|line| line.starts_with("broker_handshake_rest_seconds_total"));
+        line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a number")
+    }
+
+    #[tokio::test]
+    async fn who_had_to_wait_for_a_processor_rests_while_others_have_messages_on_their_way() {
+        let gate = gate();
+        let (threads, mut set) = (HandshakeThreads::start(&gate, 1).expect("threads"), JoinSet::new());
+        for _ in 0..2 {
+            threads.spawn(&mut set, hindered());
+            set.join_next().await.expect("one").expect("it ends");
+        }
+        assert_eq!(rested(&gate), 0.0, "there is nobody it could hinder");
+        gate.traffic().moves();
+        threads.spawn(&mut set, hindered());
+        threads.spawn(&mut set, hindered());
+        while let Some(ended) = set.join_next().await {
+            ended.expect("it ends");
+        }
+        // Eight times what both have computed, which is a millisecond and more each.
+        let rested = rested(&gate);
+        assert!(rested >= 0.016, "{rested}");
     }
 }

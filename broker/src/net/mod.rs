@@ -12,6 +12,7 @@ mod kick;
 pub(crate) mod live;
 pub(crate) mod mailbox;
 mod output;
+mod pace;
 mod port;
 mod proxy;
 mod report;
