@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ impl HandshakeThreads {
             .build()?;
         Ok(Self(Arc::new(Threads {
             gate: gate.clone(),
-            pace: Mutex::default(),
+            pace: Mutex::new(Pace::new(gate.config().handshake_timeout())),
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
         })))
@@ -72,8 +72,12 @@ impl HandshakeThreads {
         // Not what keeps the threads: they end with the last listener, and handshakes with them.
         let threads = Arc::downgrade(&self.0);
         let mut handshake = Box::pin(handshake);
+        let mut ready_at = Some(self.0.gate.now());
         let paced = poll_fn(move |cx| {
             let step = Step::begin();
+            if let (Some(ready_at), Some(threads)) = (ready_at.take(), threads.upgrade()) {
+                threads.lock().begins(threads.gate.now().saturating_since(ready_at));
+            }
             let polled = handshake.as_mut().poll(cx);
             if let Some(threads) = threads.upgrade() {
                 threads.pace(&step);
@@ -85,13 +89,17 @@ impl HandshakeThreads {
 }
 
 impl Threads {
+    fn lock(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has the thread it is called on rest for what this step has cost, before its next one.
     fn pace(&self, step: &Step) {
         if !self.gate.traffic().is_moving(self.gate.now()) {
             return;
         }
         let (computed, waited) = step.so_far();
-        let rest = self.pace.lock().unwrap_or_else(PoisonError::into_inner).rest(computed, waited);
+        let rest = self.lock().rest(computed, waited);
         if !rest.is_zero() {
             Step::rest_after(rest);
             self.gate.rested(rest);
