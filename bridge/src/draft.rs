@@ -34,7 +34,8 @@ pub enum Connection {
 ///
 /// The bridge opens ahead of the store; nothing of what it concludes may leave before the store
 /// has it. So every answer rides in a draft, also one that writes nothing: a repeat may be the
-/// repeat of a message whose own commit is still on its way.
+/// repeat of a message whose own commit is still on its way. Only that a message is to come again
+/// ([`Answer::Retry`]) is said at once.
 #[derive(Default)]
 pub struct Draft {
     /// What is written, in order.

@@ -482,6 +482,9 @@ impl Bridge {
 
     fn refuse(&mut self, waiting: Parked, answer: Answer, why: Unheard) {
         match waiting {
+            // Rests on no commit. Given with a draft's it would come behind what the device said next, and that
+            // be stored before this.
+            Parked::Delivery(_, delivery) if answer == Answer::Retry => delivery.ack.answer(answer),
             Parked::Delivery(_, delivery) => answer_in(&mut self.common, delivery.device, delivery.ack, answer),
             asked => self.common.draft.effects.extend(why.tell(asked)),
         }
@@ -547,7 +550,7 @@ fn deliver(peer: &mut Peer, delivery: Delivery, way: Way<'_>, common: &mut Commo
     answer_in(common, device, ack, answer);
 }
 
-/// Every answer rides in a draft: what it says may rest on a commit that is still on its way.
+/// Every answer but [`Answer::Retry`] rides in a draft: what it says may rest on a commit that is still on its way.
 fn answer_in(common: &mut Common, device: DeviceId, ack: Ack, answer: Answer) {
     common.draft.answers.push((device, ack, answer));
 }

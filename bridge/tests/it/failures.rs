@@ -1,6 +1,7 @@
 //! What happens when a message is forged, a commit fails, a state is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use unhidra_bridge::upstream::{UpstreamId, Via};
@@ -96,6 +97,71 @@ fn what_came_behind_a_message_that_nobody_took_is_left_and_stored_after_it() {
     assert_eq!([world.message(&first), world.message(&second)], [Answer::Accepted; 2]);
     let bodies: Vec<&[u8]> = world.kept.rows[before..].iter().map(|(_, uplink)| &*uplink.body).collect();
     assert_eq!(bodies, [b"1", b"2"]);
+}
+
+/// A connection of a device, which knows from the moment of the answer whether one of its messages comes again.
+#[derive(Default)]
+struct Line(AtomicBool);
+
+impl Acknowledge for Line {
+    fn acknowledge(&self, _: AckToken, answer: Answer) {
+        self.0.fetch_or(answer == Answer::Retry, Ordering::Relaxed);
+    }
+
+    fn is_given_up(&self, _: AckToken) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Records that did not read a moment ago may read for the next message, while drafts are on their way still.
+#[test]
+fn what_came_behind_a_message_whose_records_did_not_read_is_left_from_then_on() {
+    let outside = Via { upstream: UpstreamId(0), silent_after: Duration::from_secs(60) };
+    let damaged = |world: &mut World, is: bool| world.damaged = is;
+    let unreadable = |world: &mut World, is: bool| world.unreadable = is.then_some(true);
+    let unavailable = |world: &mut World, is: bool| world.unreadable = is.then_some(false);
+    type Fault = fn(&mut World, bool);
+    let cases: [(&str, Fault, Option<Via>); 5] = [
+        ("damaged", damaged, None),
+        ("unreadable", unreadable, None),
+        ("unreadable", unreadable, Some(outside)),
+        ("unavailable", unavailable, None),
+        ("unavailable", unavailable, Some(outside)),
+    ];
+    for (what, fault, via) in cases {
+        let (mut world, mut device) = World::greeted();
+        let [first, second] = [b"1", b"2"].map(|body| device.reading(body, world.now.unix));
+        let before = world.kept.rows.len();
+        let line = Arc::new(Line::default());
+        let hand_in = |world: &mut World, token: u64, sealed: &[u8]| {
+            let delivery = Delivery {
+                device: world.enrolled.id,
+                row: UplinkRow::Messages,
+                sealed: Sealed(sealed.to_vec().into()),
+                received_at: world.now.unix,
+                ack: Ack::new(line.clone(), AckToken(token)),
+            };
+            match via {
+                Some(via) => world.hand_in_through(via, delivery),
+                None => world.hand_in(delivery),
+            }
+        };
+        fault(&mut world, true);
+        world.restart_without_the_device();
+        hand_in(&mut world, 1, &first);
+        // Nobody has answered for it when the next message comes.
+        let on_its_way = world.bridge.poll_draft();
+        fault(&mut world, false);
+        // Damaged records are left alone for so long.
+        world.now.timer = world.now.timer.saturating_add(Duration::from_secs(60));
+        hand_in(&mut world, 2, &second);
+        drop(on_its_way);
+        world.settle();
+        assert_eq!(world.kept.rows.len(), before, "{what}, {via:?}");
+        assert_eq!([world.message(&first), world.message(&second)], [Answer::Accepted; 2], "{what}, {via:?}");
+        let bodies: Vec<&[u8]> = world.kept.rows[before..].iter().map(|(_, uplink)| &*uplink.body).collect();
+        assert_eq!(bodies, [b"1", b"2"], "{what}, {via:?}");
+    }
 }
 
 #[test]
