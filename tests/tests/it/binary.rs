@@ -36,6 +36,7 @@ mod rumqttc_v4;
 mod tokens;
 mod upstream;
 mod upstream_cut;
+mod upstream_sync;
 mod upstream_tls;
 mod users;
 mod watch;

@@ -57,17 +57,22 @@ async fn a_node_on_a_disk_that_became_read_only_goes_on_once_it_may_write() {
 /// A node under the recorder, whose disk fails while a file is there.
 async fn faulty(key: &'static str, file: &str) -> (Place, Node) {
     let mut place = Place::new().with_data("disk/node");
-    let root = place.path("").canonicalize().expect("it is there").join("disk");
-    fs::create_dir(&root).expect("the test's folder is writable");
-    place.set_environment(vec![
-        ("LD_PRELOAD", recorder()),
-        ("UNHIDRA_RECORD_ROOT", root),
-        ("UNHIDRA_RECORD_LOG", PathBuf::from("/dev/null")),
-        (key, place.path(file)),
-    ]);
+    fs::create_dir(place.path("disk")).expect("the test's folder is writable");
+    place.set_environment(failing(&place, "disk", key, file));
     let node = place.node(&format!("run {FREE_PORTS} {SMALL}")).await;
     place.set_environment(Vec::new());
     (place, node)
+}
+
+/// The environment of a process under the recorder, for which the disk that `folder` lies on fails while `file`
+/// is there, in the way of `key`.
+pub(super) fn failing(place: &Place, folder: &str, key: &'static str, file: &str) -> Vec<(&'static str, PathBuf)> {
+    vec![
+        ("LD_PRELOAD", recorder()),
+        ("UNHIDRA_RECORD_ROOT", place.path("").canonicalize().expect("it is there").join(folder)),
+        ("UNHIDRA_RECORD_LOG", PathBuf::from("/dev/null")),
+        (key, place.path(file)),
+    ]
 }
 
 /// A full disk: the node is not ready and says why, acknowledges nothing, and goes on once there is

@@ -69,6 +69,11 @@ impl Mosquitto {
         self.process = Some(process);
     }
 
+    /// Devices that dial it.
+    pub(super) async fn simulate(&self, place: &Place, devices: &[&str], options: &str) -> Process {
+        place.simulate(devices, &format!("--server 127.0.0.1:{} {options}", self.devices)).await
+    }
+
     fn process(&self) -> &Process {
         self.process.as_ref().expect("it runs")
     }
@@ -81,7 +86,7 @@ impl Mosquitto {
     }
 
     /// The options with which a node comes to it.
-    fn options(&self) -> String {
+    pub(super) fn options(&self) -> String {
         format!(
             "--set upstream.tls=false --set upstream.backoff_cap_s=1 \
              --set upstream.broker=[{{name=\"factory\",address=\"127.0.0.1:{}\"}}]",
@@ -115,7 +120,7 @@ async fn behind(place: &Place) -> (Node, Mosquitto) {
 }
 
 pub(super) async fn simulate(place: &Place, mosquitto: &Mosquitto, options: &str) -> Process {
-    place.simulate(&DEVICES, &format!("--server 127.0.0.1:{} {options}", mosquitto.devices)).await
+    mosquitto.simulate(place, &DEVICES, options).await
 }
 
 /// Holds that what is stored came once and in order; gives the rows.
