@@ -91,10 +91,8 @@ pub struct Bridge {
     silences: BTreeSet<(Timestamp, DeviceId)>,
     /// Devices that have come to be here, and that have gone, in this order, until they are asked for.
     presence: Vec<(DeviceId, bool)>,
-    /// Which records have been unreadable since when.
+    /// Which records have been unreadable since when, and which were damaged when they were read last.
     unread: Unread,
-    /// How many seats are of devices whose records are damaged.
-    damaged: usize,
 }
 
 impl Bridge {
@@ -123,7 +121,6 @@ impl Bridge {
             silences: BTreeSet::new(),
             presence: Vec::new(),
             unread: Unread::default(),
-            damaged: 0,
         }
     }
 
@@ -269,7 +266,7 @@ impl Bridge {
     pub fn handle_loaded(&mut self, device: DeviceId, loaded: Loaded, now: Now, rng: &mut impl CryptoRng) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
         self.parked.remove(&parked);
-        self.unread.ends(&device);
+        self.unread.read(&device);
         if loaded.stored.stale {
             self.common.stats.stale += 1;
             tracing::error!(
@@ -307,7 +304,7 @@ impl Bridge {
     pub fn handle_gone(&mut self, device: DeviceId, commands: Vec<Command>, now: Now) {
         let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
         self.parked.remove(&parked);
-        self.unread.ends(&device);
+        self.unread.read(&device);
         for command in revoked(commands, now.unix) {
             self.common.draft.push_command(command);
         }
@@ -321,11 +318,12 @@ impl Bridge {
     /// Only between drafts that are all durable, or what they hold would be read as it was before.
     pub fn handle_changed(&mut self, device: &DeviceId) {
         debug_assert!(self.is_settled(device) || matches!(self.seats.get(device), Some(Seat::Loading(_))));
-        if !matches!(self.seats.get(device), Some(Seat::Loading(_)))
-            && let Some(Seat::Ready(peer)) = self.empty(device)
-            && !peer.commands.is_empty()
-        {
-            self.want(*device);
+        if !matches!(self.seats.get(device), Some(Seat::Loading(_))) {
+            let has_commands = matches!(self.empty(device), Some(Seat::Ready(peer)) if !peer.commands.is_empty());
+            // What was damaged of it may be another record now.
+            if has_commands || self.unread.is_damaged(device) {
+                self.want(*device);
+            }
         }
         if self.links.contains_key(device) {
             self.want(*device);
@@ -412,7 +410,6 @@ impl Bridge {
         self.timers.clear();
         self.loads.clear();
         self.parked = Count::default();
-        self.damaged = 0;
         let mut again: BTreeSet<DeviceId> = self.links.keys().copied().collect();
         for (device, seat) in self.seats.drain() {
             match seat {
@@ -460,8 +457,7 @@ impl Bridge {
         match self.seats.get(&device) {
             Some(Seat::Ready(_) | Seat::Loading(_)) => return,
             Some(Seat::Damaged { last_draft, .. }) if *last_draft > self.committed => return,
-            Some(Seat::Damaged { .. }) => self.damaged -= 1,
-            None => {}
+            Some(Seat::Damaged { .. }) | None => {}
         }
         self.seats.insert(device, Seat::Loading(Vec::new()));
         self.loads.push_back(device);
@@ -513,14 +509,10 @@ impl Bridge {
     /// Takes a device out of memory, and its timer with it.
     fn empty(&mut self, device: &DeviceId) -> Option<Seat> {
         let seat = self.seats.remove(device);
-        match &seat {
-            Some(Seat::Ready(peer)) => {
-                if let Some(at) = peer.timer {
-                    self.timers.remove(&(at, *device));
-                }
-            }
-            Some(Seat::Damaged { .. }) => self.damaged -= 1,
-            Some(Seat::Loading(_)) | None => {}
+        if let Some(Seat::Ready(peer)) = &seat
+            && let Some(at) = peer.timer
+        {
+            self.timers.remove(&(at, *device));
         }
         seat
     }

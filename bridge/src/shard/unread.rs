@@ -7,8 +7,11 @@
 //! all the others behind that broker once there is enough of it. So records that have not been read for
 //! [`PATIENCE`], whenever somebody wanted them, while another device's were, count as damaged, and of
 //! damaged ones what comes through an outside broker is given up, and counted.
+//!
+//! A device with damaged records takes a place in memory only so that they are left alone for a while. That it
+//! is one is known until they are read and whole, also once its place is another's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use unhidra_core::delivery::{Answer, Refusal};
@@ -23,19 +26,35 @@ const DAMAGE_REST: Duration = Duration::from_secs(60);
 /// For how long an error of the disk may be one that passes.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
-/// Which records have been unreadable since when. An entry for each enrolled device at the most.
+/// Which records do not read. Two entries for each enrolled device at the most.
 #[derive(Debug, Default)]
-pub(super) struct Unread(HashMap<DeviceId, Timestamp>);
+pub(super) struct Unread {
+    /// Since when the disk has not given them.
+    since: HashMap<DeviceId, Timestamp>,
+    /// Which were damaged when they were read last.
+    damaged: HashSet<DeviceId>,
+}
 
 impl Unread {
-    /// A device's records were read, or the whole store gives nothing.
-    pub(super) fn ends(&mut self, device: &DeviceId) {
-        self.0.remove(device);
+    /// A device's records were read, or there is no device.
+    pub(super) fn read(&mut self, device: &DeviceId) {
+        self.since.remove(device);
+        self.damaged.remove(device);
+    }
+
+    /// The whole store gives nothing: what it says of one device is nothing new.
+    fn store_failed(&mut self, device: &DeviceId) {
+        self.since.remove(device);
     }
 
     /// They alone were not. Whether that lasts.
     fn failed(&mut self, device: DeviceId, now: Timestamp) -> bool {
-        now.saturating_since(*self.0.entry(device).or_insert(now)) >= PATIENCE
+        now.saturating_since(*self.since.entry(device).or_insert(now)) >= PATIENCE
+    }
+
+    /// Whether they were damaged when they were read last.
+    pub(super) fn is_damaged(&self, device: &DeviceId) -> bool {
+        self.damaged.contains(device)
     }
 }
 
@@ -72,10 +91,10 @@ impl Bridge {
         }
     }
 
-    /// How many devices in memory have damaged records, as far as is known.
+    /// How many devices have records that were damaged when they were read last, in memory or not.
     #[must_use]
-    pub const fn damaged(&self) -> usize {
-        self.damaged
+    pub fn damaged(&self) -> usize {
+        self.unread.damaged.len()
     }
 
     /// The disk does not give a device's records, and gives another's: it may pass.
@@ -88,7 +107,7 @@ impl Bridge {
 
     /// The store gives nothing now: what waits for a device's records is given back.
     pub fn handle_load_failed(&mut self, device: DeviceId) {
-        self.unread.ends(&device);
+        self.unread.store_failed(&device);
         self.give_back(device);
     }
 
@@ -110,7 +129,7 @@ impl Bridge {
     fn rest(&mut self, device: DeviceId, last_draft: u64, now: Now) {
         self.make_room();
         self.seats.insert(device, Seat::Damaged { until: now.timer.saturating_add(DAMAGE_REST), last_draft });
-        self.damaged += 1;
+        self.unread.damaged.insert(device);
     }
 
     /// Answers what comes for a device whose records are damaged. Its own connection it loses, and says

@@ -5,6 +5,7 @@ use std::time::Duration;
 use unhidra_bridge::Connection;
 use unhidra_bridge::upstream::{UpstreamId, Via};
 use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
+use unhidra_core::ids::DeviceId;
 
 use crate::device::Heard;
 use crate::ledger::World;
@@ -117,6 +118,34 @@ fn a_device_that_is_not_served_from_the_start_counts_and_is_read_when_it_comes()
     assert_eq!((world.bridge.damaged(), world.loads), (0, 1));
     world.bridge.handle_unserved(id, world.now);
     assert_eq!(world.bridge.damaged(), 0, "it is served");
+}
+
+/// Its place in memory is another's as soon as one is needed; its records are as they were.
+#[test]
+fn a_device_counts_as_damaged_until_its_records_read_whoever_has_its_place() {
+    let (mut world, mut device) = World::greeted();
+    world.damaged = true;
+    world.restart_without_the_device();
+    let message = device.reading(b"x", world.now.unix);
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &message), REFUSED);
+    for number in 0..20 {
+        let other = DeviceId::parse(&format!("valve-{number}")).expect("an id");
+        world.bridge.handle_unserved(other, world.now);
+    }
+    assert_eq!((world.bridge.len(), world.bridge.damaged()), (10, 21), "places, and devices");
+    world.bridge.forget();
+    assert_eq!((world.bridge.len(), world.bridge.damaged()), (0, 21), "a commit that failed mends nothing");
+    (world.damaged, world.unreadable) = (false, Some(false));
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &message), Answer::Retry);
+    assert_eq!(world.bridge.damaged(), 21, "nobody has read them");
+    world.unreadable = None;
+    assert_eq!(world.outside(FACTORY, UplinkRow::Messages, &message), Answer::Accepted);
+    assert_eq!(world.bridge.damaged(), 20, "whole");
+    let gone = DeviceId::parse("valve-0").expect("an id");
+    world.bridge.handle_changed(&gone);
+    assert_eq!((world.bridge.poll_load(), world.bridge.damaged()), (Some(gone), 20), "it is looked at");
+    world.bridge.handle_gone(gone, Vec::new(), world.now);
+    assert_eq!(world.bridge.damaged(), 19, "who is not enrolled is not served, damaged or not");
 }
 
 /// An error of the disk may pass, and is no message's fault: nothing is refused for it at either door.
