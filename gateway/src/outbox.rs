@@ -16,6 +16,7 @@
 //! tunnel costs its bound and no more.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::mem;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
@@ -39,7 +40,6 @@ const TRACKED_MAX: usize = 64;
 const HELD_MAX: usize = 256;
 
 /// One frame of live readings, shared by all who watch.
-#[derive(Debug)]
 pub(crate) struct LiveFrame {
     /// Its text.
     pub(crate) text: Bytes,
@@ -47,6 +47,17 @@ pub(crate) struct LiveFrame {
     pub(crate) after: Position,
     /// How many readings it holds.
     pub(crate) readings: usize,
+}
+
+impl fmt::Debug for LiveFrame {
+    // Plaintext has no place in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveFrame")
+            .field("text_len", &self.text.len())
+            .field("after", &self.after)
+            .field("readings", &self.readings)
+            .finish()
+    }
 }
 
 /// How much may wait.
@@ -127,10 +138,17 @@ pub(crate) enum Pushed {
 }
 
 /// One round of the writer: it sends `frames`, then does what is `next`.
-#[derive(Debug)]
 pub(crate) struct Round {
     pub(crate) frames: Vec<Bytes>,
     pub(crate) next: Next,
+}
+
+impl fmt::Debug for Round {
+    // So are answers: a row that was asked for, a setting.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lens: Vec<usize> = self.frames.iter().map(Bytes::len).collect();
+        f.debug_struct("Round").field("frame_lens", &lens).field("next", &self.next).finish()
+    }
 }
 
 /// What the writer does after sending.

@@ -202,3 +202,13 @@ fn live_frames_of_other_logs_move_the_place_too() {
     assert_eq!(texts(outbox.take(ALL)).len(), 2);
     assert_eq!(outbox.streams[&Audience::All].sent.at(Partition::new(0)), Offset::new(4));
 }
+
+#[test]
+fn of_what_is_sent_to_a_client_lengths_are_printed() {
+    let frame = LiveFrame { text: Bytes::from_static(b"sesame"), after: at(7), readings: 3 };
+    let round = Round { frames: vec![frame.text.clone()], next: Next::Idle };
+    let printed = format!("{frame:?} {round:?}");
+    // As text, and as a list of its bytes.
+    assert!(!printed.contains("sesame") && !printed.contains("115"), "{printed}");
+    assert!(printed.contains("text_len: 6") && printed.contains("frame_lens: [6]"), "{printed}");
+}

@@ -1,5 +1,6 @@
 //! What a simulated device does when it is told to.
 
+use std::fmt;
 use std::time::Duration;
 
 use unhidra_device_sdk::Status;
@@ -8,12 +9,23 @@ use unhidra_device_sdk::Status;
 const INTERVAL_S: std::ops::RangeInclusive<f64> = 0.01..=3600.0;
 
 /// What became of a command, and what follows from it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Answer {
     pub(super) status: Status,
     pub(super) body: Vec<u8>,
     /// The time between two readings from now on.
     pub(super) interval: Option<Duration>,
+}
+
+impl fmt::Debug for Answer {
+    // It may repeat what the device was told.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("body_len", &self.body.len())
+            .field("interval", &self.interval)
+            .finish()
+    }
 }
 
 /// Obeys a command.
@@ -55,5 +67,13 @@ mod tests {
             assert_eq!((obey("set-interval", bad).status, obey("set-interval", bad).interval), (Status::Failed, None));
         }
         assert_eq!(obey("reboot", b"").status, Status::Unknown);
+    }
+
+    #[test]
+    fn what_a_device_says_to_a_command_is_not_printed() {
+        let printed = format!("{:?}", obey("ping", b"sesame"));
+        // As text, and as a list of its bytes.
+        assert!(!printed.contains("sesame") && !printed.contains("115"), "{printed}");
+        assert!(printed.contains("body_len: 6"), "{printed}");
     }
 }

@@ -1,6 +1,7 @@
 //! What a simulated device is set to, kept in its folder: `settings.json`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,12 +11,20 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "settings.json";
 
 /// A value, and its version.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Value {
     /// Of two values of a name the one with the higher version stands.
     pub(super) version: u64,
     /// As text; `None` where the setting was removed.
     pub(super) text: Option<String>,
+}
+
+impl fmt::Debug for Value {
+    // What a device is set to may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text_len = self.text.as_ref().map(String::len);
+        f.debug_struct("Value").field("version", &self.version).field("text_len", &text_len).finish()
+    }
 }
 
 /// The settings of one device.
@@ -69,5 +78,11 @@ mod tests {
         assert_eq!(Kept::open(folder.path()).unwrap().get("interval"), Some("5"));
         assert!(kept.keep("interval", None, 8).unwrap());
         assert_eq!((kept.get("interval"), Kept::open(folder.path()).unwrap().get("interval")), (None, None));
+    }
+
+    #[test]
+    fn what_a_device_is_set_to_is_not_printed() {
+        let printed = format!("{:?}", Value { version: 7, text: Some("sesame".to_owned()) });
+        assert!(printed.contains("text_len: Some(6)") && !printed.contains("sesame"), "{printed}");
     }
 }
