@@ -42,7 +42,7 @@ use crate::expiry;
 use crate::kept::Kept;
 use crate::outlets::{self, OutletError, OutletRecord, Outlets};
 use crate::outside::Breakers;
-use crate::pump::{CommandBounds, Layout, NewCommand, Pump, Rooms};
+use crate::pump::{CommandBounds, End, Layout, NewCommand, Pump, Rooms};
 use crate::registry::{Hooks, Registry, Rules};
 use crate::restored::{self, SettleError};
 use crate::retention::Retention;
@@ -127,7 +127,7 @@ pub struct App {
     pump: Arc<Pump>,
     tokens: Arc<Tokens>,
     shards: JoinSet<()>,
-    stop_shards: watch::Sender<bool>,
+    end_shards: watch::Sender<End>,
     mqtt: Vec<Box<dyn unhidra_broker::Listener>>,
     gateway: Option<TcpListener>,
     addresses: Addresses,
@@ -249,12 +249,12 @@ impl App {
         let identity = Arc::new(identity);
         let mut bridge_config = config.bridge.clone();
         bridge_config.sessions_max = config.bridge.sessions_max.div_ceil(layout.shards()).max(1);
-        let (stop_shards, stop) = watch::channel(false);
+        let (end_shards, end) = watch::channel(End::NotYet);
         let shards = pump.start(
             &rooms,
             || Bridge::new(bridge_config.clone(), identity.clone(), signed.clone()),
             || StdRng::from_rng(&mut rng),
-            &stop,
+            &end,
         );
         let runtime = tokio::runtime::Handle::current();
         let hooks: Arc<dyn Hooks> = Arc::new(ToRooms { broker, pump: pump.clone(), runtime });
@@ -265,7 +265,7 @@ impl App {
             pump,
             tokens,
             shards,
-            stop_shards,
+            end_shards,
             mqtt,
             gateway,
             addresses,
@@ -348,7 +348,7 @@ impl App {
             rooms,
             pump,
             mut shards,
-            stop_shards,
+            end_shards,
             mqtt,
             gateway,
             outlets,
@@ -397,7 +397,9 @@ impl App {
         shutdown.await;
 
         stop_outlets.send_replace(true);
-        keepers.abort_all();
+        // From here on nobody makes room on the disk: where rows wait for it, they would in vain.
+        keepers.shutdown().await;
+        end_shards.send_replace(End::Begun);
         close_gateway.send_replace(true);
         stop_outside.send_replace(true);
         let left = tokio::time::timeout(grace, async { while outside.join_next().await.is_some() {} });
@@ -406,7 +408,7 @@ impl App {
             tracing::warn!(grace_s = grace.as_secs(), "an outside broker was not taken leave of in time");
             outside.shutdown().await;
         }
-        stop_shards.send_replace(true);
+        end_shards.send_replace(End::Now);
         let drained = tokio::time::timeout(grace, async { while shards.join_next().await.is_some() {} });
         if drained.await.is_err() {
             tracing::warn!(

@@ -54,6 +54,17 @@ pub(crate) enum Event {
     Prekeys(Arc<SignedPrekeys>),
 }
 
+/// How far the node's end has come, for its shards.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    /// The node serves.
+    NotYet,
+    /// No more is read, and nobody makes room on the disk: rows that the store holds back are left.
+    Begun,
+    /// Nothing more comes: a shard ends once nothing is on its way.
+    Now,
+}
+
 /// How devices are spread: each partition has the same number of shards.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
@@ -129,13 +140,13 @@ impl Pump {
         Arc::new(Self { inboxes, layout, store, clock, bounds, new_id, repeats: Repeats::default() })
     }
 
-    /// Starts the shards. They end when `stop` says so and nothing is on its way any more.
+    /// Starts the shards. They end when `end` says so and nothing is on its way any more.
     pub(crate) fn start<R: CryptoRng + Send + 'static>(
         &self,
         rooms: &Arc<Rooms>,
         mut bridge: impl FnMut() -> Bridge,
         mut rng: impl FnMut() -> R,
-        stop: &watch::Receiver<bool>,
+        end: &watch::Receiver<End>,
     ) -> JoinSet<()> {
         let mut shards = JoinSet::new();
         for (number, inbox) in self.inboxes.iter().enumerate() {
@@ -143,7 +154,7 @@ impl Pump {
             let is_here = |device: &DeviceId| self.layout.shard_of(self.store.partition_of(device), device) == number;
             let unsettled = rooms.unsettled.all().into_iter().filter(is_here).collect();
             let shard = Shard::new(partition, inbox.clone(), rooms.clone(), bridge(), rng(), unsettled);
-            shards.spawn(shard.run(stop.clone()));
+            shards.spawn(shard.run(end.clone()));
         }
         shards
     }

@@ -34,7 +34,8 @@ pub struct Batch {
 
 impl Batch {
     /// Whether it appends a row.
-    pub(crate) fn appends(&self) -> bool {
+    #[must_use]
+    pub fn appends(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::Reading { .. }))
     }
 }

@@ -77,7 +77,8 @@ impl Newcomers {
     }
 }
 
-fn delivery(event: &Event) -> Option<(Speaker, &Delivery)> {
+/// What a device says, and by which way, where the event is that.
+pub(super) fn delivery(event: &Event) -> Option<(Speaker, &Delivery)> {
     match event {
         Event::Broker(BrokerEvent::Delivery(delivery)) => Some(((delivery.device, None), delivery)),
         Event::Upstream(UpstreamEvent::Delivery(via, delivery)) => {

@@ -19,10 +19,12 @@ use unhidra_core::message::{Reading, Uplink};
 use unhidra_store::{Batch, CommitError, Committed, Health, LeftOut, ReadError, Unit};
 
 use super::load::{self, Found, load};
-use super::newcomers::Newcomers;
+use super::newcomers::{Newcomers, delivery};
 use super::orders::{CommandReply, Named, Order, SettingReply};
-use super::{Event, Inbox, Rooms};
+use super::{End, Event, Inbox, Rooms};
 use crate::upstream::UpstreamEvent;
+
+mod held;
 
 /// Events handled before their draft is handed over.
 const EVENTS_PER_DRAFT: usize = 256;
@@ -79,6 +81,8 @@ pub(super) struct Shard<R> {
     left_out: HashMap<DeviceId, u64>,
     /// How many devices of the shard the metrics show as damaged.
     damaged: i64,
+    /// The node ends while no rows are taken: what devices say is left, before it is opened.
+    leaves_rows: bool,
     /// A batch the writer had no room for, and the signal that it may have now.
     blocked: Option<(Batch, std::pin::Pin<Box<OwnedNotified>>)>,
     settled: mpsc::Receiver<Settled>,
@@ -117,6 +121,7 @@ impl<R: CryptoRng> Shard<R> {
             settled_drafts: 0,
             left_out: HashMap::new(),
             damaged: 0,
+            leaves_rows: false,
             blocked: None,
             settled,
             settle,
@@ -128,19 +133,24 @@ impl<R: CryptoRng> Shard<R> {
         }
     }
 
-    /// Serves until `stop` and nothing is on its way.
-    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// Serves until `end` says so and nothing is on its way.
+    pub(super) async fn run(mut self, mut end: watch::Receiver<End>) {
         let mut health = self.rooms.store.health();
         self.leave_out_unsettled();
         loop {
+            let how_far = *end.borrow();
+            self.leaves_rows = how_far != End::NotYet && matches!(*health.borrow(), Health::Full(_));
             self.take_events();
             self.start_loads();
             self.hand_over();
+            if self.leave_held() {
+                continue;
+            }
             self.rooms.metrics.add(&self.bridge.take_stats());
             self.rooms.upstreams.count(&self.bridge.take_outside_stats());
             self.show_damaged();
             self.tell_presence();
-            if *stop.borrow() && self.is_idle() {
+            if how_far == End::Now && self.is_idle() {
                 return;
             }
             let recovering = matches!(self.state, State::Recovering);
@@ -149,7 +159,7 @@ impl<R: CryptoRng> Shard<R> {
                     self.recover();
                     continue;
                 }
-                if matches!(*health.borrow(), Health::Failed(_)) && *stop.borrow() {
+                if matches!(*health.borrow(), Health::Failed(_)) && how_far == End::Now {
                     return;
                 }
             }
@@ -159,7 +169,6 @@ impl<R: CryptoRng> Shard<R> {
             let is_new = newcomers.any(|door| !bridge.is_full(door));
             let clock = self.rooms.clock.clone();
             let timeout = self.bridge.poll_timeout().filter(|_| may_take);
-            let stopping = *stop.borrow();
             let room = self.blocked.as_mut().map(|(_, room)| room.as_mut());
             tokio::select! {
                 Some(settled) = self.settled.recv() => self.let_out(settled),
@@ -171,8 +180,8 @@ impl<R: CryptoRng> Shard<R> {
                     let now = self.now();
                     self.bridge.handle_timeout(now, &mut self.rng);
                 }
-                Ok(()) = health.changed(), if recovering => {}
-                Ok(()) = stop.changed(), if !stopping => {}
+                Ok(()) = health.changed(), if recovering || how_far != End::NotYet => {}
+                Ok(()) = end.changed(), if how_far != End::Now => {}
             }
             // Events that keep coming would otherwise keep a single thread to this shard.
             tokio::task::yield_now().await;
@@ -217,6 +226,10 @@ impl<R: CryptoRng> Shard<R> {
     }
 
     fn event(&mut self, event: Event, now: Now) {
+        // Dropped unanswered: nobody would store it, and it comes again.
+        if self.leaves_rows && delivery(&event).is_some() {
+            return;
+        }
         match event {
             Event::Broker(event) => self.broker_event(event, now),
             Event::Upstream(event) => self.upstream_event(event, now),

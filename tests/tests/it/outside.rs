@@ -166,6 +166,25 @@ evil! {
 }
 
 evil! {
+    /// A node that takes no rows when it ends leaves the broker what it has of it, and does not wait.
+    async fn a_node_whose_store_takes_no_rows_takes_its_leave_at_once(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        world.until(|_| outside.unacknowledged() == 0).await;
+        world.store.hold_rows(Some("no room".into()));
+        say(&mut pump, 1, 8).await;
+        world.until(|_| outside.unacknowledged() == 7).await;
+        let begun = world.age_ms();
+        world.stop_node().await;
+        let took = world.age_ms() - begun;
+        assert!(took < 1000, "{took} ms, SIM_SEED={}", world.seed());
+        assert_eq!(outside.unacknowledged(), 7, "SIM_SEED={}", world.seed());
+        world.start_node().await;
+        world.until_stored("pump-7", 8).await;
+        assert_eq!(stored(&world).await, bodies(8), "SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
     /// The node's PUBACK means that a message is durable: while the store stands still the broker gets
     /// none, and a node that dies then gets the messages again.
     async fn nothing_is_acknowledged_before_it_is_durable(world: World, outside: OutsideBroker) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
+use unhidra_store::Store as _;
 
 use crate::{bodies, scenario};
 
@@ -46,5 +47,34 @@ scenario! {
         let stored = world.stored().await.remove("pump-7").expect("rows");
         assert_eq!(stored, bodies(40), "SIM_SEED={}", world.seed());
         assert_eq!(pump.log().sessions, 1, "SIM_SEED={}", world.seed());
+    }
+}
+
+scenario! {
+    /// A store that takes no rows gives them back, and once the node ends nobody makes room for them any more: it
+    /// ends all the same, at once. What it leaves is not acknowledged, and comes to the next.
+    async fn a_node_whose_store_takes_no_rows_ends_at_once_and_nothing_is_lost_or_doubled(world: World) {
+        let mut pumps = [world.provision("pump-7").await, world.provision("pump-8").await];
+        for pump in &mut pumps {
+            pump.publish("0");
+            pump.acknowledged(1).await;
+        }
+        let seed = world.seed();
+        world.store.hold_rows(Some("no room".into()));
+        pumps.iter().for_each(|pump| (1..40).for_each(|n| pump.publish(&n.to_string())));
+        // All that may be on its way is, and waits.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let begun = world.age_ms();
+        world.stop_node().await;
+        let took = world.age_ms() - begun;
+        assert!(took < 1000, "{took} ms, SIM_SEED={seed}");
+        let acknowledged = pumps.each_ref().map(|pump| pump.log().acknowledged.len());
+        assert_eq!(acknowledged, [1, 1], "nothing is acknowledged that is not stored, SIM_SEED={seed}");
+        world.start_node().await;
+        for pump in &mut pumps {
+            pump.acknowledged(40).await;
+            assert_eq!(world.stored().await[&pump.id.to_string()], bodies(40), "SIM_SEED={seed}");
+            assert_eq!(pump.log().sessions, 1, "SIM_SEED={seed}");
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct Scene {
     pump: Arc<Pump>,
     answering: Arc<Answers>,
     answers: mpsc::UnboundedReceiver<(u64, Answer)>,
-    _stop: watch::Sender<bool>,
+    _end: watch::Sender<End>,
     _shard: JoinSet<()>,
 }
 
@@ -100,12 +100,12 @@ impl Scene {
         let mut rng = StdRng::seed_from_u64(1);
         let signed = Arc::new(SignedPrekeys::rotate(None, NOW, &mut rng).unwrap().0);
         let identity = Arc::new(IdentitySecret::from_seed(&[7; 32]));
-        let (stop, stopped) = watch::channel(false);
+        let (end, ends) = watch::channel(End::NotYet);
         let bridge = || Bridge::new(config.bridge.clone(), identity.clone(), signed.clone());
-        let shard = pump.start(&rooms, bridge, || StdRng::seed_from_u64(2), &stopped);
+        let shard = pump.start(&rooms, bridge, || StdRng::seed_from_u64(2), &ends);
         let (answering, answers) = mpsc::unbounded_channel();
         let answering = Arc::new(Answers(answering));
-        let scene = Self { ground, store, heard, pump, answering, answers, _stop: stop, _shard: shard };
+        let scene = Self { ground, store, heard, pump, answering, answers, _end: end, _shard: shard };
         for device in devices {
             let (device, connection) = (id(device), ConnectionId(1));
             scene.happens([
