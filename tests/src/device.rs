@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 use unhidra_broker::{Identity as PeerIdentity, PeerCertificate};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::time::{Clock as _, UnixTime};
@@ -28,6 +28,8 @@ use crate::fuse::{Fuse, Passage, Side};
 const BODY: usize = 128;
 const SLOTS: usize = 64;
 const WINDOW: usize = 8;
+/// Longer than any scenario waits for a device at once: those that let hours pass sleep them.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 type Sdk = Device<Flash, StdRng, SLOTS, BODY, WINDOW, { packet_len(BODY) }>;
 
 /// What flash holds.
@@ -188,14 +190,24 @@ impl SimDevice {
     }
 
     /// Waits until what the device has seen satisfies `enough`.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not within a day of the world, or the device ends.
     pub async fn until(&mut self, enough: impl FnMut(&Log) -> bool) -> Log {
-        match self.log.wait_for(enough).await {
-            Ok(log) => log.clone(),
-            Err(_) => panic!("the device ended"),
+        let waited = timeout(PATIENCE, self.log.wait_for(enough)).await.map(|log| log.map(|log| log.clone()));
+        match waited {
+            Ok(Ok(log)) => log,
+            Ok(Err(_)) => panic!("{} ended; it has seen {:?}", self.id, self.log()),
+            Err(_) => panic!("not within a day; {} has seen {:?}", self.id, self.log()),
         }
     }
 
     /// Waits until the node has acknowledged this many readings.
+    ///
+    /// # Panics
+    ///
+    /// Where it has not within a day of the world.
     pub async fn acknowledged(&mut self, count: usize) -> BTreeSet<String> {
         self.until(|log| log.acknowledged.len() >= count).await.acknowledged
     }
@@ -428,5 +440,22 @@ fn dead(fault: Fault<Dead>) -> Dead {
     match fault {
         Fault::Storage(dead) => dead,
         Fault::Stopped => unreachable!("nobody drives a device on after its flash failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::World;
+
+    /// Else a scenario that breaks would hang.
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = r#"not within a day; pump-7 has seen Log { acknowledged: {"0"}, commands: []"#)]
+    async fn what_a_device_never_sees_is_waited_for_a_day_and_what_it_has_seen_is_said() {
+        let mut world = World::new(1).await;
+        let mut pump = world.provision("pump-7").await;
+        pump.publish("0");
+        pump.acknowledged(1).await;
+        drop(timeout(2 * PATIENCE, pump.until(|log| log.deaths > 0)).await);
     }
 }
