@@ -9,8 +9,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use unhidra_certs::Authority;
 use unhidra_core::time::Clock;
+use unhidra_node::cli::simulate::journal::Entry;
 use unhidra_node::clock::SystemClock;
-use unhidra_tests::process::{FREE_PORTS, Node, Place, Process};
+use unhidra_tests::process::{FREE_PORTS, Node, Place, Process, soon};
 
 use super::ledger;
 
@@ -138,7 +139,7 @@ pub(super) async fn once_and_in_order(place: &Place) -> Vec<Value> {
     rows
 }
 
-pub(super) fn journals(place: &Place) -> Vec<Vec<unhidra_node::cli::simulate::journal::Entry>> {
+pub(super) fn journals(place: &Place) -> Vec<Vec<Entry>> {
     DEVICES.iter().map(|device| ledger::journal(&place.path(device))).collect()
 }
 
@@ -157,7 +158,7 @@ async fn devices_behind_mosquitto_are_heard_and_get_commands() {
     let ended = devices.ended().await;
     assert_eq!(ended.status, Some(0), "{ended}");
     // The last of them may be on their way from mosquitto still.
-    let acknowledged: usize = journals(&place).iter().flatten().filter(|entry| entry.acknowledged_at.is_some()).count();
+    let acknowledged = acknowledged(&journals(&place).concat());
     wait_for_rows(&place, acknowledged).await;
     node.stop().await;
     let rows = once_and_in_order(&place).await;
@@ -175,15 +176,16 @@ async fn a_mosquitto_that_remembers_loses_nothing_while_it_or_the_node_is_away()
     mosquitto.begin(&place, Memory::Kept).await;
     node.process.logs_again("an outside broker is reached", 2).await;
     place.readings(60).await;
-    // Frozen: the connection stands, and nobody is behind it.
+    // Frozen: the connection stands, and nobody is behind it. Every outbox gathers what nobody acknowledges.
     mosquitto.process().signal(Signal::STOP);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    until_journals(&place, "60 readings wait", |entries| entries.len() >= acknowledged(entries) + 60).await;
     mosquitto.process().signal(Signal::CONT);
     place.readings(60).await;
     // The node is away, and what comes meanwhile waits in mosquitto.
     let ports = node.ports();
     node.stop().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = acknowledged(&journals(&place).concat());
+    until_journals(&place, "mosquitto has 60 more", |entries| acknowledged(entries) >= before + 60).await;
     let node = place.node(&format!("run {ports} {}", mosquitto.options())).await;
     place.readings(60).await;
     // The node dies. What it had not acknowledged comes again, and what it had does not count twice.
@@ -195,23 +197,42 @@ async fn a_mosquitto_that_remembers_loses_nothing_while_it_or_the_node_is_away()
     let ended = devices.ended().await;
     assert_eq!(ended.status, Some(0), "{ended}");
     // The last of them may be on their way from mosquitto still.
-    let acknowledged: usize = journals(&place).iter().flatten().filter(|entry| entry.acknowledged_at.is_some()).count();
+    let acknowledged = acknowledged(&journals(&place).concat());
     wait_for_rows(&place, acknowledged).await;
     node.stop().await;
     let rows = once_and_in_order(&place).await;
     assert_eq!(ledger::nothing_is_lost_or_doubled(&journals(&place), &rows), acknowledged);
 }
 
+/// How many of these readings were acknowledged.
+fn acknowledged(entries: &[Entry]) -> usize {
+    entries.iter().filter(|entry| entry.acknowledged_at.is_some()).count()
+}
+
+/// Returns once the devices' journals, together, are as they are to be: `what`, for people.
+async fn until_journals(place: &Place, what: &str, enough: impl Fn(&[Entry]) -> bool) {
+    let reached = async {
+        while !enough(&journals(place).concat()) {
+            // Files tell nobody that they grow.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(what, reached).await;
+}
+
 /// Returns once the node stores so many readings.
 pub(super) async fn wait_for_rows(place: &Place, count: usize) {
-    for _ in 0..200 {
-        let stored = place.rows().await.iter().filter(|row| row["kind"] == "reading").count();
-        if stored >= count {
+    let mut rows = count;
+    loop {
+        let line = format!("watch --json --since beginning --count {rows} --data node");
+        let shown = unhidra_tests::process::rows(&place.done(&line).await);
+        let readings = shown.iter().filter(|row| row["kind"] == "reading").count();
+        if readings >= count {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // What else devices say are rows too: as many more are to come.
+        rows += count - readings;
     }
-    panic!("{count} readings were acknowledged by mosquitto, and not all of them have come");
 }
 
 #[tokio::test]
