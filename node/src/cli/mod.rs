@@ -52,6 +52,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod token;
+mod turn;
 mod upstream;
 mod user;
 mod verify;

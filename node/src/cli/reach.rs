@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand_core::CryptoRng;
+use tokio::time::Instant;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::Clock;
 use unhidra_store::{Embedded, Store};
 
 use super::CliError;
 use super::open::Opened;
+use super::turn::{Turn, Wait};
 use crate::backup::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -21,10 +23,7 @@ use crate::folder::{Folder, FolderError, Layout, Role};
 use crate::keychain::Keychain;
 use crate::registry::{Registry, Rules};
 
-/// How long a subcommand waits for another one, or for a node that is just starting.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often it looks again.
+/// How often a subcommand looks again whether the folder is free.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Whether a folder that is not there may be made.
@@ -103,38 +102,38 @@ enum Found {
 
 async fn find(layout: &Layout, missing: Missing) -> Result<Found, CliError> {
     let socket = layout.control_socket();
-    let looked = tokio::time::timeout(PATIENCE, async {
-        loop {
-            match connect(&socket).await {
-                Ok(_) => return Ok(Found::Running),
-                Err(error) if is_nobody(&error) => {}
-                Err(source) => return Err(CliError::File { path: socket.clone(), source }),
-            }
-            let folder = match missing {
-                Missing::Make => Folder::open_any(layout.root(), Role::Command),
-                Missing::Refuse => Folder::open_existing(layout.root(), Role::Command),
-            };
-            match folder {
-                Ok(folder) => {
-                    remove_stale(&socket)?;
-                    return Ok(Found::Free(folder));
-                }
-                Err(FolderError::Held { .. }) => tokio::time::sleep(POLL).await,
-                Err(error) => return Err(error.into()),
-            }
+    let began = Instant::now();
+    let mut turn = Turn::default();
+    loop {
+        match connect(&socket).await {
+            Ok(_) => return Ok(Found::Running),
+            Err(error) if is_nobody(&error) => {}
+            Err(source) => return Err(CliError::File { path: socket, source }),
         }
-    });
-    match looked.await {
-        Ok(found) => found,
-        // Tried once more, for whose lock it is.
-        Err(_) => match Folder::open_existing(layout.root(), Role::Command) {
-            Ok(folder) => Ok(Found::Free(folder)),
-            Err(FolderError::Held { path, holder }) => {
-                let held = FolderError::Held { path, holder };
-                Err(CliError::Failed(format!("{held}, and does not answer on {}", socket.display())))
+        let folder = match missing {
+            Missing::Make => Folder::open_any(layout.root(), Role::Command),
+            Missing::Refuse => Folder::open_existing(layout.root(), Role::Command),
+        };
+        match folder {
+            Ok(folder) => {
+                remove_stale(&socket)?;
+                return Ok(Found::Free(folder));
             }
-            Err(error) => Err(error.into()),
-        },
+            Err(FolderError::Held { path, holder }) => {
+                let wait = turn.held_by(holder, began.elapsed());
+                let held = FolderError::Held { path, holder };
+                match wait {
+                    Wait::On => {}
+                    Wait::Say => eprintln!("{held}; waiting for it"),
+                    Wait::End => {
+                        let text = format!("{held}, and does not answer on {}", socket.display());
+                        return Err(CliError::Failed(text));
+                    }
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
