@@ -15,6 +15,7 @@ mod config;
 mod connection;
 mod dial;
 mod line;
+mod link;
 mod mailbox;
 mod metrics;
 mod status;

@@ -247,6 +247,9 @@ impl Node {
     }
 }
 
+/// How much of a process's stderr a test that fails shows.
+const LAST_LINES: usize = 40;
+
 /// What a process said and how it ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -359,8 +362,19 @@ impl Process {
         let status = timeout(patience, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it goes on after {patience:?}\n{self}"));
         let status = status.expect("the system knows its children").code();
-        let Self { name, out, err, .. } = self;
-        Ended { name, status, out: whole(out).await, err: whole(err).await }
+        let Self { name, out, err, .. } = &self;
+        Ended { name: name.clone(), status, out: whole(out.clone()).await, err: whole(err.clone()).await }
+    }
+}
+
+/// A test that fails shows what its processes said last: what failed there is seldom what the test waited for.
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.err.borrow();
+            let last = lines.len().saturating_sub(LAST_LINES);
+            eprintln!("`{}` said last:\n{}", self.name, lines[last..].join("\n"));
+        }
     }
 }
 

@@ -23,8 +23,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use unhidra_bridge::upstream::{MESSAGE_LEN_MAX, Reach, Rows, UpstreamId, Via, Window};
 use unhidra_bridge::{Outcome, Ticket};
@@ -40,11 +39,12 @@ use super::UpstreamEvent;
 use super::config::UpstreamConfig;
 use super::dial::Dial;
 use super::line::Line;
+use super::link::Link;
 use super::mailbox::{Downlink, Mailbox};
 use super::metrics::Metrics;
 use super::status::{Status, UpstreamState, shown};
 use super::takeover::Takeovers;
-use super::wire::{self, Client, Message, Receipt, Said, Terms};
+use super::wire::{Client, Message, Receipt, Said, Terms};
 use crate::outside::Guard;
 use crate::pump::Pump;
 use crate::registry::Registry;
@@ -52,12 +52,6 @@ use crate::registry::Registry;
 /// How long a connection must serve before it counts as a success. A broker that lets the node in and
 /// drops it at once is then left alone like one that does not let it in.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-
-/// How long a broker may take over the end of a connection that the node has taken leave of.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Things said by the broker that wait to be looked at. The library reads no more while it is full.
-const SAID_MAX: usize = 64;
 
 type Receipts = FuturesUnordered<BoxFuture<'static, (DeviceId, Ticket, Receipt)>>;
 
@@ -129,7 +123,7 @@ impl Upstream {
         self.config.name.as_str()
     }
 
-    async fn dial(&self) -> Result<Connection, String> {
+    async fn dial(&self) -> Result<Link, String> {
         let patience = Duration::from_secs(self.config.connect_timeout_s);
         let stream = match timeout(patience, self.dial.dial()).await {
             Ok(Ok(stream)) => stream,
@@ -147,18 +141,13 @@ impl Upstream {
             packet_bytes_max: self.config.packet_bytes_max.get(),
             downlinks_max: self.config.downlinks_max.get(),
         };
-        let (said, heard) = mpsc::channel(SAID_MAX);
-        let (client, drive) = Client::begin(self.config.version, &terms, stream, said);
-        let mut driver = JoinSet::new();
-        driver.spawn(drive);
-        Ok(Connection { client, heard, driver })
+        Ok(Link::begin(self.config.version, &terms, stream))
     }
 
     /// Serves a connection to its end, and cleans up behind it.
-    async fn hold(&mut self, connection: Connection, next_token: &mut u64, stop: &mut watch::Receiver<bool>) -> Ended {
+    async fn hold(&mut self, mut link: Link, next_token: &mut u64, stop: &mut watch::Receiver<bool>) -> Ended {
         let now = self.clock.now();
         let mut serving = Serving {
-            client: connection.client,
             window: Window::new(*next_token, self.config.receive_max.get().into()),
             line: Line::new(self.mailbox.clone()),
             held: VecDeque::new(),
@@ -167,17 +156,12 @@ impl Upstream {
             is_stable: false,
             again_at: None,
         };
-        let (mut heard, mut driver) = (connection.heard, connection.driver);
-        let ended = self.serve(&mut serving, &mut heard, &mut driver, stop).await;
+        let ended = self.serve(&mut serving, &mut link, stop).await;
         *next_token = serving.window.next();
         if !matches!(ended, Ended::Failed(_)) {
-            serving.client.disconnect();
-            // It has what was acknowledged; whether it heard the farewell makes no difference.
-            let _ = timeout(FAREWELL, driver.join_next()).await;
+            link.take_leave().await;
         }
-        // The library lets go of the stream, and every receipt that is out comes back as lost.
-        driver.shutdown().await;
-        drop(heard);
+        link.end().await;
         self.metrics.reached(self.name(), false);
         if !matches!(serving.phase, Phase::Entering { .. }) {
             self.pump.reach(self.id, Reach::Lost).await;
@@ -199,16 +183,10 @@ impl Upstream {
         ended
     }
 
-    async fn serve(
-        &mut self,
-        serving: &mut Serving,
-        heard: &mut mpsc::Receiver<Said>,
-        driver: &mut JoinSet<wire::Ended>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Ended {
+    async fn serve(&mut self, serving: &mut Serving, link: &mut Link, stop: &mut watch::Receiver<bool>) -> Ended {
         let mut stopping = false;
         loop {
-            if let Err(error) = self.answer(serving) {
+            if let Err(error) = self.answer(serving, &link.client) {
                 return Ended::Failed(error);
             }
             self.pump.take_upstream(self.id, &mut serving.held);
@@ -229,7 +207,7 @@ impl Upstream {
                     stopping = true;
                     Ok(())
                 }
-                () = self.mailbox.arrived() => self.take_mail(serving),
+                () = self.mailbox.arrived() => self.take_mail(serving, &link.client),
                 Some((device, ticket, receipt)) = serving.receipts.next(), if !serving.receipts.is_empty() => {
                     self.mailbox.settled();
                     let event = self.settled(device, ticket, receipt);
@@ -237,8 +215,8 @@ impl Upstream {
                     Ok(())
                 }
                 () = self.pump.room_for(self.id, waits_for), if waits_for.is_some() => Ok(()),
-                Some(said) = heard.recv(), if reads => self.hear(serving, said).await,
-                Some(ended) = driver.join_next() => {
+                Some(said) = link.heard.recv(), if reads => self.hear(serving, &link.client, said).await,
+                Some(ended) = link.driver.join_next() => {
                     // What it said last and nobody has heard is not acknowledged, and comes again.
                     let ended = ended.unwrap_or_else(|_| "the connection's task ended".to_owned().into());
                     self.look_for_takeover(&serving.phase, ended.taken_over);
@@ -272,11 +250,11 @@ impl Upstream {
     }
 
     /// Sends the PUBACKs whose turn has come.
-    fn answer(&mut self, serving: &mut Serving) -> Result<(), String> {
+    fn answer(&mut self, serving: &mut Serving, client: &Client) -> Result<(), String> {
         let (mut accepted, passed) = (false, serving.window.passed());
         while let Some(next) = serving.window.pop() {
             accepted |= next.answer == Answer::Accepted;
-            serving.client.acknowledge(next).map_err(|_| "the client library has no room".to_owned())?;
+            client.acknowledge(next).map_err(|_| "the client library has no room".to_owned())?;
         }
         let passed = serving.window.passed().saturating_sub(passed);
         if passed > 0 {
@@ -312,24 +290,24 @@ impl Upstream {
         }
     }
 
-    fn take_mail(&mut self, serving: &mut Serving) -> Result<(), String> {
+    fn take_mail(&mut self, serving: &mut Serving, client: &Client) -> Result<(), String> {
         let mail = self.mailbox.take();
         for (token, answer) in mail.answers {
             serving.window.answer(token, answer);
         }
         for Downlink { device, row, ticket, payload } in mail.downlinks {
             let topic = self.rows.topic(&device, row);
-            let receipt = serving.client.publish(topic, payload);
+            let receipt = client.publish(topic, payload);
             let receipt = receipt.map_err(|_| "the client library has no room".to_owned())?;
             serving.receipts.push(Box::pin(async move { (device, ticket, receipt.await) }));
         }
         Ok(())
     }
 
-    async fn hear(&mut self, serving: &mut Serving, said: Said) -> Result<(), String> {
+    async fn hear(&mut self, serving: &mut Serving, client: &Client, said: Said) -> Result<(), String> {
         match (said, serving.phase) {
             (Said::Connected { resumed }, Phase::Entering { until }) => {
-                let subscribed = serving.client.subscribe(&self.rows.filters());
+                let subscribed = client.subscribe(&self.rows.filters());
                 subscribed.map_err(|_| "the client library has no room".to_owned())?;
                 serving.phase = Phase::Subscribing { until, resumed };
                 self.mailbox.open();
@@ -441,14 +419,6 @@ impl Upstream {
     }
 }
 
-/// A stream, and the library on it.
-struct Connection {
-    client: Client,
-    heard: mpsc::Receiver<Said>,
-    /// The one task that drives it.
-    driver: JoinSet<wire::Ended>,
-}
-
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
@@ -462,7 +432,6 @@ enum Phase {
 
 /// A connection that is served.
 struct Serving {
-    client: Client,
     window: Window,
     line: Arc<Line>,
     /// What the shards have no room for: while there is any, nothing more is read.

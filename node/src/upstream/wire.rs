@@ -153,7 +153,8 @@ impl Client {
         }
     }
 
-    /// Takes leave. The broker keeps the session.
+    /// Takes leave, behind all that was said, once the broker has acknowledged what is on its way. It keeps the
+    /// session.
     pub(super) fn disconnect(&self) {
         match self {
             Self::V5(client) => client.disconnect(),

@@ -120,7 +120,7 @@ macro_rules! one_version {
 
             pub(super) fn disconnect(&self) {
                 // Where even this does not fit, the end of the stream says it.
-                let _ = self.0.try_disconnect_now();
+                let _ = self.0.try_disconnect();
             }
         }
 
