@@ -18,6 +18,7 @@ mod line;
 mod link;
 mod mailbox;
 mod metrics;
+mod stall;
 mod status;
 mod takeover;
 mod wire;

@@ -110,7 +110,7 @@ impl Verified {
 }
 
 /// That what is damaged is dropped: by whom, and when. It becomes an act
-/// ([`Deed::AcceptLoss`](crate::Deed::AcceptLoss)) of each partition that loses something.
+/// ([`Deed::AcceptLoss`]) of each partition that loses something.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Acceptance {
     /// Who says so.
