@@ -5,7 +5,7 @@ use std::time::Duration;
 use unhidra_core::time::Timestamp;
 use unhidra_e2ee::role::LONG_TRY_INTERVAL;
 
-/// Failed opens that cost a DH step, a device and window (e2ee/PROTOCOL.md section 7).
+/// Failed opens that cost a DH step, a device, door and window; handshakes apart (e2ee/PROTOCOL.md section 7).
 const FAILURES_MAX: u8 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 

@@ -56,7 +56,11 @@ impl Way<'_> {
 /// What one door has spent, and what is owed to whoever speaks there.
 #[derive(Debug, Default)]
 pub(crate) struct Allowance {
+    /// Of messages.
     pub(crate) steps: StepBudget,
+    /// Of handshakes, apart: a device that begins again with an old copy has messages on its way that fail, and
+    /// behind them comes the handshake that mends it.
+    pub(crate) handshakes: StepBudget,
     pub(crate) long_tries: LongTries,
     /// When the last ResetRequest was committed.
     reset_at: Option<UnixTime>,
@@ -124,8 +128,9 @@ impl Doors {
         allowance.reset_owed.and_then(|_| allowance.may_reset_at())
     }
 
-    /// A session has begun: nothing is owed any more.
-    pub(crate) fn session_began(&mut self) {
+    /// A session has begun by this door: nothing is owed any more, and what failed there was of sessions before it.
+    pub(crate) fn session_began(&mut self, door: Door) {
+        self.at(door).steps = StepBudget::default();
         self.front.reset_owed = None;
         self.outside.values_mut().for_each(|allowance| allowance.reset_owed = None);
     }

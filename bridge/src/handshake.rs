@@ -152,7 +152,7 @@ impl Peer {
         rng: &mut impl CryptoRng,
     ) -> Answer {
         let inner = init.message();
-        if self.doors.at(way.door).steps.is_spent(now.timer) {
+        if self.doors.at(way.door).handshakes.is_spent(now.timer) {
             common.stats.over_budget += 1;
             return Answer::Refused(Refusal::DoesNotOpen);
         }
@@ -183,7 +183,7 @@ impl Peer {
                 common.stats.sessions += 1;
                 // Nothing has been sealed in this session: what was, was in the one before it.
                 self.sealed_at = None;
-                self.doors.session_began();
+                self.doors.session_began(way.door);
                 self.commands.release();
                 self.settings.session_began();
                 self.owe_hello(now);
@@ -191,7 +191,7 @@ impl Peer {
             }
             Err(error) => {
                 if error.spent_dh_step() {
-                    self.doors.at(way.door).steps.spend(now.timer);
+                    self.doors.at(way.door).handshakes.spend(now.timer);
                 }
                 let counter = match error {
                     RespondError::Suite { .. }

@@ -286,6 +286,31 @@ fn ten_failed_agreements_a_minute_then_such_messages_are_not_read() {
     assert_eq!(world.bridge.take_stats().unknown, 1);
 }
 
+/// With a deep window a device has more than ten messages on its way when it is found to have gone back, and the
+/// handshake that heals it comes behind them.
+#[test]
+fn what_an_old_copy_has_on_its_way_stands_neither_before_its_handshake_nor_before_its_next_step() {
+    let (mut world, mut device) = World::greeted();
+    let mut old = device.reading(b"old", world.now.unix);
+    for n in 0..31_u8 {
+        old[1..33].fill(n + 1);
+        assert_eq!(world.message(&old), REFUSED);
+    }
+    assert_eq!(world.bridge.take_stats().over_budget, 21);
+    world.published.clear();
+    let bundle = world.bundle();
+    device.begin(&bundle, world.now.unix);
+    let init = device.reading(b"anew", world.now.unix);
+    assert_eq!(world.message(&init), Answer::Accepted);
+    assert_eq!(device.hear(&world.take_message(), world.now.unix), Heard::hello());
+    // It takes its step after 128 messages.
+    for _ in 0..140 {
+        let reading = device.reading(b"on", world.now.unix);
+        assert_eq!(world.message(&reading), Answer::Accepted);
+    }
+    assert_eq!(world.bridge.take_stats().over_budget, 0);
+}
+
 /// What is wrong with a message decides what is counted, and whether a new session is asked for.
 #[test]
 fn each_bad_message_is_counted_by_its_own_name() {

@@ -48,6 +48,13 @@ pub(crate) struct Node {
     ram: Ram,
 }
 
+/// What costs a DH step where it fails, counted apart.
+#[derive(Clone, Copy)]
+enum Costly {
+    Message,
+    Handshake,
+}
+
 struct Ram {
     sessions: NodeSessions,
     peer: PeerRecord,
@@ -56,7 +63,8 @@ struct Ram {
     commands: Commands,
     hello_due: bool,
     sealed_at: Option<u64>,
-    failures: (u64, u32),
+    /// Of messages, and of handshakes: since when, and how many.
+    failures: [(u64, u32); 2],
     /// A ResetRequest that waits for the hour, and the message it answers.
     reset_owed: Option<(ResetReason, [u8; 32])>,
     tried_at: Option<u64>,
@@ -84,7 +92,7 @@ fn read(store: &Store, restored_receives: bool) -> Ram {
         commands: Commands::read(&store.commands),
         hello_due: false,
         sealed_at: None,
-        failures: (0, 0),
+        failures: [(0, 0); 2],
         reset_owed: None,
         tried_at: None,
         alive_at: None,
@@ -236,7 +244,7 @@ impl Node {
         env: &mut Env,
     ) -> Result<bool, Broken> {
         let now = unix(env.now);
-        if self.budget_is_spent(env) && self.ram.sessions.needs_dh_step(message, now) {
+        if self.budget_is_spent(Costly::Message, env) && self.ram.sessions.needs_dh_step(message, now) {
             env.tally.add("over-budget", 1);
             return Ok(false);
         }
@@ -288,7 +296,7 @@ impl Node {
         }
         env.tally.add("too-far", usize::from(matches!(error, OpenError::TooFar { .. })));
         if error.spent_dh_step() {
-            self.spend_budget(env);
+            self.spend_budget(Costly::Message, env);
         }
         let unknown = matches!(error.reset_due(), Some(ResetReason::UnknownKey));
         if let Some(reason) = error.reset_due()
@@ -305,15 +313,16 @@ impl Node {
         env.keeps(Rule::LongTry) && !(recently && env.keeps(Rule::LongTryOnce))
     }
 
-    fn budget_is_spent(&self, env: &Env) -> bool {
-        let (since, failures) = self.ram.failures;
+    fn budget_is_spent(&self, costly: Costly, env: &Env) -> bool {
+        let costly = if env.keeps(Rule::HandshakesApart) { costly } else { Costly::Message };
+        let (since, failures) = self.ram.failures[costly as usize];
         env.keeps(Rule::StepBudget) && failures >= FAILURES_MAX && env.now.saturating_sub(since) < MINUTE
     }
 
-    fn spend_budget(&mut self, env: &mut Env) {
+    fn spend_budget(&mut self, costly: Costly, env: &mut Env) {
         env.tally.add("steps-failed", 1);
-        let (since, failures) = self.ram.failures;
-        self.ram.failures = match env.now.saturating_sub(since) < MINUTE {
+        let (since, failures) = self.ram.failures[costly as usize];
+        self.ram.failures[costly as usize] = match env.now.saturating_sub(since) < MINUTE {
             true => (since, failures + 1),
             false => (env.now, 1),
         };
@@ -426,7 +435,7 @@ impl Node {
         env: &mut Env,
     ) -> Result<bool, Broken> {
         let inner = init.message();
-        if self.budget_is_spent(env) {
+        if self.budget_is_spent(Costly::Handshake, env) {
             env.tally.add("over-budget", 1);
             return Ok(false);
         }
@@ -454,6 +463,7 @@ impl Node {
                     draft.writes.push(Write::Rotate);
                 }
                 self.ram.sessions.begin(session, Some(tag));
+                self.ram.failures[Costly::Message as usize] = (0, 0);
                 draft.writes.extend(write(Slot::Present, &self.ram.sessions, &StateDelta::Whole));
                 (self.ram.peer.last_counter, self.ram.peer.restored) = (init.counter(), false);
                 draft.writes.push(Write::Peer(self.ram.peer));
@@ -470,7 +480,7 @@ impl Node {
             }
             Err(error) => {
                 if error.spent_dh_step() {
-                    self.spend_budget(env);
+                    self.spend_budget(Costly::Handshake, env);
                 }
                 if !env.keeps(Rule::PrekeyGoesWithOpen) {
                     self.ram.prekey = None;

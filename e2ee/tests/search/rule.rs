@@ -45,6 +45,8 @@ rules! {
     ClockSetBack = "clock-set-back-ends-its-hours",
     /// 7: failed DH steps, 10 a minute.
     StepBudget = "ten-failed-steps-a-minute",
+    /// 7: those of handshakes apart.
+    HandshakesApart = "failed-messages-stop-no-handshake",
     /// 7: an unknown ratchet key or session is answered with a ResetRequest.
     AnswersUnknown = "unknown-key-is-answered",
     /// 7: so is a HandshakeInit whose prekeys are not held.
