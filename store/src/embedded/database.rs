@@ -204,7 +204,7 @@ impl Database {
             written[table.index()].count(key.as_slice().len().saturating_add(record.len()));
             batch.insert(keyspace, key.as_slice(), record);
         }
-        caught(|| batch.commit())?.map_err(|e| e.to_string())?;
+        caught(|| batch.commit())?.map_err(said)?;
         self.write_out_ripe(&written)
     }
 
@@ -214,7 +214,7 @@ impl Database {
         for (table, ripening) in ripening.iter_mut() {
             let Written { records, bytes } = written[table.index()];
             if ripening.wrote(records, bytes) {
-                caught(|| self.table(*table).rotate_memtable())?.map_err(|e| e.to_string())?;
+                caught(|| self.table(*table).rotate_memtable())?.map_err(said)?;
             }
         }
         Ok(())
@@ -222,7 +222,7 @@ impl Database {
 
     /// Makes durable what was committed without a sync.
     pub(super) fn sync(&self) -> Result<(), String> {
-        caught(|| self.fjall.persist(PersistMode::SyncData))?.map_err(|e| e.to_string())
+        caught(|| self.fjall.persist(PersistMode::SyncData))?.map_err(said)
     }
 
     /// A table's records as they lie, for a copy of them.
@@ -264,6 +264,17 @@ impl Database {
 
     pub(super) fn table(&self, table: Table) -> &Keyspace {
         &self.tables[table.index()]
+    }
+}
+
+/// An error of the engine's, for people.
+fn said(error: fjall::Error) -> String {
+    match error {
+        // It says no more than that.
+        fjall::Error::Poisoned => {
+            "a thread of the engine's own has failed, and said why in the log; nothing more is taken".to_owned()
+        }
+        error => error.to_string(),
     }
 }
 

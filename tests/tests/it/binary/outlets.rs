@@ -42,7 +42,8 @@ pub(super) fn hold(came: &[Value], expected: &[String]) -> usize {
         assert!(before < offset, "{row} comes behind {before}");
     }
     let expected: BTreeSet<String> = expected.iter().cloned().collect();
-    assert_eq!(seen.symmetric_difference(&expected).count(), 0, "{} came, {} were stored", seen.len(), expected.len());
+    let other: Vec<&String> = seen.symmetric_difference(&expected).collect();
+    assert!(other.is_empty(), "{} came, {} were stored; not in both: {other:?}", seen.len(), expected.len());
     again
 }
 
