@@ -71,29 +71,19 @@ mod tests {
     use unhidra_core::delivery::Answer;
 
     use super::super::wire::Receipt;
+    use super::super::wire::tests::{let_in, terms};
     use super::*;
 
     const VERSIONS: [Version; 2] = [Version::V5, Version::V311];
 
     fn begin(version: Version) -> (Link, DuplexStream) {
-        let terms = Terms {
-            client_id: "unhidra".to_owned(),
-            credentials: None,
-            keep_alive_s: 30,
-            session_expiry_s: 60,
-            connect_timeout: Duration::from_secs(10),
-            receive_max: 256,
-            packet_bytes_max: 1000,
-            downlinks_max: 10,
-        };
         let (ours, theirs) = duplex(1 << 16);
-        (Link::begin(version, &terms, Box::new(ours)), theirs)
+        (Link::begin(version, &terms(), Box::new(ours)), theirs)
     }
 
     /// CONNACK, and more messages than the driver may have waiting: it stands still from then on.
     async fn flood(version: Version, broker: &mut DuplexStream) {
-        let let_in: &[u8] = if version == Version::V5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
-        broker.write_all(let_in).await.unwrap();
+        broker.write_all(let_in(version)).await.unwrap();
         for id in 1..=200 {
             // At QoS 1, on `t`, with an empty payload.
             let message: &[u8] =

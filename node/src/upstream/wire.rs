@@ -180,28 +180,36 @@ impl Dialled {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::io::{AsyncWriteExt as _, duplex};
 
     use super::*;
 
-    /// How a connection ends whose broker lets the node in and says this then.
-    async fn ended(version: Version, last: &[u8]) -> Ended {
-        let terms = Terms {
+    /// Those of a connection in a test.
+    pub(in crate::upstream) fn terms() -> Terms {
+        Terms {
             client_id: "unhidra".to_owned(),
             credentials: None,
             keep_alive_s: 30,
             session_expiry_s: 60,
             connect_timeout: Duration::from_secs(10),
-            receive_max: 10,
+            receive_max: 256,
             packet_bytes_max: 1000,
             downlinks_max: 10,
-        };
+        }
+    }
+
+    /// CONNACK: it is let in, and there is no session of before.
+    pub(in crate::upstream) fn let_in(version: Version) -> &'static [u8] {
+        if version == Version::V5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] }
+    }
+
+    /// How a connection ends whose broker lets the node in and says this then.
+    async fn ended(version: Version, last: &[u8]) -> Ended {
         let (ours, mut theirs) = duplex(4096);
         let (said, _heard) = mpsc::channel(8);
-        let (_client, drive) = Client::begin(version, &terms, Box::new(ours), said);
-        let let_in: &[u8] = if version == Version::V5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
-        theirs.write_all(&[let_in, last].concat()).await.unwrap();
+        let (_client, drive) = Client::begin(version, &terms(), Box::new(ours), said);
+        theirs.write_all(&[let_in(version), last].concat()).await.unwrap();
         let still_open = (!last.is_empty()).then_some(theirs);
         let ended = drive.await;
         drop(still_open);
