@@ -517,18 +517,23 @@ impl Bridge {
         seat
     }
 
+    /// Has a device looked at when something of it is over. A timer that comes too early stays and is set
+    /// anew when it comes: nearly every message moves it on by a little.
     fn settle_timer(&mut self, device: &DeviceId, now: Now) {
         let Some(Seat::Ready(peer)) = self.seats.get_mut(device) else { return };
         let wanted = peer.next_timeout(self.links.get(device), &self.common, now);
-        if peer.timer != wanted {
-            if let Some(old) = peer.timer {
-                self.timers.remove(&(old, *device));
-            }
-            if let Some(at) = wanted {
-                self.timers.insert((at, *device));
-            }
-            peer.timer = wanted;
+        if let (Some(old), Some(at)) = (peer.timer, wanted)
+            && old <= at
+        {
+            return;
         }
+        if let Some(old) = peer.timer {
+            self.timers.remove(&(old, *device));
+        }
+        if let Some(at) = wanted {
+            self.timers.insert((at, *device));
+        }
+        peer.timer = wanted;
     }
 }
 

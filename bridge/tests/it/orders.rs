@@ -150,3 +150,22 @@ fn after_a_copy_was_put_back_open_commands_have_ended_and_settings_are_wanted_an
     let after = world.kept.settings.values().next().cloned().expect("it is wanted");
     assert!(Some(after.version) > before && !after.is_in_sync(), "the device may hold a newer one");
 }
+
+/// What is over moves the next look at a device out, and the one that was set comes all the same.
+#[test]
+fn a_look_that_comes_early_is_set_anew() {
+    let (mut world, mut device) = World::greeted();
+    let far = world.bridge.poll_timeout().expect("its next sign of life");
+    assert_eq!(world.send(command(&world, 1)), Ok(CommandState::Accepted));
+    let near = world.bridge.poll_timeout().expect("the command's expiry");
+    assert!(near < far);
+    assert!(matches!(hears(&mut world, &mut device), Heard::Command { .. }));
+    let receipt = device.receipt(CommandId::new([1; 16]), Status::Done, world.now.unix);
+    assert_eq!(world.message(&receipt), Answer::Accepted);
+    for _ in 0..3 {
+        let next = world.bridge.poll_timeout().expect("one of both");
+        assert!(next > world.now.timer, "due again at once");
+        world.pass(next.saturating_since(world.now.timer).as_millis() as u64);
+    }
+    assert!(world.bridge.poll_timeout().is_some_and(|next| next > near));
+}
