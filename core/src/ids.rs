@@ -1,6 +1,7 @@
 //! Identifiers: a type each, built by parsing, printed in one way.
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::str::FromStr;
 
 use thiserror::Error;
@@ -11,7 +12,7 @@ pub const DEVICE_ID_LEN_MAX: usize = 64;
 /// A device's name: 1 to 64 bytes of `[A-Za-z0-9._-]` (e2ee/PROTOCOL.md section 1).
 ///
 /// Held inline, so that firmware without an allocator has it too.
-#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
 pub struct DeviceId {
     // The bytes come first and the unused ones are zero, so that the derived order is the text's.
     bytes: [u8; DEVICE_ID_LEN_MAX],
@@ -65,15 +66,22 @@ impl DeviceId {
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Parsing admits ASCII alone, so neither fallback is ever taken.
-        let bytes = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
-        core::str::from_utf8(bytes).unwrap_or_default()
+        // Parsing admits ASCII alone, so the fallback is never taken.
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     /// The text's bytes, 1 to 64 of them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.as_str().as_bytes()
+        // `len` is that of a slice of `bytes`, so the fallback is never taken.
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// Of the text alone: what lies behind it is the same in all, and is most of the bytes.
+impl Hash for DeviceId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 

@@ -20,15 +20,18 @@ use unhidra_core::durable::DurableSource;
 use unhidra_core::ids::{DeviceId, DeviceNumber, Fence, Offset, Partition, Version};
 
 use crate::rows::{Order, Rows};
-use crate::table::{self, Table};
+use crate::table::{self, Key, Table};
 use crate::{Assigned, Batch, CommitError, Committed, Done, LeftOut, Op, ReadError, Unit, query};
 
 use self::draft::{Draft, Stop, Stopped};
 
 pub(crate) mod draft;
 
+/// What is known of devices by name. Hashed fast: who enrols them chooses their names, nobody outside.
+type Devices<T> = HashMap<DeviceId, T, foldhash::fast::RandomState>;
+
 /// The writes of a group, the last of each key.
-pub(crate) type Writes = BTreeMap<(Table, Vec<u8>), Option<Bytes>>;
+pub(crate) type Writes = BTreeMap<(Table, Key), Option<Bytes>>;
 
 /// A partition as its writer knows it.
 pub(crate) struct Ledger {
@@ -36,7 +39,7 @@ pub(crate) struct Ledger {
     partitions: u16,
     fence: Fence,
     head: Head,
-    known: HashMap<DeviceId, Known>,
+    known: Devices<Known>,
     /// How many of them; beyond, all are forgotten and read again as they come.
     known_max: usize,
     /// How many acts are kept.
@@ -74,7 +77,7 @@ pub(crate) struct Plan {
     /// The engine failed while the group was planned: nothing of it may be written.
     pub(crate) broken: Option<ReadError>,
     head: Head,
-    known: HashMap<DeviceId, Known>,
+    known: Devices<Known>,
 }
 
 /// What a batch is told once it is durable.
@@ -99,7 +102,7 @@ impl Ledger {
         let number = rows.end_key(Table::Numbers, &[], Order::Descending)?.and_then(|key| table::tail::<4>(&key));
         let number = number.map(|bytes| DeviceNumber::new(u32::from_be_bytes(bytes)));
         let head = Head { offset: query::log_end(rows)?, number, acts: query::acts_kept(rows)? };
-        Ok(Self { partition, partitions, fence, head, known: HashMap::new(), known_max, acts_max })
+        Ok(Self { partition, partitions, fence, head, known: Devices::default(), known_max, acts_max })
     }
 
     /// The partition's newest row.
@@ -121,7 +124,7 @@ impl Ledger {
             answers: Vec::new(),
             broken: None,
             head: before.map_or(self.head, |before| before.head),
-            known: HashMap::new(),
+            known: Devices::default(),
         }
     }
 
@@ -177,7 +180,14 @@ impl Ledger {
         };
         moved.outcome.left_out = left_out.into_iter().map(|(device, cause)| LeftOut { device, cause }).collect();
         // Nobody commits it yet, so nothing is copied.
-        Arc::make_mut(&mut plan.writes).extend(moved.writes);
+        let writes = Arc::make_mut(&mut plan.writes);
+        // The fewer go to the more; the batch's are the last of each key either way.
+        if writes.len() < moved.writes.len() {
+            std::mem::swap(writes, &mut moved.writes);
+            moved.writes.into_iter().for_each(|(place, value)| _ = writes.entry(place).or_insert(value));
+        } else {
+            writes.extend(moved.writes);
+        }
         plan.known.extend(moved.known);
         plan.head = moved.head;
         Ok(moved.outcome)

@@ -28,7 +28,7 @@ use crate::health::Board;
 use crate::ledger::{Answers, Ledger, Plan};
 use crate::partition::partition_of;
 use crate::rows::Rows;
-use crate::table::{self, Part, Table};
+use crate::table::{self, Key, Part, Table};
 use crate::waiting::{Bounds, Waiting, Weight};
 use crate::{
     ActRow, Batch, Bounds as Keep, BoxFuture, BrokerTable, CommitError, CrashPoint, Fault, Full, Health, Limit,
@@ -307,7 +307,7 @@ impl Memory {
     pub fn damage_device(&self, device: &DeviceId) {
         let mut disk = lock(&self.life.disk);
         let tables = &mut disk.partitions[usize::from(self.partition_of(device).get())];
-        tables.write(Table::Registry, device.as_bytes().to_vec(), Some(Bytes::from_static(b"?")));
+        tables.write(Table::Registry, Key::from_slice(device.as_bytes()), Some(Bytes::from_static(b"?")));
     }
 
     /// Puts back what [`Memory::damage_session`] has given.

@@ -36,6 +36,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use thiserror::Error;
 use unhidra_core::time::UnixTime;
 use zeroize::Zeroizing;
@@ -213,11 +214,23 @@ impl Sealing {
         }
     }
 
-    pub(crate) fn seal(&self, table: Table, key: &[u8], value: &[u8]) -> Result<Vec<u8>, SealError> {
+    /// Seals a value, in the place of whatever `record` held.
+    pub(crate) fn seal_into(
+        &self,
+        record: &mut Vec<u8>,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), SealError> {
         let tag = Tag::of(table, key).ok_or(SealError::NoKind)?;
+        record.clear();
         match self {
-            Self::Plain => Ok([&header(tag, 0)[..], value].concat()),
-            Self::Data(sealing) => sealing.seal(table, key, tag, value),
+            Self::Plain => {
+                record.extend_from_slice(&header(tag, 0));
+                record.extend_from_slice(value);
+                Ok(())
+            }
+            Self::Data(sealing) => sealing.seal_into(record, table, key, tag, value),
         }
     }
 
@@ -305,7 +318,14 @@ impl Present {
 }
 
 impl DataSealing {
-    fn seal(&self, table: Table, key: &[u8], tag: Tag, value: &[u8]) -> Result<Vec<u8>, SealError> {
+    fn seal_into(
+        &self,
+        record: &mut Vec<u8>,
+        table: Table,
+        key: &[u8],
+        tag: Tag,
+        value: &[u8],
+    ) -> Result<(), SealError> {
         let present = self.present();
         let purpose = table.purpose();
         let (id, cipher) = present.sealing(purpose).ok_or(SealError::NoKey(purpose))?;
@@ -314,7 +334,7 @@ impl DataSealing {
             return Err(SealError::Exhausted);
         }
         let header = header(tag, *id);
-        let mut record = Vec::with_capacity(HEADER_LEN + NONCE_LEN + value.len() + TAG_LEN);
+        record.reserve(HEADER_LEN + NONCE_LEN + value.len() + TAG_LEN);
         record.extend_from_slice(&header);
         record.extend_from_slice(&self.opening.to_be_bytes()[1..]);
         record.extend_from_slice(&counter.to_be_bytes()[2..]);
@@ -323,7 +343,7 @@ impl DataSealing {
         let ad = Aad::from(associated_data(table, key, &header));
         let tag = cipher.seal_in_place_separate_tag(nonce, ad, &mut record[HEADER_LEN + NONCE_LEN..]);
         record.extend_from_slice(tag.map_err(|_| SealError::Cipher)?.as_ref());
-        Ok(record)
+        Ok(())
     }
 
     /// What seals now. The ring may have changed since it was made.
@@ -409,8 +429,13 @@ fn nonce(opening: u32, counter: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-fn associated_data(table: Table, key: &[u8], header: &[u8]) -> Vec<u8> {
-    [&[table.as_byte()][..], key, header].concat()
+/// In its place where the key is: up to 24 bytes.
+fn associated_data(table: Table, key: &[u8], header: &[u8]) -> SmallVec<[u8; 32]> {
+    let mut data = SmallVec::new();
+    data.push(table.as_byte());
+    data.extend_from_slice(key);
+    data.extend_from_slice(header);
+    data
 }
 
 #[cfg(test)]

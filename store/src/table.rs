@@ -20,6 +20,7 @@
 //! settings       number 4, the setting's name                    a setting
 //! ```
 
+use smallvec::SmallVec;
 use unhidra_core::ids::{CommandId, DeviceNumber, Offset};
 use unhidra_core::setting::SettingName;
 use unhidra_core::time::UnixTime;
@@ -115,7 +116,7 @@ impl Table {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RecordName {
     pub(crate) table: Table,
-    pub(crate) key: Vec<u8>,
+    pub(crate) key: Key,
 }
 
 impl RecordName {
@@ -123,6 +124,9 @@ impl RecordName {
         self.key.len()
     }
 }
+
+/// A key: in its place up to 24 bytes, which most have, so that a comparison reads no other memory.
+pub(crate) type Key = SmallVec<[u8; 24]>;
 
 /// The most bytes a key may have: the engine's bound.
 pub(crate) const KEY_LEN_MAX: usize = u16::MAX as usize;
@@ -169,33 +173,39 @@ impl Part {
     }
 }
 
-pub(crate) fn number_prefix(number: DeviceNumber) -> Vec<u8> {
-    number.get().to_be_bytes().to_vec()
+fn joined(parts: &[&[u8]]) -> Key {
+    let mut joined = Key::new();
+    parts.iter().for_each(|part| joined.extend_from_slice(part));
+    joined
 }
 
-pub(crate) fn reading(number: DeviceNumber, offset: Offset) -> Vec<u8> {
-    [&number.get().to_be_bytes()[..], &offset.get().to_be_bytes()].concat()
+pub(crate) fn number_prefix(number: DeviceNumber) -> Key {
+    Key::from_slice(&number.get().to_be_bytes())
 }
 
-pub(crate) fn log(offset: Offset, number: DeviceNumber) -> Vec<u8> {
-    [&offset.get().to_be_bytes()[..], &number.get().to_be_bytes()].concat()
+pub(crate) fn reading(number: DeviceNumber, offset: Offset) -> Key {
+    joined(&[&number.get().to_be_bytes(), &offset.get().to_be_bytes()])
 }
 
-pub(crate) fn session(number: DeviceNumber, part: Part) -> Vec<u8> {
-    [&number.get().to_be_bytes()[..], &[part.as_byte()]].concat()
+pub(crate) fn log(offset: Offset, number: DeviceNumber) -> Key {
+    joined(&[&offset.get().to_be_bytes(), &number.get().to_be_bytes()])
 }
 
-pub(crate) fn command(number: DeviceNumber, id: &CommandId) -> Vec<u8> {
-    [&number.get().to_be_bytes()[..], id.as_bytes()].concat()
+pub(crate) fn session(number: DeviceNumber, part: Part) -> Key {
+    joined(&[&number.get().to_be_bytes(), &[part.as_byte()]])
 }
 
-pub(crate) fn open_command(number: DeviceNumber, created_at: UnixTime, id: &CommandId) -> Vec<u8> {
-    [&number.get().to_be_bytes()[..], &created_at.as_ms().to_be_bytes(), id.as_bytes()].concat()
+pub(crate) fn command(number: DeviceNumber, id: &CommandId) -> Key {
+    joined(&[&number.get().to_be_bytes(), id.as_bytes()])
+}
+
+pub(crate) fn open_command(number: DeviceNumber, created_at: UnixTime, id: &CommandId) -> Key {
+    joined(&[&number.get().to_be_bytes(), &created_at.as_ms().to_be_bytes(), id.as_bytes()])
 }
 
 /// What comes behind every key of a device's open commands.
-pub(crate) fn open_commands_end(number: DeviceNumber) -> Vec<u8> {
-    [&number.get().to_be_bytes()[..], &[0xff; 24]].concat()
+pub(crate) fn open_commands_end(number: DeviceNumber) -> Key {
+    joined(&[&number.get().to_be_bytes(), &[0xff; 24]])
 }
 
 /// The device's number in a key of the open commands.
@@ -204,8 +214,8 @@ pub(crate) fn parse_open_command(key: &[u8]) -> Option<DeviceNumber> {
     Some(DeviceNumber::new(u32::from_be_bytes(*number)))
 }
 
-pub(crate) fn setting(number: DeviceNumber, name: &SettingName) -> Vec<u8> {
-    [&number.get().to_be_bytes()[..], name.as_str().as_bytes()].concat()
+pub(crate) fn setting(number: DeviceNumber, name: &SettingName) -> Key {
+    joined(&[&number.get().to_be_bytes(), name.as_str().as_bytes()])
 }
 
 /// The name in a key of the settings.
@@ -213,28 +223,28 @@ pub(crate) fn parse_setting(key: &[u8]) -> Option<SettingName> {
     std::str::from_utf8(key.get(4..)?).ok()?.parse().ok()
 }
 
-pub(crate) fn signed_prekeys() -> Vec<u8> {
-    vec![0]
+pub(crate) fn signed_prekeys() -> Key {
+    Key::from_slice(&[0])
 }
 
-pub(crate) fn signed_prekey(id: u32) -> Vec<u8> {
-    [&[0][..], &id.to_be_bytes()].concat()
+pub(crate) fn signed_prekey(id: u32) -> Key {
+    joined(&[&[0], &id.to_be_bytes()])
 }
 
-pub(crate) fn one_time_prekeys(number: DeviceNumber) -> Vec<u8> {
-    [&[1][..], &number.get().to_be_bytes()].concat()
+pub(crate) fn one_time_prekeys(number: DeviceNumber) -> Key {
+    joined(&[&[1], &number.get().to_be_bytes()])
 }
 
-pub(crate) fn one_time_prekey(number: DeviceNumber, id: u32) -> Vec<u8> {
-    [&[1][..], &number.get().to_be_bytes(), &id.to_be_bytes()].concat()
+pub(crate) fn one_time_prekey(number: DeviceNumber, id: u32) -> Key {
+    joined(&[&[1], &number.get().to_be_bytes(), &id.to_be_bytes()])
 }
 
-pub(crate) fn broker(table: BrokerTable, key: &[u8]) -> Vec<u8> {
-    [&[table as u8][..], key].concat()
+pub(crate) fn broker(table: BrokerTable, key: &[u8]) -> Key {
+    joined(&[&[table as u8], key])
 }
 
-pub(crate) fn act(number: u64) -> Vec<u8> {
-    number.to_be_bytes().to_vec()
+pub(crate) fn act(number: u64) -> Key {
+    Key::from_slice(&number.to_be_bytes())
 }
 
 /// The number of a key of the acts.

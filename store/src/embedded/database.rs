@@ -189,6 +189,7 @@ impl Database {
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), writes.len()).durability(Some(mode));
         let mut written = [Written::default(); Table::ALL.len()];
+        let mut sealed = Vec::new();
         for ((table, key), value) in writes {
             let keyspace = self.table(*table);
             let record = match value {
@@ -199,7 +200,10 @@ impl Database {
                 }
                 // Where the key says all there is nothing to seal.
                 Some(value) if table.is_index() => Slice::from(&value[..]),
-                Some(value) => sealing.seal(*table, key, value).map_err(|e| e.to_string())?.into(),
+                Some(value) => {
+                    sealing.seal_into(&mut sealed, *table, key, value).map_err(|e| e.to_string())?;
+                    Slice::from(&sealed[..])
+                }
             };
             written[table.index()].count(key.as_slice().len().saturating_add(record.len()));
             batch.insert(keyspace, key.as_slice(), record);

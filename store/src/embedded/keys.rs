@@ -19,7 +19,7 @@ use super::Embedded;
 use super::shared::Shared;
 use crate::keyring::{Keyring, KeyringError};
 use crate::sealed::key_of;
-use crate::table::{RecordName, Table};
+use crate::table::{Key, RecordName, Table};
 use crate::{BoxFuture, ReadError};
 
 /// How many records one step of a walk looks at.
@@ -87,12 +87,12 @@ impl Embedded {
                     looked_at += 1;
                     if key_of(record).is_some_and(|id| ids.iter().any(|wanted| wanted.get() == id)) {
                         bytes = bytes.saturating_add(record.len());
-                        found.names.push(RecordName { table, key: key.to_vec() });
+                        found.names.push(RecordName { table, key: Key::from_slice(key) });
                     }
                     if looked_at < STEP_RECORDS && found.names.len() < STEP_FOUND && bytes < STEP_FOUND_BYTES {
                         return ControlFlow::Continue(());
                     }
-                    end = Some(RecordName { table, key: key.to_vec() });
+                    end = Some(RecordName { table, key: Key::from_slice(key) });
                     ControlFlow::Break(())
                 })?;
                 if end.is_some() {

@@ -12,7 +12,7 @@ use crate::ledger::Writes;
 use crate::record;
 use crate::rows::damaged;
 use crate::sealed::{VERSION_1, record_version};
-use crate::table::{self, Part, Table};
+use crate::table::{self, Key, Part, Table};
 use crate::{Lane, ReadError, query};
 
 use super::database::{Database, Opening, View};
@@ -47,7 +47,7 @@ pub(super) fn migrate(database: &Database, opening: &Opening) -> Result<u64, Str
             seen.version = seen.version.max(read.version);
             seen.says |= matches!(read.part, Part::Mark | Part::Whole(_) | Part::Chain(_, Lane::Receive));
             let value = record::encode_session(read.version, seen.newest, &read.state);
-            writes.insert((Table::Sessions, key.to_vec()), Some(value.into()));
+            writes.insert((Table::Sessions, Key::from_slice(&key)), Some(value.into()));
             count += 1;
         }
     }

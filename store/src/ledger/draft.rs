@@ -1,6 +1,6 @@
 //! One batch on its way into a group: its ops, one after another, become writes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use unhidra_core::command::Command;
@@ -10,11 +10,11 @@ use unhidra_core::message::{ReceiptStatus, Uplink};
 use unhidra_core::setting::Setting;
 use unhidra_core::time::UnixTime;
 
-use super::{Head, Known, Ledger, Outcome, Plan, Writes};
+use super::{Devices, Head, Known, Ledger, Outcome, Plan, Writes};
 use crate::partition::partition_of;
 use crate::record::{self, Row};
 use crate::rows::{KeyVisitor, Order, Rows, Visitor, damaged, hex};
-use crate::table::{self, KEY_LEN_MAX, Part, RecordName, Table};
+use crate::table::{self, KEY_LEN_MAX, Key, Part, RecordName, Table};
 use crate::tag::Tag;
 use crate::{
     Act, Assigned, BrokerTable, CommitError, Lane, MessageTag, Op, PrekeyChange, PrekeyKind, ReadError, Slot, Trim,
@@ -68,16 +68,21 @@ pub(super) struct Draft<'a> {
     moved: Moved,
     /// The devices of its rows, and the newest of each: the session records of this batch hold it,
     /// also those that stand before the row among the ops.
-    newest: HashMap<DeviceId, Offset>,
-    /// Of these the ones that still need a record which says so.
-    unmarked: BTreeSet<DeviceId>,
+    newest: Devices<Newest>,
+}
+
+/// A device's newest row in a batch.
+struct Newest {
+    offset: Offset,
+    /// A record of the batch's says it.
+    is_said: bool,
 }
 
 /// What a batch moves.
 pub(super) struct Moved {
     pub(super) writes: Writes,
     pub(super) head: Head,
-    pub(super) known: HashMap<DeviceId, Known>,
+    pub(super) known: Devices<Known>,
     pub(super) outcome: Outcome,
 }
 
@@ -92,17 +97,17 @@ impl<'a> Draft<'a> {
         left_out: &'a BTreeMap<DeviceId, CommitError>,
     ) -> Self {
         let outcome = Outcome { records: ops.len(), readings: Vec::new(), sessions: Vec::new(), left_out: Vec::new() };
-        let moved = Moved { writes: Writes::new(), head: group.head, known: HashMap::new(), outcome };
-        let mut newest = HashMap::new();
+        let moved = Moved { writes: Writes::new(), head: group.head, known: Devices::default(), outcome };
+        let mut newest = Devices::default();
         let devices = ops.iter().filter_map(|op| match op {
             Op::Reading { uplink, .. } => Some(uplink.device),
             _ => None,
         });
         for (device, nth) in devices.filter(|device| !left_out.contains_key(device)).zip(1..) {
-            newest.insert(device, Offset::new(group.head.offset.get().saturating_add(nth)));
+            let offset = Offset::new(group.head.offset.get().saturating_add(nth));
+            newest.insert(device, Newest { offset, is_said: false });
         }
-        let unmarked = newest.keys().copied().collect();
-        Self { ledger, rows, group, before, ops, left_out, moved, newest, unmarked }
+        Self { ledger, rows, group, before, ops, left_out, moved, newest }
     }
 
     /// Applies all ops, and writes the newest row of the devices of which they write nothing else that
@@ -115,7 +120,9 @@ impl<'a> Draft<'a> {
                 device => self.apply(op).map_err(|stop| Box::new(Stopped { device: device.copied(), stop }))?,
             }
         }
-        for device in std::mem::take(&mut self.unmarked) {
+        let unsaid = self.newest.iter().filter(|(_, newest)| !newest.is_said).map(|(device, _)| *device);
+        // In an order that does not hang on the map's.
+        for device in unsaid.collect::<BTreeSet<_>>() {
             let marked = self.known(&device).and_then(|known| self.mark(device, known));
             marked.map_err(|stop| Box::new(Stopped { device: Some(device), stop }))?;
         }
@@ -303,7 +310,7 @@ impl<'a> Draft<'a> {
             None => self.enrol(&device.id)?,
         };
         let value = record::encode_device(device, known.number);
-        self.put(Table::Registry, device.id.as_bytes().to_vec(), value)
+        self.put(Table::Registry, Key::from_slice(device.id.as_bytes()), value)
     }
 
     /// Gives a new device the next number. Partitions take turns, so that a number is one device's
@@ -462,10 +469,10 @@ impl<'a> Draft<'a> {
         version: Version,
         state: &[u8],
     ) -> Result<(), Stop> {
-        let newest = self.newest.get(device).copied().unwrap_or(known.newest);
-        if matches!(part, Part::Mark | Part::Whole(_) | Part::Chain(_, Lane::Receive)) {
-            self.unmarked.remove(device);
-        }
+        let newest = self.newest.get_mut(device).map_or(known.newest, |newest| {
+            newest.is_said |= matches!(part, Part::Mark | Part::Whole(_) | Part::Chain(_, Lane::Receive));
+            newest.offset
+        });
         self.put(Table::Sessions, table::session(known.number, part), record::encode_session(version, newest, state))
     }
 
@@ -493,7 +500,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    pub(super) fn put(&mut self, table: Table, key: Vec<u8>, value: impl Into<Bytes>) -> Result<(), Stop> {
+    pub(super) fn put(&mut self, table: Table, key: Key, value: impl Into<Bytes>) -> Result<(), Stop> {
         let value = value.into();
         if value.len() > VALUE_LEN_MAX {
             return Err(too_large("a value's bytes", value.len(), VALUE_LEN_MAX).into());
@@ -506,12 +513,12 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn delete(&mut self, table: Table, key: Vec<u8>) {
+    fn delete(&mut self, table: Table, key: Key) {
         self.moved.writes.insert((table, key), None);
     }
 
     /// What this batch, its group or the one before writes there; the inner `None` deletes.
-    fn written(&self, place: &(Table, Vec<u8>)) -> Option<&Option<Bytes>> {
+    fn written(&self, place: &(Table, Key)) -> Option<&Option<Bytes>> {
         let before = self.before.map(|before| &*before.writes);
         let places = [Some(&self.moved.writes), Some(&*self.group.writes), before];
         places.into_iter().flatten().find_map(|writes| writes.get(place))
@@ -521,7 +528,7 @@ impl<'a> Draft<'a> {
 /// What a batch sees of single records: its own writes, its group's, those being committed, the disk's.
 impl Rows for Draft<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        match self.written(&(table, key.to_vec())) {
+        match self.written(&(table, Key::from_slice(key))) {
             Some(written) => Ok(written.clone()),
             None => self.rows.get(table, key),
         }

@@ -3,7 +3,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::contract::{device, id, reading};
 use crate::memory::tables::Tables;
-use crate::{Lane, Slot, Stored};
+use crate::{BrokerTable, Lane, Slot, Stored};
 
 const FENCE: Fence = Fence::new(1);
 const PARTITION: Partition = Partition::new(0);
@@ -140,16 +140,21 @@ fn a_record_whose_kind_has_no_tag_is_refused_before_the_commit() {
     let none = BTreeMap::new();
     let mut draft = Draft::new(&ledger, &tables, (&plan, None), &[], &none);
     for (table, key) in [(Table::Broker, &[99, 1][..]), (Table::Sessions, &[0, 0, 0, 1, 9]), (Table::Prekeys, &[])] {
-        let Err(Stop::Refused(refused)) = draft.put(table, key.to_vec(), Vec::new()) else { panic!("{table:?}") };
+        let Err(Stop::Refused(refused)) = draft.put(table, Key::from_slice(key), Vec::new()) else {
+            panic!("{table:?}")
+        };
         assert!(matches!(refused, CommitError::NoKind { .. }) && refused.to_string().contains(table.name()));
     }
-    assert!(draft.put(Table::Log, vec![0; 12], Vec::new()).is_ok(), "where the key says all there is no tag");
+    assert!(
+        draft.put(Table::Log, Key::from_slice(&[0; 12]), Vec::new()).is_ok(),
+        "where the key says all there is no tag"
+    );
 }
 
 #[test]
 fn what_has_no_kind_is_not_sealed_anew() {
     let mut tables = Tables::new();
-    let place = (Table::Broker, vec![99, 1]);
+    let place = (Table::Broker, Key::from_slice(&[99, 1]));
     tables.apply(&Writes::from([(place.clone(), Some(Bytes::from_static(b"old")))]));
     let names = vec![crate::RecordName { table: place.0, key: place.1 }];
     let answers = group(&mut tables, vec![vec![Op::Reseal(names)]]);
@@ -279,4 +284,25 @@ fn a_late_receipt_of_a_damaged_command_leaves_its_batch_whole() {
     let answers = group(&mut tables, vec![vec![late(), reading("a", 0)]]);
     assert_eq!(answers[0].as_ref().unwrap().readings.len(), 1);
     assert_eq!(Rows::get(&tables, place.0, &place.1).unwrap().as_deref(), Some(&b"?"[..]), "and it stays for `verify`");
+}
+
+/// Whichever of the two holds more, the group or the batch that joins it.
+#[test]
+fn the_last_batch_of_a_group_has_the_last_word_of_each_key() {
+    let put = |key: &'static str, value: &'static str| Op::Broker {
+        table: BrokerTable::Retained,
+        key: Bytes::from_static(key.as_bytes()),
+        value: Some(Bytes::from_static(value.as_bytes())),
+    };
+    let many = |value| vec![put("a", value), put("b", value), put("c", value)];
+    for (batches, expected) in [
+        (vec![many("old"), vec![put("b", "new")]], ["old", "new", "old"]),
+        (vec![vec![put("b", "old")], many("new")], ["new", "new", "new"]),
+        (vec![vec![put("b", "old")], many("new"), vec![put("a", "newest")]], ["newest", "new", "new"]),
+    ] {
+        let mut tables = Tables::new();
+        assert!(group(&mut tables, batches).iter().all(Result::is_ok));
+        let read = |key: &str| tables.get(Table::Broker, &table::broker(BrokerTable::Retained, key.as_bytes()));
+        assert_eq!(["a", "b", "c"].map(|key| read(key).unwrap().unwrap()), expected);
+    }
 }

@@ -8,23 +8,23 @@ use bytes::Bytes;
 use crate::ReadError;
 use crate::ledger::Writes;
 use crate::rows::{Order, Rows, Visitor, bounds, prefix_end};
-use crate::table::Table;
+use crate::table::{Key, Table};
 
 /// In the order of [`Table::ALL`].
 #[derive(Clone)]
-pub(crate) struct Tables(Vec<BTreeMap<Vec<u8>, Bytes>>);
+pub(crate) struct Tables(Vec<BTreeMap<Key, Bytes>>);
 
 impl Tables {
     pub(crate) fn new() -> Self {
         Self(Table::ALL.map(|_| BTreeMap::new()).into())
     }
 
-    fn table(&self, table: Table) -> &BTreeMap<Vec<u8>, Bytes> {
+    fn table(&self, table: Table) -> &BTreeMap<Key, Bytes> {
         &self.0[table.index()]
     }
 
     /// Says whether there was a value before.
-    pub(crate) fn write(&mut self, table: Table, key: Vec<u8>, value: Option<Bytes>) -> bool {
+    pub(crate) fn write(&mut self, table: Table, key: Key, value: Option<Bytes>) -> bool {
         let table = &mut self.0[table.index()];
         match value {
             Some(value) => table.insert(key, value).is_some(),

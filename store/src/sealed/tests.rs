@@ -44,6 +44,14 @@ fn open(sealing: &Sealing, table: Table, key: &[u8], record: &[u8]) -> Result<By
     sealing.open(table, key, record, |opening| Ok((opening < 9).then_some([opening as u8; 32])))
 }
 
+impl Sealing {
+    fn seal(&self, table: Table, key: &[u8], value: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut record = b"what lay there before".to_vec();
+        self.seal_into(&mut record, table, key, value)?;
+        Ok(record)
+    }
+}
+
 #[test]
 fn a_record_opens_in_its_place_alone() {
     let place = Place::new();

@@ -23,7 +23,7 @@ use unhidra_core::time::UnixTime;
 use crate::ledger::Writes;
 use crate::record::{self, Row};
 use crate::rows::{Rows, hex};
-use crate::table::{self, Part, Table};
+use crate::table::{self, Key, Part, Table};
 use crate::{Act, BrokerTable, Lane, PrekeyKind, ReadError, Slot, query};
 
 use super::super::database::{self, View};
@@ -130,12 +130,12 @@ struct Wrong {
 }
 
 /// Records to be written, or to be deleted.
-type Fix = Vec<((Table, Vec<u8>), Option<Bytes>)>;
+type Fix = Vec<((Table, Key), Option<Bytes>)>;
 
 impl Wrong {
     /// The record is dropped.
     fn drop(table: Table, key: &[u8], found: impl ToString) -> Self {
-        Self { found: found.to_string(), fix: vec![((table, key.to_vec()), None)] }
+        Self { found: found.to_string(), fix: vec![((table, Key::from_slice(key)), None)] }
     }
 }
 
@@ -281,7 +281,7 @@ impl Look<'_> {
             Some(last) if last != row.prev => {
                 let mended = Row::encode(offset, last, &row.tag, &row.uplink);
                 let found = format!("the row before it is {last}, and it names {}", row.prev);
-                Err(Wrong { found, fix: vec![((Table::Readings, key.to_vec()), Some(mended.into()))] })
+                Err(Wrong { found, fix: vec![((Table::Readings, Key::from_slice(key)), Some(mended.into()))] })
             }
             _ => Ok(()),
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::contract::told;
 use crate::ledger::Writes;
 use crate::record;
-use crate::table::Part;
+use crate::table::{Key, Part};
 use crate::{PrekeyChange, PrekeyKind};
 
 /// One record of every kind, beside those of [`folder`].
@@ -34,7 +34,7 @@ async fn full() -> (tempfile::TempDir, PathBuf) {
 }
 
 /// Where a record of every kind stands, and a value that opens and does not read.
-fn unreadable() -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+fn unreadable() -> Vec<(Table, Key, Vec<u8>)> {
     let number = DeviceNumber::new(1);
     let prekey = |kind, id| {
         let secret = Bytes::from_static(UNREADABLE);
@@ -50,7 +50,7 @@ fn unreadable() -> Vec<(Table, Vec<u8>, Vec<u8>)> {
         session(Part::Whole(Slot::Present)),
         session(Part::Chain(Slot::Present, Lane::Receive)),
         session(Part::Peer),
-        nothing_of(Table::Registry, b"a".to_vec()),
+        nothing_of(Table::Registry, Key::from_slice(b"a")),
         nothing_of(Table::Numbers, table::number_prefix(number)),
         nothing_of(Table::Commands, table::command(number, &CommandId::new([1; 16]))),
         (Table::Prekeys, table::signed_prekey(1), prekey(PrekeyKind::Signed, 1)),
