@@ -15,7 +15,7 @@ const READING_IDS: usize = 64;
 /// Reads a plaintext. One that is none, or of a kind this node does not know, is
 /// [`UplinkKind::Ignored`]: its message key is spent all the same, so the row must exist.
 pub(crate) fn read(device: DeviceId, plaintext: &[u8], received_at: UnixTime) -> Uplink {
-    let ignored = Uplink {
+    let ignored = || Uplink {
         device,
         kind: UplinkKind::Ignored,
         name: Arc::from(""),
@@ -24,14 +24,14 @@ pub(crate) fn read(device: DeviceId, plaintext: &[u8], received_at: UnixTime) ->
         reading_id: None,
         body: Bytes::new(),
     };
-    let Ok(said) = Plaintext::decode(plaintext) else { return ignored };
+    let Ok(said) = Plaintext::decode(plaintext) else { return ignored() };
     let kind = match said.kind {
         Kind::Reading => UplinkKind::Reading,
         Kind::Event => UplinkKind::Event,
         Kind::Receipt => {
             match (said.command_id, said.status.and_then(|status| ReceiptStatus::from_byte(status.as_byte()))) {
                 (Some(command), Some(status)) => UplinkKind::Receipt { command, status },
-                _ => return ignored,
+                _ => return ignored(),
             }
         }
         // Certificates and firmware are later rooms; the rest a device does not send.
@@ -42,15 +42,16 @@ pub(crate) fn read(device: DeviceId, plaintext: &[u8], received_at: UnixTime) ->
         | Kind::Time
         | Kind::Certificate
         | Kind::FirmwareChunk
-        | Kind::Unknown(_) => return ignored,
+        | Kind::Unknown(_) => return ignored(),
     };
     Uplink {
+        device,
         kind,
         name: Arc::from(said.name.unwrap_or_default()),
         device_time: said.device_time,
+        received_at,
         reading_id: said.reading_id,
         body: Bytes::copy_from_slice(said.body.unwrap_or_default()),
-        ..ignored
     }
 }
 
