@@ -14,6 +14,7 @@
 mod config;
 mod connection;
 mod dial;
+mod downlinks;
 mod line;
 mod link;
 mod mailbox;

@@ -127,8 +127,8 @@ impl Runner {
         }
         let (rows_max, bytes_max) = self.window;
         let window = Window::new(&places, rows_max, bytes_max);
-        let is_new = |cursor: &Option<Offset>| if cursor.is_some() { None } else { Some(Offset::new(u64::MAX)) };
-        let saved = cursors.iter().zip(&places).map(|(cursor, place)| is_new(cursor).unwrap_or(*place)).collect();
+        // What is not where it was found is written down before the first row.
+        let saved = cursors.iter().map(|cursor| cursor.unwrap_or(Offset::new(u64::MAX))).collect();
         let now = self.clock.now();
         let mut running = Running {
             runner: self,

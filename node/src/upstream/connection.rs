@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -32,12 +30,12 @@ use unhidra_core::delivery::{Answer, Delivery, Refusal, UplinkRow};
 use unhidra_core::ids::DeviceId;
 use unhidra_core::message::Sealed;
 use unhidra_core::time::{Clock, Timestamp};
-use unhidra_store::BoxFuture;
 use zeroize::Zeroizing;
 
 use super::UpstreamEvent;
 use super::config::UpstreamConfig;
 use super::dial::Dial;
+use super::downlinks::Downlinks;
 use super::line::Line;
 use super::link::Link;
 use super::mailbox::{Downlink, Mailbox};
@@ -52,8 +50,6 @@ use crate::registry::Registry;
 /// How long a connection must serve before it counts as a success. A broker that lets the node in and
 /// drops it at once is then left alone like one that does not let it in.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-
-type Receipts = FuturesUnordered<BoxFuture<'static, (DeviceId, Ticket, Receipt)>>;
 
 /// One outside broker and all it takes to serve it.
 pub(super) struct Upstream {
@@ -123,6 +119,11 @@ impl Upstream {
         self.config.name.as_str()
     }
 
+    /// How long a broker may owe an answer.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.config.keep_alive_s.get().into())
+    }
+
     async fn dial(&self) -> Result<Link, String> {
         let patience = Duration::from_secs(self.config.connect_timeout_s);
         let stream = match timeout(patience, self.dial.dial()).await {
@@ -151,7 +152,7 @@ impl Upstream {
             window: Window::new(*next_token, self.config.receive_max.get().into()),
             line: Line::new(self.mailbox.clone()),
             held: VecDeque::new(),
-            receipts: Receipts::new(),
+            downlinks: Downlinks::new(now),
             phase: Phase::Entering { until: now.saturating_add(Duration::from_secs(self.config.connect_timeout_s)) },
             is_stable: false,
             again_at: None,
@@ -167,17 +168,18 @@ impl Upstream {
             self.pump.reach(self.id, Reach::Lost).await;
         }
         let unsent = self.mailbox.close();
-        let Serving { held, mut receipts, .. } = serving;
+        let Serving { held, mut downlinks, .. } = serving;
         // Outcomes that no shard had room for yet; deliveries among them are dropped, and come again.
         for event in held {
             if let UpstreamEvent::Published(..) = event {
                 self.pump.upstream(self.id, event).await;
             }
         }
-        while let Some((device, ticket, receipt)) = receipts.next().await {
+        while let Some((device, ticket, receipt)) = downlinks.next(&*self.clock).await {
             self.pump.upstream(self.id, self.settled(device, ticket, receipt)).await;
         }
-        for Downlink { device, ticket, .. } in unsent {
+        let unsent = unsent.into_iter().map(|Downlink { device, ticket, .. }| (device, ticket));
+        for (device, ticket) in downlinks.into_unsent().into_iter().chain(unsent) {
             self.pump.upstream(self.id, UpstreamEvent::Published(device, ticket, Outcome::Lost)).await;
         }
         ended
@@ -201,6 +203,7 @@ impl Upstream {
                 return Ended::Again;
             }
             let deadline = serving.deadline();
+            let overdue = serving.downlinks.overdue_at(self.patience());
             let done = tokio::select! {
                 biased;
                 () = told(stop), if !stopping => {
@@ -208,7 +211,7 @@ impl Upstream {
                     Ok(())
                 }
                 () = self.mailbox.arrived() => self.take_mail(serving, &link.client),
-                Some((device, ticket, receipt)) = serving.receipts.next(), if !serving.receipts.is_empty() => {
+                Some((device, ticket, receipt)) = serving.downlinks.next(&*self.clock), if !serving.downlinks.is_empty() => {
                     self.mailbox.settled();
                     let event = self.settled(device, ticket, receipt);
                     serving.held.push_back(event);
@@ -223,6 +226,9 @@ impl Upstream {
                     Err(ended.cause)
                 }
                 () = at(deadline, &*self.clock) => self.deadline(serving),
+                () = at(overdue, &*self.clock) => {
+                    Err(format!("it has not acknowledged a message within {} s", self.patience().as_secs()))
+                }
                 // Looked at above.
                 () = at(serving.again_at, &*self.clock) => Ok(()),
             };
@@ -295,18 +301,14 @@ impl Upstream {
         for (token, answer) in mail.answers {
             serving.window.answer(token, answer);
         }
-        for Downlink { device, row, ticket, payload } in mail.downlinks {
-            let topic = self.rows.topic(&device, row);
-            let receipt = client.publish(topic, payload);
-            let receipt = receipt.map_err(|_| "the client library has no room".to_owned())?;
-            serving.receipts.push(Box::pin(async move { (device, ticket, receipt.await) }));
-        }
-        Ok(())
+        let given = serving.downlinks.give(client, &self.rows, mail.downlinks, self.clock.now());
+        given.map_err(|_| "the client library takes nothing more".to_owned())
     }
 
     async fn hear(&mut self, serving: &mut Serving, client: &Client, said: Said) -> Result<(), String> {
         match (said, serving.phase) {
-            (Said::Connected { resumed }, Phase::Entering { until }) => {
+            (Said::Connected { resumed, packet_max }, Phase::Entering { until }) => {
+                serving.downlinks.set_packet_max(packet_max);
                 let subscribed = client.subscribe(&self.rows.filters());
                 subscribed.map_err(|_| "the client library has no room".to_owned())?;
                 serving.phase = Phase::Subscribing { until, resumed };
@@ -436,8 +438,7 @@ struct Serving {
     line: Arc<Line>,
     /// What the shards have no room for: while there is any, nothing more is read.
     held: VecDeque<UpstreamEvent>,
-    /// Messages to devices without their PUBACK, bounded by the mailbox.
-    receipts: Receipts,
+    downlinks: Downlinks,
     phase: Phase,
     is_stable: bool,
     /// When the next connection is begun, where a message is to come again.

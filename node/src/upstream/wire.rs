@@ -51,8 +51,8 @@ impl Terms {
 /// What an outside broker says.
 #[derive(Debug)]
 pub(super) enum Said {
-    /// It has let the node in, and has the session of before, or has none.
-    Connected { resumed: bool },
+    /// It has let the node in, has the session of before, or has none, and takes packets of so many bytes.
+    Connected { resumed: bool, packet_max: usize },
     /// It has answered the SUBSCRIBE.
     Subscribed { granted: bool },
     /// A message.
@@ -97,7 +97,7 @@ impl From<String> for Ended {
     }
 }
 
-/// What the library has no room for. It has room for all that may be on its way, so it is broken.
+/// What the library does not take. It has room for all that may be on its way, so the connection has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Stuck;
 

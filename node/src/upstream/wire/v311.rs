@@ -18,6 +18,11 @@ fn options(terms: &Terms) -> mqtt::MqttOptions {
     options
 }
 
+/// It has no word for it.
+const fn packet_max(_: &mqtt::ConnAck) -> usize {
+    usize::MAX
+}
+
 fn filter(filter: &str) -> mqtt::SubscribeFilter {
     mqtt::SubscribeFilter::new(filter.to_owned(), QoS::AtLeastOnce)
 }

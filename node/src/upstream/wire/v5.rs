@@ -20,6 +20,12 @@ fn options(terms: &Terms) -> mqtt::MqttOptions {
     options
 }
 
+/// Maximum Packet Size (section 3.2.2.3.6).
+fn packet_max(ack: &mqtt::ConnAck) -> usize {
+    let told = ack.properties.as_ref().and_then(|properties| properties.max_packet_size);
+    told.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX)
+}
+
 /// A retained message is older than this node's wish to hear it: a repeat at best.
 fn filter(filter: &str) -> SubscribeFilterInput {
     SubscribeFilterInput::new(filter.to_owned(), QoS::AtLeastOnce)

@@ -47,7 +47,9 @@ macro_rules! one_version {
             use $mqtt::{Event, Packet};
             loop {
                 let heard = match events.poll().await {
-                    Ok(Event::Incoming(Packet::ConnAck(ack))) => Said::Connected { resumed: ack.session_present },
+                    Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                        Said::Connected { resumed: ack.session_present, packet_max: packet_max(&ack) }
+                    }
                     Ok(Event::Incoming(Packet::SubAck(ack))) => {
                         let granted = |code: &$mqtt::SubscribeReasonCode| {
                             matches!(code, $mqtt::SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce))
