@@ -44,7 +44,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum kind { CREATE = 1, WRITE, TRUNCATE, RENAME, UNLINK, MKDIR, RMDIR, SYNC_BEGINS, SYNC_ENDS, UNKNOWN };
+enum kind { CREATE = 1, WRITE, TRUNCATE, RENAME, UNLINK, MKDIR, RMDIR, SYNC_BEGINS, SYNC_ENDS, UNKNOWN, SYNC_FAILS };
 
 struct head {
     uint32_t kind, thread;
@@ -221,6 +221,7 @@ static int sync_as(int fd, long call) {
     const char *folder = S_ISDIR(state.st_mode) ? path : NULL;
     if (refuses()) return -1;
     if (fail_sync && !syscall(SYS_unlinkat, AT_FDCWD, fail_sync, 0)) {
+        put(SYNC_FAILS, state.st_ino, 0, folder, NULL, NULL, 0, 0);
         errno = EIO;
         return -1;
     }

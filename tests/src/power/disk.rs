@@ -24,6 +24,9 @@ pub struct Disk {
 struct File {
     synced: Vec<u8>,
     later: Vec<Change>,
+    /// A sync of it has failed. The system holds its pages for written since, and later syncs of it say nothing:
+    /// whoever wants to be sure writes it anew, elsewhere.
+    in_doubt: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +94,12 @@ impl Disk {
                 let so_far = self.syncs.remove(&(*node, *thread)).expect("it had begun");
                 self.synced(*node, so_far);
             }
+            // Of a folder the file system has a journal: its next sync holds.
+            Step::SyncFails { node } => {
+                if let Some(file) = self.files.get_mut(node) {
+                    file.in_doubt = true;
+                }
+            }
         }
     }
 
@@ -100,6 +109,9 @@ impl Disk {
 
     fn synced(&mut self, node: Node, so_far: usize) {
         if let Some(file) = self.files.get_mut(&node) {
+            if file.in_doubt {
+                return;
+            }
             let changes: Vec<Change> = file.later.drain(..so_far).collect();
             changes.iter().for_each(|change| change.apply(&mut file.synced));
             // Another thread that syncs the same file has less to wait for.

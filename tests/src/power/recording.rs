@@ -68,6 +68,11 @@ pub enum Step {
         /// Who.
         thread: u32,
     },
+    /// The disk refused to sync a file or folder.
+    SyncFails {
+        /// Which.
+        node: Node,
+    },
 }
 
 /// The folder that is recorded.
@@ -152,9 +157,13 @@ impl Reader<'_> {
                 Step::Removed { node, slot }
             }
             6 => Step::Made { node: self.made(record.path), folder: true, slot: self.slot(record.path) },
-            8 | 9 => {
+            8 | 9 | 11 => {
                 let node = if record.path.is_empty() { file(self) } else { self.find(record.path) };
-                if record.kind == 8 { Step::SyncBegins { node, thread } } else { Step::SyncEnds { node, thread } }
+                match record.kind {
+                    8 => Step::SyncBegins { node, thread },
+                    9 => Step::SyncEnds { node, thread },
+                    _ => Step::SyncFails { node },
+                }
             }
             _ => panic!("{} of {}: what it does is not recorded", record.other, record.path),
         };
