@@ -12,7 +12,7 @@ use aws_lc_rs::rand;
 use bytes::Bytes;
 use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
-use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot};
+use fjall::{AbstractTree as _, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot};
 
 use crate::ReadError;
 use crate::config::Config;
@@ -33,27 +33,19 @@ const OPENING_HEADER: [u8; 4] = [2, Tag::Opening.as_byte(), 0, 0];
 /// How many runs of readings are merged at once. From 20 on the engine slows its writers.
 const READINGS_RUNS: u8 = 16;
 
+/// The engine's own bound of a table in memory, in bytes: out of reach, see [`Ripening`].
+const NEVER_FULL: u64 = u64::MAX;
+
+/// How many pieces of a table wait in memory to be written out. At 4 the engine holds up its writers, also where
+/// its thread has ended and will never write.
+const SEALED_MAX: usize = 3;
+
 /// One partition's files, open.
 pub(super) struct Database {
     pub(super) fjall: fjall::Database,
     /// In the order of [`Table::ALL`].
     pub(super) tables: Vec<Keyspace>,
-    /// Of the tables that each reading adds to.
-    ripening: Mutex<[(Table, Ripening); 3]>,
-}
-
-/// What a commit wrote to one table.
-#[derive(Clone, Copy, Default)]
-struct Written {
-    records: u64,
-    bytes: u64,
-}
-
-impl Written {
-    fn count(&mut self, bytes: usize) {
-        self.records += 1;
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-    }
+    ripening: Mutex<[(Table, Ripening); Table::ALL.len()]>,
 }
 
 /// One life of a partition's folder: its number, and what seals its records.
@@ -106,25 +98,19 @@ impl Database {
             .map_err(engine)?;
         let options = || {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(config.memtable_bytes)
+                .max_memtable_size(NEVER_FULL)
                 .data_block_compression_policy(CompressionPolicy::disabled())
                 .manual_journal_persist(true)
         };
         // Readings come in the order of time and lie in the order of devices, so that each merge
         // writes all it merges with: few and large merges cost least.
         let readings_bytes = config.readings_share(partitions);
-        let readings = || {
-            options()
-                .max_memtable_size(readings_bytes)
-                .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(READINGS_RUNS)))
-        };
+        let readings = || options().compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(READINGS_RUNS)));
         // Each piece that is written out, and each merge, takes several syncs, in which the engine lets
         // nobody add to the table. Where much comes there are to be few of them.
         let busy_bytes = config.sessions_share(partitions);
-        let busy = || options().max_memtable_size(busy_bytes);
         let tables = Table::ALL.into_iter().map(|table| match table {
             Table::Readings => fjall.keyspace(table.name(), readings),
-            Table::Sessions | Table::Log => fjall.keyspace(table.name(), busy),
             _ => fjall.keyspace(table.name(), options),
         });
         let tables = tables.collect::<Result<_, _>>();
@@ -133,11 +119,15 @@ impl Database {
         let folders = path.join("keyspaces");
         folder::sync_folder(&folders).map_err(|cause| OpenError::Io { path: folders, cause })?;
         let busy_age = Duration::from_secs(config.sessions_memtable_s);
-        let ripening = Mutex::new([
-            (Table::Readings, Ripening::new(readings_bytes, Duration::from_secs(config.readings_memtable_s))),
-            (Table::Sessions, Ripening::new(busy_bytes, busy_age)),
-            (Table::Log, Ripening::new(busy_bytes, busy_age)),
-        ]);
+        let readings_age = Duration::from_secs(config.readings_memtable_s);
+        let ripening = Mutex::new(Table::ALL.map(|table| {
+            let ripening = match table {
+                Table::Readings => Ripening::new(readings_bytes, Some(readings_age)),
+                Table::Sessions | Table::Log => Ripening::new(busy_bytes, Some(busy_age)),
+                _ => Ripening::new(config.memtable_bytes, None),
+            };
+            (table, ripening)
+        }));
         Ok(Self { tables, ripening, fjall })
     }
 
@@ -188,13 +178,11 @@ impl Database {
     pub(super) fn commit(&self, sealing: &Sealing, writes: &Writes, sync: bool) -> Result<(), String> {
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.fjall.clone(), writes.len()).durability(Some(mode));
-        let mut written = [Written::default(); Table::ALL.len()];
         let mut sealed = Vec::new();
         for ((table, key), value) in writes {
             let keyspace = self.table(*table);
             let record = match value {
                 None => {
-                    written[table.index()].count(key.as_slice().len());
                     batch.remove(keyspace, key.as_slice());
                     continue;
                 }
@@ -205,20 +193,32 @@ impl Database {
                     Slice::from(&sealed[..])
                 }
             };
-            written[table.index()].count(key.as_slice().len().saturating_add(record.len()));
             batch.insert(keyspace, key.as_slice(), record);
         }
         caught(|| batch.commit())?.map_err(said)?;
-        self.write_out_ripe(&written)
+        self.write_out_ripe()
     }
 
-    /// Has what is ripe written out, beside what goes on.
-    fn write_out_ripe(&self, written: &[Written]) -> Result<(), String> {
+    /// Has what is ripe written out, beside what goes on. Where that takes too long, whoever writes waits: of
+    /// a table at most four full pieces are in memory.
+    fn write_out_ripe(&self) -> Result<(), String> {
         let mut ripening = self.ripening.lock().unwrap_or_else(PoisonError::into_inner);
         for (table, ripening) in ripening.iter_mut() {
-            let Written { records, bytes } = written[table.index()];
-            if ripening.wrote(records, bytes) {
-                caught(|| self.table(*table).rotate_memtable())?.map_err(said)?;
+            let keyspace = self.table(*table);
+            let bytes = keyspace.tree.active_memtable().size();
+            if !ripening.is_ripe(bytes) {
+                continue;
+            }
+            let is_behind = || keyspace.tree.sealed_memtable_count() >= SEALED_MAX;
+            while is_behind() && ripening.is_full(bytes) {
+                // An engine whose thread has ended says so here, and would not write it out any more.
+                caught(|| self.fjall.persist(PersistMode::Buffer))?.map_err(said)?;
+                #[expect(clippy::disallowed_methods, reason = "the engine has no word for what has been written out")]
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if !is_behind() {
+                caught(|| keyspace.rotate_memtable())?.map_err(said)?;
+                ripening.begin_anew();
             }
         }
         Ok(())
@@ -252,7 +252,8 @@ impl Database {
         for (key, record) in records {
             batch.insert(self.table(table), key.as_ref(), record.as_ref());
         }
-        batch.commit().map_err(|e| e.to_string())
+        batch.commit().map_err(|e| e.to_string())?;
+        self.write_out_ripe()
     }
 
     /// Closes the files, whatever state the engine is in.

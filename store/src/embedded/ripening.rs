@@ -1,52 +1,60 @@
-//! When the table of readings is written out before it is full.
+//! When a table is written out from memory.
 //!
-//! It grows large in memory so that few merges are needed where much comes (`readings_memtable_bytes`).
-//! Where less comes it would hold that memory for long, and all of it would be read back from journals
-//! at a start. So what is an eighth of it and more is written out `readings_memtable_s` after the
-//! first record of it came.
+//! The engine is never to find a table full: while its one thread merges, each commit would leave it a note of
+//! every full table in a queue of a thousand, and once that is full the thread waits in it for itself, for
+//! good. So its own bound is out of reach, and what is full is written out from here.
+//!
+//! Tables that grow large in memory need few merges where much comes (`readings_memtable_bytes`,
+//! `sessions_memtable_bytes`). Where less comes they would hold that memory for long, and all of it would be
+//! read back from journals at a start. So what is an eighth of it and more is written out some time
+//! (`readings_memtable_s`, `sessions_memtable_s`) after the first record of it came.
 
 use std::time::Duration;
 
 use crate::metrics::Stopwatch;
 
-/// What the engine counts for each record beside its bytes.
-const RECORD_OVERHEAD: u64 = 64;
 /// The part of a full table that is worth a file of its own.
 const WORTH: u64 = 8;
 
-/// How much of the table is in memory, and since when.
+/// How full a table is in memory, and since when.
 pub(super) struct Ripening {
+    /// From how many bytes on it is written out, as the engine counts them.
     full: u64,
-    age: Duration,
-    bytes: u64,
+    /// `None`: only what is full is.
+    age: Option<Duration>,
     clock: Stopwatch,
-    /// When the first of what is in memory came, by the clock.
+    /// When the first of what is in memory was seen, by the clock.
     since: Option<Duration>,
 }
 
 impl Ripening {
-    pub(super) fn new(full: u64, age: Duration) -> Self {
-        Self { full, age, bytes: 0, clock: Stopwatch::start(), since: None }
+    pub(super) fn new(full: u64, age: Option<Duration>) -> Self {
+        Self { full, age, clock: Stopwatch::start(), since: None }
     }
 
-    /// Counts records that were written, and their bytes. Gives whether the table is to be written out.
-    pub(super) fn wrote(&mut self, records: u64, bytes: u64) -> bool {
-        self.wrote_at(records, bytes, self.clock.elapsed())
+    /// Whether the table, which holds so many bytes in memory, is to be written out.
+    pub(super) fn is_ripe(&mut self, bytes: u64) -> bool {
+        self.is_ripe_at(bytes, self.clock.elapsed())
     }
 
-    fn wrote_at(&mut self, records: u64, bytes: u64, now: Duration) -> bool {
-        if records > 0 {
-            self.since.get_or_insert(now);
+    /// Whether so many bytes are as much as it may hold in one piece.
+    pub(super) const fn is_full(&self, bytes: u64) -> bool {
+        bytes >= self.full
+    }
+
+    /// It is being written out.
+    pub(super) const fn begin_anew(&mut self) {
+        self.since = None;
+    }
+
+    fn is_ripe_at(&mut self, bytes: u64, now: Duration) -> bool {
+        if bytes == 0 {
+            self.since = None;
+            return false;
         }
-        self.bytes = self.bytes.saturating_add(bytes).saturating_add(records.saturating_mul(RECORD_OVERHEAD));
-        // The engine writes out what is full itself.
-        let is_full = self.bytes >= self.full;
-        let is_old = self.since.is_some_and(|since| now.saturating_sub(since) >= self.age);
-        let is_ripe = is_old && self.bytes >= self.full / WORTH;
-        if is_full || is_ripe {
-            (self.bytes, self.since) = (0, None);
-        }
-        is_ripe && !is_full
+        let since = *self.since.get_or_insert(now);
+        let is_old = self.age.is_some_and(|age| now.saturating_sub(since) >= age);
+        self.is_full(bytes) || (is_old && bytes >= self.full / WORTH)
     }
 }
 
@@ -56,34 +64,35 @@ mod tests {
 
     const AGE: Duration = Duration::from_secs(60);
 
-    fn ripening() -> Ripening {
-        Ripening::new(80_000, AGE)
+    #[test]
+    fn what_is_full_is_written_out_whatever_its_age() {
+        for age in [None, Some(AGE)] {
+            let mut ripening = Ripening::new(80_000, age);
+            assert!(!ripening.is_ripe_at(79_999, Duration::ZERO));
+            assert!(ripening.is_ripe_at(80_000, Duration::ZERO));
+            assert!(ripening.is_ripe_at(80_001, Duration::ZERO), "until it has begun anew");
+        }
     }
 
     #[test]
     fn an_eighth_is_written_out_once_it_is_old_enough() {
-        let mut ripening = ripening();
-        assert!(!ripening.wrote_at(10, 9_000, Duration::ZERO), "9 640 bytes are less");
-        assert!(!ripening.wrote_at(10, 9_000, AGE / 2), "it is young");
-        assert!(ripening.wrote_at(0, 0, AGE), "also where something else is written");
-        assert!(!ripening.wrote_at(1, 1, AGE), "it began anew");
+        let mut ripening = Ripening::new(80_000, Some(AGE));
+        assert!(!ripening.is_ripe_at(9_999, Duration::ZERO));
+        assert!(!ripening.is_ripe_at(10_000, AGE / 2), "it is young");
+        assert!(!ripening.is_ripe_at(9_999, AGE), "it is too little");
+        assert!(ripening.is_ripe_at(10_000, AGE));
+        ripening.begin_anew();
+        assert!(!ripening.is_ripe_at(10_000, AGE + AGE / 2), "what is there is new");
+        assert!(ripening.is_ripe_at(10_000, 3 * AGE));
+        assert!(!Ripening::new(80_000, None).is_ripe_at(79_999, 100 * AGE));
     }
 
     #[test]
-    fn the_age_counts_from_the_first_record_and_not_from_what_was_written_out_before_it() {
-        let mut ripening = ripening();
-        assert!(!ripening.wrote_at(0, 0, AGE), "no record of the table");
-        assert!(!ripening.wrote_at(10, 19_000, 10 * AGE), "it came just now");
-        assert!(!ripening.wrote_at(1, 1, 11 * AGE - Duration::from_secs(1)));
-        assert!(ripening.wrote_at(1, 1, 11 * AGE));
-        assert!(!ripening.wrote_at(10, 19_000, 20 * AGE), "and so after each");
-        assert!(ripening.wrote_at(1, 1, 21 * AGE));
-    }
-
-    #[test]
-    fn what_is_full_the_engine_writes_out() {
-        let mut ripening = ripening();
-        assert!(!ripening.wrote_at(10, 90_000, AGE));
-        assert!(!ripening.wrote_at(10, 9_000, 2 * AGE), "what is there is new");
+    fn the_age_counts_from_the_first_record() {
+        let mut ripening = Ripening::new(80_000, Some(AGE));
+        assert!(!ripening.is_ripe_at(0, Duration::ZERO));
+        assert!(!ripening.is_ripe_at(20_000, 10 * AGE), "it came just now");
+        assert!(!ripening.is_ripe_at(20_000, 11 * AGE - Duration::from_secs(1)));
+        assert!(ripening.is_ripe_at(20_000, 11 * AGE));
     }
 }
