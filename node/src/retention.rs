@@ -10,6 +10,7 @@
 
 mod disk;
 mod metrics;
+mod recount;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use thiserror::Error;
 use unhidra_core::time::Clock;
 use unhidra_store::{Bounds, Store};
 
+use self::recount::Recount;
 use crate::calendar::Calendar;
 use crate::registry::Registry;
 use disk::Disk;
@@ -124,10 +126,10 @@ impl Retention {
         calendar: Arc<Calendar>,
         counted: &mut MetricsRegistry,
     ) -> Self {
-        let metrics = Metrics::register(counted);
+        let (metrics, recount) = (Metrics::register(counted), Recount::default());
         Self {
-            disk: Disk::new(config.disk_bytes_max, store.clone(), clock, metrics.clone()),
-            sweep: Sweep::new(config.clone(), store, registry, calendar, metrics),
+            disk: Disk::new(config.disk_bytes_max, store.clone(), clock, metrics.clone(), recount.clone()),
+            sweep: Sweep::new(config.clone(), store, registry, calendar, metrics, recount),
             interval: Duration::from_secs(config.interval_s),
         }
     }

@@ -61,7 +61,7 @@ pub struct Config {
     /// How many bytes of blocks are kept in memory, for all partitions.
     pub cache_bytes: u64,
     /// How large a table grows in memory before it is written out, at least 65 536. Each of a
-    /// partition's tables has up to five of these. Fixed when the folder is made.
+    /// partition's tables has up to four of these.
     pub memtable_bytes: u64,
     /// The same of the table of readings, which is merged more than any other: for all partitions,
     /// of which each has its share, at least 65 536.

@@ -63,29 +63,34 @@ pub(crate) fn session_parts(
 /// Whether a device's session records are of the same moment as its rows.
 ///
 /// Every commit that appends a row writes one of the records that say what was received, with that
-/// row's Offset in it: a session, a receiving chain, or the mark. So the newest of these Offsets is
+/// row's Offset in it: a session, a receiving chain, or the mark. So the Offset that was written last is
 /// the newest row's, and another one means that one side of it was lost or went back. What was sent
 /// last and what outlives sessions is written without a row too, and proves nothing.
+///
+/// Which was written last their versions say, which never go back. The 4 bytes of an Offset that a record holds
+/// do so alone while fewer than 2^31 rows lie between, and a mark may lie for years.
 #[derive(Default)]
 pub(crate) struct Moment {
-    newest: Option<NewestRow>,
+    newest: Option<(Version, NewestRow)>,
     anything: bool,
 }
 
 impl Moment {
-    pub(crate) fn add(&mut self, part: Part, newest: NewestRow) {
+    pub(crate) fn add(&mut self, part: Part, version: Version, newest: NewestRow) {
         self.anything = true;
+        let is_later =
+            |(before, row): (Version, NewestRow)| version > before || (version == before && newest.is_after(row));
         if matches!(part, Part::Mark | Part::Whole(_) | Part::Chain(_, Lane::Receive))
-            && self.newest.is_none_or(|before| newest.is_after(before))
+            && self.newest.is_none_or(is_later)
         {
-            self.newest = Some(newest);
+            self.newest = Some((version, newest));
         }
     }
 
     /// Whether what was added disagrees with a device's newest row.
     pub(crate) fn is_stale(&self, newest: Offset) -> bool {
         match self.newest {
-            Some(found) => found != NewestRow::new(newest),
+            Some((_, found)) => found != NewestRow::new(newest),
             // A peer record may be all there is before the first row; a row brings more.
             None => self.anything && newest != Offset::ZERO,
         }
@@ -102,7 +107,7 @@ pub(crate) fn session(rows: &dyn Rows, device: &DeviceId) -> Result<Option<Store
     let mut moment = Moment::default();
     session_parts(rows, number, |part, version, newest, state| {
         anything = true;
-        moment.add(part, newest);
+        moment.add(part, version, newest);
         stored.version = stored.version.max(version);
         match part {
             Part::Mark => {}

@@ -18,12 +18,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use unhidra_core::ids::{Offset, Partition};
+use unhidra_core::ids::{DeviceId, Offset, Partition};
 use unhidra_core::time::{Clock, Timestamp};
 use unhidra_store::{Op, Reason, Store};
 
 use super::LookError;
 use super::metrics::{Metrics, shown};
+use super::recount::Recount;
 use crate::commit::commit_each;
 
 /// How often the disk is looked at where it has a bound.
@@ -54,6 +55,7 @@ pub(super) struct Disk {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock + Send + Sync>,
     metrics: Metrics,
+    recount: Recount,
     /// How far the logs have been trimmed, for each partition.
     reached: Vec<Offset>,
     used: u64,
@@ -75,7 +77,13 @@ pub(super) enum Level {
 }
 
 impl Disk {
-    pub(super) fn new(max: u64, store: Arc<dyn Store>, clock: Arc<dyn Clock + Send + Sync>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        max: u64,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        metrics: Metrics,
+        recount: Recount,
+    ) -> Self {
         metrics.disk_bytes_max.set(shown(max));
         let reached = vec![Offset::ZERO; usize::from(store.partitions())];
         Self {
@@ -83,6 +91,7 @@ impl Disk {
             store,
             clock,
             metrics,
+            recount,
             reached,
             used: 0,
             measured_at: None,
@@ -213,9 +222,13 @@ impl Disk {
         if let Some(error) = found.damaged {
             tracing::warn!(%error, "a damaged row stays; `unhidra store verify` says what is damaged");
         }
+        let devices: Vec<DeviceId> = found.trims.iter().map(|(device, _)| *device).collect();
         let ops: Vec<Op> = found.trims.into_iter().map(|(device, trim)| Op::Trim { device, trim }).collect();
         if !ops.is_empty() {
-            let committed = self.watching(commit_each(&*store, partition, ops)).await??;
+            let committed = self.watching(commit_each(&*store, partition, ops)).await;
+            // However it ended: a commit of unknown outcome may have been done.
+            self.recount.add(devices);
+            let committed = committed??;
             if let Some(left) = committed.left_out.first() {
                 let devices = committed.left_out.len();
                 tracing::warn!(devices, first = %left.device, cause = %left.cause, "rows of a device stay");

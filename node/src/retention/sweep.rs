@@ -9,6 +9,7 @@ use unhidra_core::time::UnixTime;
 use unhidra_store::{Bounds, LeftOut, Op, Store, Tally};
 
 use super::metrics::{Metrics, shown};
+use super::recount::Recount;
 use super::{Config, DAY, LookError, days};
 use crate::calendar::{Calendar, Look};
 use crate::commit::commit_each;
@@ -34,6 +35,7 @@ pub(super) struct Sweep {
     registry: Arc<Registry>,
     calendar: Arc<Calendar>,
     metrics: Metrics,
+    recount: Recount,
     known: HashMap<DeviceId, Known>,
     /// How often the calendar had jumped when that was concluded.
     jumps: u64,
@@ -66,8 +68,9 @@ impl Sweep {
         registry: Arc<Registry>,
         calendar: Arc<Calendar>,
         metrics: Metrics,
+        recount: Recount,
     ) -> Self {
-        Self { config, store, registry, calendar, metrics, known: HashMap::new(), jumps: 0 }
+        Self { config, store, registry, calendar, metrics, recount, known: HashMap::new(), jumps: 0 }
     }
 
     /// Looks at every device once.
@@ -124,6 +127,9 @@ impl Sweep {
     async fn look_at(&mut self, device: &Device, seen: Look, waiting: &mut Waiting) -> Result<(), LookError> {
         let Look { now, is_believed: aged, .. } = seen;
         let mut known = self.known.get(&device.id).copied().unwrap_or_default();
+        if self.recount.take(&device.id) {
+            known.tally = None;
+        }
         let mut bounds = self.config.bounds(&device.class);
         if !aged {
             bounds.age = None;

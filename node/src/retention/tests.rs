@@ -61,7 +61,7 @@ async fn history(ground: &Ground, device: &str) -> Vec<Reading> {
 
 fn sweep(ground: &Ground, config: Config, registry: Arc<Registry>) -> Sweep {
     let calendar = Calendar::new(ground.clock.clone(), &mut MetricsRegistry::default());
-    Sweep::new(config, ground.store.clone(), registry, Arc::new(calendar), Metrics::default())
+    Sweep::new(config, ground.store.clone(), registry, Arc::new(calendar), Metrics::default(), Recount::default())
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_full_disk_loses_its_oldest_rows_and_then_takes_none() {
     let ground = Ground::new();
     filled(&ground, &[("pump", ""), ("camera", "")], 2000, 1).await;
     let used = ground.store.disk_bytes().await.unwrap();
-    let disk = |max| Disk::new(max, ground.store.clone(), ground.clock.clone(), Metrics::default());
+    let disk = |max| Disk::new(max, ground.store.clone(), ground.clock.clone(), Metrics::default(), Recount::default());
     disk(used * 2).look().await.unwrap();
     assert_eq!(history(&ground, "pump").await.len() + history(&ground, "camera").await.len(), 4000);
     // Over nine tenths: the oldest go, and rows are taken on.
@@ -148,6 +148,27 @@ async fn a_full_disk_loses_its_oldest_rows_and_then_takes_none() {
     assert!(ground.store.log(Partition::new(0), Offset::ZERO, ALL).await.is_ok(), "what is there is shown");
 }
 
+/// Else the sweep would hold them against the device a second time, and delete what it may keep.
+#[tokio::test]
+async fn what_went_for_the_disk_is_not_counted_any_more() {
+    let ground = Ground::new();
+    let registry = filled(&ground, &[("pump", "")], 2000, 1).await;
+    let recount = Recount::default();
+    let calendar = Arc::new(Calendar::new(ground.clock.clone(), &mut MetricsRegistry::default()));
+    let bounds = Config { device_rows_max: 2000, ..config() };
+    let mut sweep = Sweep::new(bounds, ground.store.clone(), registry, calendar, Metrics::default(), recount.clone());
+    sweep.look().await.unwrap();
+    assert_eq!(history(&ground, "pump").await.len(), 2000);
+    let max = ground.store.disk_bytes().await.unwrap() / 100 * 105;
+    Disk::new(max, ground.store.clone(), ground.clock.clone(), Metrics::default(), recount).look().await.unwrap();
+    let left = history(&ground, "pump").await.len();
+    assert!(left < 1800, "{left} are left");
+    let more = (2000..2100).map(|n| row("pump", n, NOW)).collect();
+    commit(&*ground.store, ground.store.partition_of(&id("pump")), more).await.unwrap();
+    sweep.look().await.unwrap();
+    assert_eq!(history(&ground, "pump").await.len(), left + 100);
+}
+
 /// Else one flipped bit would have the disk fill up.
 #[tokio::test]
 async fn a_damaged_row_stays_and_what_is_old_of_all_others_goes() {
@@ -159,7 +180,8 @@ async fn a_damaged_row_stays_and_what_is_old_of_all_others_goes() {
     assert_eq!((history(&ground, "b").await.len(), history(&ground, "c").await.len()), (200, 200));
 
     let used = ground.store.disk_bytes().await.unwrap();
-    let mut disk = Disk::new(used / 100 * 105, ground.store.clone(), ground.clock.clone(), Metrics::default());
+    let mut disk =
+        Disk::new(used / 100 * 105, ground.store.clone(), ground.clock.clone(), Metrics::default(), Recount::default());
     disk.look().await.unwrap();
     let left = ground.store.disk_bytes().await.unwrap();
     assert!(left < used / 100 * 90, "{left} of {used}");
@@ -220,7 +242,7 @@ async fn the_disk_stays_below_its_bound_at_full_rate() {
     }
     let max = 400 << 20;
     let clock = Arc::new(crate::clock::SystemClock::start());
-    let mut disk = Disk::new(max, store.clone(), clock.clone(), Metrics::default());
+    let mut disk = Disk::new(max, store.clone(), clock.clone(), Metrics::default(), Recount::default());
     let writer = tokio::spawn({
         let store = store.clone();
         async move {

@@ -419,7 +419,7 @@ impl<'a> Draft<'a> {
         let mut moment = query::Moment::default();
         query::session_parts(self.rows, number, |part, version, newest, _| {
             known.version = known.version.max(version);
-            moment.add(part, newest);
+            moment.add(part, version, newest);
             if let Part::Chain(slot, lane) = part {
                 known.chains |= chain_bit(slot, lane);
             }

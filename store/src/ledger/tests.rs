@@ -306,3 +306,21 @@ fn the_last_batch_of_a_group_has_the_last_word_of_each_key() {
         assert_eq!(["a", "b", "c"].map(|key| read(key).unwrap().unwrap()), expected);
     }
 }
+
+/// A mark may lie for years, and a record holds 4 bytes of an Offset.
+#[test]
+fn a_session_is_of_its_moment_however_many_rows_lie_behind_its_mark() {
+    use crate::record::NewestRow;
+    use crate::table::Part;
+    let (early, late) = (Offset::new(1), Offset::new((1 << 31) + 5));
+    let mut moment = query::Moment::default();
+    moment.add(Part::Mark, Version::new(3), NewestRow::new(early));
+    moment.add(Part::Whole(Slot::Present), Version::new(4), NewestRow::new(late));
+    moment.add(Part::Chain(Slot::Present, Lane::Receive), Version::new(9), NewestRow::new(late));
+    assert!(!moment.is_stale(late) && moment.is_stale(early));
+    // A chain that went back behind the mark is found still, and where both are of one version the later row says.
+    let mut moment = query::Moment::default();
+    moment.add(Part::Chain(Slot::Present, Lane::Receive), Version::new(4), NewestRow::new(early));
+    moment.add(Part::Mark, Version::new(4), NewestRow::new(Offset::new(2)));
+    assert!(!moment.is_stale(Offset::new(2)) && moment.is_stale(early));
+}

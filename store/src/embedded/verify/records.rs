@@ -343,7 +343,7 @@ impl Look<'_> {
         let mut moment = query::Moment::default();
         let (mut fix, mut last) = (Vec::new(), Version::default());
         let read = query::session_parts(self.view, number, |part, version, newest, _| {
-            moment.add(part, newest);
+            moment.add(part, version, newest);
             last = last.max(version);
             if matches!(part, Part::Whole(_) | Part::Chain(..)) {
                 fix.push(((Table::Sessions, table::session(number, part)), None));
