@@ -26,6 +26,8 @@ struct Seen {
     bodies: BTreeMap<CommandId, String>,
     /// Those that somebody was told are durable.
     accepted: BTreeSet<CommandId>,
+    /// Those that somebody was told are called back.
+    cancelled: BTreeSet<CommandId>,
     last: BTreeMap<CommandId, Command>,
     settings: BTreeMap<String, Option<String>>,
 }
@@ -66,6 +68,11 @@ impl Seen {
             let ended = command.ended();
             assert!(ended.is_some(), "it has no end: {command:?}, SIM_SEED={seed}");
             let did = acted.contains(&self.bodies[id].as_str());
+            let promised = self.cancelled.contains(id);
+            assert!(
+                !promised || command.state() == CommandState::Cancelled,
+                "called back: {command:?}, SIM_SEED={seed}"
+            );
             match command.state() {
                 CommandState::Done => assert!(did, "done and not carried out, SIM_SEED={seed}"),
                 CommandState::Cancelled => assert!(!did, "cancelled and carried out: {command:?}, SIM_SEED={seed}"),
@@ -208,8 +215,10 @@ async fn ordeal(world: &mut World, steps: usize) {
                 else {
                     continue;
                 };
-                // Whatever the answer, it is held to what is written.
-                let _ = world.live().expect("a node").cancel(CancelAsked { device: pump.id, id }).await;
+                // A refusal says nothing that is not written; a cancellation is a promise.
+                if world.live().expect("a node").cancel(CancelAsked { device: pump.id, id }).await.is_ok() {
+                    seen.cancelled.insert(id);
+                }
             }
             20..23 => set(world, &pump, &mut seen).await,
             _ => {
