@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use unhidra_tests::process::{FREE_PORTS, Place};
+use unhidra_tests::process::{FREE_PORTS, Node, Place};
 
 use super::ledger;
 use super::upstream::{DEVICES, Mosquitto, journals, once_and_in_order, simulate, wait_for_rows};
@@ -91,9 +91,8 @@ fn packet_len(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= length).then_some(length)
 }
 
-/// The Keep Alive tells, in seconds what it would in minutes by default; then the node comes back, and
-/// mosquitto gives the new connection what the old one was to have.
-async fn nothing_is_lost_behind_a_half_open_connection(version: &str) {
+/// A node that reaches mosquitto through a relay, and enrolled devices.
+async fn behind_a_relay(version: &str, options: &str) -> (Place, Mosquitto, Relay, Node) {
     let place = Place::new();
     for device in DEVICES {
         place.enroll(device).await;
@@ -101,13 +100,20 @@ async fn nothing_is_lost_behind_a_half_open_connection(version: &str) {
     let mosquitto = Mosquitto::start(&place, "allow_anonymous true\n").await;
     let relay = Relay::start(mosquitto.node).await;
     let options = format!(
-        "--set upstream.tls=false --set upstream.keep_alive_s=1 --set upstream.connect_timeout_s=1 --set \
-         upstream.backoff_cap_s=1 --set upstream.version=\"{version}\" --set \
+        "{options} --set upstream.tls=false --set upstream.backoff_cap_s=1 --set upstream.version=\"{version}\" --set \
          upstream.broker=[{{name=\"factory\",address=\"{}\"}}]",
         relay.address
     );
     let node = place.node(&format!("run {FREE_PORTS} {options}")).await;
     node.process.logs("an outside broker is reached").await;
+    (place, mosquitto, relay, node)
+}
+
+/// The Keep Alive tells, in seconds what it would in minutes by default; then the node comes back, and
+/// mosquitto gives the new connection what the old one was to have.
+async fn nothing_is_lost_behind_a_half_open_connection(version: &str) {
+    let (place, mosquitto, relay, node) =
+        behind_a_relay(version, "--set upstream.keep_alive_s=1 --set upstream.connect_timeout_s=1").await;
     let devices = simulate(&place, &mosquitto, "--rate 20").await;
     place.readings(60).await;
     for cut in 1..=2 {
@@ -143,19 +149,7 @@ async fn so_it_is_in_mqtt_3_1_1() {
 
 /// Else a command would be held up for ever, also where its device has gone to another door meanwhile.
 async fn who_owes_a_puback_is_left(version: &str) {
-    let place = Place::new();
-    for device in DEVICES {
-        place.enroll(device).await;
-    }
-    let mosquitto = Mosquitto::start(&place, "allow_anonymous true\n").await;
-    let relay = Relay::start(mosquitto.node).await;
-    let options = format!(
-        "--set upstream.tls=false --set upstream.keep_alive_s=2 --set upstream.backoff_cap_s=1 --set \
-         upstream.version=\"{version}\" --set upstream.broker=[{{name=\"factory\",address=\"{}\"}}]",
-        relay.address
-    );
-    let node = place.node(&format!("run {FREE_PORTS} {options}")).await;
-    node.process.logs("an outside broker is reached").await;
+    let (place, mosquitto, relay, node) = behind_a_relay(version, "--set upstream.keep_alive_s=2").await;
     let devices = simulate(&place, &mosquitto, "--rate 20").await;
     place.readings(60).await;
     relay.way.send_replace(Way::KeepsPubacks);
