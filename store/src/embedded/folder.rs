@@ -451,21 +451,14 @@ pub(super) fn write_anew(partition: &Path) -> io::Result<()> {
     if !partition.join(UNSYNCED).exists() {
         return Ok(());
     }
-    for entry in fs::read_dir(partition)? {
-        let path = entry?.path();
-        match path.extension() {
-            Some(extension) if extension == "jnl" => copy_over(&path)?,
-            // What a copy left that found no room.
-            Some(extension) if extension == ANEW => fs::remove_file(&path)?,
-            _ => {}
-        }
+    let files = fs::read_dir(partition)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
+    for journal in without_copies(files)?.iter().filter(|path| is_journal(path)) {
+        copy_over(journal)?;
     }
     for tree in levels::trees(partition)? {
-        for path in levels::small_files(&tree)? {
-            match path.extension() {
-                Some(extension) if extension == ANEW => fs::remove_file(&path)?,
-                _ => copy_over(&path)?,
-            }
+        for path in without_copies(levels::small_files(&tree)?)? {
+            copy_over(&path)?;
         }
         sync_folder(&tree.join("tables"))?;
         sync_folder(&tree)?;
@@ -476,6 +469,16 @@ pub(super) fn write_anew(partition: &Path) -> io::Result<()> {
 }
 
 const ANEW: &str = "anew";
+
+/// Removes the copies among these files that were never put in a file's place, and gives the others.
+///
+/// All of them go before the first file is copied: a copy takes the name of one that was left, and away with it.
+fn without_copies(files: Vec<PathBuf>) -> io::Result<Vec<PathBuf>> {
+    let is_copy = |path: &PathBuf| path.extension().is_some_and(|extension| extension == ANEW);
+    let (copies, files) = files.into_iter().partition::<Vec<_>, _>(is_copy);
+    copies.iter().try_for_each(fs::remove_file)?;
+    Ok(files)
+}
 
 /// Puts a copy in a file's place. The zeros behind what is written in it need no room.
 ///

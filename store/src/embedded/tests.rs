@@ -384,10 +384,15 @@ async fn journals_in_doubt_are_written_anew_at_the_next_start() {
     };
     let before = inode();
     folder::mark_unsynced(&partition).unwrap();
+    // As the power left them that failed in the middle of an earlier try.
+    let half = ["0.anew", "keyspaces/0/current.anew", "keyspaces/0/v0.anew", "keyspaces/3/current.anew"];
+    let half = half.map(|name| partition.join(name));
+    half.iter().for_each(|copy| fs::write(copy, "half a co").unwrap());
     let store = folder.open();
     assert_ne!(inode(), before, "a file of its own");
     assert_eq!(store.history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap().rows.len(), 1);
     assert!(!partition.join("unsynced").exists());
+    assert_eq!(half.iter().filter(|copy| copy.exists()).count(), 0);
 }
 
 #[tokio::test]

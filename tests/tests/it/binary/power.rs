@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rand::rngs::StdRng;
@@ -13,7 +14,7 @@ use unhidra_node::cli::simulate::report::Line;
 use unhidra_tests::account::{Said, agree};
 use unhidra_tests::power::disk::{Disk, Image};
 use unhidra_tests::power::recorder;
-use unhidra_tests::power::recording::{self, Node, ROOT, Step};
+use unhidra_tests::power::recording::{self, Node, ROOT, Slot, Step};
 use unhidra_tests::process::{FREE_PORTS, Place, Process, kept, rows};
 use unhidra_tests::seed::{count, drawn};
 
@@ -276,17 +277,30 @@ impl Recorded {
         made.expect("the devices' report is recorded")
     }
 
-    /// Half of them anywhere since the first acknowledgement, half of them just after one.
+    /// While the mark of a partition in doubt is there.
+    fn renewed(&self) -> Option<Range<usize>> {
+        let is = |slot: &Slot| slot.1 == "unsynced";
+        let made = |step: &Step| matches!(step, Step::Made { slot, .. } if is(slot));
+        let removed = |step: &Step| matches!(step, Step::Removed { slot, .. } if is(slot));
+        let begins = self.steps.iter().position(made)?;
+        let ends = self.steps.iter().position(removed).expect("the node serves again");
+        Some(begins..ends)
+    }
+
+    /// Some anywhere since the first acknowledgement, some just after one, and some while the node writes anew what
+    /// a failed sync has put in doubt.
     fn moments(&self, points: u64, rng: &mut StdRng) -> BTreeSet<usize> {
         let report = self.report();
         let is_said = |step: &Step| matches!(step, Step::Written { node, data, .. } if *node == report && data.starts_with(br#"{"event":"acknowledged""#));
         let said: Vec<usize> = (0..self.steps.len()).filter(|n| is_said(&self.steps[*n])).collect();
         let first = *said.first().expect("something was acknowledged");
+        let renewed = self.renewed();
         let mut moments = BTreeSet::new();
         while (moments.len() as u64) < points {
-            moments.insert(match rng.random() {
-                true => rng.random_range(first..self.steps.len()),
-                false => said[rng.random_range(0..said.len())],
+            moments.insert(match (rng.random_range(0..5), &renewed) {
+                (0, Some(renewed)) => rng.random_range(renewed.clone()),
+                (0 | 1 | 2, _) => rng.random_range(first..self.steps.len()),
+                _ => said[rng.random_range(0..said.len())],
             });
         }
         moments
