@@ -151,7 +151,7 @@ impl Database {
         let record = [&OPENING_HEADER[..], salt, &generation.to_be_bytes()].concat();
         let mut batch = self.fjall.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(self.table(Table::Openings), number.to_be_bytes(), record);
-        batch.commit().map_err(|e| e.to_string())
+        batch.commit().map_err(said)
     }
 
     /// Begins an opening: gives it the next number, and makes its salt durable before its first use.
@@ -252,7 +252,7 @@ impl Database {
         for (key, record) in records {
             batch.insert(self.table(table), key.as_ref(), record.as_ref());
         }
-        batch.commit().map_err(|e| e.to_string())?;
+        batch.commit().map_err(said)?;
         self.write_out_ripe()
     }
 
@@ -511,3 +511,6 @@ mod raw {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
