@@ -23,7 +23,7 @@ use crate::rows::{Order, Rows};
 use crate::table::{self, Key, Table};
 use crate::{Assigned, Batch, CommitError, Committed, Done, LeftOut, Op, ReadError, Unit, query};
 
-use self::draft::{Draft, Stop, Stopped};
+use self::draft::{Draft, Stopped};
 
 pub(crate) mod draft;
 
@@ -156,26 +156,19 @@ impl Ledger {
         let mut left_out = BTreeMap::new();
         let mut moved = loop {
             let mut draft = Draft::new(self, rows, (plan, before), ops, &left_out);
-            let Stopped { device, stop } = match draft.apply_all() {
-                Ok(()) => break draft.into_moved(),
-                Err(stopped) => *stopped,
-            };
-            let cause = match stop {
-                Stop::Refused(cause) => cause,
-                // A damaged record is the misfortune of whose it is; an engine that fails is everyone's.
-                Stop::Read(found @ ReadError::Damaged { .. }) => match device {
-                    Some(device) => CommitError::Damaged { device, found: Box::new(found) },
-                    None => CommitError::Unknown(found.to_string()),
-                },
-                Stop::Read(cause) => {
+            let Err(stopped) = draft.apply_all() else { break draft.into_moved() };
+            match (*stopped, unit) {
+                // Each time some devices more: the places of the others' rows move up.
+                (Stopped::Devices(causes), Unit::Device) => left_out.extend(causes),
+                (Stopped::Devices(causes), Unit::Batch) => {
+                    let first = causes.into_values().next();
+                    return Err(first.unwrap_or_else(|| CommitError::Unknown(String::new())));
+                }
+                (Stopped::Whole(cause), _) => return Err(cause),
+                (Stopped::Engine(cause), _) => {
                     plan.broken = Some(cause);
                     return Err(CommitError::Unknown(String::new()));
                 }
-            };
-            match (unit, device) {
-                // Each time one device more: the places of the others' rows move up.
-                (Unit::Device, Some(device)) => drop(left_out.insert(device, cause)),
-                (Unit::Batch, _) | (Unit::Device, None) => return Err(cause),
             }
         };
         moved.outcome.left_out = left_out.into_iter().map(|(device, cause)| LeftOut { device, cause }).collect();

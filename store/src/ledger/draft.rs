@@ -30,7 +30,7 @@ const VALUE_LEN_MAX: usize = 1 << 30;
 /// How many acts one new one may push out.
 const ACTS_DELETED_MAX: usize = 16;
 
-/// Why a batch goes no further.
+/// Why an op is not applied.
 pub(super) enum Stop {
     Refused(CommitError),
     Read(ReadError),
@@ -48,11 +48,15 @@ impl From<CommitError> for Stop {
     }
 }
 
-/// Where a batch goes no further.
-pub(super) struct Stopped {
-    /// At whose op, where it is one device's.
-    pub(super) device: Option<DeviceId>,
-    pub(super) stop: Stop,
+/// Why a batch goes no further.
+pub(super) enum Stopped {
+    /// For the sake of devices: one that is refused, or all whose records are damaged. These are looked for at once:
+    /// where they are many, to plan the batch anew for each would cost its length as often.
+    Devices(BTreeMap<DeviceId, CommitError>),
+    /// For its own sake.
+    Whole(CommitError),
+    /// The engine fails, which is everyone's misfortune.
+    Engine(ReadError),
 }
 
 /// One batch while it is planned: dropped without a trace, or merged into its group.
@@ -86,6 +90,29 @@ pub(super) struct Moved {
     pub(super) outcome: Outcome,
 }
 
+/// Takes what came of an op: a device whose records are damaged keeps nobody from looking at the others'.
+fn collect(
+    damaged: &mut BTreeMap<DeviceId, CommitError>,
+    device: Option<&DeviceId>,
+    applied: Result<(), Stop>,
+) -> Result<(), Box<Stopped>> {
+    let Err(stop) = applied else { return Ok(()) };
+    Err(Box::new(match (stop, device) {
+        (Stop::Read(found @ ReadError::Damaged { .. }), Some(device)) => {
+            damaged.insert(*device, CommitError::Damaged { device: *device, found: Box::new(found) });
+            return Ok(());
+        }
+        (Stop::Read(found @ ReadError::Damaged { .. }), None) => {
+            Stopped::Whole(CommitError::Unknown(found.to_string()))
+        }
+        (Stop::Read(cause), _) => Stopped::Engine(cause),
+        // What the damaged have left in the draft may be the cause: without them it is asked again.
+        (Stop::Refused(_), _) if !damaged.is_empty() => Stopped::Devices(std::mem::take(damaged)),
+        (Stop::Refused(cause), Some(device)) => Stopped::Devices([(*device, cause)].into()),
+        (Stop::Refused(cause), None) => Stopped::Whole(cause),
+    }))
+}
+
 impl<'a> Draft<'a> {
     /// A batch of `ops`, without those of the devices `left_out`, behind what its group holds already, and
     /// behind what is being committed.
@@ -113,20 +140,24 @@ impl<'a> Draft<'a> {
     /// Applies all ops, and writes the newest row of the devices of which they write nothing else that
     /// says it.
     pub(super) fn apply_all(&mut self) -> Result<(), Box<Stopped>> {
+        let mut damaged = BTreeMap::new();
         for op in self.ops {
-            let is_left_out = |device| self.left_out.contains_key(device);
+            let is_left_out = |device| self.left_out.contains_key(device) || damaged.contains_key(device);
             match op.device() {
                 Some(device) if is_left_out(device) => self.pass_over(op),
-                device => self.apply(op).map_err(|stop| Box::new(Stopped { device: device.copied(), stop }))?,
+                device => collect(&mut damaged, device, self.apply(op))?,
             }
         }
         let unsaid = self.newest.iter().filter(|(_, newest)| !newest.is_said).map(|(device, _)| *device);
         // In an order that does not hang on the map's.
-        for device in unsaid.collect::<BTreeSet<_>>() {
+        for device in unsaid.filter(|device| !damaged.contains_key(device)).collect::<BTreeSet<_>>() {
             let marked = self.known(&device).and_then(|known| self.mark(device, known));
-            marked.map_err(|stop| Box::new(Stopped { device: Some(device), stop }))?;
+            collect(&mut damaged, Some(&device), marked)?;
         }
-        Ok(())
+        match damaged.is_empty() {
+            true => Ok(()),
+            false => Err(Box::new(Stopped::Devices(damaged))),
+        }
     }
 
     fn pass_over(&mut self, op: &Op) {

@@ -1,5 +1,6 @@
 use tokio::sync::oneshot;
 
+use super::draft::Stop;
 use super::*;
 use crate::contract::{device, id, reading};
 use crate::memory::tables::Tables;
@@ -323,4 +324,56 @@ fn a_session_is_of_its_moment_however_many_rows_lie_behind_its_mark() {
     moment.add(Part::Chain(Slot::Present, Lane::Receive), Version::new(4), NewestRow::new(early));
     moment.add(Part::Mark, Version::new(4), NewestRow::new(Offset::new(2)));
     assert!(!moment.is_stale(Offset::new(2)) && moment.is_stale(early));
+}
+
+/// Else a fleet whose records are damaged would cost the length of the batch for each of its devices.
+#[test]
+fn a_batch_is_planned_twice_however_many_of_its_devices_are_damaged() {
+    /// Counts what is read.
+    struct Counted<'a>(&'a Tables, std::cell::Cell<usize>);
+    impl Rows for Counted<'_> {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+            self.1.set(self.1.get() + 1);
+            self.0.get(table, key)
+        }
+        fn scan(
+            &self,
+            table: Table,
+            prefix: &[u8],
+            after: Option<&[u8]>,
+            order: Order,
+            visit: &mut crate::rows::Visitor<'_>,
+        ) -> Result<(), ReadError> {
+            self.1.set(self.1.get() + 1);
+            self.0.scan(table, prefix, after, order, visit)
+        }
+    }
+    const DEVICES: usize = 100;
+    let names: Vec<String> = (0..DEVICES).map(|n| format!("d-{n:03}")).collect();
+    let mut tables = Tables::new();
+    group(&mut tables, vec![names.iter().map(|name| Op::Device(device(name))).collect()]);
+    let reads = |damaged: usize| {
+        let mut tables = tables.clone();
+        for name in names.iter().rev().take(damaged) {
+            tables.apply(&Writes::from([(
+                (Table::Registry, Key::from_slice(name.as_bytes())),
+                Some(Bytes::from_static(b"?")),
+            )]));
+        }
+        let rows = Counted(&tables, std::cell::Cell::default());
+        let ledger = Ledger::load(&rows, PARTITION, 1, FENCE, KNOWN_MAX, 50).unwrap();
+        rows.1.set(0);
+        let (batch, mut answer) = batch(names.iter().map(|name| reading(name, 0)).collect());
+        let plan = ledger.plan(&rows, vec![Batch { unit: Unit::Device, ..batch }]);
+        let read = rows.1.get();
+        Ledger::load(&tables, PARTITION, 1, FENCE, KNOWN_MAX, 50)
+            .unwrap()
+            .settle(plan, &DurableSource::new_for_storage())
+            .give();
+        let committed = answer.try_recv().unwrap().unwrap();
+        assert_eq!((committed.left_out.len(), committed.readings.len()), (damaged, DEVICES - damaged));
+        read
+    };
+    let (none, many) = (reads(0), reads(DEVICES / 2));
+    assert!(many <= 2 * none, "{many} reads, and {none} where none is damaged");
 }
