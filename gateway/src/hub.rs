@@ -309,11 +309,11 @@ impl Hub {
         let mut state = lock(&self.state);
         let watching = state.watches(client, device);
         let Some(mailbox) = state.clients.get(&client).cloned() else { return };
-        let tracks = mailbox.with(|outbox| {
-            outbox.end_command(reply, taken.map(|id| (id, device)), watching);
-            outbox.tracks(&device)
+        let gone = mailbox.with(|outbox| {
+            let forgotten = outbox.end_command(reply, taken.map(|id| (id, device)), watching);
+            [Some(device), forgotten].map(|device| device.filter(|device| !outbox.tracks(device)))
         });
-        if !tracks {
+        for device in gone.into_iter().flatten() {
             state.senders.remove(&Audience::Device(device), client);
         }
     }

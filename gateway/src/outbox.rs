@@ -133,7 +133,7 @@ pub(crate) enum Pushed {
     Queued,
     /// It did not fit: the stream goes back to reading the store.
     FellBehind,
-    /// The stream reads the store, where it will find it.
+    /// The stream reads the store, where it will find it; or the connection is to end.
     NotLive,
 }
 
@@ -192,9 +192,15 @@ impl Outbox {
         }
     }
 
-    /// Queues a frame that cannot be read from the store. Where it does not fit the client is
-    /// closed, and comes back with its cursor.
+    /// Queues a frame that cannot be read from the store. What can be makes room for it; where it does not fit then
+    /// either the client is closed, and comes back with its cursor.
     pub(crate) fn reply(&mut self, text: Bytes) {
+        if self.is_closing() {
+            return;
+        }
+        if !self.fits(text.len()) {
+            self.fall_behind();
+        }
         if self.fits(text.len()) {
             self.count(text.len());
             self.replies.push_back(text);
@@ -203,9 +209,22 @@ impl Outbox {
         }
     }
 
-    /// Ends the connection once the writer sees it. The first reason stands.
+    /// Ends the connection once what waits has been sent. Nothing more is taken, so that whoever reads slowly does
+    /// not put off the end. The first reason stands.
     pub(crate) fn close(&mut self, close: Close) {
-        self.close.get_or_insert(close);
+        if self.is_closing() {
+            return;
+        }
+        self.close = Some(close);
+        // No reading is sent to one who has lost the right to see it.
+        if matches!(close, Close::TokenRefused | Close::TokenExpired) {
+            self.fall_behind();
+        }
+    }
+
+    /// Whether the connection is to end.
+    pub(crate) const fn is_closing(&self) -> bool {
+        self.close.is_some()
     }
 
     /// Opens a stream that is to continue behind `from`. The reply goes before its first reading.
@@ -235,6 +254,9 @@ impl Outbox {
 
     /// Queues a live frame for a stream.
     pub(crate) fn push(&mut self, audience: &Audience, frame: &Arc<LiveFrame>) -> Pushed {
+        if self.is_closing() {
+            return Pushed::NotLive;
+        }
         let fits = self.fits(frame.text.len());
         let Some(stream) = self.streams.get_mut(audience) else { return Pushed::NotLive };
         match &mut stream.mode {
@@ -286,6 +308,9 @@ impl Outbox {
 
     /// Notes that a device came or went.
     pub(crate) fn presence(&mut self, device: DeviceId, presence: Presence) {
+        if self.is_closing() {
+            return;
+        }
         if let PresenceQueue::Changed(changed) = &mut self.presence {
             changed.insert(device, presence);
             if changed.len() > PRESENCE_MAX {
@@ -301,18 +326,26 @@ impl Outbox {
 
     /// Queues the answer to the command on its way, then what was held back behind it. `taken` is
     /// the command, where it was taken and more may become of it. `watching` is whether the client
-    /// watches its device.
-    pub(crate) fn end_command(&mut self, reply: Bytes, taken: Option<(CommandId, DeviceId)>, watching: bool) {
+    /// watches its device. Gives the device of a command that is told of no longer.
+    pub(crate) fn end_command(
+        &mut self,
+        reply: Bytes,
+        taken: Option<(CommandId, DeviceId)>,
+        watching: bool,
+    ) -> Option<DeviceId> {
         self.reply(reply);
-        if let Some(taken) = taken {
+        let mut forgotten = None;
+        // Whoever repeats a command is told of it once.
+        if let Some(taken) = taken.filter(|taken| !self.tracked.contains(taken)) {
             if self.tracked.len() >= TRACKED_MAX {
-                self.tracked.pop_front();
+                forgotten = self.tracked.pop_front().map(|(_, device)| device);
             }
             self.tracked.push_back(taken);
         }
         if let Sending::To { held, .. } = mem::replace(&mut self.sending, Sending::No) {
             held.into_iter().for_each(|change| self.changed(change, watching));
         }
+        forgotten
     }
 
     /// Queues a change of a command, where the client watches its device or has sent it.

@@ -1,6 +1,6 @@
 //! Which client watches which devices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::frame::Audience;
 
@@ -13,34 +13,44 @@ pub(crate) struct ClientNumber(pub(crate) u64);
 /// Bounded by the clients and by the subscriptions one client may have.
 pub(crate) struct Subscriptions<T> {
     watchers: BTreeMap<Audience, BTreeMap<ClientNumber, T>>,
+    /// The same the other way round: a client that leaves costs its own subscriptions and nobody else's.
+    audiences: HashMap<ClientNumber, BTreeSet<Audience>>,
 }
 
 impl<T> Subscriptions<T> {
-    pub(crate) const fn new() -> Self {
-        Self { watchers: BTreeMap::new() }
+    pub(crate) fn new() -> Self {
+        Self { watchers: BTreeMap::new(), audiences: HashMap::new() }
     }
 
     pub(crate) fn insert(&mut self, audience: Audience, client: ClientNumber, handle: T) {
         self.watchers.entry(audience).or_default().insert(client, handle);
+        self.audiences.entry(client).or_default().insert(audience);
     }
 
     pub(crate) fn remove(&mut self, audience: &Audience, client: ClientNumber) {
-        if let Some(watchers) = self.watchers.get_mut(audience) {
-            watchers.remove(&client);
-            if watchers.is_empty() {
-                self.watchers.remove(audience);
+        self.unlist(audience, client);
+        if let Some(audiences) = self.audiences.get_mut(&client) {
+            audiences.remove(audience);
+            if audiences.is_empty() {
+                self.audiences.remove(&client);
             }
         }
     }
 
     /// Removes a client from every audience, and says from how many.
     pub(crate) fn remove_all(&mut self, client: ClientNumber) -> usize {
-        let mut removed = 0;
-        self.watchers.retain(|_, watchers| {
-            removed += usize::from(watchers.remove(&client).is_some());
-            !watchers.is_empty()
-        });
-        removed
+        let audiences = self.audiences.remove(&client).unwrap_or_default();
+        audiences.iter().for_each(|audience| self.unlist(audience, client));
+        audiences.len()
+    }
+
+    fn unlist(&mut self, audience: &Audience, client: ClientNumber) {
+        if let Some(watchers) = self.watchers.get_mut(audience) {
+            watchers.remove(&client);
+            if watchers.is_empty() {
+                self.watchers.remove(audience);
+            }
+        }
     }
 
     /// Whether `client` watches exactly this audience.
@@ -82,5 +92,7 @@ mod tests {
         subscriptions.insert(pump, ClientNumber(1), 'd');
         assert_eq!(subscriptions.remove_all(ClientNumber(1)), 2);
         assert!(!subscriptions.any(&pump) && !subscriptions.any(&Audience::All));
+        assert!(subscriptions.audiences.is_empty());
+        assert_eq!(subscriptions.remove_all(ClientNumber(1)), 0);
     }
 }

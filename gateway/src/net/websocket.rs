@@ -1,5 +1,6 @@
 //! One client's connection: a reader and a writer around its cores.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_websockets::{CloseCode, Limits as SocketLimits, Message, ServerBuilder, WebSocketStream};
 use unhidra_core::ids::DeviceId;
+use unhidra_core::time::Timestamp;
 use unhidra_store::{DamagedRow, Limit, ReadError, Readable};
 
 use crate::auth::Visible;
@@ -179,6 +181,9 @@ impl Connection<'_> {
             let due = client.poll_timeout().map(|at| at.saturating_since(clock.now()));
             tokio::select! {
                 message = messages.next() => match message {
+                    // Nothing more is done for one who is to go, and nothing more is read: what a peer is
+                    // owed for pings has no bound but its own reading.
+                    _ if self.mailbox.quietly(|outbox| outbox.is_closing()) => return pending().await,
                     Some(Ok(message)) => {
                         revocations = self.shared.hub.revocations();
                         self.heard(&mut client, &message);
@@ -380,6 +385,7 @@ impl Connection<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let mut goodbye = None;
         loop {
             let Round { mut frames, next } = self.mailbox.quietly(|outbox| outbox.take(ROUND));
             let mut closing = None;
@@ -408,7 +414,7 @@ impl Connection<'_> {
                     continue;
                 }
             }
-            if !self.put(&mut sink, frames, closing).await {
+            if !self.put(&mut sink, frames, closing, &mut goodbye).await {
                 return false;
             }
             if let Some(close) = closing {
@@ -424,6 +430,7 @@ impl Connection<'_> {
         sink: &mut SplitSink<WebSocketStream<S>, Message>,
         frames: Vec<Bytes>,
         close: Option<Close>,
+        goodbye: &mut Option<Timestamp>,
     ) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -431,23 +438,32 @@ impl Connection<'_> {
         for text in frames {
             self.shared.metrics.sent_frames.inc();
             self.shared.metrics.sent_bytes.inc_by(u64::try_from(text.len()).unwrap_or(u64::MAX));
-            if !self.in_time(sink.feed(Message::text(text))).await {
+            if !self.in_time(goodbye, sink.feed(Message::text(text))).await {
                 return false;
             }
         }
         if let Some(close) = close {
             let code = CloseCode::try_from(close.code()).unwrap_or(CloseCode::NORMAL_CLOSURE);
-            if !self.in_time(sink.feed(Message::close(Some(code), close.reason()))).await {
+            if !self.in_time(goodbye, sink.feed(Message::close(Some(code), close.reason()))).await {
                 return false;
             }
         }
-        self.in_time(sink.flush()).await
+        self.in_time(goodbye, sink.flush()).await
     }
 
     /// Waits for one step of writing, at most as long as a peer may take nothing. A step is a frame
-    /// or two, so a peer that is slow and not gone has the time it needs.
-    async fn in_time(&self, step: impl Future<Output = Result<(), tokio_websockets::Error>>) -> bool {
-        match timeout(self.shared.config.write_timeout(), step).await {
+    /// or two, so a peer that is slow and not gone has the time it needs. Once the connection is to end, all that
+    /// is left has that time together, until `goodbye`.
+    async fn in_time(
+        &self,
+        goodbye: &mut Option<Timestamp>,
+        step: impl Future<Output = Result<(), tokio_websockets::Error>>,
+    ) -> bool {
+        let (now, mut at_most) = (self.shared.doors.clock.now(), self.shared.config.write_timeout());
+        if self.mailbox.quietly(|outbox| outbox.is_closing()) {
+            at_most = goodbye.get_or_insert(now.saturating_add(at_most)).saturating_since(now);
+        }
+        match timeout(at_most, step).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a client's connection ended");

@@ -212,3 +212,55 @@ fn of_what_is_sent_to_a_client_lengths_are_printed() {
     assert!(!printed.contains("sesame") && !printed.contains("115"), "{printed}");
     assert!(printed.contains("text_len: 6") && printed.contains("frame_lens: [6]"), "{printed}");
 }
+
+#[test]
+fn nothing_more_is_taken_once_the_connection_is_to_end() {
+    for (close, waiting) in [(Close::Draining, &[CAUGHT_UP, "live-1"][..]), (Close::TokenRefused, &[])] {
+        let mut outbox = outbox(100, 1000);
+        let replay = joined(&mut outbox, 0, 0);
+        assert!(outbox.replayed(&replay, at(0)));
+        outbox.push(&Audience::All, &frame(1));
+        outbox.reply(Bytes::from_static(b"said"));
+        outbox.close(close);
+        outbox.close(Close::NoAnswer);
+        assert_eq!(outbox.push(&Audience::All, &frame(2)), Pushed::NotLive);
+        outbox.reply(Bytes::from_static(b"late"));
+        outbox.presence(device("a"), Presence { online: true, since: UnixTime::EPOCH });
+        assert_eq!(texts(outbox.take(ALL)), [&["said"], waiting].concat(), "{close:?}");
+        assert!(matches!(next(&mut outbox), Next::Close(found) if found == close));
+        assert_eq!((outbox.frames, outbox.bytes), (0, 0));
+    }
+}
+
+#[test]
+fn an_answer_goes_before_what_the_store_has() {
+    let mut outbox = outbox(2, 1000);
+    let replay = joined(&mut outbox, 0, 0);
+    assert!(outbox.replayed(&replay, at(0)));
+    outbox.push(&Audience::All, &frame(1));
+    outbox.reply(Bytes::from_static(b"a"));
+    let round = outbox.take(ALL);
+    assert!(matches!(round.next, Next::Join(Audience::All)), "{round:?}");
+    assert_eq!(texts(round), ["a"]);
+}
+
+#[test]
+fn a_command_that_is_repeated_is_told_of_once_and_the_oldest_of_too_many_no_more() {
+    let mut outbox = outbox(1000, 100_000);
+    let command = |id: u8| CommandId::new([id; 16]);
+    let take = |outbox: &mut Outbox, id: u8, to: &str| {
+        outbox.begin_command(device(to));
+        outbox.end_command(Bytes::from_static(b"taken"), Some((command(id), device(to))), false)
+    };
+    for _ in 0..3 {
+        assert_eq!(take(&mut outbox, 1, "a"), None);
+    }
+    outbox.changed(change(1, "a", true), false);
+    assert!(!outbox.tracks(&device("a")));
+    assert_eq!(take(&mut outbox, 2, "a"), None);
+    for id in 3..2 + u8::try_from(TRACKED_MAX).unwrap() {
+        assert_eq!(take(&mut outbox, id, "b"), None);
+    }
+    assert_eq!(take(&mut outbox, 200, "b"), Some(device("a")));
+    assert!(!outbox.tracks(&device("a")));
+}

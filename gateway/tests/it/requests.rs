@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_websockets::Message;
 use unhidra_core::command::{By, Command, CommandState, Ended, Ending, Life, Stage};
 use unhidra_core::ids::CommandId;
@@ -51,6 +52,28 @@ async fn whoever_came_in_by_a_revoked_token_goes_and_nobody_else_does() {
     again.say(json!({ "type": "authenticate", "version": 1, "token": token })).await;
     assert_eq!(again.end().await, 3500);
     assert_eq!(world.gateway.end(&name), 0);
+}
+
+/// However slowly it reads, and whatever it asks meanwhile.
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_read_does_not_outlive_a_revoked_token() {
+    let world = World::new();
+    let name: TokenName = "ann".parse().unwrap();
+    let token = world.tokens.mint(name.clone(), Visible::All, true, Duration::from_secs(1000), Use::Session);
+    let mut ann = world.connect_on(world.dial_with(256)).await;
+    ann.authenticate(&token).await;
+    for id in 0..50 {
+        ann.say(json!({ "type": "ping", "id": id })).await;
+    }
+    assert_eq!(world.gateway.end(&name), 1);
+    let begun = Instant::now();
+    ann.say(json!({ "type": "send", "id": 50, "device": "a", "name": "identify", "text": "" })).await;
+    while world.metric("gateway_clients") == 1 {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        let _answer = tokio::time::timeout(Duration::from_secs(1), ann.socket.next()).await;
+    }
+    assert!(begun.elapsed() <= Duration::from_secs(50), "{:?}", begun.elapsed());
+    assert_eq!(world.script.taken.lock().unwrap().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
