@@ -5,31 +5,40 @@ use std::os::unix::fs::MetadataExt as _;
 use unhidra_certs::{Config, RevocationList};
 use unhidra_core::time::UnixTime;
 
-/// The file as it was looked at last.
+/// The file as it was when it was read last.
 #[derive(Debug, Default)]
 pub(crate) struct Revocations {
-    seen: Option<Seen>,
+    read: Option<Seen>,
 }
 
 /// What tells one file from another that took its place: a file is written anew or replaced.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Seen {
+pub(crate) struct Seen {
     inode: u64,
     len: u64,
     changed_at: (i64, i64),
 }
 
-impl Revocations {
-    /// Looks at the file, and says whether it is another one than the last time.
-    pub(crate) fn look(&mut self, config: &Config) -> bool {
-        let found = std::fs::metadata(&config.crl).ok().map(|file| Seen {
+impl Seen {
+    /// The file as it is now. Taken before it is read, so that one that takes its place meanwhile is another one.
+    pub(crate) fn now(config: &Config) -> Option<Self> {
+        std::fs::metadata(&config.crl).ok().map(|file| Self {
             inode: file.ino(),
             len: file.len(),
             changed_at: (file.mtime(), file.mtime_nsec()),
-        });
-        let changed = found != self.seen && found.is_some();
-        self.seen = found;
-        changed
+        })
+    }
+}
+
+impl Revocations {
+    /// The file, where it is another one than was read last.
+    pub(crate) fn changed(&self, config: &Config) -> Option<Seen> {
+        Seen::now(config).filter(|found| Some(*found) != self.read)
+    }
+
+    /// What was seen then has been read, and is in effect.
+    pub(crate) const fn have_read(&mut self, seen: Option<Seen>) {
+        self.read = seen;
     }
 
     /// Says which list should have been replaced by now. It is used all the same: what it names is
@@ -54,14 +63,20 @@ mod tests {
         let mut config: Config = toml::from_str(text).unwrap();
         config.crl = folder.path().join("crl.pem");
         let mut revocations = Revocations::default();
-        assert!(!revocations.look(&config), "there is none");
+        assert_eq!(revocations.changed(&config), None, "there is none");
         std::fs::write(&config.crl, "one").unwrap();
-        assert!(revocations.look(&config) && !revocations.look(&config));
+        let one = revocations.changed(&config);
+        assert!(one.is_some());
+        assert_eq!(revocations.changed(&config), one, "what could not be read is tried again");
         let next = folder.path().join("next.pem");
         std::fs::write(&next, "two").unwrap();
         std::fs::rename(&next, &config.crl).unwrap();
-        assert!(revocations.look(&config) && !revocations.look(&config));
+        revocations.have_read(one);
+        let two = revocations.changed(&config);
+        assert!(two.is_some() && two != one, "it came while the first was read");
+        revocations.have_read(two);
+        assert_eq!(revocations.changed(&config), None);
         std::fs::remove_file(&config.crl).unwrap();
-        assert!(!revocations.look(&config), "what is gone cannot be read");
+        assert_eq!(revocations.changed(&config), None, "what is gone cannot be read");
     }
 }

@@ -30,7 +30,7 @@ use crate::config::{Config, ConfigError, Loaded, Reloaded, Sources, check_identi
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
 use crate::folder::{Folder, Layout};
 use crate::keychain::{Keychain, life};
-use crate::revocations::Revocations;
+use crate::revocations::{Revocations, Seen};
 use crate::upstream::{self, Outside};
 use crate::{certificates, keys, tls};
 
@@ -71,6 +71,7 @@ impl Node {
         let config = loaded.config.clone();
         raise_open_files();
         let clock = Arc::new(SystemClock::start());
+        let seen = Seen::now(&config.pki);
         let Opened { folder, store, pki, identity } = Opened::open(folder, &config, &mut rng, clock.unix_now()).await?;
         // Again, now that it is known what the node is called where nothing is set.
         let own = upstream::client_id(identity.public().as_bytes());
@@ -83,7 +84,7 @@ impl Node {
         let gate = Gate::new(config.broker.gate.clone(), clock.clone());
         gate.set_revoked(tls::revoked(&pki.load().revoked));
         let mut revocations = Revocations::default();
-        revocations.look(&config.pki);
+        revocations.have_read(seen);
         revocations.warn_of_age(&pki.load().revoked, clock.unix_now());
         let listeners = Listeners::bind(&config, &tls, &gate).await?;
         let socket = layout.control_socket();
@@ -179,6 +180,7 @@ impl Node {
 
     /// Reads configuration and certificates again. What cannot be used changes nothing.
     pub fn reload(&mut self, sources: &Sources) {
+        let seen = Seen::now(&self.loaded.config.pki);
         let Reloaded { loaded, tls, pki, applied, restart } =
             match sources.reload(&self.loaded, &self.layout, self.clock.unix_now()) {
                 Ok(reloaded) => reloaded,
@@ -189,7 +191,7 @@ impl Node {
             };
         self.tls.renew(tls);
         self.broker.revoke(tls::revoked(&pki.revoked));
-        self.revocations.look(&loaded.config.pki);
+        self.revocations.have_read(seen);
         self.revocations.warn_of_age(&pki.revoked, self.clock.unix_now());
         self.pki.store(Arc::new(pki));
         self.loaded = loaded;
@@ -212,17 +214,18 @@ impl Node {
     /// Reads what is revoked again where its file has changed. What cannot be used changes nothing.
     pub fn look_at_revocations(&mut self) {
         let config = &self.loaded.config.pki;
-        if !self.revocations.look(config) {
-            return;
-        }
+        let Some(seen) = self.revocations.changed(config) else { return };
         match self.pki.load().read_revoked(config) {
             Ok(lists) => {
                 let revoked = tls::revoked(&lists);
                 tracing::info!(certificates = revoked.len(), "the lists of what is revoked are read again");
                 self.broker.revoke(revoked);
+                self.revocations.have_read(Some(seen));
                 self.revocations.warn_of_age(&lists, self.clock.unix_now());
             }
-            Err(error) => tracing::error!(%error, "not read again; what was revoked before is so still"),
+            Err(error) => {
+                tracing::error!(%error, "not read again, and tried again soon; what was revoked before is so still")
+            }
         }
     }
 

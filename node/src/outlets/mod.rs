@@ -19,6 +19,7 @@ mod cursor;
 mod fault;
 mod filter;
 mod local;
+mod plain;
 mod record;
 mod remote;
 mod runner;

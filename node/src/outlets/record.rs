@@ -14,6 +14,7 @@ use unhidra_core::ids::{Epoch, Offset, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
 use unhidra_core::time::UnixTime;
 
+use super::plain;
 use super::template::kind;
 
 /// A row's place.
@@ -70,8 +71,8 @@ struct Shown<'a> {
 
 /// Appends a row as one line of JSON, without its end.
 ///
-/// The body is under one of three names: `json` where it is a value of JSON on one line, as it came;
-/// `text` where it is UTF-8; `base64` where it is neither.
+/// The body is under one of three names: `json` where it is a value of JSON on one line that every reader takes
+/// ([`plain`]), as it came; `text` where it is UTF-8; `base64` where it is neither.
 pub(crate) fn put_json(epoch: Epoch, row: &Reading, device: Option<&Device>, out: &mut Vec<u8>) {
     let uplink = &row.uplink;
     let (command, status) = match uplink.kind {
@@ -80,7 +81,8 @@ pub(crate) fn put_json(epoch: Epoch, row: &Reading, device: Option<&Device>, out
     };
     let text = std::str::from_utf8(&uplink.body).ok();
     // A line end within a value would end its line too.
-    let json = text.filter(|text| !text.contains(['\n', '\r'])).and_then(|text| serde_json::from_str(text).ok());
+    let json = text.filter(|text| !text.contains(['\n', '\r']) && plain::is_plain(text));
+    let json = json.and_then(|text| serde_json::from_str(text).ok());
     let shown = Shown {
         id: RowId::of(epoch, row).to_string(),
         device: uplink.device.as_str(),
@@ -144,6 +146,8 @@ mod tests {
             (b"{\"a\":\n1}", "text", json!("{\"a\":\n1}")),
             (b"21.5 \xc2\xb0C", "text", json!("21.5 °C")),
             (b"", "text", json!("")),
+            (b"[1e999999]", "text", json!("[1e999999]")),
+            (b"\"\\ud800\"", "text", json!("\"\\ud800\"")),
             (b"\xff\x00", "base64", json!("/wA=")),
         ] {
             row.uplink.body = Bytes::from_static(body);
