@@ -18,6 +18,7 @@ use unhidra_core::ids::{DeviceId, Partition};
 use unhidra_core::message::{Reading, Uplink};
 use unhidra_store::{Batch, CommitError, Committed, Health, LeftOut, ReadError, Unit};
 
+use self::untold::Untold;
 use super::load::{self, Found, load};
 use super::newcomers::{Newcomers, delivery};
 use super::orders::{CommandReply, Named, Order, SettingReply};
@@ -25,6 +26,7 @@ use super::{End, Event, Inbox, Rooms};
 use crate::upstream::UpstreamEvent;
 
 mod held;
+mod untold;
 
 /// Events handled before their draft is handed over.
 const EVENTS_PER_DRAFT: usize = 256;
@@ -92,6 +94,7 @@ pub(super) struct Shard<R> {
     replies: HashMap<Asked, Reply>,
     /// The newest of them.
     asked: u64,
+    untold: Untold,
     /// Devices to be read anew as soon as nothing of theirs is on its way.
     changed: Vec<DeviceId>,
     /// Those of its own that were not made ready when the store went back, as of its start.
@@ -128,6 +131,7 @@ impl<R: CryptoRng> Shard<R> {
             loads: JoinSet::new(),
             replies: HashMap::new(),
             asked: 0,
+            untold: Untold::default(),
             changed: Vec::new(),
             unsettled,
         }
@@ -156,6 +160,7 @@ impl<R: CryptoRng> Shard<R> {
             let recovering = matches!(self.state, State::Recovering);
             if recovering && self.in_flight.is_empty() {
                 if matches!(*health.borrow_and_update(), Health::Ready | Health::Full(_)) {
+                    self.tell_untold().await;
                     self.recover();
                     continue;
                 }
@@ -446,6 +451,7 @@ impl<R: CryptoRng> Shard<R> {
         // Dropped unanswered: their devices send again.
         drop(answers);
         for effect in effects {
+            self.untold.note(&effect);
             self.give_back(effect);
         }
     }

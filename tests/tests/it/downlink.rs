@@ -1,5 +1,10 @@
 //! A command, from a client to the device, and its receipt back.
 
+use std::time::Duration;
+
+use rand::RngExt as _;
+use unhidra_store::Fault;
+
 use crate::scenario;
 
 scenario! {
@@ -16,6 +21,28 @@ scenario! {
         assert_eq!(client.until_final(&failing).await, "failed");
         let commands = [("reboot".to_owned(), "now".to_owned()), ("fail".to_owned(), String::new())];
         assert_eq!(pump.log().commands, commands);
+    }
+}
+
+scenario! {
+    /// A commit that failed is on the disk all the same: nobody repeats what is in it, and whoever waits is told.
+    async fn whoever_waits_hears_of_the_end_over_commits_of_unknown_outcome(world: World) {
+        let mut pump = world.provision("pump-7").await;
+        pump.publish("here");
+        pump.acknowledged(1).await;
+        let mut client = world.client().await;
+        client.subscribe(None).await;
+        for n in 0..10 {
+            let command = client.send("pump-7", "count", &n.to_string()).await;
+            let wait = world.rng.random_range(0..60);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            world.store.fail_next_commit(Fault::Written);
+            assert_eq!(client.until_final(&command).await, "done", "SIM_SEED={}", world.seed());
+            // Where the fault has struck none of its commits, it strikes this one's.
+            pump.publish(&format!("there {n}"));
+            pump.acknowledged(n + 2).await;
+        }
+        assert_eq!(pump.log().commands.len(), 10);
     }
 }
 
