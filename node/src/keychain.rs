@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use unhidra_core::ids::Partition;
 use unhidra_core::time::{Clock, UnixTime};
 use unhidra_store::{
@@ -54,6 +55,9 @@ pub struct Keychain {
     source: Source,
     ages: Ages,
     clock: Arc<dyn Clock + Send + Sync>,
+    /// One change of the master key at a time: of two that mix, the ring would be left with one's key and the
+    /// file with the other's.
+    rewrapping: Mutex<()>,
 }
 
 impl Keychain {
@@ -65,7 +69,8 @@ impl Keychain {
         data: &Path,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Self {
-        Self { store, source: Source::of(config, data), ages: Ages::of(config), clock }
+        let (source, ages) = (Source::of(config, data), Ages::of(config));
+        Self { store, source, ages, clock, rewrapping: Mutex::default() }
     }
 
     /// What keys there are, and how old.
@@ -102,8 +107,17 @@ impl Keychain {
         self.write_down(Deed::RotateKeys, &detail).await
     }
 
-    /// Wraps all keys under another master key.
-    pub(crate) async fn rewrap(&self, asked: RewrapAsked) -> Result<Rewrapped, ControlError> {
+    /// Wraps all keys under another master key. It goes on to its end also where nobody waits for it any more.
+    pub(crate) async fn rewrap(self: &Arc<Self>, asked: RewrapAsked) -> Result<Rewrapped, ControlError> {
+        let this = Arc::clone(self);
+        let work = actor::by(actor::current(), async move {
+            let _alone = this.rewrapping.lock().await;
+            this.rewrap_alone(asked).await
+        });
+        tokio::spawn(work).await.map_err(unavailable)?
+    }
+
+    async fn rewrap_alone(&self, asked: RewrapAsked) -> Result<Rewrapped, ControlError> {
         let before = self.keyring()?.record();
         let rewrapped = match (&self.source, asked.new_key_file) {
             (Source::File(path), new) => self.rewrap_file(path, new).await?,
@@ -141,10 +155,10 @@ impl Keychain {
                     .to_owned(),
             ));
         }
-        let next = Arc::clone(&new);
+        let (next, id) = (Arc::clone(&new), new.id());
         self.change(move |ring| ring.begin_rewrap(next)).await?;
         if is_in_place {
-            self.change(Keyring::end_rewrap).await?;
+            self.change(move |ring| ring.end_rewrap(id)).await?;
         }
         Ok(done(is_in_place))
     }
@@ -156,7 +170,7 @@ impl Keychain {
             Some(new) => load(&new)?,
             None => LocalMaster::draw().map_err(unavailable)?,
         });
-        let next = Arc::clone(&new);
+        let (next, id) = (Arc::clone(&new), new.id());
         self.change(move |ring| ring.begin_rewrap(next)).await?;
         if let Err(error) = keyfile::save(path, &new) {
             // A folder nobody may write to, most likely. Unless the new key is there all the same,
@@ -166,19 +180,22 @@ impl Keychain {
             }
             return Err(unavailable(error));
         }
-        self.change(Keyring::end_rewrap).await?;
+        self.change(move |ring| ring.end_rewrap(id)).await?;
         Ok(Rewrapped { master_key: new.id().to_string(), done: true, replaced: Some(path.display().to_string()) })
     }
 
     /// An earlier change may have failed behind its first step. Which key is in the file says
     /// whether it goes on or was never made: another change must not take away the one that opens.
     async fn settle_file(&self, path: &Path, before: &RingRecord) -> Result<(), ControlError> {
-        let there = load(path)?.id();
+        let key = load(path)?;
+        let there = key.id();
         if there == before.master {
             return Ok(());
         }
         if Some(there) == before.next_master {
-            return self.change(Keyring::end_rewrap).await;
+            // Begun anew: a process that was started since knows no more of it than its name.
+            self.change(move |ring| ring.begin_rewrap(Arc::new(key))).await?;
+            return self.change(move |ring| ring.end_rewrap(there)).await;
         }
         Err(ControlError::Invalid(format!(
             "{} holds the master key {there}, and the keys are wrapped under {}; put that one back first",

@@ -109,6 +109,12 @@ pub enum KeyringError {
         /// To which.
         next: MasterId,
     },
+    /// Another master key is to take the present one's place, or none.
+    #[error("the keys are not being wrapped under this master key ({id})")]
+    NotNext {
+        /// Which.
+        id: MasterId,
+    },
     /// The new master key is the old one.
     #[error("the keys are wrapped under this master key already ({id})")]
     SameMaster {
@@ -302,15 +308,18 @@ impl Keyring {
         Ok(())
     }
 
-    /// Wraps all keys anew for the new master key alone. Without one, does nothing.
+    /// Wraps all keys anew for the new master key alone, which is `new`.
     ///
     /// # Errors
     ///
-    /// [`KeyringError`]; then both open the ring still.
-    pub fn end_rewrap(&self) -> Result<(), KeyringError> {
+    /// [`KeyringError::NotNext`] where it is another, or none; then nothing changes. With other causes both open
+    /// the ring still.
+    pub fn end_rewrap(&self, new: MasterId) -> Result<(), KeyringError> {
         let mut masters = self.masters.lock().unwrap_or_else(PoisonError::into_inner);
-        let Next::Here(next) = &masters.next else { return Ok(()) };
-        let next = Arc::clone(next);
+        let next = match &masters.next {
+            Next::Here(next) if next.id() == new => Arc::clone(next),
+            _ => return Err(KeyringError::NotNext { id: new }),
+        };
         self.write_and_use(self.ring().again(), &[&*next])?;
         *masters = Masters { held: next, next: Next::No };
         Ok(())

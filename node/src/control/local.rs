@@ -120,8 +120,8 @@ impl LocalControl {
         Ok(())
     }
 
-    fn keychain(&self) -> Result<&Keychain, ControlError> {
-        self.doors.keys.as_deref().ok_or_else(|| ControlError::NotRunning("the keys of a store in memory".to_owned()))
+    fn keychain(&self) -> Result<&Arc<Keychain>, ControlError> {
+        self.doors.keys.as_ref().ok_or_else(|| ControlError::NotRunning("the keys of a store in memory".to_owned()))
     }
 
     fn is_online(&self, device: &DeviceId) -> Option<bool> {
@@ -356,7 +356,7 @@ impl Control for LocalControl {
     }
 
     fn keys(&self) -> Asked<'_, KeysStatus> {
-        let status = self.keychain().and_then(Keychain::status);
+        let status = self.keychain().and_then(|keys| keys.status());
         Box::pin(async { status })
     }
 

@@ -71,7 +71,10 @@ fn a_master_key_is_changed_so_that_one_of_two_always_opens() {
     assert_eq!(ring.record().next_master, Some(master(2).id()));
     ring.rotate(&[Purpose::Readings], NOW).unwrap();
     assert!(opens(1) && opens(2), "a rotation meanwhile is for both");
-    ring.end_rewrap().unwrap();
+    assert!(matches!(ring.end_rewrap(master(3).id()), Err(KeyringError::NotNext { .. })));
+    assert!(opens(1) && opens(2), "another change's end is not this one's");
+    ring.end_rewrap(master(2).id()).unwrap();
+    assert!(matches!(ring.end_rewrap(master(2).id()), Err(KeyringError::NotNext { .. })));
     assert!(!opens(1) && opens(2));
     assert_eq!((ring.record().master, ring.record().next_master), (master(2).id(), None));
     assert_eq!(ring.record().keys[0], keys[0], "the data keys are what they were");

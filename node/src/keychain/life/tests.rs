@@ -296,6 +296,30 @@ async fn a_new_master_key_takes_the_place_of_the_old_in_its_file() {
     assert_eq!(bodies(&place.open()).await, ["0"], "the file's key opens it");
 }
 
+/// However they fall together, and though nobody waits for some of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_changes_at_once_the_last_leaves_the_key_that_opens_in_the_file() {
+    let place = Place::new();
+    let keys = place.open();
+    write(&keys, vec![device(), reading(0)]).await;
+    let ask = |n: u64| {
+        let keys = keys.clone();
+        let asked = async move { keys.rewrap(RewrapAsked::default()).await };
+        tokio::time::timeout(Duration::from_millis(if n.is_multiple_of(3) { 2 * n } else { 60_000 }), asked)
+    };
+    let told = futures_util::future::join_all((0..12).map(|n| tokio::spawn(ask(n)))).await;
+    let done = told.into_iter().filter_map(|told| told.unwrap().ok()).map(Result::unwrap).count();
+    assert!(done >= 8, "{done}");
+    // Behind those that nobody waited for.
+    keys.rewrap(RewrapAsked::default()).await.unwrap();
+    let status = keys.status().unwrap();
+    let there = keyfile::load(&place.key_file()).unwrap().id().to_string();
+    assert_eq!((status.master_key, status.next_master_key), (there, None));
+    keys.store.close().await;
+    drop(keys);
+    assert_eq!(bodies(&place.open()).await, ["0"]);
+}
+
 /// Power fails between the steps of a change: with the old key in its file, and with the new.
 #[tokio::test]
 async fn a_change_of_the_master_key_survives_a_crash_at_each_step() {
