@@ -6,7 +6,8 @@
 //! restore:  FILE --all of that first--> an empty folder, marked as put back from a copy
 //! ```
 //!
-//! A backup is as safe as the folder: records stay sealed, and the key that opens them is not in it.
+//! A backup is as safe as the folder: records stay sealed, and the key that opens them is not in it, also where
+//! somebody keeps it in the folder. Nor are other secrets that the configuration names a file for.
 
 mod folder;
 mod frame;
@@ -29,6 +30,7 @@ pub use frame::{End, FrameError, Head};
 pub use restore::restore;
 pub use verify::{Verified, is_sealed, verify};
 
+use crate::config::Config;
 use crate::control::ControlError;
 use crate::folder::Layout;
 use frame::{Frame, Writer};
@@ -89,6 +91,7 @@ pub enum BackupError {
 pub struct Source {
     store: Arc<Embedded>,
     layout: Layout,
+    apart: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for Source {
@@ -97,11 +100,20 @@ impl std::fmt::Debug for Source {
     }
 }
 
+/// The files of secrets that a configuration names: none belongs into a backup.
+#[must_use]
+pub fn secrets(config: &Config) -> Vec<PathBuf> {
+    let named = [&config.users.file, &config.jwt.key_file].into_iter();
+    let outlets = config.outlets.values().flat_map(|outlet| [&outlet.password_file, &outlet.secret_file, &outlet.key]);
+    let upstreams = config.upstream.iter().flat_map(|upstream| [&upstream.password_file, &upstream.key]);
+    named.chain(outlets).chain(upstreams).cloned().chain(config.store.master_key_path(&config.data)).collect()
+}
+
 impl Source {
-    /// Backups of an open folder.
+    /// Backups of an open folder, without the files `apart`, wherever they lie.
     #[must_use]
-    pub const fn new(store: Arc<Embedded>, layout: Layout) -> Self {
-        Self { store, layout }
+    pub const fn new(store: Arc<Embedded>, layout: Layout, apart: Vec<PathBuf>) -> Self {
+        Self { store, layout, apart }
     }
 
     /// Begins one. Its bytes come as fast as they are taken; whoever drops them ends it.
@@ -120,10 +132,10 @@ impl Source {
         // First what the records were, then the files: a key that is made between is in the file, and
         // one that records name is never missing.
         let copying = self.store.copy()?;
-        let layout = self.layout.clone();
+        let (layout, apart) = (self.layout.clone(), self.apart.clone());
         let (send, pieces) = mpsc::channel(FRAMES);
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = produce(&head, &layout, copying, &send) {
+            if let Err(error) = produce(&head, &layout, &apart, copying, &send) {
                 tracing::error!(%error, "a backup was given up");
                 // Nobody may be left to be told.
                 let _ = send.blocking_send(Err(ControlError::Unavailable(error.to_string())));
@@ -137,6 +149,7 @@ impl Source {
 fn produce(
     head: &Head,
     layout: &Layout,
+    apart: &[PathBuf],
     mut copying: Copying,
     send: &mpsc::Sender<Result<Bytes, ControlError>>,
 ) -> Result<(), BackupError> {
@@ -148,7 +161,7 @@ fn produce(
     if !put(&mut writer, &Frame::Head(head.clone()))? {
         return Ok(());
     }
-    for (name, contents) in folder::files(layout)? {
+    for (name, contents) in folder::files(layout, apart)? {
         if !put(&mut writer, &Frame::File { name, contents })? {
             return Ok(());
         }

@@ -17,7 +17,7 @@
 mod format;
 mod lock;
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{self, Path, PathBuf};
@@ -326,10 +326,27 @@ fn make(root: &Path) -> Result<(), FolderError> {
         // A file where a folder above should be.
         Err(error) => return Err(failed(error)),
     }
-    if let Some(above) = root.parent().filter(|above| !above.as_os_str().is_empty()) {
-        fs::create_dir_all(above).map_err(failed)?;
+    make_durably(root).map_err(failed)
+}
+
+/// Makes a folder, its owner's alone, and those above it that are missing: durably, for what is in a folder is lost
+/// with its name.
+pub(crate) fn make_durably(path: &Path) -> io::Result<()> {
+    let above = match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => return Ok(()),
+    };
+    let create = || DirBuilder::new().mode(0o700).create(path);
+    let made = match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_durably(above).and_then(|()| create()),
+        made => made,
+    };
+    match made {
+        Ok(()) => File::open(above)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
     }
-    make_inside(root)
 }
 
 fn make_inside(path: &Path) -> Result<(), FolderError> {

@@ -1,14 +1,15 @@
 //! Puts a backup back into a new folder.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use unhidra_store::{Config, Restoring, mark_restored};
 
 use super::frame::Frame;
 use super::{BackupError, Verified, folder, verify};
-use crate::folder::Layout;
+use crate::folder::{Layout, make_durably};
 
 /// The folder's own format file: without it nobody takes the folder for one.
 const FORMAT: &str = "format";
@@ -31,7 +32,10 @@ pub fn restore(
     let checked = verify::verify(path, None, &mut progress)?;
     let failed = |path: &Path, source| BackupError::File { path: path.into(), source };
     let store = layout.store();
-    make(&store).map_err(|source| failed(&store, source))?;
+    make_durably(root).map_err(|source| failed(root, source))?;
+    // It was empty, and is a node's from now on.
+    fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(|source| failed(root, source))?;
+    make_durably(&store).map_err(|source| failed(&store, source))?;
     let mut restoring = Restoring::begin(&store, config, checked.head.partitions)?;
     let mut format = None;
     let again = verify::read(path, progress, |frame| {
@@ -40,7 +44,7 @@ pub fn restore(
             Frame::File { name, contents } => {
                 let content = || BackupError::Content { path: path.into(), cause: format!("it has a file {name:?}") };
                 let place = folder::place(root, &name).ok_or_else(content)?;
-                folder::write(&place, &contents).map_err(|source| failed(&place, source))?;
+                folder::write(root, &place, &contents).map_err(|source| failed(&place, source))?;
             }
             Frame::Records(piece) => restoring.put(piece)?,
             Frame::Head(_) | Frame::End(_) => {}
@@ -58,7 +62,7 @@ pub fn restore(
     }
     // Last: from here on it is a data folder.
     let place = root.join(FORMAT);
-    folder::write(&place, &format).and_then(|()| folder::sync(root)).map_err(|source| failed(&place, source))?;
+    folder::write(root, &place, &format).map_err(|source| failed(&place, source))?;
     Ok(again)
 }
 
@@ -74,9 +78,4 @@ fn refuse_used(root: &Path) -> Result<(), BackupError> {
             }
         },
     }
-}
-
-fn make(store: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(store)
 }

@@ -84,7 +84,7 @@ async fn collect(pieces: &mut Pieces) -> Result<Vec<u8>, ControlError> {
 async fn a_backup_holds_what_was_there_when_it_began_and_nothing_later() {
     let place = tempfile::tempdir().unwrap();
     let (folder, store) = made(&place.path().join("node"), 20_000).await;
-    let source = Source::new(store.clone(), folder.layout().clone());
+    let source = Source::new(store.clone(), folder.layout().clone(), Vec::new());
     let mut pieces = source.begin(NOW).await.unwrap();
     // It waits to be taken: what is written now is later than all of it.
     append(&store, 20_000..25_000).await;
@@ -115,7 +115,7 @@ async fn a_backup_holds_what_was_there_when_it_began_and_nothing_later() {
 async fn a_store_that_closes_its_files_ends_the_backup_and_nothing_else() {
     let place = tempfile::tempdir().unwrap();
     let (folder, store) = made(&place.path().join("node"), 20_000).await;
-    let source = Source::new(store.clone(), folder.layout().clone());
+    let source = Source::new(store.clone(), folder.layout().clone(), Vec::new());
     let mut pieces = source.begin(NOW).await.unwrap();
     store.close().await;
     let refused = collect(&mut pieces).await.unwrap_err();
@@ -129,7 +129,7 @@ async fn a_store_that_closes_its_files_ends_the_backup_and_nothing_else() {
 async fn what_is_no_whole_backup_is_not_put_back_and_nothing_is_overwritten() {
     let place = tempfile::tempdir().unwrap();
     let (folder, store) = made(&place.path().join("node"), 100).await;
-    let mut pieces = Source::new(store.clone(), folder.layout().clone()).begin(NOW).await.unwrap();
+    let mut pieces = Source::new(store.clone(), folder.layout().clone(), Vec::new()).begin(NOW).await.unwrap();
     let whole = collect(&mut pieces).await.unwrap();
     let path = place.path().join("file");
     let into = |name: &str| Layout::at(&place.path().join(name)).unwrap();
@@ -169,7 +169,27 @@ async fn locks_sockets_and_drafts_are_left_out() {
     std::fs::write(folder.layout().root().join("format.new"), "a draft").unwrap();
     std::fs::write(folder.layout().store().join("boot"), "boot = 1\n").unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(folder.layout().control_socket()).unwrap();
-    let files: BTreeMap<String, Vec<u8>> = folder::files(folder.layout()).unwrap().into_iter().collect();
+    let root = folder.layout().root().to_owned();
+    std::fs::create_dir(folder.layout().store().join("p0.lost")).unwrap();
+    std::fs::write(root.join("master.key"), "nobody's").unwrap();
+    std::fs::write(place.path().join("cursor"), "linked").unwrap();
+    std::os::unix::fs::symlink(place.path().join("cursor"), root.join("cursor.key")).unwrap();
+    // By whatever name it is known.
+    let apart = [place.path().join("node/../node/master.key"), place.path().join("none")];
+    let files: BTreeMap<String, Vec<u8>> = folder::files(folder.layout(), &apart).unwrap().into_iter().collect();
     let names: Vec<&str> = files.keys().map(String::as_str).collect();
-    assert_eq!(names, ["format", "identity.key", "pki/ca.pem", "store/format"]);
+    assert_eq!(names, ["cursor.key", "format", "identity.key", "pki/ca.pem", "store/format"]);
+    assert_eq!(files["cursor.key"], b"linked");
+    let refused = |what: &str| {
+        let refused = folder::files(folder.layout(), &apart).unwrap_err().to_string();
+        assert!(refused.contains(what), "{refused}");
+    };
+    std::fs::remove_file(place.path().join("cursor")).unwrap();
+    refused("cursor.key");
+    std::fs::remove_file(root.join("cursor.key")).unwrap();
+    std::os::unix::fs::symlink(place.path(), root.join("elsewhere")).unwrap();
+    refused("elsewhere");
+    std::fs::remove_file(root.join("elsewhere")).unwrap();
+    std::fs::remove_file(root.join("identity.key")).unwrap();
+    refused("it has no file identity.key");
 }

@@ -15,7 +15,7 @@ use unhidra_store::{Embedded, Store};
 use super::CliError;
 use super::open::Opened;
 use super::turn::{Turn, Wait};
-use crate::backup::Source;
+use crate::backup::{self, Source};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control::{CommandLimits, Control, LocalControl, LocalDoors, NodeFacts, RemoteControl, connect};
@@ -164,7 +164,7 @@ async fn alone(folder: Folder, config: &Config, mut rng: impl CryptoRng + Send +
         clock: clock.clone(),
         command_ids: command_ids(rng),
         disk_bytes_max: config.retention.disk_bytes_max,
-        backups: Some(Source::new(store.clone(), folder.layout().clone())),
+        backups: Some(Source::new(store.clone(), folder.layout().clone(), backup::secrets(config))),
         live: None,
         keys: Some(keys),
     };

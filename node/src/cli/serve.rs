@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::reach::{command_ids, facts, limits, rules};
 use crate::access::Handle;
 use crate::admin::{self, Phase, Watched};
 use crate::app::{App, Doors};
-use crate::backup::Source;
+use crate::backup::{self, Source};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Loaded, Reloaded, Sources, check_identifiers};
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
@@ -77,6 +78,7 @@ impl Node {
         let own = upstream::client_id(identity.public().as_bytes());
         check_identifiers(&config, Some(&own)).map_err(ConfigError::from)?;
         warn_of_durability(&config.store);
+        warn_of_key(&config);
         let layout = folder.layout().clone();
         let cursor_key = keys::load_or_make(&layout.cursor_key(), &mut rng)?;
         let tls = Served::new(tls::Offers::new(&pki, &config.broker)?);
@@ -117,7 +119,7 @@ impl Node {
                 clock: clock.clone(),
                 command_ids: command_ids(rng),
                 disk_bytes_max: config.retention.disk_bytes_max,
-                backups: Some(Source::new(store.clone(), layout.clone())),
+                backups: Some(Source::new(store.clone(), layout.clone(), backup::secrets(&config))),
                 live: Some(app.live()),
                 keys: Some(keychain.clone()),
             },
@@ -265,6 +267,21 @@ fn warn_of_durability(store: &unhidra_store::Config) {
         durability,
         "a power cut loses {loses} what was acknowledged; store.durability = \"fsync\" loses nothing"
     );
+}
+
+/// Says that the lock hangs beside its key, where somebody has put the key into the folder that it seals.
+fn warn_of_key(config: &Config) {
+    let real = |path: &Path| path.canonicalize().ok();
+    let key = config.store.master_key_path(&config.data).and_then(|path| real(&path));
+    if let (Some(key), Some(data)) = (key, real(&config.data))
+        && key.starts_with(&data)
+    {
+        tracing::warn!(
+            path = %key.display(),
+            "the store's master key lies in the data folder: whoever takes the folder has both; \
+             store.master_key_file names another place (backups are without the key wherever it lies)"
+        );
+    }
 }
 
 /// Lets the process hold as many files as it may: a connection is one, and the usual bound of 1 024

@@ -55,6 +55,14 @@ pub(super) struct Opening {
 }
 
 impl Database {
+    /// Opens the files of a partition that was made: a marker that is gone is damage, and no reason to make it anew.
+    pub(super) fn open_made(path: &Path, config: &Config, partitions: u16) -> Result<Self, OpenError> {
+        if !levels::is_partition(path) {
+            levels::check(path)?;
+        }
+        Self::open(path, config, partitions)
+    }
+
     /// Opens the files, and makes what is missing of them. What can be damaged without the engine
     /// noticing is looked at first.
     pub(super) fn open(path: &Path, config: &Config, partitions: u16) -> Result<Self, OpenError> {

@@ -23,6 +23,8 @@ use super::journal::Damage;
 const VERSION_MARKER: &str = "version";
 const MARKER: [u8; 4] = *b"FJL\x03";
 const KEYSPACES: &str = "keyspaces";
+/// The tree that has the engine's list of all others.
+const LIST: &str = "0";
 const CURRENT: &str = "current";
 const CURRENT_LEN: usize = 25;
 
@@ -67,21 +69,46 @@ pub(super) fn check(partition: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// All small files that are not as they were written.
+/// All small files that are not as they were written, or are not there: the engine makes what it misses anew, and
+/// deletes what that does not name.
 pub(super) fn survey(partition: &Path) -> Result<Vec<Damage>, OpenError> {
     let io = |cause| OpenError::Io { path: partition.into(), cause };
     let mut damages = Vec::new();
     let marker = partition.join(VERSION_MARKER);
-    if fs::read(&marker).map_err(io)? != MARKER {
-        damages.push(damage(&marker, 0, "it does not say what the engine's marker says"));
+    match fs::read(&marker) {
+        Ok(found) if found == MARKER => {}
+        Ok(_) => damages.push(damage(&marker, 0, "it does not say what the engine's marker says")),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(vec![damage(&marker, 0, "it is missing")]),
+        Err(cause) => return Err(io(cause)),
     }
-    for tree in trees(partition).map_err(io)? {
-        // A tree without it was never whole; the engine makes it anew.
+    let trees = trees(partition).map_err(io)?;
+    if !trees.iter().any(|tree| tree.ends_with(LIST)) {
+        let list = partition.join(KEYSPACES).join(LIST);
+        damages.push(damage(&list, 0, "it is missing, and the engine has its list of all trees there"));
+    }
+    for tree in trees {
         if tree.join(CURRENT).exists() {
             damages.extend(version_of(&tree).map_err(io)?.err());
+        } else if was_whole(&tree).map_err(io)? {
+            damages.push(damage(&tree.join(CURRENT), 0, "it is missing, and its tree was whole"));
         }
     }
     Ok(damages)
+}
+
+/// Whether a tree without its file [`CURRENT`] had one: the list of trees, which is made with the partition, and
+/// what has come further than its first, empty version. Another was never whole, and the engine makes it anew.
+fn was_whole(tree: &Path) -> io::Result<bool> {
+    let has_tables = match fs::read_dir(tree.join("tables")) {
+        Ok(mut tables) => tables.next().is_some(),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => false,
+        Err(cause) => return Err(cause),
+    };
+    let is_later = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.strip_prefix('v')?.parse::<u64>().ok()).is_some_and(|version| version > 0)
+    };
+    Ok(tree.ends_with(LIST) || has_tables || small_files(tree)?.iter().any(is_later))
 }
 
 /// The file of a tree's present version, and its bytes.

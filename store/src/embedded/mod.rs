@@ -101,10 +101,16 @@ impl Embedded {
             let path = folder::partition_path(path, partition);
             let engine = |cause: String| OpenError::Engine { path: path.clone(), cause };
             if !path.is_dir() {
-                return Err(engine("it is missing".into()));
+                let cause = match path.with_extension("lost").is_dir() {
+                    true => {
+                        "it is missing: `unhidra store verify --accept-loss` was stopped in the middle; run it again"
+                    }
+                    false => "it is missing",
+                };
+                return Err(engine(cause.into()));
             }
             folder::write_anew(&path).map_err(|cause| OpenError::Io { path: path.clone(), cause })?;
-            let database = Database::open(&path, config, format.partitions)?;
+            let database = Database::open_made(&path, config, format.partitions)?;
             if let Some(ring) = &ring {
                 ring.check_seen(database.ring_seen().map_err(&engine)?)?;
             }

@@ -395,6 +395,26 @@ async fn journals_in_doubt_are_written_anew_at_the_next_start() {
     assert_eq!(half.iter().filter(|copy| copy.exists()).count(), 0);
 }
 
+/// The engine would make it anew, and delete what the new one does not name.
+#[tokio::test]
+async fn a_small_file_that_is_gone_is_damage_and_costs_nothing_more() {
+    let folder = Folder::new(|| key(1));
+    let store = folder.open();
+    write(&store, vec![Op::Device(device("a")), reading("a", 0)]).await.unwrap();
+    store.close().await;
+    drop(store);
+    let partition = folder.path().join("p0");
+    for name in ["version", "keyspaces/0/current", "keyspaces/0"] {
+        let (place, away) = (partition.join(name), folder.folder.path().join("away"));
+        fs::rename(&place, &away).unwrap();
+        let Err(refused) = folder.open_with((folder.keys)(), &config()) else { panic!("{name}") };
+        assert!(matches!(&refused, OpenError::Damaged { file, .. } if *file == place), "{refused}");
+        fs::rename(&away, &place).unwrap();
+    }
+    let rows = folder.open().history(&id("a"), Offset::ZERO, Limit::default()).await.unwrap().rows;
+    assert_eq!(rows.len(), 1);
+}
+
 #[tokio::test]
 async fn a_deleted_row_is_gone_from_every_read() {
     let folder = Folder::new(|| Keys::Plain);

@@ -177,7 +177,10 @@ pub fn verify(
     let mut verified = Verified::default();
     let mut files = Vec::new();
     for partition in (0..folder::partitions(path)?).map(Partition::new) {
-        files.push(Files::look(folder::partition_path(path, partition), progress)?);
+        let partition = folder::partition_path(path, partition);
+        // What was accepted once is gone on with; nothing that is damaged is changed by it.
+        salvage::resume(&partition)?;
+        files.push(Files::look(partition, progress)?);
     }
     files.iter().flat_map(Files::damages).for_each(|damage| verified.file(damage.clone()));
     if verified.found > 0 && accepted.is_none() {

@@ -106,6 +106,9 @@ pub(super) fn run(shared: &Shared, ledger: Ledger, committer: SyncSender<Arc<Wri
     }
     let synced = shared.sync();
     let is_synced = synced.is_ok();
+    if !is_synced && let Err(cause) = folder::mark_unsynced(&shared.path) {
+        error!(partition = %shared.partition, %cause, "its last sync failed, and that cannot be marked for the next start");
+    }
     drop(guard);
     // Without this note the next start takes the journals for those of a node that was killed.
     let noted = synced.and_then(|()| closed::write(&shared.path).map_err(|e| e.to_string()));
@@ -310,11 +313,14 @@ fn may_pass(cause: &io::Error) -> bool {
 /// Writes anew what may be in memory alone, and opens it.
 fn renew(shared: &Shared) -> Result<Ledger, OpenError> {
     let io = |cause| OpenError::Io { path: shared.path.clone(), cause };
+    // First of all: to close the files waits for those that read, and a process that is killed meanwhile would
+    // leave no word of it.
+    let marked = folder::mark_unsynced(&shared.path);
     // The engine is asked for nothing more: it may show what it could not write.
     shared.close_files();
-    folder::mark_unsynced(&shared.path).map_err(io)?;
+    marked.map_err(io)?;
     folder::write_anew(&shared.path).map_err(io)?;
-    let database = Database::open(&shared.path, &shared.config, shared.partitions)?;
+    let database = Database::open_made(&shared.path, &shared.config, shared.partitions)?;
     shared.set_files(database);
     let engine = |cause: ReadError| OpenError::Engine { path: shared.path.clone(), cause: cause.to_string() };
     shared.ledger().map_err(engine)

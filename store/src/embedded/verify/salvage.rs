@@ -24,7 +24,7 @@ pub(super) fn rebuild(partition: &Path, config: &Config) -> Result<(), OpenError
     let engine = |cause| OpenError::Engine { path: partition.into(), cause };
     let (anew, lost) = (partition.with_extension("anew"), partition.with_extension("lost"));
     remove(&anew).map_err(io)?;
-    let from = Database::open(partition, config, 1)?;
+    let from = Database::open_made(partition, config, 1)?;
     let to = Database::open(&anew, config, 1)?;
     for table in Table::ALL {
         copy(&from, &to, table).map_err(engine)?;
@@ -32,12 +32,28 @@ pub(super) fn rebuild(partition: &Path, config: &Config) -> Result<(), OpenError
     to.sync().map_err(engine)?;
     to.close();
     from.close();
-    // In between the partition is missing, and the store says so; the two folders stay.
+    // In between the partition is missing, and the store says so; `resume` puts the new one in its place.
     remove(&lost).map_err(io)?;
     fs::rename(partition, &lost).map_err(io)?;
     fs::rename(&anew, partition).map_err(io)?;
     sync_parent(partition).map_err(io)?;
     remove(&lost).map_err(io)
+}
+
+/// Ends what an earlier call was stopped in: before the new files were whole they go, and after that they are put in
+/// the place of the old ones.
+pub(super) fn resume(partition: &Path) -> Result<(), OpenError> {
+    let io = |cause| OpenError::Io { path: partition.into(), cause };
+    let (anew, lost) = (partition.with_extension("anew"), partition.with_extension("lost"));
+    // The old files make way only for new ones that are whole.
+    if !partition.exists() && lost.exists() && anew.exists() {
+        fs::rename(&anew, partition).map_err(io)?;
+        sync_parent(partition).map_err(io)?;
+    }
+    if partition.exists() {
+        remove(&anew).and_then(|()| remove(&lost)).map_err(io)?;
+    }
+    Ok(())
 }
 
 fn copy(from: &Database, to: &Database, table: Table) -> Result<(), String> {

@@ -169,6 +169,24 @@ async fn damage_at_the_end_of_a_closed_store_is_no_torn_end() {
     assert_eq!(open(&path).history(&id("a"), Offset::ZERO, ALL).await.unwrap().rows.len(), 5);
 }
 
+/// At each step at which a walk that drops what is damaged may be stopped.
+#[tokio::test]
+async fn a_walk_that_was_stopped_is_ended_by_the_next() {
+    let (_place, path) = folder().await;
+    let at = |name: &str| path.join(name);
+    // Between the two renames.
+    fs::rename(at("p0"), at("p0.anew")).unwrap();
+    fs::create_dir(at("p0.lost")).unwrap();
+    let Err(refused) = Embedded::open(&path, &config(), key()) else { panic!("a partition is missing") };
+    assert!(refused.to_string().contains("run it again"), "{refused}");
+    assert_eq!((look(&path, false).found, at("p0.lost").exists()), (0, false));
+    // Before them, and behind them.
+    for left in ["p0.anew", "p0.lost"] {
+        fs::create_dir(at(left)).unwrap();
+        assert_eq!((look(&path, false).found, at(left).exists()), (0, false));
+    }
+}
+
 #[tokio::test]
 async fn the_lists_of_tables_and_the_format_file_are_looked_at() {
     let (_folder, path) = folder().await;
