@@ -62,11 +62,15 @@ pub struct Watched {
     pub damaged_devices: Gauge,
 }
 
+/// How long a connection may last: a scraper comes again, and one that reads nothing keeps nobody out.
+const LIFETIME: Duration = Duration::from_secs(60);
+
 /// Serves the admin port until `shutdown` holds true, or its sender is gone.
 pub async fn serve(listener: TcpListener, config: &Config, watched: Watched, shutdown: watch::Receiver<bool>) {
     let limits = Limits {
         connections_max: config.connections_max,
         header_timeout: Duration::from_secs(config.header_timeout_s),
+        lifetime: Some(LIFETIME),
         grace: Duration::from_secs(1),
     };
     http::serve(listener, router(watched), limits, shutdown).await;
@@ -220,6 +224,18 @@ mod tests {
         let mut answer = String::new();
         garbage.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+
+    /// It asks and asks, and reads none of it.
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_keeps_nobody_out_for_good() {
+        let node = node(1).await;
+        let mut deaf = TcpStream::connect(node.address).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
+        while tokio::time::timeout(Duration::from_millis(500), deaf.write_all(&request)).await.is_ok() {}
+        tokio::time::pause();
+        // Its minute is over at once: nothing else is due.
+        assert!(node.get("/healthz").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

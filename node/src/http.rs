@@ -22,7 +22,9 @@ pub(crate) struct Limits {
     pub(crate) connections_max: usize,
     /// How long the head of a request may take, the first one and each after it.
     pub(crate) header_timeout: Duration,
-    /// How long requests under way may take to end once the door closes.
+    /// How long a connection may last, whatever its peer does; `None`: as long as there is something to say.
+    pub(crate) lifetime: Option<Duration>,
+    /// How long requests under way may take to end once the door closes, or the connection's time is over.
     pub(crate) grace: Duration,
 }
 
@@ -59,11 +61,22 @@ pub(crate) async fn serve<L: Listener<Addr: Clone + Sync>>(
         let mut down = shutdown.clone();
         connections.spawn(async move {
             let mut connection = std::pin::pin!(connection);
+            let lifetime = async {
+                match limits.lifetime {
+                    Some(lifetime) => tokio::time::sleep(lifetime).await,
+                    None => std::future::pending().await,
+                }
+            };
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = told(&mut down) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
+                }
+                () = lifetime => {
+                    connection.as_mut().graceful_shutdown();
+                    // A peer that takes nothing of its answer keeps no other out.
+                    tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
                 }
             };
             if let Err(error) = ended {

@@ -1,7 +1,7 @@
 //! `unhidra backup create | verify | restore`
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{IsTerminal, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -196,8 +196,12 @@ impl Draft {
         let mut path = to.as_os_str().to_owned();
         path.push(".part");
         let path = PathBuf::from(path);
-        // One that was given up earlier is nobody's.
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        // One that was given up earlier is nobody's. It is never written into: it may be a link that somebody has put
+        // there, or another's file.
+        let opened = match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(source),
+            _ => OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path),
+        };
         let file = opened.map_err(|source| CliError::File { path: path.clone(), source })?;
         Ok(Self { path, file, len: 0, kept: false })
     }

@@ -43,6 +43,8 @@ pub async fn serve(listener: ControlListener, router: Router, shutdown: watch::R
     let limits = Limits {
         connections_max: CONNECTIONS_MAX,
         header_timeout: Duration::from_secs(10),
+        // A backup, or somebody who watches, takes as long as it takes.
+        lifetime: None,
         grace: Duration::from_secs(5),
     };
     http::serve(listener, router, limits, shutdown).await;

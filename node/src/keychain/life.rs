@@ -142,9 +142,11 @@ impl Life {
             return Ok(());
         }
         let rotate = due(&ring.record(), now, ages).rotate;
-        if !rotate.is_empty() {
-            self.keys.rotate_for(rotate).await?;
-        }
+        // A ring that is full takes a new key once an old one is gone: that goes on all the same.
+        let rotated = match rotate.is_empty() {
+            true => Ok(()),
+            false => self.keys.rotate_for(rotate).await,
+        };
         let Due { empty, destroy, .. } = due(&ring.record(), now, ages);
         let wanted: Vec<NonZeroU16> = empty.into_iter().filter(|id| !self.empty.contains(id)).collect();
         let rests = self.left_at.is_some_and(|at| at <= now && now < at.saturating_add(AGAIN));
@@ -156,7 +158,7 @@ impl Life {
             self.destroy(ids).await?;
         }
         self.metrics.show(&ring.record(), now, ages);
-        Ok(())
+        rotated
     }
 
     /// Seals anew what is under `ids`, until a walk finds nothing.
