@@ -7,7 +7,6 @@
 //! and after a crash all of it is sent anew.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use unhidra_core::time::Timestamp;
 use unhidra_core::topic::TopicFilter;
@@ -16,13 +15,23 @@ use crate::Broker;
 use crate::acl::SubscribeRight;
 use crate::persist::Storing;
 use crate::router::Subscription;
-use crate::router::message::{Message, Queued};
+use crate::router::message::Queued;
+use crate::router::retained::Found;
 use crate::router::shared::Interest;
 use crate::routing::Place;
 use crate::session::Interest as Step;
 
 /// How many are looked up at once.
 const BATCH: usize = 32;
+
+/// How many topics are looked at for them: nobody else finds or keeps a retained message meanwhile.
+const LOOKS: usize = 512;
+
+/// How many looks a connection has before others have their turn.
+const LOOKS_A_TURN: usize = 8;
+
+/// How many topics are looked at to find that a new subscription is owed nothing.
+const FIRST_LOOKS: usize = 64;
 
 /// What one connection's subscriptions are still to be sent: one entry a filter, so no more than
 /// the session may have subscriptions.
@@ -66,35 +75,50 @@ impl Arrears {
     }
 }
 
+/// How far a subscription has come.
+enum Paid {
+    /// To the end.
+    All,
+    /// A look further.
+    Some,
+    /// As far as its queue has room.
+    NoRoom,
+}
+
 impl Broker {
-    /// Fills a queue up to its half with what its subscriptions are still to be sent.
-    pub(crate) fn pay(&self, arrears: &mut Arrears, place: Place<'_>, now: Timestamp) {
-        while let Some(entry) = arrears.0.front_mut() {
+    /// Fills a queue up to its half with what its subscriptions are still to be sent. Says whether it is to come
+    /// again at once: there is room, and others have their turn before more is looked up.
+    pub(crate) fn pay(&self, arrears: &mut Arrears, place: Place<'_>, now: Timestamp) -> bool {
+        for _ in 0..LOOKS_A_TURN {
+            let Some(entry) = arrears.0.front_mut() else { return false };
             match self.pay_one(entry, place, now) {
-                Some(0) => {
+                Paid::All => {
                     if let Some(Entry { filter, subscription, .. }) = arrears.0.pop_front() {
                         self.store_paid(place.queue, Step::Begun(filter, subscription));
                     }
                 }
-                Some(_) => {}
-                None => return,
+                Paid::Some => {}
+                Paid::NoRoom => return false,
             }
         }
+        !arrears.is_empty()
     }
 
-    /// Looks up the next few. Says how many there were, or `None` where there was no room.
-    fn pay_one(&self, entry: &mut Entry, place: Place<'_>, now: Timestamp) -> Option<usize> {
-        let Ok(Interest { filter, .. }) = Interest::parse(&entry.filter) else { return Some(0) };
+    /// Looks up the next few.
+    fn pay_one(&self, entry: &mut Entry, place: Place<'_>, now: Timestamp) -> Paid {
+        let Ok(Interest { filter, .. }) = Interest::parse(&entry.filter) else { return Paid::All };
         // The rules of this moment: they may have changed since it subscribed.
         if self.rules.acl.subscribe(place.who, filter).0 != SubscribeRight::Route {
-            return Some(0);
+            return Paid::All;
+        }
+        if place.queue.is_half_full() {
+            return Paid::NoRoom;
         }
         let checked = self.rules.acl.reach(place.who, filter.as_str()).checked;
-        let found = self.retained_for(filter, entry.after.as_deref(), BATCH, now);
-        let count = found.len();
-        for message in found {
+        let found = self.retained_for(filter, entry.after.as_deref(), (BATCH, LOOKS), now);
+        for message in found.live {
             if place.queue.is_half_full() {
-                return None;
+                return Paid::NoRoom;
             }
             let topic = message.topic().into();
             // A filter such as `#` is granted without a look at what is below the devices' prefix, where
@@ -111,23 +135,34 @@ impl Broker {
             }
             entry.after = Some(topic);
         }
-        Some(count)
+        if !found.has_more {
+            return Paid::All;
+        }
+        entry.after = found.last;
+        Paid::Some
     }
 
-    /// At most `max` of the retained messages a filter stands for, behind the topic `after`.
-    pub(crate) fn retained_for(
+    /// Whether a new subscription may be owed something.
+    pub(crate) fn may_owe(&self, filter: TopicFilter<'_>, now: Timestamp) -> bool {
+        let found = self.retained_for(filter, None, (1, FIRST_LOOKS), now);
+        found.has_more || !found.live.is_empty()
+    }
+
+    /// At most so many of the retained messages a filter stands for, behind the topic `after`, and so many topics
+    /// looked at.
+    fn retained_for(
         &self,
         filter: TopicFilter<'_>,
         after: Option<&str>,
-        max: usize,
+        at_most: (usize, usize),
         now: Timestamp,
-    ) -> Vec<Arc<Message>> {
+    ) -> Found {
         if filter.as_str().starts_with("$SYS") {
-            return self.sys().matches(filter, after, max, now).0;
+            return self.sys().matches(filter, after, at_most, now);
         }
         let mut store = self.retained();
-        let (live, expired) = store.matches(filter, after, max, now);
-        expired.iter().for_each(|message| self.store_retained(message, false, &mut Storing::default()));
-        live
+        let found = store.matches(filter, after, at_most, now);
+        found.dead.iter().for_each(|message| self.store_retained(message, false, &mut Storing::default()));
+        found
     }
 }

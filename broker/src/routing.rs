@@ -138,7 +138,7 @@ impl Broker {
         };
         // Looked up behind the router: what comes from now on is routed.
         let now = self.doors.clock.now();
-        if wanted && !self.retained_for(interest.filter, None, 1, now).is_empty() {
+        if wanted && self.may_owe(interest.filter, now) {
             arrears.add(filter.as_str(), subscription);
         } else {
             arrears.renew(filter.as_str(), subscription);
@@ -223,7 +223,7 @@ impl Broker {
         let Ok(filter) = TopicFilter::parse(&topics) else { return };
         let (payload, properties, now) = (Bytes::new(), Properties::default(), self.doors.clock.now());
         loop {
-            let (found, _) = self.retained().matches(filter, None, FORGOTTEN_AT_ONCE, now);
+            let found = self.retained().matches(filter, None, (FORGOTTEN_AT_ONCE, usize::MAX), now).live;
             for message in &found {
                 let (topic, qos) = (message.topic_text(), QoS::AtLeastOnce);
                 let empty = Incoming { topic, payload: &payload, qos, retain: true, properties: &properties };

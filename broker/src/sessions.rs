@@ -138,7 +138,12 @@ impl Broker {
             }
             self.end_session(stored);
         } else {
-            let may_go = |queued: &Queued| queued.group.as_ref().is_some_and(|g| g.has_taker_besides(subscriber));
+            // Asked before the queue is locked: a group that looks for a member locks itself and then a queue.
+            let takers: Vec<_> =
+                stored.queue.groups().into_iter().filter(|group| group.has_taker_besides(subscriber)).collect();
+            let may_go = |queued: &Queued| {
+                queued.group.as_ref().is_some_and(|of| takers.iter().any(|group| Arc::ptr_eq(group, of)))
+            };
             let may_go_to_others = stored.queue.take_if(may_go);
             self.store_left(key, &stored);
             self.sessions().release(key, Some(Box::new(stored)));

@@ -65,6 +65,8 @@ pub(crate) struct Connection {
     pub(super) held_by_store: bool,
     /// Made with the first subscription, and gone once nothing is owed.
     pub(super) arrears: Option<Box<Arrears>>,
+    /// More of them is to be looked up as soon as others have had their turn.
+    owes_more: bool,
     pub(super) course: Course,
     /// When what the client has shown ends.
     pub(super) until: Option<Timestamp>,
@@ -132,6 +134,7 @@ impl Connection {
             keeper: None,
             held_by_store: false,
             arrears: None,
+            owes_more: false,
             course: Course::Serving,
             until: None,
             tally: Tally::default(),
@@ -184,10 +187,11 @@ impl Connection {
             let reads = self.may_read();
             self.session.reading(reads, now);
             self.arm(timer.as_mut(), &mut armed, now);
+            let owes_more = std::mem::take(&mut self.owes_more);
             let wire = &mut self.wire;
             let turn = poll_fn(|cx| {
                 let mut turn = Turn::default();
-                let mut woken = false;
+                let mut woken = owes_more;
                 if wire.has_output()
                     && let Poll::Ready(written) = wire.poll_write(cx, now)
                 {
@@ -215,7 +219,7 @@ impl Connection {
             })
             .await;
             self.take_turn(turn);
-            if self.spent >= FAIR_BYTES {
+            if self.spent >= FAIR_BYTES || owes_more {
                 // Whoever publishes at full speed must not keep its subscribers from their turn.
                 self.spent = 0;
                 yield_now().await;
@@ -380,7 +384,7 @@ impl Connection {
 
     fn pay_arrears(&mut self, now: Timestamp) {
         if let (Some(arrears), Client::Admitted { who, subscriber, queue, .. }) = (&mut self.arrears, &self.client) {
-            self.broker.pay(arrears, Place { who, subscriber: *subscriber, queue }, now);
+            self.owes_more = self.broker.pay(arrears, Place { who, subscriber: *subscriber, queue }, now);
             if arrears.is_empty() {
                 self.arrears = None;
             }

@@ -20,8 +20,8 @@ use std::time::Duration;
 use tracing::info;
 use unhidra_core::time::Timestamp;
 
-use super::SubscriberId;
 use super::message::{Kept, Queued};
+use super::{Group, SubscriberId};
 use crate::config::{Limits, QueuePolicy};
 use crate::metrics::DropCause;
 use crate::net::mailbox::{Mailbox, Order};
@@ -314,7 +314,18 @@ impl Queue {
         writers.iter().for_each(|writer| writer.wake());
     }
 
-    /// Takes out what somebody else may have, in order.
+    /// The groups whose messages wait here.
+    pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
+        let mut groups: Vec<Arc<Group>> = Vec::new();
+        for group in self.lock().waiting.iter().filter_map(|queued| queued.group.as_ref()) {
+            if !groups.iter().any(|known| Arc::ptr_eq(known, group)) {
+                groups.push(Arc::clone(group));
+            }
+        }
+        groups
+    }
+
+    /// Takes out what `may` says, in order. It takes no lock: whoever holds a group's takes its members'.
     pub(crate) fn take_if(&self, mut may: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let mut inner = self.lock();
         let (taken, left): (Vec<_>, VecDeque<_>) = {

@@ -30,6 +30,25 @@ pub(crate) enum Kept {
     NoRoom,
 }
 
+/// What a look at retained messages has found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) live: Vec<Arc<Message>>,
+    /// Those that have expired, which are forgotten.
+    pub(crate) dead: Vec<Arc<Message>>,
+    /// The last topic that was looked at.
+    pub(crate) last: Option<Box<str>>,
+    /// Whether the look ended before the topics did.
+    pub(crate) has_more: bool,
+}
+
+impl Found {
+    fn add(&mut self, message: &Arc<Message>, now: Timestamp) {
+        let to = if message.is_expired(now) { &mut self.dead } else { &mut self.live };
+        to.push(message.clone());
+    }
+}
+
 impl Retained {
     pub(crate) const fn new(messages_max: usize, bytes_max: usize) -> Self {
         Self { by_topic: BTreeMap::new(), bytes: 0, messages_max, bytes_max }
@@ -55,39 +74,41 @@ impl Retained {
     }
 
     /// The messages a filter stands for, in the order of their topics: at most `max`, those behind
-    /// the topic `after`; and those that have expired, which are forgotten.
+    /// the topic `after`. However few they are, at most `looks_max` topics are looked at.
     pub(crate) fn matches(
         &mut self,
         filter: TopicFilter<'_>,
         after: Option<&str>,
-        max: usize,
+        (max, looks_max): (usize, usize),
         now: Timestamp,
-    ) -> (Vec<Arc<Message>>, Vec<Arc<Message>>) {
+    ) -> Found {
+        let mut found = Found::default();
         let text = filter.as_str();
-        let found: Vec<Arc<Message>> = if filter.has_wildcard() {
+        if filter.has_wildcard() {
             let literal = text.split(['+', '#']).next().unwrap_or_default();
             // `a/#` stands for `a` too, which does not begin with `a/`.
             let start = literal.strip_suffix('/').unwrap_or(literal);
             let from = after.map_or(Bound::Included(start), Bound::Excluded);
-            self.by_topic
-                .range::<str, _>((from, Bound::Unbounded))
-                .take_while(|(topic, _)| topic.starts_with(start))
-                .filter(|(topic, _)| TopicName::parse(topic).is_ok_and(|name| filter.matches(name)))
-                .scan(max, |left, (_, message)| {
-                    // One that has expired takes nobody's place.
-                    let live = usize::from(!message.is_expired(now));
-                    *left = left.checked_sub(live)?;
-                    Some(message.clone())
-                })
-                .collect()
-        } else {
-            self.by_topic.get(text).filter(|_| after.is_none()).cloned().into_iter().collect()
-        };
-        let (dead, live): (Vec<_>, Vec<_>) = found.into_iter().partition(|message| message.is_expired(now));
-        for message in &dead {
+            let topics = self.by_topic.range::<str, _>((from, Bound::Unbounded));
+            for (looks, (topic, message)) in topics.take_while(|(topic, _)| topic.starts_with(start)).enumerate() {
+                if looks >= looks_max || found.live.len() >= max {
+                    found.has_more = true;
+                    break;
+                }
+                found.last = Some(topic.clone());
+                if TopicName::parse(topic).is_ok_and(|name| filter.matches(name)) {
+                    found.add(message, now);
+                }
+            }
+        } else if after.is_none()
+            && let Some(message) = self.by_topic.get(text)
+        {
+            found.add(message, now);
+        }
+        for message in &found.dead {
             self.remove(message.topic());
         }
-        (live, dead)
+        found
     }
 
     fn remove(&mut self, topic: &str) -> bool {
@@ -114,8 +135,8 @@ mod tests {
 
     fn topics(retained: &mut Retained, filter: &str, now_ms: u64) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
-        let (live, _) = retained.matches(filter, None, usize::MAX, Timestamp::from_ms(now_ms));
-        live.iter().map(|m| m.topic().to_owned()).collect()
+        let found = retained.matches(filter, None, (usize::MAX, usize::MAX), Timestamp::from_ms(now_ms));
+        found.live.iter().map(|m| m.topic().to_owned()).collect()
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Open {
         };
         out.packet(Packet::ConnAck(ConnAck { session_present, reason: ReasonCode::Success, properties }));
         out.events.extend(rows.keys().map(|row| Event::Listen(*row)));
-        let keeps = rules.stores_sessions && terms.expiry_s > 0;
+        // One that was to stay has its records, though it is to end with this connection: they go as it moves on.
+        let keeps = rules.stores_sessions && (terms.expiry_s > 0 || session_present);
         let mut open = Self {
             who,
             version: connect.version,

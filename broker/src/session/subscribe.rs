@@ -60,7 +60,9 @@ impl Open {
         // SUBACK leaves before what is retained, which the events bring, unless it waits for a store.
         let mut steps = Vec::new();
         let (packet_id, mut refused) = (subscribe.packet_id, Refused::of(subscribe.filters.len()));
-        let one = |filter| match self.subscribe_one(filter, identifier, rules, &mut steps, out) {
+        // More than a session may have are others beyond its bound, or repeats: each would be looked up.
+        let mut left = rules.limits.subscriptions_per_session;
+        let one = |filter| match self.subscribe_one(filter, identifier, rules, &mut left, &mut steps, out) {
             Ok(granted) => refused.granted(granted),
             Err(error) => refused.refused(error),
         };
@@ -84,6 +86,7 @@ impl Open {
         wanted: SubscribeFilter,
         identifier: Option<u32>,
         rules: &Rules,
+        left: &mut usize,
         steps: &mut Vec<Interest>,
         out: &mut Out,
     ) -> Result<ReasonCode, FilterError> {
@@ -110,9 +113,10 @@ impl Open {
             SubscribeRight::Route => {
                 let is_new = !self.subscriptions.contains_key(text);
                 let max = rules.limits.subscriptions_per_session;
-                if is_new && self.subscriptions.len() >= max {
+                if *left == 0 || (is_new && self.subscriptions.len() >= max) {
                     return Err(FilterError::TooMany { max });
                 }
+                *left -= 1;
                 let subscription = Subscription { options: wanted.options, identifier };
                 self.subscriptions.insert(text.into(), subscription);
                 if self.keeping.is_some() {

@@ -370,6 +370,35 @@ async fn a_message_for_many_sessions_is_written_once() {
     }
 }
 
+/// What it is sent goes from the disk as it acknowledges it, though nothing of it is to stay.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_resumed_to_end_with_its_connection_keeps_no_more_than_it_owes() {
+    let disk = Disk::new();
+    let world = World::on(disk.clone()).await;
+    let (mut subscriber, _) = enter(&world, Version::V5, "s").await;
+    subscriber.subscribe("t", QoS::AtLeastOnce).await;
+    subscriber.send(Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await;
+    drop(subscriber);
+    let mut subscriber = world.client(Identity::Anonymous, Version::V5);
+    let ack = subscriber.connect(Connect { clean_start: false, ..connect(Version::V5, "s") }).await;
+    assert!(ack.session_present);
+    let mut publisher = world.plain("p", Version::V5).await;
+    for number in 1..=5 {
+        publisher.publish("t", "x", Some(number)).await;
+        assert_eq!(publisher.acked().await, (number, ReasonCode::Success));
+        let message = subscriber.message().await;
+        assert_eq!(disk.count(PersistTable::Queued), 1);
+        subscriber.puback(id_of(&message), ReasonCode::Success).await;
+        subscriber.ping().await;
+        assert_eq!((disk.count(PersistTable::Queued), disk.count(PersistTable::Messages)), (0, 0));
+    }
+    subscriber.send(Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await;
+    publisher.publish("t", "x", Some(6)).await;
+    assert_eq!(publisher.acked().await, (6, ReasonCode::NoMatchingSubscribers));
+    publisher.ping().await;
+    assert_eq!((disk.count(PersistTable::Queued), disk.count(PersistTable::Sessions)), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_disk_refuses_those_who_would_stay() {
     let disk = Disk::new();

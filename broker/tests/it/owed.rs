@@ -245,3 +245,40 @@ async fn a_will_of_a_session_that_ends_with_its_connection_leaves_no_record() {
     watcher.ping().await;
     assert_eq!(disk.count(PersistTable::Sessions), 0);
 }
+
+/// However many topics have to be looked at until the one is found that the filter stands for.
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_stands_for_few_of_many_retained_messages_finds_them() {
+    let mut config = config();
+    (config.limits.retained_messages_max, config.limits.retained_bytes_max) = (6000, 6_000_000);
+    let world = World::with(config);
+    let mut publisher = world.plain("p", Version::V5).await;
+    for number in 0..6000 {
+        let topic = format!("{number:04}/{}", if number == 5999 { "z" } else { "a" });
+        publisher.send(Packet::Publish(Publish { retain: true, ..publish(&topic, "kept", None) })).await;
+    }
+    publisher.ping().await;
+    let (mut client, _) = enter(&world, Version::V5).await;
+    client.subscribe("+/z", QoS::AtLeastOnce).await;
+    assert_eq!(client.message().await.topic.as_str(), "5999/z");
+    client.subscribe("+/none", QoS::AtLeastOnce).await;
+    client.ping().await;
+}
+
+/// Each would be looked up, and nobody else find a retained message meanwhile.
+#[tokio::test(start_paused = true)]
+async fn of_one_packet_no_more_filters_are_taken_than_a_session_may_have() {
+    let world = World::new();
+    let max = config().limits.subscriptions_per_session;
+    let mut client = world.plain("c", Version::V5).await;
+    let options = SubscriptionOptions::with_qos(QoS::AtMostOnce);
+    let filters = vec![SubscribeFilter { filter: text("+"), options }; 2 * max];
+    client
+        .send(Packet::Subscribe(Subscribe { packet_id: packet_id(1), properties: Properties::default(), filters }))
+        .await;
+    let Packet::SubAck(answer) = client.packet().await else { panic!("an answer") };
+    let (taken, refused) = answer.reasons.split_at(max);
+    assert!(taken.iter().all(|reason| *reason == ReasonCode::Success), "{taken:?}");
+    assert!(refused.iter().all(|reason| *reason == ReasonCode::QuotaExceeded), "{refused:?}");
+    assert_eq!(client.subscribe("+", QoS::AtMostOnce).await, ReasonCode::Success, "the next packet is another");
+}

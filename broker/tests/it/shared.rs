@@ -148,3 +148,56 @@ async fn who_leaves_a_group_gets_nothing_more() {
     member.publish("t", "x", Some(1)).await;
     assert_eq!(member.acked().await, (1, ReasonCode::NoMatchingSubscribers));
 }
+
+/// A member that leaves asks its group for others while messages are dealt to it. Neither may wait for what the
+/// other holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn members_that_leave_while_messages_are_dealt_hold_up_nobody() {
+    let mut config = config();
+    (config.limits.queue_messages_max, config.limits.receive_max) = (5000, 100);
+    let world = std::sync::Arc::new(World::with(config));
+    let member = |name: &'static str| {
+        let world = world.clone();
+        tokio::spawn(async move {
+            for _ in 0..300 {
+                let mut member = world.client(Identity::Anonymous, Version::V5);
+                let mut properties = stays(name).properties;
+                properties.push(Property::ReceiveMaximum(1));
+                if !member.connect(Connect { properties, ..stays(name) }).await.session_present {
+                    member.subscribe("$share/g/t", QoS::AtLeastOnce).await;
+                }
+                // The first is not acknowledged: what comes behind it waits.
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        })
+    };
+    let members = [member("a"), member("b")];
+    // What this one has published fills their queues, and it waits then.
+    let filling = tokio::spawn({
+        let world = world.clone();
+        async move {
+            let mut publisher = world.plain("p", Version::V5).await;
+            loop {
+                publisher.send_all((1..=100).map(|number| Packet::Publish(publish("t", "x", Some(number))))).await;
+                for _ in 0..100 {
+                    publisher.acked().await;
+                }
+            }
+        }
+    });
+    // For this one nobody waits: it has them dealt all the time.
+    let dealing = tokio::spawn({
+        let world = world.clone();
+        async move {
+            let mut publisher = world.plain("q", Version::V5).await;
+            loop {
+                publisher.send_all((0..100).map(|_| Packet::Publish(publish("t", "x", None)))).await;
+                publisher.ping().await;
+            }
+        }
+    });
+    for member in members {
+        tokio::time::timeout(std::time::Duration::from_secs(60), member).await.expect("nobody waits for good").unwrap();
+    }
+    [filling, dealing].iter().for_each(tokio::task::JoinHandle::abort);
+}
