@@ -187,6 +187,9 @@ impl Broker {
     /// Keeps a message with RETAIN as the last of its topic, where there is room.
     fn retain(&self, message: &Arc<Message>, storing: &mut Storing) {
         let mut store = self.retained();
+        for expired in store.expire(self.doors.clock.now()) {
+            self.store_retained(&expired, false, &mut Storing::default());
+        }
         let (kept, had) = store.put(message);
         if kept == Kept::Yes || had {
             self.store_retained(message, kept == Kept::Yes, storing);
@@ -287,7 +290,10 @@ impl Broker {
                     storing.queued(queue, kept);
                 }
                 if !evicted.is_empty() {
-                    evicted.iter().for_each(|_| self.metrics.drop_message(DropCause::Evicted));
+                    for gone in &evicted {
+                        let is_expired = gone.message.is_expired(now);
+                        self.metrics.drop_message(if is_expired { DropCause::Expired } else { DropCause::Evicted });
+                    }
                     if let Some(session) = queue.keeper() {
                         self.forget_queued(session, evicted);
                     }
@@ -305,9 +311,12 @@ impl Broker {
         }
     }
 
-    /// Offers again what had to wait.
+    /// Offers again what had to wait: what is a group's to whichever of its members has room by now.
     pub(crate) fn push_again(&self, held: Held, sender: &Arc<Mailbox>, now: Timestamp) -> Option<Held> {
         let Held { queue, queued, receipt, .. } = held;
+        let may_read = |who: &Principal| self.may_read(who, queued.message.topic());
+        let chosen = queued.group.as_ref().and_then(|group| group.choose(&queued.message, may_read));
+        let (queue, queued) = chosen.unwrap_or((queue, queued));
         let mut storing = Storing::of_receipt(receipt);
         let again = self.push(&queue, queued, Some(sender), now, &mut storing);
         self.store_queued(&mut storing);

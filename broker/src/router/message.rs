@@ -247,6 +247,11 @@ impl Message {
         size_of::<Self>() + self.len()
     }
 
+    /// From when on nobody is to get it any more.
+    pub(crate) const fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
     /// Whether nobody is to get it any more (section 3.3.2.3.3).
     pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)

@@ -66,6 +66,11 @@ impl Terms {
 struct Inner {
     waiting: VecDeque<Queued>,
     bytes: usize,
+    /// Not before this instant does any of them expire.
+    expires_first: Option<Timestamp>,
+    /// Those that have expired and were sorted out. They leave with the next that is taken, so that whoever keeps
+    /// them hears of it.
+    expired: Vec<Queued>,
     /// Messages of the session that did not come to it.
     dropped: u64,
     pace: Pace,
@@ -176,6 +181,7 @@ impl Queue {
         if inner.is_full(size, &self.terms) {
             return Some(queued);
         }
+        inner.note_expiry(&queued);
         let last = queued.kept.as_ref().map_or(0, |kept| kept.sequence.get());
         inner.sequence = inner.sequence.max(last);
         inner.bytes += size;
@@ -198,9 +204,12 @@ impl Queue {
             return Pushed::Dropped(DropCause::Away);
         }
         let size = queued.message.size();
+        if inner.is_full(size, &self.terms) {
+            inner.expire(now);
+        }
         if !inner.is_full(size, &self.terms) {
             let kept = inner.add(queued, size, self.keeper);
-            return Pushed::Taken { kept, evicted: Vec::new() };
+            return Pushed::Taken { kept, evicted: mem::take(&mut inner.expired) };
         }
         let before = inner.pace;
         let may_wait = inner.may_wait(&self.terms, now);
@@ -219,6 +228,7 @@ impl Queue {
                 let evicted = inner.make_room(size, &self.terms);
                 let kept = inner.add(queued, size, self.keeper);
                 inner.dropped += evicted.len() as u64;
+                let evicted = mem::take(&mut inner.expired).into_iter().chain(evicted).collect();
                 return Pushed::Taken { kept, evicted };
             }
             (QueuePolicy::Disconnect, Some(reader)) => reader.order(Order::Close(ReasonCode::QuotaExceeded)),
@@ -329,8 +339,9 @@ impl Queue {
     pub(crate) fn take_if(&self, mut may: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let mut inner = self.lock();
         let (taken, left): (Vec<_>, VecDeque<_>) = {
-            let mut taken = Vec::new();
+            let mut taken: Vec<Queued> = mem::take(&mut inner.expired);
             let mut left = VecDeque::new();
+            taken.retain(&mut may);
             for queued in mem::take(&mut inner.waiting) {
                 if may(&queued) { taken.push(queued) } else { left.push_back(queued) }
             }
@@ -368,9 +379,30 @@ impl Inner {
             queued.kept = Some(Kept { sequence, shared: None });
         }
         let kept = is_kept.then(|| queued.clone());
+        self.note_expiry(&queued);
         self.bytes += size;
         self.waiting.push_back(queued);
         kept
+    }
+
+    fn note_expiry(&mut self, queued: &Queued) {
+        if let Some(at) = queued.message.expires_at() {
+            self.expires_first = Some(self.expires_first.map_or(at, |first| first.min(at)));
+        }
+    }
+
+    /// Sorts out what has expired (section 3.3.2.3.3): it takes nobody's place.
+    fn expire(&mut self, now: Timestamp) {
+        if self.expires_first.is_none_or(|first| first > now) {
+            return;
+        }
+        let (expired, left) =
+            mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|q| q.message.is_expired(now));
+        self.dropped += expired.len() as u64;
+        self.expired.extend(expired);
+        self.expires_first = left.iter().filter_map(|queued| queued.message.expires_at()).min();
+        self.waiting = left.into();
+        self.recount();
     }
 
     fn make_room(&mut self, size: usize, terms: &Terms) -> Vec<Queued> {

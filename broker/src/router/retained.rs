@@ -1,6 +1,6 @@
 //! The last retained message of each topic (section 3.3.1.3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ use super::message::Message;
 #[derive(Debug)]
 pub(crate) struct Retained {
     by_topic: BTreeMap<Box<str>, Arc<Message>>,
+    /// Those that expire, and when.
+    expiring: BTreeSet<(Timestamp, Box<str>)>,
     bytes: usize,
     messages_max: usize,
     bytes_max: usize,
@@ -51,7 +53,7 @@ impl Found {
 
 impl Retained {
     pub(crate) const fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self { by_topic: BTreeMap::new(), bytes: 0, messages_max, bytes_max }
+        Self { by_topic: BTreeMap::new(), expiring: BTreeSet::new(), bytes: 0, messages_max, bytes_max }
     }
 
     /// How many there are, and how many bytes they take.
@@ -70,7 +72,20 @@ impl Retained {
         }
         self.bytes += message.size();
         self.by_topic.insert(message.topic().into(), message.clone());
+        if let Some(at) = message.expires_at() {
+            self.expiring.insert((at, message.topic().into()));
+        }
         (Kept::Yes, had)
+    }
+
+    /// Forgets what has expired, and gives it: it takes nobody's place.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<Arc<Message>> {
+        let mut expired = Vec::new();
+        while let Some((_, topic)) = self.expiring.first().filter(|(at, _)| *at <= now).cloned() {
+            expired.extend(self.by_topic.get(&topic).cloned());
+            self.remove(&topic);
+        }
+        expired
     }
 
     /// The messages a filter stands for, in the order of their topics: at most `max`, those behind
@@ -113,6 +128,9 @@ impl Retained {
 
     fn remove(&mut self, topic: &str) -> bool {
         let removed = self.by_topic.remove(topic);
+        if let Some(at) = removed.as_ref().and_then(|message| message.expires_at()) {
+            self.expiring.remove(&(at, topic.into()));
+        }
         self.bytes -= removed.as_ref().map_or(0, |message| message.size());
         removed.is_some()
     }
@@ -137,6 +155,21 @@ mod tests {
         let filter = TopicFilter::parse(filter).expect("a filter");
         let found = retained.matches(filter, None, (usize::MAX, usize::MAX), Timestamp::from_ms(now_ms));
         found.live.iter().map(|m| m.topic().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_has_expired_takes_nobodys_place() {
+        let mut retained = Retained::new(2, 1_000_000);
+        retained.put(&message("a", b"1", Some(10)));
+        retained.put(&message("b", b"1", Some(20)));
+        assert_eq!(retained.put(&message("b", b"2", Some(5))).0, Kept::Yes, "in the old one's place");
+        assert_eq!(retained.expire(Timestamp::from_ms(4_999)).len(), 0);
+        assert_eq!(retained.put(&message("c", b"1", None)).0, Kept::NoRoom);
+        let expired = retained.expire(Timestamp::from_ms(5_000));
+        assert_eq!(expired.iter().map(|m| m.topic()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(retained.put(&message("c", b"1", None)).0, Kept::Yes);
+        assert_eq!(topics(&mut retained, "#", 20_000), ["c"], "a subscriber's look forgets it too");
+        assert!(retained.expiring.is_empty());
     }
 
     #[test]

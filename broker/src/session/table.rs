@@ -111,8 +111,8 @@ impl Table {
                 ended => Claim::New { ended },
             },
             None if self.entries.len() < self.max => Claim::New { ended: None },
-            None => match self.due.first().map(|(_, key)| key.clone()) {
-                Some(oldest) => Claim::New { ended: self.take_stored(&oldest) },
+            None => match self.nearest_end() {
+                Some(nearest) => Claim::New { ended: self.take_stored(&nearest) },
                 None => return Claim::Full,
             },
         };
@@ -143,6 +143,13 @@ impl Table {
         keys.iter().filter_map(|key| self.take_stored(key)).map(|stored| *stored).collect()
     }
 
+    /// The stored session that ends first, of those without a Will that is due before.
+    fn nearest_end(&self) -> Option<SessionKey> {
+        let ends = |at: Timestamp, key: &SessionKey| self.stored(key).is_some_and(|stored| stored.expires_at == at);
+        let nearest = self.due.iter().find(|(at, key)| ends(*at, key)).or_else(|| self.due.first());
+        nearest.map(|(_, key)| key.clone())
+    }
+
     /// A session that no connection carries.
     pub(crate) fn stored(&self, key: &SessionKey) -> Option<&Stored> {
         match self.entries.get(key)? {
@@ -155,7 +162,7 @@ impl Table {
     pub(crate) fn shrink(&mut self) -> Vec<Stored> {
         let mut ended = Vec::new();
         while self.entries.len() > self.max
-            && let Some((_, key)) = self.due.first().cloned()
+            && let Some(key) = self.nearest_end()
         {
             ended.extend(self.take_stored(&key).map(|stored| *stored));
         }
@@ -275,7 +282,8 @@ mod tests {
     #[test]
     fn a_full_table_gives_up_what_expires_first_and_never_a_live_one() {
         let mut table = Table::new(2);
-        table.release(&key(&Admitted::Client(None), "late"), Some(stored(20, None)));
+        // Its Will is due first of all, and is no reason.
+        table.release(&key(&Admitted::Client(None), "late"), Some(stored(20, Some(4))));
         table.release(&key(&Admitted::Client(None), "soon"), Some(stored(10, None)));
         let claim = table.claim(&key(&Admitted::Client(None), "new"), &mailbox(1), false);
         assert!(matches!(claim, Claim::New { ended: Some(s) } if s.expires_at == Timestamp::from_ms(10_000)));

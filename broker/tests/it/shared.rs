@@ -149,6 +149,37 @@ async fn who_leaves_a_group_gets_nothing_more() {
     assert_eq!(member.acked().await, (1, ReasonCode::NoMatchingSubscribers));
 }
 
+/// It waited for the one, and the other has room first.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_member_goes_to_another_that_has_room_before() {
+    let world = World::new();
+    let max = config().limits.queue_messages_max;
+    let mut members = Vec::new();
+    for name in ["a", "b"] {
+        let mut member = world.client(Identity::Anonymous, Version::V5);
+        let properties = [Property::ReceiveMaximum(1)].into_iter().collect();
+        member.connect(Connect { properties, ..connect(Version::V5, name) }).await;
+        member.subscribe("$share/g/t", QoS::AtLeastOnce).await;
+        members.push(member);
+    }
+    let mut publisher = world.plain("p", Version::V5).await;
+    // One with each on its way, and their queues full.
+    for number in 0..2 * (max + 1) {
+        publisher.publish("t", &number.to_string(), Some(1)).await;
+        publisher.acked().await;
+    }
+    // It is the first one's turn, which takes nothing more.
+    publisher.publish("t", "last", Some(1)).await;
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|payload| payload != "last") {
+        let message = members[1].message().await;
+        let Assurance::AtLeastOnce { packet_id, .. } = message.assurance else { panic!("{message:?}") };
+        members[1].puback(packet_id, ReasonCode::Success).await;
+        heard.push(message.payload);
+    }
+    assert_eq!(heard.len(), max + 2);
+}
+
 /// A member that leaves asks its group for others while messages are dealt to it. Neither may wait for what the
 /// other holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

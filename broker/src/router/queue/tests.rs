@@ -49,6 +49,35 @@ fn blocked(policy: QueuePolicy) -> (Queue, Arc<Mailbox>) {
     (queue, reader)
 }
 
+/// Section 3.3.2.3.3; and where it is kept over a restart, whoever keeps it hears of it.
+#[test]
+fn what_has_expired_takes_nobodys_place() {
+    use crate::packet::Property;
+    let expiring = |s| {
+        let (topic, payload) = (&Text::from("t"), &Bytes::new());
+        let properties = &[Property::MessageExpiryInterval(s)].into_iter().collect();
+        let qos = QoS::AtLeastOnce;
+        let message = Message::new(Incoming { topic, payload, qos, retain: false, properties }, Timestamp::ZERO);
+        Queued { message: Arc::new(message), ..super::tests::message(qos, 0) }
+    };
+    for policy in [QueuePolicy::Newest, QueuePolicy::Oldest] {
+        let queue = queue(Terms { policy, ..terms(3, 1_000_000) }).kept_for(SubscriberId(1));
+        for queued in [expiring(20), expiring(10), message(QoS::AtLeastOnce, 1)] {
+            assert!(matches!(queue.push(queued, None, at(0)), Pushed::Taken { .. }));
+        }
+        let push = |ms, len| queue.push(message(QoS::AtLeastOnce, len), None, at(ms));
+        if policy == QueuePolicy::Newest {
+            assert!(matches!(push(9_999, 2), Pushed::Dropped(DropCause::Full)));
+        }
+        let Pushed::Taken { evicted, .. } = push(10_000, 3) else { panic!("there is room") };
+        assert_eq!(evicted.iter().map(|q| q.kept.as_ref().unwrap().sequence.get()).collect::<Vec<_>>(), [2]);
+        let Pushed::Taken { evicted, .. } = push(20_000, 4) else { panic!("there is room") };
+        assert_eq!(evicted.iter().map(|q| q.kept.as_ref().unwrap().sequence.get()).collect::<Vec<_>>(), [1]);
+        let left = queue.take_if(|_| true);
+        assert_eq!(left.iter().map(|q| q.message.payload_len()).collect::<Vec<_>>(), [1, 3, 4]);
+    }
+}
+
 #[test]
 fn a_message_waits_for_nobody_at_qos_0_unless_it_is_to() {
     for keeps_qos0 in [false, true] {
