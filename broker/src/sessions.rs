@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use unhidra_core::ids::{ClientId, ClientIdError};
+use unhidra_core::time::{Timestamp, UnixTime};
 
 use crate::Broker;
 use crate::doors::ConnectionId;
@@ -35,6 +36,17 @@ pub(crate) struct Claimed {
     pub(crate) queue: Arc<Queue>,
     /// What was written of it.
     pub(crate) written: Written,
+    /// How it was stored, where it was.
+    pub(crate) before: Option<Before>,
+}
+
+/// When a stored session was to end, and what was to be published then.
+#[derive(Debug)]
+pub(crate) struct Before {
+    expires_at: Timestamp,
+    expiry_s: u32,
+    left_at: UnixTime,
+    will: Option<(Timestamp, Will)>,
 }
 
 impl Broker {
@@ -87,9 +99,10 @@ impl Broker {
                     other.ended().await;
                 }
                 Claim::Resumed(stored) => {
-                    let Stored { resumable, subscriber, queue, .. } = *stored;
+                    let Stored { resumable, subscriber, queue, expires_at, expiry_s, left_at, will } = *stored;
                     let written = self.store_session(subscriber, &queue, key, asked);
-                    return Some(Claimed { resumed: Some(resumable), subscriber, queue, written });
+                    let before = Some(Before { expires_at, expiry_s, left_at, will });
+                    return Some(Claimed { resumed: Some(resumable), subscriber, queue, written, before });
                 }
                 Claim::New { ended } => {
                     let gone = ended.map_or(Written::NONE, |stored| self.end_session(*stored));
@@ -98,7 +111,7 @@ impl Broker {
                     let is_kept = asked.expiry_s > 0 && self.journal.is_some();
                     let queue = Arc::new(if is_kept { queue.kept_for(subscriber) } else { queue });
                     let written = self.store_session(subscriber, &queue, key, asked).max(gone);
-                    return Some(Claimed { resumed: None, subscriber, queue, written });
+                    return Some(Claimed { resumed: None, subscriber, queue, written, before: None });
                 }
                 Claim::Full => return None,
             }
@@ -153,12 +166,23 @@ impl Broker {
         }
     }
 
-    /// A session that was claimed goes back where it was.
+    /// A session that was claimed goes back where it was: nobody has come in, so it ends when it was to end, and
+    /// its Will is published when it was to be.
     pub(crate) fn give_back(&self, key: &SessionKey, claimed: Claimed, expiry_s: u32) {
-        let Claimed { resumed, subscriber, queue, .. } = claimed;
-        let remains =
-            Remains { resumable: resumed.unwrap_or_default(), expiry_s, will: None, had_will: false, lost: Vec::new() };
-        self.release(key, subscriber, queue, remains, false, false);
+        let Claimed { resumed, subscriber, queue, before, .. } = claimed;
+        let resumable = resumed.unwrap_or_default();
+        match before {
+            Some(Before { expires_at, expiry_s, left_at, will }) => {
+                let stored = Stored { resumable, subscriber, queue, expires_at, expiry_s, left_at, will };
+                self.store_left(key, &stored);
+                self.sessions().release(key, Some(Box::new(stored)));
+                self.sessions_due.notify_waiters();
+            }
+            None => {
+                let remains = Remains { resumable, expiry_s, will: None, had_will: false, lost: Vec::new() };
+                self.release(key, subscriber, queue, remains, false, false);
+            }
+        }
     }
 
     pub(crate) fn end_session(&self, stored: Stored) -> Written {

@@ -353,6 +353,19 @@ async fn a_revoked_device_is_closed_at_once_and_stays_out() {
     world.no_event();
 }
 
+/// The node takes no more events, as where its store has failed for good: what the connection is to hand over is
+/// not waited for without end.
+#[tokio::test(start_paused = true)]
+async fn draining_ends_though_nobody_takes_what_is_to_be_handed_over() {
+    let mut world = World::new();
+    let (stuck, _) = world.device("pump-7", Version::V5).await;
+    world.set_room(0);
+    let begun = tokio::time::Instant::now();
+    world.broker.drain(Duration::from_secs(5)).await;
+    assert!(begun.elapsed() <= Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(stuck);
+}
+
 #[tokio::test(start_paused = true)]
 async fn draining_waits_for_answers_says_goodbye_and_takes_nobody() {
     let mut world = World::new();

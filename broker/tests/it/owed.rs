@@ -282,3 +282,31 @@ async fn of_one_packet_no_more_filters_are_taken_than_a_session_may_have() {
     assert!(refused.iter().all(|reason| *reason == ReasonCode::QuotaExceeded), "{refused:?}");
     assert_eq!(client.subscribe("+", QoS::AtMostOnce).await, ReasonCode::Success, "the next packet is another");
 }
+
+/// The store stands still when its client comes back, and nobody comes in: the session stays, and its Will is due
+/// when it was.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_client_is_told_to_come_again_is_left_as_it_was() {
+    let disk = Disk::new();
+    let world = World::on(disk.clone()).await;
+    let mut watcher = world.plain("watcher", Version::V5).await;
+    watcher.subscribe("will/#", QoS::AtMostOnce).await;
+    let mut client = world.client(Identity::Anonymous, Version::V5);
+    client.connect(with_will(stays(Version::V5, "s"), 50)).await;
+    drop(client);
+    watcher.ping().await;
+    disk.stand_still();
+    let mut client = world.client(Identity::Anonymous, Version::V5);
+    let again = Connect { clean_start: false, ..connect(Version::V5, "s") };
+    client.send(Packet::Connect(Box::new(again))).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let Packet::ConnAck(refused) = client.packet().await else { panic!("an answer") };
+    assert_eq!(refused.reason, ReasonCode::ServerBusy);
+    drop(client);
+    disk.go_on();
+    tokio::time::sleep(Duration::from_secs(38)).await;
+    watcher.ping().await;
+    assert_eq!(watcher.message().await.topic.as_str(), "will/s");
+    let mut client = world.client(Identity::Anonymous, Version::V5);
+    assert!(client.connect(stays(Version::V5, "s")).await.session_present);
+}
