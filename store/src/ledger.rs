@@ -23,9 +23,11 @@ use crate::rows::{Order, Rows};
 use crate::table::{self, Key, Table};
 use crate::{Assigned, Batch, CommitError, Committed, Done, LeftOut, Op, ReadError, Unit, query};
 
-use self::draft::{Draft, Stopped};
+use self::draft::Draft;
+use self::stop::Stopped;
 
 pub(crate) mod draft;
+mod stop;
 
 /// What is known of devices by name. Hashed fast: who enrols them chooses their names, nobody outside.
 type Devices<T> = HashMap<DeviceId, T, foldhash::fast::RandomState>;

@@ -198,7 +198,10 @@ async fn members_that_leave_while_messages_are_dealt_hold_up_nobody() {
                     member.subscribe("$share/g/t", QoS::AtLeastOnce).await;
                 }
                 // The first is not acknowledged: what comes behind it waits.
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                for _ in 0..20 {
+                    member.send(Packet::PingReq).await;
+                    while !matches!(member.packet().await, Packet::PingResp) {}
+                }
             }
         })
     };

@@ -1,6 +1,6 @@
 use tokio::sync::oneshot;
 
-use super::draft::Stop;
+use super::stop::Stop;
 use super::*;
 use crate::contract::{device, id, reading};
 use crate::memory::tables::Tables;

@@ -299,7 +299,7 @@ impl Recorded {
         while (moments.len() as u64) < points {
             moments.insert(match (rng.random_range(0..5), &renewed) {
                 (0, Some(renewed)) => rng.random_range(renewed.clone()),
-                (0 | 1 | 2, _) => rng.random_range(first..self.steps.len()),
+                (0..=2, _) => rng.random_range(first..self.steps.len()),
                 _ => said[rng.random_range(0..said.len())],
             });
         }
