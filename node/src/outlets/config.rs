@@ -66,9 +66,10 @@ pub struct Config {
     pub linger_ms: u64,
     /// How long the other side has to answer, in s.
     pub timeout_s: u64,
-    /// How often a row that is refused is offered before it is left behind.
+    /// How often a row that is refused is offered before it is left behind, and rows over which the other
+    /// side fails before one of them is suspected.
     pub refusals_max: u32,
-    /// How many rows may be left behind with none taken between them.
+    /// How many rows may be left behind with none taken between them, and without a witness.
     pub left_behind_max: u32,
     /// The most a retry waits, in s.
     pub retry_max_s: u64,

@@ -1,19 +1,39 @@
 //! What an outlet sends next, and what an answer means: a plain value.
 //!
 //! ```text
-//!          taken                       refused, again and again
-//!  whole <-------- sends a run -----------------------------> suspects: sends its first half
-//!    ^                |  ^                                        |  taken: the rest is suspect
-//!    |         failed |  | its time has come                      |  refused: this half is
-//!    |                v  |                                        v
-//!    |             waits (backoff, breaker)                  one row is left
-//!    +-----------------------------------------------------------+
-//!                     taken, or refused often enough: left behind
+//!                taken                        refused, again and again
+//!   whole <-------------- sends a run ------------------------------> halves: sends the first half
+//!     ^                   |  ^     |                                     |  taken: the rest is suspect
+//!     |            failed |  |     | broke, again and again              |  refused: this half is
+//!     |                   v  |     v                                     v
+//!     |                  waits   singly: one row at a time,       one row is left
+//!     |      (backoff, breaker)    |     those of the run            |
+//!     +----------------------------+---------------------------------+
+//!             all are through: taken, or left behind
 //! ```
 //!
-//! A run that failed is offered again as it was, so that who takes it twice can tell. Where nothing is
-//! taken any more and row after row is refused, it is the other side that is at fault: then nothing is
-//! left behind, and all waits.
+//! A row that is refused alone, often enough, is left behind at once; but no more than so many of them
+//! with none taken between. The next one, and a row that breaks the exchange instead, is only accused, and
+//! a witness is heard: a row of another device.
+//!
+//! ```text
+//!   weighed ------ the first row failed alone, often enough ----> accused <---------------+
+//!      ^                                                             | a witness is sent  |
+//!      |                                                             v                    |
+//!      |                                                +--------- heard <--+ sent again, |
+//!      |                                          taken |            |  |   | where the   |
+//!      |      the first row is sent:                    v            |  +---+ way failed  |
+//!      +----- taken, or fails and is left behind --- proven          |                    |
+//!      |                                                | the way    | not taken          |
+//!      |      the first row is sent:                    v failed     v                    |
+//!      +----- taken ------------------------------- contested <------+   it fails again --+
+//! ```
+//!
+//! A run that failed is offered again as it was, so that who takes it twice can tell. Where a witness is
+//! not taken either, or there is none, it is the other side that is at fault: then nothing is left
+//! behind, and all waits. A witness that is taken is proof and no more: it is sent again in its turn. It
+//! proves something of the first row only if that one fails once more behind it, for an outage may end
+//! between the two.
 
 use std::time::Duration;
 
@@ -32,9 +52,10 @@ pub(crate) struct Terms {
     pub(crate) bytes_max: usize,
     /// How long a run waits to be filled.
     pub(crate) linger: Duration,
-    /// How often a row is refused before it is left behind.
+    /// How often a run is refused, or breaks, before something else is tried; a single row, before it is
+    /// left behind or a witness is asked for.
     pub(crate) refusals_max: u32,
-    /// How many rows are left behind with none taken between.
+    /// How many rows are left behind with none taken between, and without a witness.
     pub(crate) left_behind_max: u32,
 }
 
@@ -43,6 +64,8 @@ pub(crate) struct Terms {
 pub(crate) enum Step {
     /// Send the first rows of the window, so many.
     Send(usize),
+    /// Send the row at this place of the window alone, out of its turn.
+    Witness(usize),
     /// Nothing before this instant, unless there are more rows.
     Wait(Timestamp),
     /// Nothing before there are rows.
@@ -67,7 +90,9 @@ pub(crate) enum Rest {
     FirstRefused,
     /// One of them was refused, and with it all.
     Refused,
-    /// It is not known; the other side asks for so much time.
+    /// The other side had let us in, and failed over them: it may be one of them, and may be itself.
+    Broke,
+    /// The way failed, and says nothing of them; the other side asks for so much time.
     Failed {
         /// From `Retry-After`, within its bound.
         retry_after: Option<Duration>,
@@ -83,6 +108,49 @@ pub(crate) struct Outcome {
     pub(crate) left_behind: bool,
 }
 
+/// Which rows are sent together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scope {
+    /// As many as a run may have.
+    Whole,
+    /// One of the first so many is refused: half of them.
+    Halves(usize),
+    /// The first so many broke the exchange: one.
+    Singly(usize),
+}
+
+impl Scope {
+    /// What is left of it once so many rows are through.
+    fn without(self, rows: usize) -> Self {
+        let left = |before: usize| before.checked_sub(rows).filter(|left| *left > 0);
+        match self {
+            Self::Whole => Self::Whole,
+            Self::Halves(suspects) => left(suspects).map_or(Self::Whole, Self::Halves),
+            Self::Singly(rows) => left(rows).map_or(Self::Whole, Self::Singly),
+        }
+    }
+}
+
+/// What is held against the first row. In all but the first of these the run is that row alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Charge {
+    /// The run was refused so often and broke so often, which is too little to blame a row.
+    Weighed { refusals: u32, breaks: u32 },
+    /// It failed alone, often enough. Next is a witness behind this place; the row itself while there is
+    /// none.
+    Accused { behind: usize },
+    /// The witness at this place is to say what it knows.
+    Heard { at: usize },
+    /// That one was not taken either. Next is the row, and then a witness behind that place.
+    Contested { behind: usize },
+    /// A witness was taken. Next is the row, which is at fault if it fails now.
+    Proven,
+}
+
+impl Charge {
+    const NONE: Self = Self::Weighed { refusals: 0, breaks: 0 };
+}
+
 /// What an outlet sends next, and when.
 #[derive(Debug)]
 pub(crate) struct Courier {
@@ -90,17 +158,15 @@ pub(crate) struct Courier {
     pace: Pace,
     /// The run that is under way, or is to be sent again.
     run: Option<usize>,
-    /// Among how many of the first rows one is refused.
-    suspects: Option<usize>,
-    /// How often the run was refused.
-    refusals: u32,
-    /// Rows left behind since the last one that was taken.
+    scope: Scope,
+    charge: Charge,
+    /// Rows left behind since the last one that was taken in its turn.
     left_behind: u32,
 }
 
 impl Courier {
     pub(crate) const fn new(terms: Terms, pace: Pace) -> Self {
-        Self { terms, pace, run: None, suspects: None, refusals: 0, left_behind: 0 }
+        Self { terms, pace, run: None, scope: Scope::Whole, charge: Charge::NONE, left_behind: 0 }
     }
 
     pub(crate) const fn pace(&self) -> &Pace {
@@ -113,11 +179,22 @@ impl Courier {
         if let Some(at) = self.pace.opens_at(now) {
             return Step::Wait(at);
         }
+        let witness = match self.charge {
+            Charge::Accused { behind } => window.witness(behind),
+            Charge::Heard { at } => Some(at),
+            Charge::Weighed { .. } | Charge::Contested { .. } | Charge::Proven => None,
+        };
+        if let Some(at) = witness {
+            self.charge = Charge::Heard { at };
+            self.pace.begins(now);
+            return Step::Witness(at);
+        }
         let Terms { rows_max, bytes_max, linger, .. } = self.terms;
-        let count = match (self.run, self.suspects) {
+        let count = match (self.run, self.scope) {
             (Some(run), _) => run.min(window.len()),
-            (None, Some(suspects)) => suspects.div_ceil(2).min(window.len()),
-            (None, None) => {
+            (None, Scope::Halves(suspects)) => suspects.div_ceil(2).min(window.len()),
+            (None, Scope::Singly(_)) => 1,
+            (None, Scope::Whole) => {
                 let filled_at = first.read_at.saturating_add(linger);
                 if !window.is_full(rows_max, bytes_max) && now < filled_at {
                     return Step::Wait(filled_at);
@@ -132,27 +209,25 @@ impl Courier {
 
     /// Whether rows behind the run may follow it while it is under way: not where one of them is suspect.
     pub(crate) const fn flows(&self) -> bool {
-        self.suspects.is_none() && self.refusals == 0
+        matches!((self.scope, self.charge), (Scope::Whole, Charge::Weighed { refusals: 0, .. }))
     }
 
-    /// The first rows of a run that flows were taken; so many are on their way now, and are the run.
+    /// The first rows of a run were taken; so many are on their way now, and are the run.
     pub(crate) fn flowed(&mut self, taken: usize, on_their_way: usize) {
-        if taken > 0 {
-            self.pace.succeeded();
-            (self.refusals, self.left_behind) = (0, 0);
-        }
+        self.took(taken);
         self.run = Some(on_their_way);
     }
 
-    /// What became of the run that was sent.
+    /// What became of the run, or of the witness, that was sent.
     pub(crate) fn heard(&mut self, answer: Answer, now: Timestamp, rng: &mut impl Rng) -> Outcome {
+        if let Charge::Heard { at } = self.charge {
+            self.testified(at, answer, now, rng);
+            return Outcome::default();
+        }
         let sent = self.run.take().unwrap_or_default();
         let taken = answer.taken.min(sent);
-        if taken > 0 {
-            self.pace.succeeded();
-            (self.refusals, self.left_behind) = (0, 0);
-            self.suspects = self.suspects.and_then(|suspects| suspects.checked_sub(taken)).filter(|left| *left > 0);
-        }
+        let left = sent - taken;
+        self.took(taken);
         let outcome = Outcome { taken, left_behind: false };
         match answer.rest {
             Rest::None => {
@@ -160,39 +235,106 @@ impl Courier {
                 outcome
             }
             Rest::Failed { retry_after } => {
-                self.run = sent.checked_sub(taken).filter(|left| *left > 0);
+                self.run = Some(left).filter(|left| *left > 0);
+                if self.charge == Charge::Proven {
+                    // What the witness has proved was before this.
+                    self.charge = Charge::Contested { behind: 0 };
+                }
                 self.pace.failed(now, retry_after, rng.next_u64());
                 outcome
             }
+            Rest::Broke => self.broke(outcome, left.max(1), now, rng),
             Rest::FirstRefused => self.refused(outcome, 1, now, rng),
-            Rest::Refused => self.refused(outcome, (sent - taken).max(1), now, rng),
+            Rest::Refused => self.refused(outcome, left.max(1), now, rng),
         }
+    }
+
+    /// So many of the first rows were taken in their turn.
+    fn took(&mut self, rows: usize) {
+        if rows > 0 {
+            self.pace.succeeded();
+            (self.charge, self.left_behind) = (Charge::NONE, 0);
+            self.scope = self.scope.without(rows);
+        }
+    }
+
+    /// What became of the witness at this place. Where only the way failed, it has said nothing yet: the
+    /// first row may have brought down the other side, which takes its time to come back.
+    fn testified(&mut self, at: usize, answer: Answer, now: Timestamp, rng: &mut impl Rng) {
+        let retry_after = match answer.rest {
+            _ if answer.taken > 0 => {
+                self.charge = Charge::Proven;
+                self.pace.succeeded();
+                return;
+            }
+            Rest::Failed { retry_after } => retry_after,
+            Rest::None | Rest::FirstRefused | Rest::Refused | Rest::Broke => {
+                self.charge = Charge::Contested { behind: at };
+                None
+            }
+        };
+        self.pace.failed(now, retry_after, rng.next_u64());
+    }
+
+    /// The other side failed over the first `rows`.
+    fn broke(&mut self, outcome: Outcome, rows: usize, now: Timestamp, rng: &mut impl Rng) -> Outcome {
+        let Charge::Weighed { refusals, breaks } = self.charge else { return self.accuse(outcome, now, rng) };
+        let breaks = breaks.saturating_add(1);
+        if breaks >= self.terms.refusals_max && rows <= 1 {
+            return self.accuse(outcome, now, rng);
+        }
+        if breaks < self.terms.refusals_max {
+            self.charge = Charge::Weighed { refusals, breaks };
+            self.run = Some(rows);
+        } else {
+            let suspects = if let Scope::Halves(suspects) = self.scope { suspects } else { rows };
+            (self.scope, self.charge) = (Scope::Singly(suspects.max(rows)), Charge::NONE);
+        }
+        self.pace.failed(now, None, rng.next_u64());
+        outcome
     }
 
     /// One of `suspects` rows was refused.
     fn refused(&mut self, outcome: Outcome, suspects: usize, now: Timestamp, rng: &mut impl Rng) -> Outcome {
-        self.refusals = self.refusals.saturating_add(1);
-        let narrows = self.suspects.is_some() && suspects > 1;
-        if !narrows && self.refusals < self.terms.refusals_max {
+        let Charge::Weighed { refusals, breaks } = self.charge else { return self.accuse(outcome, now, rng) };
+        let refusals = refusals.saturating_add(1);
+        let narrows = matches!(self.scope, Scope::Halves(_)) && suspects > 1;
+        if !narrows && refusals < self.terms.refusals_max {
             // It may be a whim: the same run again, a little later.
+            self.charge = Charge::Weighed { refusals, breaks };
             self.run = Some(suspects);
             self.pace.refused(now, rng.next_u64());
             return outcome;
         }
         if suspects > 1 {
             self.pace.succeeded();
-            (self.suspects, self.refusals) = (Some(suspects), 0);
+            (self.scope, self.charge) = (Scope::Halves(suspects), Charge::NONE);
             return outcome;
         }
         if self.left_behind >= self.terms.left_behind_max {
-            self.run = Some(1);
-            self.pace.failed(now, None, rng.next_u64());
-            return outcome;
+            return self.accuse(outcome, now, rng);
         }
+        self.leave_behind(outcome)
+    }
+
+    /// The first row failed alone: often enough, or once more since it is accused.
+    fn accuse(&mut self, outcome: Outcome, now: Timestamp, rng: &mut impl Rng) -> Outcome {
+        let behind = match self.charge {
+            Charge::Proven => return self.leave_behind(outcome),
+            Charge::Accused { behind } | Charge::Contested { behind } => behind,
+            Charge::Weighed { .. } | Charge::Heard { .. } => 0,
+        };
+        (self.charge, self.run) = (Charge::Accused { behind }, Some(1));
+        self.pace.failed(now, None, rng.next_u64());
+        outcome
+    }
+
+    /// The first row is at fault.
+    fn leave_behind(&mut self, outcome: Outcome) -> Outcome {
         self.pace.succeeded();
-        self.refusals = 0;
-        self.left_behind += 1;
-        self.suspects = self.suspects.and_then(|suspects| suspects.checked_sub(1)).filter(|left| *left > 0);
+        self.charge = Charge::NONE;
+        self.left_behind = self.left_behind.saturating_add(1);
+        self.scope = self.scope.without(1);
         Outcome { left_behind: true, ..outcome }
     }
 }

@@ -52,6 +52,12 @@ impl Sent {
         Self { answer: Answer { taken, rest: Rest::Failed { retry_after: None } }, fault, unread: 0 }
     }
 
+    /// The other side had let us in, and failed over the row behind those it has taken, or one behind it.
+    pub(crate) fn broke(taken: usize, cause: Cause, text: impl Into<String>) -> Self {
+        let fault = Some(Fault { cause, text: text.into() });
+        Self { answer: Answer { taken, rest: Rest::Broke }, fault, unread: 0 }
+    }
+
     pub(crate) fn refused(taken: usize, rest: Rest, text: impl Into<String>) -> Self {
         let fault = Some(Fault { cause: Cause::Refused, text: text.into() });
         Self { answer: Answer { taken, rest }, fault, unread: 0 }

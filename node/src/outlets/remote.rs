@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rumqttc::mqttbytes::v5::{ConnAck, Packet, PubAckReason, PublishProperties};
 use rumqttc::{
-    AsyncClient, Broker, ConnectionError, Event, EventLoop, MqttOptions, PublishNoticeError, PublishOptions,
+    AsyncClient, Broker, ConnectionError, DisconnectReasonCode, Event, EventLoop, MqttOptions, PublishNoticeError,
+    PublishOptions, StateError,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -243,8 +244,22 @@ impl Remote {
             Some(None) if offered > 0 => Sent::all(0),
             _ => {
                 self.session = None;
-                Sent::failed(0, Cause::Broken, "the connection takes nothing")
+                Sent::broke(0, Cause::Broken, "the connection takes nothing")
             }
+        }
+    }
+
+    /// Sends one row with nothing on its way beside it, and waits for its PUBACK.
+    pub(crate) async fn send_alone(&mut self, item: &Item) -> Sent {
+        if let Err(sent) = self.open().await {
+            return sent;
+        }
+        if self.offer(item) == Offered::Full {
+            return self.ended(0);
+        }
+        match self.acknowledged().await {
+            Ok(taken) => Sent::all(taken),
+            Err(sent) => sent,
         }
     }
 
@@ -301,12 +316,13 @@ fn unacknowledged(standing: &watch::Receiver<Standing>, error: &PublishNoticeErr
             | PubAckReason::TopicNameInvalid
             | PubAckReason::PayloadFormatInvalid
             | PubAckReason::ImplementationSpecificError => Sent::refused(taken, Rest::FirstRefused, text),
-            _ => Sent::failed(taken, Cause::Unavailable, text),
+            _ => Sent::broke(taken, Cause::Unavailable, text),
         };
     }
     match &*standing.borrow() {
+        Standing::Gone { cause: Cause::Broken, text } => Sent::broke(taken, Cause::Broken, text.clone()),
         Standing::Gone { cause, text } => Sent::failed(taken, *cause, text.clone()),
-        _ => Sent::failed(taken, Cause::Broken, error.to_string()),
+        Standing::Connecting | Standing::Open { .. } => Sent::broke(taken, Cause::Broken, error.to_string()),
     }
 }
 
@@ -327,14 +343,16 @@ impl Message {
 /// Carries a connection's packets until it ends, and says how it stands. What waits for an answer then
 /// hears that there is none.
 async fn carry(mut events: EventLoop, tell: watch::Sender<Standing>) {
+    let mut is_in = false;
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(answer))) => {
+                is_in = true;
                 tell.send_replace(Standing::Open { packet_max: packet_max(&answer) });
             }
             Ok(_) => {}
             Err(error) => {
-                tell.send_replace(Standing::Gone { cause: cause(&error), text: why(&error) });
+                tell.send_replace(Standing::Gone { cause: cause(&error, is_in), text: why(&error) });
                 return;
             }
         }
@@ -346,12 +364,38 @@ fn packet_max(answer: &ConnAck) -> usize {
     told.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX)
 }
 
-const fn cause(error: &ConnectionError) -> Cause {
+/// What kind of end it was of a connection that was let in, or was not. Broken is one that what was sent
+/// may have brought about.
+const fn cause(error: &ConnectionError, is_in: bool) -> Cause {
     match error {
-        ConnectionError::Io(_) | ConnectionError::Timeout(_) => Cause::Connect,
+        ConnectionError::Io(_) | ConnectionError::Timeout(_) if !is_in => Cause::Connect,
+        ConnectionError::Timeout(_) | ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Timeout,
         ConnectionError::ConnectionRefused(_) => Cause::Endpoint,
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. })
+            if speaks_of_itself(*reason_code) =>
+        {
+            Cause::Unavailable
+        }
         _ => Cause::Broken,
     }
+}
+
+/// Whether a DISCONNECT says that the other side ends the connection whatever was sent on it (section
+/// 3.14.2.1).
+const fn speaks_of_itself(reason: DisconnectReasonCode) -> bool {
+    matches!(
+        reason,
+        DisconnectReasonCode::ServerBusy
+            | DisconnectReasonCode::ServerShuttingDown
+            | DisconnectReasonCode::KeepAliveTimeout
+            | DisconnectReasonCode::SessionTakenOver
+            | DisconnectReasonCode::MessageRateTooHigh
+            | DisconnectReasonCode::AdministrativeAction
+            | DisconnectReasonCode::UseAnotherServer
+            | DisconnectReasonCode::ServerMoved
+            | DisconnectReasonCode::ConnectionRateExceeded
+            | DisconnectReasonCode::MaximumConnectTime
+    )
 }
 
 #[cfg(test)]

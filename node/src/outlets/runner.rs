@@ -1,5 +1,6 @@
 //! One outlet at work: reads the log behind its cursor, sends, and writes down how far it has come.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,45 +151,61 @@ impl Runner {
 impl Running {
     async fn run(mut self, stop: &mut watch::Receiver<bool>) {
         loop {
-            let read = self.read().await;
+            let has_read = self.read().await;
             self.show();
             let now = self.runner.clock.now();
-            let wait = match self.runner.courier.next(&self.window, now) {
-                Step::Send(count) => {
-                    let sent = tokio::select! {
-                        biased;
-                        () = told(stop) => break,
-                        sent = self.send(count) => sent,
-                    };
-                    self.hear(&sent);
-                    if self.is_due() {
-                        self.save().await;
-                    }
-                    continue;
-                }
-                Step::Wait(at) => Some(at),
-                Step::Idle => None,
+            let goes_on = match self.runner.courier.next(&self.window, now) {
+                Step::Send(count) => self.exchange(0..count, stop).await,
+                Step::Witness(at) => self.exchange(at..at + 1, stop).await,
+                Step::Wait(at) => self.rest(Some(at), has_read, stop).await,
+                Step::Idle => self.rest(None, has_read, stop).await,
             };
-            if self.is_due() {
-                self.save().await;
-            }
-            tokio::select! {
-                biased;
-                () = told(stop) => break,
-                () = self.pause(wait, read) => {}
+            if !goes_on {
+                break;
             }
         }
         self.save().await;
     }
 
-    /// Sends the first rows of the window, so many, and those that may follow them.
-    async fn send(&mut self, count: usize) -> Sent {
-        let rows =
-            |window: &Window<Item>| -> Vec<Item> { window.first(count).map(|waiting| waiting.item.clone()).collect() };
-        match &mut self.runner.sink {
-            Sink::Local(local) => local.send(&rows(&self.window).iter().collect::<Vec<_>>()).await,
-            Sink::Webhook(webhook) => webhook.send(&rows(&self.window).iter().collect::<Vec<_>>()).await,
-            Sink::Remote(_) => self.flow(count).await,
+    /// Sends rows and hears what became of them. Says whether it goes on: not where it is told to end.
+    async fn exchange(&mut self, places: Range<usize>, stop: &mut watch::Receiver<bool>) -> bool {
+        let sent = tokio::select! {
+            biased;
+            () = told(stop) => return false,
+            sent = self.send(places) => sent,
+        };
+        self.hear(&sent);
+        if self.is_due() {
+            self.save().await;
+        }
+        true
+    }
+
+    /// Waits until there is something to do. Says whether it goes on, likewise.
+    async fn rest(&mut self, until: Option<Timestamp>, has_read: bool, stop: &mut watch::Receiver<bool>) -> bool {
+        if self.is_due() {
+            self.save().await;
+        }
+        tokio::select! {
+            biased;
+            () = told(stop) => false,
+            () = self.pause(until, has_read) => true,
+        }
+    }
+
+    /// Sends the rows at these places of the window: the first ones, and those that may follow them, or a
+    /// witness.
+    async fn send(&mut self, places: Range<usize>) -> Sent {
+        if let Sink::Remote(_) = self.runner.sink {
+            return if places.start == 0 { self.flow(places.len()).await } else { self.testify(places.start).await };
+        }
+        let Self { runner, window, .. } = self;
+        let rows: Vec<Item> = places.filter_map(|at| window.at(at)).map(|waiting| waiting.item.clone()).collect();
+        let rows: Vec<&Item> = rows.iter().collect();
+        match &mut runner.sink {
+            Sink::Local(local) => local.send(&rows).await,
+            Sink::Webhook(webhook) => webhook.send(&rows).await,
+            Sink::Remote(_) => Sent::all(0),
         }
     }
 
@@ -214,14 +231,14 @@ impl Running {
         let read_at = self.runner.clock.now();
         let passed = damaged.into_iter().map(|row| (row.offset, Found::Unwanted));
         let rows = page.rows.into_iter().map(|row| {
-            let device = self.runner.registry.get(&row.uplink.device);
-            let offset = row.offset;
+            let (id, offset) = (row.uplink.device, row.offset);
+            let device = self.runner.registry.get(&id);
             let found = if row.uplink.kind == UplinkKind::Trimmed {
                 Found::Removed
             } else if self.runner.filter.wants(&row, device.as_deref()) {
                 let (bytes, received_at) = (row.uplink.body.len(), row.uplink.received_at);
                 let item = Item { row, device };
-                Found::Wanted(Waiting { item, partition, offset, bytes, received_at, read_at })
+                Found::Wanted(Waiting { item, device: id, partition, offset, bytes, received_at, read_at })
             } else {
                 Found::Unwanted
             };
@@ -280,10 +297,11 @@ impl Running {
         }
         match (&sent.fault, self.failing) {
             (Some(fault), false) => tracing::warn!(outlet = name, cause = fault.text, "rows were not taken; they wait"),
-            (None, true) => tracing::info!(outlet = name, "rows are taken again"),
+            // Not where it was a witness: the row that it speaks of still waits.
+            (None, true) if outcome.taken > 0 => tracing::info!(outlet = name, "rows are taken again"),
             _ => {}
         }
-        self.failing = sent.fault.is_some();
+        self.failing = sent.fault.is_some() || (self.failing && outcome.taken == 0);
         if outcome.left_behind {
             runner.status.leaves_behind();
             let refused = window.at(outcome.taken);

@@ -56,7 +56,7 @@ struct Connection {
 enum Lost {
     /// No connection came about.
     Dial(std::io::Error),
-    /// It broke.
+    /// It broke, once it was there.
     Broken(hyper::Error),
 }
 
@@ -92,7 +92,7 @@ impl Webhook {
         let sent = match timeout(self.patience, self.exchange(&delivery, &body)).await {
             Ok(Ok(response)) => self.meaning(response, rows.len()).await,
             Ok(Err(Lost::Dial(error))) => Sent::failed(0, Cause::Connect, format!("no connection: {error}")),
-            Ok(Err(Lost::Broken(error))) => Sent::failed(0, Cause::Broken, format!("no answer: {error}")),
+            Ok(Err(Lost::Broken(error))) => Sent::broke(0, Cause::Broken, format!("no answer: {error}")),
             Err(_) => Sent::failed(0, Cause::Timeout, format!("no answer within {} s", self.patience.as_secs())),
         };
         if sent.fault.as_ref().is_some_and(|fault| matches!(fault.cause, Cause::Timeout | Cause::Broken)) {
@@ -178,6 +178,8 @@ impl Webhook {
         match Meaning::of(status.as_u16()) {
             Meaning::Taken => Sent::all(rows),
             Meaning::Refused => Sent::refused(0, Rest::Refused, text),
+            // Who names no time does not say that it is itself that fails.
+            Meaning::Failed(cause @ Cause::Unavailable) if asked.is_none() => Sent::broke(0, cause, text),
             Meaning::Failed(cause) => {
                 let mut sent = Sent::failed(0, cause, text);
                 sent.answer.rest = Rest::Failed { retry_after: asked };
@@ -186,3 +188,6 @@ impl Webhook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

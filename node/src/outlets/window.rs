@@ -10,9 +10,9 @@
 //! of the partition waits before them. The log's places follow one another, so a place that is
 //! skipped is a row that was removed before the outlet took it, as is one that was trimmed: a gap.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use unhidra_core::ids::{Offset, Partition};
+use unhidra_core::ids::{DeviceId, Offset, Partition};
 use unhidra_core::time::{Timestamp, UnixTime};
 
 /// A row that waits.
@@ -20,6 +20,8 @@ use unhidra_core::time::{Timestamp, UnixTime};
 pub(crate) struct Waiting<T> {
     /// What is sent.
     pub(crate) item: T,
+    /// Whose it is.
+    pub(crate) device: DeviceId,
     pub(crate) partition: Partition,
     pub(crate) offset: Offset,
     /// Bytes of its body.
@@ -149,6 +151,22 @@ impl<T> Window<T> {
         self.rows.get(index)
     }
 
+    /// The place of a row that another device than the first row's has waiting first, so that the device
+    /// finds nothing out of order where it is sent out of its turn: the next one behind `behind`, or
+    /// else the first there is.
+    pub(crate) fn witness(&self, behind: usize) -> Option<usize> {
+        let mut devices = BTreeSet::new();
+        let firsts = self.rows.iter().enumerate().filter(|(_, row)| devices.insert(&row.device)).skip(1);
+        let mut before = None;
+        for (at, _) in firsts {
+            if at > behind {
+                return Some(at);
+            }
+            before.get_or_insert(at);
+        }
+        before
+    }
+
     /// How many of the first rows have at most so many bytes; at least one, where there is one.
     pub(crate) fn fit(&self, rows_max: usize, bytes_max: usize) -> usize {
         let mut bytes = 0_usize;
@@ -202,6 +220,7 @@ mod tests {
     fn waiting(partition: u16, n: u64) -> Waiting<u64> {
         Waiting {
             item: n,
+            device: DeviceId::parse("a").unwrap(),
             partition: Partition::new(partition),
             offset: offset(n),
             bytes: 10,
@@ -262,6 +281,23 @@ mod tests {
         window.done(1);
         assert_eq!(window.wants(&ends), Some((Partition::new(0), offset(2))));
         assert_eq!((window.fit(9, 10), window.fit(1, 100), window.fit(9, 1), window.fit(9, 99)), (1, 1, 1, 2));
+    }
+
+    #[test]
+    fn a_witness_is_what_another_device_has_waiting_first() {
+        let mut window = Window::new(&[offset(0)], 100, 1000);
+        let row = |(n, device): (u64, &str)| {
+            let row = Waiting { device: DeviceId::parse(device).unwrap(), ..waiting(0, n) };
+            (offset(n), Found::Wanted(row))
+        };
+        let devices = ["a", "a", "b", "a", "b", "c", "c"];
+        window.fill(Partition::new(0), (1..).zip(devices).map(row), None);
+        let found = [0, 1, 2, 3, 5, 6].map(|behind| window.witness(behind));
+        assert_eq!(found, [Some(2), Some(2), Some(5), Some(5), Some(2), Some(2)]);
+        window.done(5);
+        assert_eq!((window.len(), window.witness(0)), (2, None), "one device is left");
+        window.done(2);
+        assert_eq!(window.witness(0), None);
     }
 
     proptest! {

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use unhidra_core::ids::{Offset, Partition};
+use unhidra_core::ids::{DeviceId, Offset, Partition};
 use unhidra_core::time::UnixTime;
 
 use crate::outlets::config::tests::config;
@@ -20,17 +20,31 @@ fn rng() -> StdRng {
     StdRng::seed_from_u64(7)
 }
 
-/// A window with rows from 1 on.
+/// A window with rows from 1 on, of one device.
 fn window(rows: u64) -> Window<u64> {
     let mut window = Window::new(&[Offset::ZERO], usize::MAX, usize::MAX);
     push(&mut window, 1..=rows, Timestamp::ZERO);
     window
 }
 
+/// A window with a row from 1 on for each letter, of the device with that name.
+fn window_of(devices: &str) -> Window<u64> {
+    let mut window = Window::new(&[Offset::ZERO], usize::MAX, usize::MAX);
+    for (n, device) in (1..).zip(devices.chars()) {
+        push_of(&mut window, &device.to_string(), n..=n, Timestamp::ZERO);
+    }
+    window
+}
+
 fn push(window: &mut Window<u64>, rows: impl Iterator<Item = u64>, now: Timestamp) {
+    push_of(window, "a", rows, now);
+}
+
+fn push_of(window: &mut Window<u64>, device: &str, rows: impl Iterator<Item = u64>, now: Timestamp) {
     let partition = Partition::new(0);
     let row = |n: u64| Waiting {
         item: n,
+        device: DeviceId::parse(device).unwrap(),
         partition,
         offset: Offset::new(n),
         bytes: 10,
@@ -43,6 +57,7 @@ fn push(window: &mut Window<u64>, rows: impl Iterator<Item = u64>, now: Timestam
 const ALL: fn(usize) -> Answer = |taken| Answer { taken, rest: Rest::None };
 const FAILED: Answer = Answer { taken: 0, rest: Rest::Failed { retry_after: None } };
 const REFUSED: Answer = Answer { taken: 0, rest: Rest::Refused };
+const BROKE: Answer = Answer { taken: 0, rest: Rest::Broke };
 
 /// The instant a wait ends, and what is done then.
 fn after_wait(courier: &mut Courier, window: &Window<u64>, now: &mut Timestamp) -> Step {
@@ -55,6 +70,52 @@ fn after_wait(courier: &mut Courier, window: &Window<u64>, now: &mut Timestamp) 
             step => return step,
         }
     }
+}
+
+/// What has become of rows.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Course {
+    /// All that were sent, in order, witnesses among them.
+    sent: Vec<Vec<u64>>,
+    witnesses: Vec<u64>,
+    taken: Vec<u64>,
+    left: Vec<u64>,
+}
+
+/// Sends so often at most, while there is something to send.
+fn sends(
+    courier: &mut Courier,
+    window: &mut Window<u64>,
+    now: &mut Timestamp,
+    sends_max: usize,
+    mut answer: impl FnMut(&[u64]) -> Answer,
+) -> Course {
+    let mut course = Course::default();
+    while window.len() > 0 && course.sent.len() < sends_max {
+        let (from, count, witness) = match after_wait(courier, window, now) {
+            Step::Send(count) => (0, count, false),
+            Step::Witness(at) => (at, 1, true),
+            step => panic!("{step:?} with rows that wait"),
+        };
+        let items: Vec<u64> = (from..from + count).map(|at| window.at(at).unwrap().item).collect();
+        let outcome = courier.heard(answer(&items), *now, &mut rng());
+        if witness {
+            assert_eq!(outcome, Outcome::default(), "a witness is proof and no more");
+            course.witnesses.extend(&items);
+        }
+        course.taken.extend(&items[..outcome.taken]);
+        if outcome.left_behind {
+            course.left.push(items[outcome.taken]);
+        }
+        window.done(outcome.taken + usize::from(outcome.left_behind));
+        course.sent.push(items);
+    }
+    course
+}
+
+/// Breaks over these rows and takes all others.
+fn breaks_over(bad: &[u64]) -> impl Fn(&[u64]) -> Answer {
+    move |items| if items.iter().any(|item| bad.contains(item)) { BROKE } else { ALL(items.len()) }
 }
 
 #[test]
@@ -108,25 +169,142 @@ fn a_refused_row_is_found_by_halves_and_left_behind() {
 
 #[test]
 fn who_refuses_everything_is_waited_for() {
-    let mut courier = courier(TERMS);
-    let mut window = window(100);
-    let (mut now, mut left) = (Timestamp::ZERO, 0);
-    for _ in 0..500 {
-        let Step::Send(_) = after_wait(&mut courier, &window, &mut now) else { panic!("it sends") };
-        let outcome = courier.heard(REFUSED, now, &mut rng());
-        left += usize::from(outcome.left_behind);
-        window.done(usize::from(outcome.left_behind));
+    for devices in ["a".repeat(100), "ab".repeat(50), "abcd".repeat(25)] {
+        let (mut courier, mut window, mut now) = (courier(TERMS), window_of(&devices), Timestamp::ZERO);
+        let course = sends(&mut courier, &mut window, &mut now, 500, |_| REFUSED);
+        assert_eq!(course.left, [1, 2, 3, 4], "and then nothing more is lost");
+        // And once it takes rows again, all of the others come.
+        let course = sends(&mut courier, &mut window, &mut now, 20, |items| ALL(items.len()));
+        assert_eq!((course.taken, course.left), ((5..=100).collect(), Vec::new()), "in 20 runs");
     }
-    assert_eq!(left, 4, "and then nothing more is lost");
-    // And once it takes rows again, all of the others come.
-    let mut sends = 0;
-    while window.len() > 0 {
-        let Step::Send(count) = after_wait(&mut courier, &window, &mut now) else { panic!("it sends") };
-        courier.heard(ALL(count), now, &mut rng());
-        window.done(count);
-        sends += 1;
+}
+
+#[test]
+fn a_row_that_breaks_the_exchange_is_left_behind_on_the_word_of_another_devices() {
+    let (mut courier, mut window, mut now) = (courier(TERMS), window_of("aabaa"), Timestamp::ZERO);
+    let course = sends(&mut courier, &mut window, &mut now, 100, breaks_over(&[2]));
+    let whole: Vec<u64> = (1..=5).collect();
+    // Three times as it was; then singly: the second breaks three times, the third is taken out of its
+    // turn, the second breaks all the same.
+    let expected: [&[u64]; 12] = [&whole, &whole, &whole, &[1], &[2], &[2], &[2], &[3], &[2], &[3], &[4], &[5]];
+    assert_eq!(course.sent, expected);
+    assert_eq!((course.left, course.witnesses, course.taken), (vec![2], vec![3], vec![1, 3, 4, 5]));
+    push(&mut window, 6..=9, now);
+    assert_eq!(after_wait(&mut courier, &window, &mut now), Step::Send(4), "behind those all goes as before");
+}
+
+#[test]
+fn who_breaks_over_everything_is_waited_for_and_loses_nothing() {
+    let (mut courier, mut window, mut now) = (courier(TERMS), window_of(&"abc".repeat(10)), Timestamp::ZERO);
+    let course = sends(&mut courier, &mut window, &mut now, 1000, |_| BROKE);
+    assert_eq!((course.left, course.taken), (vec![], vec![]));
+    assert!(now > Timestamp::from_ms(1_000_000), "it waits between: {now:?}");
+    let course = sends(&mut courier, &mut window, &mut now, 100, |items| ALL(items.len()));
+    assert_eq!((course.left, course.taken), (vec![], (1..=30).collect()));
+}
+
+/// Else the first row would be blamed for an outage that was over before its witness was sent.
+#[test]
+fn an_outage_loses_nothing_whenever_it_ends() {
+    for outage in 0..50 {
+        for answer in [BROKE, FAILED, Answer { taken: 0, rest: Rest::FirstRefused }] {
+            // Who refuses all is forgiven no row but these.
+            let terms = Terms { left_behind_max: 0, ..TERMS };
+            let (mut courier, mut window, mut now) = (courier(terms), window_of("aabbcc"), Timestamp::ZERO);
+            let course = sends(&mut courier, &mut window, &mut now, outage, |_| answer);
+            assert_eq!((course.left, course.taken), (vec![], vec![]), "{outage} sends with {answer:?}");
+            let course = sends(&mut courier, &mut window, &mut now, 100, |items| ALL(items.len()));
+            assert_eq!((course.left, course.taken), (vec![], (1..=6).collect()), "{outage} sends with {answer:?}");
+        }
     }
-    assert!(sends < 20, "{sends} runs for 96 rows");
+}
+
+#[test]
+fn a_row_nobody_witnesses_against_is_waited_for_until_somebody_does() {
+    let (mut courier, mut window, mut now) = (courier(TERMS), window(5), Timestamp::ZERO);
+    let course = sends(&mut courier, &mut window, &mut now, 300, breaks_over(&[1]));
+    assert_eq!((course.left, course.taken, course.witnesses), (vec![], vec![], vec![]));
+    assert_eq!(course.sent.last(), Some(&vec![1]));
+    push_of(&mut window, "b", 6..=6, now);
+    let course = sends(&mut courier, &mut window, &mut now, 100, breaks_over(&[1]));
+    assert_eq!((course.left, course.taken, course.witnesses), (vec![1], vec![2, 3, 4, 5, 6], vec![6]));
+}
+
+#[test]
+fn one_device_whose_rows_are_all_refused_holds_up_no_other() {
+    let (mut courier, mut window, mut now) = (courier(TERMS), window_of("aaaaaaaaaaaaba"), Timestamp::ZERO);
+    let bad = |items: &[u64]| items.iter().any(|item| *item <= 12);
+    let answer = |items: &[u64]| if bad(items) { REFUSED } else { ALL(items.len()) };
+    let course = sends(&mut courier, &mut window, &mut now, 200, answer);
+    assert_eq!((course.left, course.taken), ((1..=12).collect(), vec![13, 14]));
+    assert_eq!(course.witnesses, [13; 8], "one for each row beyond the first four");
+}
+
+#[test]
+fn a_witness_that_was_taken_waits_as_before() {
+    let terms = Terms { refusals_max: 1, left_behind_max: 1, ..TERMS };
+    let (mut courier, mut window, mut now) = (courier(terms), window_of("aab"), Timestamp::ZERO);
+    let first_refused = Answer { taken: 0, rest: Rest::FirstRefused };
+    let course = sends(&mut courier, &mut window, &mut now, 2, |_| first_refused);
+    assert_eq!((course.left, window.cursors()), (vec![1], vec![Offset::new(1)]));
+    assert_eq!(after_wait(&mut courier, &window, &mut now), Step::Witness(1));
+    assert!(!courier.flows(), "it goes alone");
+    assert_eq!(courier.heard(ALL(1), now, &mut rng()), Outcome::default());
+    assert_eq!((window.len(), window.cursors()), (2, vec![Offset::new(1)]));
+    // That it was taken is no reason to believe the next row less than this one.
+    assert_eq!(after_wait(&mut courier, &window, &mut now), Step::Send(1));
+    assert_eq!(courier.heard(first_refused, now, &mut rng()), Outcome { taken: 0, left_behind: true });
+    window.done(1);
+    push(&mut window, 4..=4, now);
+    assert_eq!(after_wait(&mut courier, &window, &mut now), Step::Send(2));
+    courier.heard(first_refused, now, &mut rng());
+    assert_eq!(after_wait(&mut courier, &window, &mut now), Step::Witness(1), "it is not counted as taken");
+}
+
+#[test]
+fn a_witness_that_is_at_fault_itself_gives_way_to_the_next_devices() {
+    let (mut courier, mut window, mut now) = (courier(TERMS), window_of("abbc"), Timestamp::ZERO);
+    let course = sends(&mut courier, &mut window, &mut now, 100, breaks_over(&[1, 2]));
+    assert_eq!((course.left, course.taken), (vec![1, 2], vec![3, 4]));
+    assert_eq!(course.witnesses, [2, 4, 4], "never one that is not its device's first");
+}
+
+/// A row that brings down the other side is followed by attempts that do not get there.
+#[test]
+fn a_witness_that_did_not_get_there_is_sent_again() {
+    let (mut courier, mut window, mut now) = (courier(TERMS), window_of("ab"), Timestamp::ZERO);
+    let mut restarts = 0;
+    let course = sends(&mut courier, &mut window, &mut now, 200, |items| {
+        if restarts > 0 {
+            restarts -= 1;
+            return FAILED;
+        }
+        restarts = if items.contains(&1) { 4 } else { 0 };
+        breaks_over(&[1])(items)
+    });
+    assert_eq!((course.left, course.taken), (vec![1], vec![2]));
+}
+
+#[test]
+fn what_a_witness_proved_is_old_once_the_way_has_failed() {
+    let terms = Terms { refusals_max: 1, ..TERMS };
+    let (mut courier, window, mut now) = (courier(terms), window_of("ab"), Timestamp::ZERO);
+    let steps = [
+        (Step::Send(2), BROKE),
+        (Step::Send(1), BROKE),
+        (Step::Witness(1), ALL(1)),
+        (Step::Send(1), FAILED),
+        (Step::Send(1), BROKE),
+        (Step::Witness(1), REFUSED),
+        (Step::Send(1), BROKE),
+        (Step::Witness(1), ALL(1)),
+    ];
+    for (step, answer) in steps {
+        assert_eq!(after_wait(&mut courier, &window, &mut now), step);
+        assert_eq!(courier.heard(answer, now, &mut rng()), Outcome::default());
+    }
+    assert_eq!(after_wait(&mut courier, &window, &mut now), Step::Send(1));
+    assert!(courier.heard(REFUSED, now, &mut rng()).left_behind);
 }
 
 #[test]
@@ -192,5 +370,51 @@ proptest! {
         let expected: Vec<u64> = (1..=40).filter(|n| !poisoned.contains(n)).collect();
         once.sort_unstable();
         prop_assert_eq!(once, expected);
+    }
+
+    /// However one device's rows are refused and break, and whenever the way fails: the others' rows come
+    /// in their order, and nothing else is lost.
+    #[test]
+    fn one_device_costs_the_others_nothing(
+        devices in "[abc]{1,30}",
+        bad in proptest::collection::vec(any::<Option<bool>>(), 30),
+        outage in 0_usize..200,
+        length in 0_usize..40,
+        breaks in any::<bool>(),
+    ) {
+        // With somebody to witness at the end.
+        let devices = format!("{devices}bc");
+        let bad_at = |n: u64| {
+            let at = usize::try_from(n - 1).unwrap();
+            bad.get(at).copied().flatten().filter(|_| devices.as_bytes()[at] == b'a')
+        };
+        let (mut courier, mut window, mut now) = (courier(TERMS), window_of(&devices), Timestamp::ZERO);
+        let (mut sent, mut came) = (0, Vec::new());
+        let course = sends(&mut courier, &mut window, &mut now, 3000, |items| {
+            sent += 1;
+            if (outage..outage + length).contains(&sent) {
+                return if breaks { BROKE } else { FAILED };
+            }
+            match items.iter().find_map(|item| bad_at(*item)) {
+                Some(true) => BROKE,
+                Some(false) => REFUSED,
+                None => {
+                    came.extend_from_slice(items);
+                    ALL(items.len())
+                }
+            }
+        });
+        let rows = 1..=devices.len() as u64;
+        let (left, taken): (Vec<u64>, Vec<u64>) = rows.partition(|n| bad_at(*n).is_some());
+        prop_assert_eq!((&course.left, &course.taken), (&left, &taken));
+        for device in "abc".bytes() {
+            let mut once: Vec<u64> = Vec::new();
+            for item in came.iter().copied().filter(|n| devices.as_bytes()[usize::try_from(n - 1).unwrap()] == device) {
+                if !once.contains(&item) {
+                    once.push(item);
+                }
+            }
+            prop_assert!(once.is_sorted(), "{once:?}");
+        }
     }
 }

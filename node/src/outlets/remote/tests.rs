@@ -9,6 +9,7 @@ use rumqttc::mqttbytes::v5::{PubAck, Publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use unhidra_core::backoff::BackoffBounds;
 use unhidra_core::ids::{Offset, Partition};
 use unhidra_core::message::{Uplink, UplinkKind};
 use unhidra_store::memory::Options;
@@ -116,6 +117,7 @@ fn remote(port: u16, more: &str) -> (Config, Remote) {
 /// A node with an outlet and rows in its log.
 struct Scene {
     ground: Ground,
+    status: Arc<Status>,
     listener: TcpListener,
     stop: watch::Sender<bool>,
     running: JoinHandle<()>,
@@ -123,10 +125,18 @@ struct Scene {
 
 impl Scene {
     async fn begin(rows: u32) -> Self {
+        Self::of((1..=rows).map(|_| "a"), None).await
+    }
+
+    /// With a row of each of these devices, and these bounds of the wait after what fails.
+    async fn of(devices: impl IntoIterator<Item = &'static str>, backoff: Option<BackoffBounds>) -> Self {
         let ground = Ground::with(Options { partitions: 1, ..Options::SMALL });
         let registry = ground.registry().await;
-        ground.control_over(registry.clone(), None).enroll(enroll_asked("a")).await.unwrap();
-        commit(&*ground.store, Partition::new(0), (1..=rows).map(reading).collect()).await.unwrap();
+        for device in ["a", "b"] {
+            ground.control_over(registry.clone(), None).enroll(enroll_asked(device)).await.unwrap();
+        }
+        let rows = (1..).zip(devices).map(|(number, device)| reading_of(device, number)).collect();
+        commit(&*ground.store, Partition::new(0), rows).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (config, remote) = remote(listener.local_addr().unwrap().port(), "");
         let terms = Terms {
@@ -137,11 +147,13 @@ impl Scene {
             left_behind_max: config.left_behind_max,
         };
         let metrics = Metrics::register(&mut MetricsRegistry::default());
+        let status = Arc::new(Status::new("cloud", config.kind, String::new(), metrics));
+        let backoff = backoff.unwrap_or_else(|| config.backoff());
         let runner = Runner {
-            status: Arc::new(Status::new("cloud", config.kind, String::new(), metrics)),
+            status: status.clone(),
             sink: Sink::Remote(Box::new(remote)),
             filter: Filter::new(&config),
-            courier: Courier::new(terms, Pace::new(config.breaker(), config.backoff())),
+            courier: Courier::new(terms, Pace::new(config.breaker(), backoff)),
             window: (config.batch_rows, config.batch_bytes),
             beginning: config.from,
             store: ground.store.clone(),
@@ -150,7 +162,7 @@ impl Scene {
             rng: StdRng::seed_from_u64(1),
         };
         let (stop, stopped) = watch::channel(false);
-        Self { ground, listener, stop, running: tokio::spawn(runner.run(stopped)) }
+        Self { ground, status, listener, stop, running: tokio::spawn(runner.run(stopped)) }
     }
 
     /// Ends it; where its cursor stands then.
@@ -166,8 +178,12 @@ impl Scene {
 }
 
 fn reading(number: u32) -> Op {
+    reading_of("a", number)
+}
+
+fn reading_of(device: &str, number: u32) -> Op {
     let uplink = Uplink {
-        device: id("a"),
+        device: id(device),
         kind: UplinkKind::Reading,
         name: "temperature".into(),
         device_time: None,
@@ -228,6 +244,69 @@ async fn what_a_lost_connection_took_with_it_goes_again_in_order_and_nothing_bef
     peer.acknowledge(&rows[1]).await;
     assert_eq!(bodies(&peer.rows(2).await), ["6", "7"]);
     assert_eq!(scene.end().await, Some(Offset::new(3)), "the last that was acknowledged without a gap");
+}
+
+/// Takes all rows but one, over which it ends the connection or says this. Adds those that come to `came`.
+async fn takes_all_but(bad: &str, says: Option<PubAckReason>, listener: &TcpListener, came: &mut Vec<String>) {
+    loop {
+        let mut peer = Peer::accept(listener, None).await;
+        while let Some(packet) = peer.hear().await {
+            let Packet::Publish(publish) = packet else { continue };
+            let row = (String::from_utf8(publish.payload.to_vec()).unwrap(), publish.pkid);
+            came.push(row.0.clone());
+            if row.0 != bad {
+                peer.acknowledge(&row).await;
+                continue;
+            }
+            let Some(reason) = says else { break };
+            peer.say(Packet::PubAck(PubAck { reason, ..PubAck::new(row.1, None) })).await;
+        }
+    }
+}
+
+/// Completes once so many rows are delivered and left behind.
+async fn shows(status: &Status, delivered: u64, left_behind: u64) {
+    let shown = async {
+        while status.record(NOW).delivered < delivered || status.record(NOW).left_behind < left_behind {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), shown).await.expect("it goes on");
+}
+
+#[tokio::test]
+async fn a_row_that_ends_every_connection_holds_up_no_other_device() {
+    let at_once = BackoffBounds { base: Duration::from_millis(1), cap: Duration::from_millis(1) };
+    for says in [None, Some(PubAckReason::UnspecifiedError), Some(PubAckReason::QuotaExceeded)] {
+        let scene = Scene::of(["a", "a", "b", "a"], Some(at_once)).await;
+        let mut came = Vec::new();
+        tokio::select! {
+            () = takes_all_but("2", says, &scene.listener, &mut came) => {}
+            () = shows(&scene.status, 3, 1) => {}
+        }
+        let shown = scene.status.record(NOW);
+        assert_eq!((shown.delivered, shown.left_behind), (3, 1), "the witness is no row more: {came:?}");
+        assert!(came.iter().filter(|body| *body == "2").count() > 10, "as often as that: {came:?}");
+        assert_eq!(scene.end().await, Some(Offset::new(4)), "{says:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_ends_every_connection_loses_nothing_and_gets_all_once_it_does_not() {
+    let at_once = BackoffBounds { base: Duration::from_millis(1), cap: Duration::from_millis(1) };
+    let scene = Scene::of(["a", "b", "a"], Some(at_once)).await;
+    // One fewer than open the breaker.
+    for _ in 0..19 {
+        let mut peer = Peer::accept(&scene.listener, None).await;
+        assert_eq!(peer.rows(1).await.len(), 1);
+    }
+    assert_eq!(scene.status.record(NOW).left_behind, 0);
+    let (mut came, status) = (Vec::new(), scene.status.clone());
+    tokio::select! {
+        () = takes_all_but("none", None, &scene.listener, &mut came) => {}
+        () = shows(&status, 3, 0) => {}
+    }
+    assert_eq!((status.record(NOW).left_behind, scene.end().await), (0, Some(Offset::new(3))), "{came:?}");
 }
 
 /// However many wait: after the first, each goes with the PUBACK of another and with nothing else.
