@@ -100,12 +100,13 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// The files of secrets that a configuration names: none belongs into a backup.
+/// The files of passwords and secrets that a configuration names: none belongs into a backup. Keys of certificates are
+/// not among them, for those may be the node's own.
 #[must_use]
 pub fn secrets(config: &Config) -> Vec<PathBuf> {
     let named = [&config.users.file, &config.jwt.key_file].into_iter();
-    let outlets = config.outlets.values().flat_map(|outlet| [&outlet.password_file, &outlet.secret_file, &outlet.key]);
-    let upstreams = config.upstream.iter().flat_map(|upstream| [&upstream.password_file, &upstream.key]);
+    let outlets = config.outlets.values().flat_map(|outlet| [&outlet.password_file, &outlet.secret_file]);
+    let upstreams = config.upstream.iter().map(|upstream| &upstream.password_file);
     named.chain(outlets).chain(upstreams).cloned().chain(config.store.master_key_path(&config.data)).collect()
 }
 
