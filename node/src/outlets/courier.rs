@@ -33,7 +33,7 @@
 //! not taken either, or there is none, it is the other side that is at fault: then nothing is left
 //! behind, and all waits. A witness that is taken is proof and no more: it is sent again in its turn. It
 //! proves something of the first row only if that one fails once more behind it, for an outage may end
-//! between the two.
+//! between the two; and only so often in a row ([`PROOFS`]), for other failures come and go by chance.
 
 use std::time::Duration;
 
@@ -57,7 +57,13 @@ pub(crate) struct Terms {
     pub(crate) refusals_max: u32,
     /// How many rows are left behind with none taken between, and without a witness.
     pub(crate) left_behind_max: u32,
+    /// How often in a row a witness is taken and the first row fails, until it is the row's fault.
+    pub(crate) proofs: u32,
 }
+
+/// As many [`proofs`](Terms::proofs) as are asked for. Where half of what is sent fails by chance, as behind a
+/// balancer whose one half is down, a good row is found at fault once in a million.
+pub(crate) const PROOFS: u32 = 10;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -136,15 +142,15 @@ impl Scope {
 enum Charge {
     /// The run was refused so often and broke so often, which is too little to blame a row.
     Weighed { refusals: u32, breaks: u32 },
-    /// It failed alone, often enough. Next is a witness behind this place; the row itself while there is
-    /// none.
-    Accused { behind: usize },
+    /// It failed alone, often enough, and so often since then beside a witness that was taken. Next is a witness
+    /// behind this place; the row itself while there is none.
+    Accused { behind: usize, proofs: u32 },
     /// The witness at this place is to say what it knows.
-    Heard { at: usize },
+    Heard { at: usize, proofs: u32 },
     /// That one was not taken either. Next is the row, and then a witness behind that place.
     Contested { behind: usize },
-    /// A witness was taken. Next is the row, which is at fault if it fails now.
-    Proven,
+    /// A witness was taken, as one was so often before it. Next is the row.
+    Proven { proofs: u32 },
 }
 
 impl Charge {
@@ -180,12 +186,12 @@ impl Courier {
             return Step::Wait(at);
         }
         let witness = match self.charge {
-            Charge::Accused { behind } => window.witness(behind),
-            Charge::Heard { at } => Some(at),
-            Charge::Weighed { .. } | Charge::Contested { .. } | Charge::Proven => None,
+            Charge::Accused { behind, proofs } => window.witness(behind).map(|at| (at, proofs)),
+            Charge::Heard { at, proofs } => Some((at, proofs)),
+            Charge::Weighed { .. } | Charge::Contested { .. } | Charge::Proven { .. } => None,
         };
-        if let Some(at) = witness {
-            self.charge = Charge::Heard { at };
+        if let Some((at, proofs)) = witness {
+            self.charge = Charge::Heard { at, proofs };
             self.pace.begins(now);
             return Step::Witness(at);
         }
@@ -220,8 +226,8 @@ impl Courier {
 
     /// What became of the run, or of the witness, that was sent.
     pub(crate) fn heard(&mut self, answer: Answer, now: Timestamp, rng: &mut impl Rng) -> Outcome {
-        if let Charge::Heard { at } = self.charge {
-            self.testified(at, answer, now, rng);
+        if let Charge::Heard { at, proofs } = self.charge {
+            self.testified((at, proofs), answer, now, rng);
             return Outcome::default();
         }
         let sent = self.run.take().unwrap_or_default();
@@ -236,7 +242,7 @@ impl Courier {
             }
             Rest::Failed { retry_after } => {
                 self.run = Some(left).filter(|left| *left > 0);
-                if self.charge == Charge::Proven {
+                if matches!(self.charge, Charge::Proven { .. }) {
                     // What the witness has proved was before this.
                     self.charge = Charge::Contested { behind: 0 };
                 }
@@ -260,10 +266,10 @@ impl Courier {
 
     /// What became of the witness at this place. Where only the way failed, it has said nothing yet: the
     /// first row may have brought down the other side, which takes its time to come back.
-    fn testified(&mut self, at: usize, answer: Answer, now: Timestamp, rng: &mut impl Rng) {
+    fn testified(&mut self, (at, proofs): (usize, u32), answer: Answer, now: Timestamp, rng: &mut impl Rng) {
         let retry_after = match answer.rest {
             _ if answer.taken > 0 => {
-                self.charge = Charge::Proven;
+                self.charge = Charge::Proven { proofs: proofs.saturating_add(1) };
                 self.pace.succeeded();
                 return;
             }
@@ -319,12 +325,13 @@ impl Courier {
 
     /// The first row failed alone: often enough, or once more since it is accused.
     fn accuse(&mut self, outcome: Outcome, now: Timestamp, rng: &mut impl Rng) -> Outcome {
-        let behind = match self.charge {
-            Charge::Proven => return self.leave_behind(outcome),
-            Charge::Accused { behind } | Charge::Contested { behind } => behind,
-            Charge::Weighed { .. } | Charge::Heard { .. } => 0,
+        let (behind, proofs) = match self.charge {
+            Charge::Proven { proofs } if proofs >= self.terms.proofs => return self.leave_behind(outcome),
+            Charge::Proven { proofs } => (0, proofs),
+            Charge::Accused { behind, .. } | Charge::Contested { behind } => (behind, 0),
+            Charge::Weighed { .. } | Charge::Heard { .. } => (0, 0),
         };
-        (self.charge, self.run) = (Charge::Accused { behind }, Some(1));
+        (self.charge, self.run) = (Charge::Accused { behind, proofs }, Some(1));
         self.pace.failed(now, None, rng.next_u64());
         outcome
     }

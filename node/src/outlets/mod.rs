@@ -196,6 +196,7 @@ fn runner(name: &str, config: &Config, status: Status, doors: &mut Doors) -> Res
         linger: Duration::from_millis(linger),
         refusals_max: config.refusals_max,
         left_behind_max: config.left_behind_max,
+        proofs: courier::PROOFS,
     };
     Ok(Runner {
         status: Arc::new(status),

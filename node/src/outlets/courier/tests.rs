@@ -9,7 +9,7 @@ use crate::outlets::config::tests::config;
 use crate::outlets::window::{Found, Waiting};
 
 const TERMS: Terms =
-    Terms { rows_max: 8, bytes_max: 1000, linger: Duration::ZERO, refusals_max: 3, left_behind_max: 4 };
+    Terms { rows_max: 8, bytes_max: 1000, linger: Duration::ZERO, refusals_max: 3, left_behind_max: 4, proofs: 1 };
 
 fn courier(terms: Terms) -> Courier {
     let config = config("retry_max_s = 4");
@@ -417,4 +417,28 @@ proptest! {
             prop_assert!(once.is_sorted(), "{once:?}");
         }
     }
+}
+
+/// As behind a balancer whose one half is down: whatever is sent fails every other time, by chance.
+#[test]
+fn an_outage_that_comes_and_goes_loses_nothing() {
+    use rand::RngExt as _;
+    let (mut chance, mut left_behind) = (rng(), 0);
+    for _ in 0..200 {
+        let mut window = window_of("abababab");
+        let mut courier = courier(Terms { refusals_max: 1, proofs: PROOFS, ..TERMS });
+        let mut now = Timestamp::from_ms(1000);
+        while window.len() > 0 {
+            let sent = match after_wait(&mut courier, &window, &mut now) {
+                Step::Send(count) => count,
+                Step::Witness(_) => 1,
+                step => panic!("{step:?}"),
+            };
+            let answer = if chance.random() { ALL(sent) } else { BROKE };
+            let outcome = courier.heard(answer, now, &mut rng());
+            left_behind += u32::from(outcome.left_behind);
+            window.done(outcome.taken + usize::from(outcome.left_behind));
+        }
+    }
+    assert_eq!(left_behind, 0);
 }

@@ -145,6 +145,7 @@ impl Scene {
             linger: Duration::ZERO,
             refusals_max: config.refusals_max,
             left_behind_max: config.left_behind_max,
+            proofs: 1,
         };
         let metrics = Metrics::register(&mut MetricsRegistry::default());
         let status = Arc::new(Status::new("cloud", config.kind, String::new(), metrics));

@@ -45,7 +45,8 @@ async fn outlet(ground: &Ground, registry: Arc<Registry>) -> Running {
     let place = ("127.0.0.1".to_owned(), address.path.clone());
     let webhook = Webhook::new(&config, dialer(&config, &address).unwrap(), place, signer, epoch, ground.clock.clone());
     let metrics = Metrics::register(&mut MetricsRegistry::default());
-    let terms = Terms { rows_max: 10, bytes_max: 1000, linger: Duration::ZERO, refusals_max: 1, left_behind_max: 1 };
+    let terms =
+        Terms { rows_max: 10, bytes_max: 1000, linger: Duration::ZERO, refusals_max: 1, left_behind_max: 1, proofs: 1 };
     let runner = Runner {
         status: Arc::new(Status::new("hook", config.kind, String::new(), metrics)),
         sink: Sink::Webhook(Box::new(webhook)),
