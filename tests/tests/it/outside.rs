@@ -453,17 +453,21 @@ evil! {
 }
 
 evil! {
-    /// A connection that takes everything and delivers nothing is noticed by the Keep Alive, again and
-    /// again for minutes, and what the broker has kept meanwhile is stored once and in order. A command
-    /// that was lost on it is acted on once.
+    /// A connection that takes everything and delivers nothing is found dead, again and again for minutes,
+    /// and what the broker has kept meanwhile is stored once and in order. A command that was lost on it is
+    /// acted on once. Where nothing was sent on it either, it is the Keep Alive alone that notices.
     async fn minutes_behind_a_half_open_connection_lose_and_double_nothing(world: World, outside: OutsideBroker) {
         let mut pump = begun(&mut world, &outside).await;
         let mut said = 1;
-        for cut in 1..=3 {
+        let mut sent = Vec::new();
+        for cut in 1..=4 {
             say(&mut pump, said, said + 10).await;
             outside.swallow(true);
             let failures = world.failures();
-            world.client().await.send("pump-7", "count", &cut.to_string()).await;
+            if cut % 2 == 0 {
+                world.client().await.send("pump-7", "count", &cut.to_string()).await;
+                sent.push(("count".to_owned(), cut.to_string()));
+            }
             say(&mut pump, said + 10, said + 30).await;
             tokio::time::sleep(Duration::from_secs(300)).await;
             let failed = world.failures() - failures;
@@ -476,13 +480,13 @@ evil! {
             // The device speaks, and is where it was.
             say(&mut pump, said, said + 1).await;
             said += 1;
-            let acted = tokio::time::timeout(Duration::from_secs(600), pump.until(|log| log.commands.len() >= cut));
+            let all = sent.len();
+            let acted = tokio::time::timeout(Duration::from_secs(600), pump.until(|log| log.commands.len() >= all));
             assert!(acted.await.is_ok(), "command {cut}, SIM_SEED={}", world.seed());
         }
         world.until_stored("pump-7", said).await;
         assert_eq!(stored(&world).await, bodies(said), "SIM_SEED={}", world.seed());
-        let commands = pump.log().commands;
-        assert_eq!(commands, [1, 2, 3].map(|cut| ("count".to_owned(), cut.to_string())), "SIM_SEED={}", world.seed());
+        assert_eq!(pump.log().commands, sent, "SIM_SEED={}", world.seed());
     }
 }
 
