@@ -19,15 +19,15 @@ use core::time::Duration;
 use heapless::Deque;
 use rand_core::CryptoRng;
 use unhidra_core::time::{Timestamp, UnixTime};
+use unhidra_e2ee::envelope::PLAINTEXT_LEN_MAX;
 use unhidra_e2ee::fingerprint::Fingerprint;
-use unhidra_e2ee::plaintext::Status;
 
 use crate::backoff::{Backoff, BackoffOptions};
 use crate::client::{
     Client, ClientOptions, Delivery, Ended, Incoming, Publication, PublishError, Qos, RECEIVE_MAX, ReasonCode,
 };
 use crate::clock::WallClock;
-use crate::outbox::{Content, Outbox, Outcome, QueueError, ReadingId, WhenFull};
+use crate::outbox::{Content, MadeRoom, Outbox, QueueError, ReadingId, WhenFull};
 use crate::secure::{Identity, LoadError, SealFault, Secure};
 use crate::storage::Storage;
 use crate::topics::{Prefix, Row, Topics};
@@ -35,6 +35,7 @@ use crate::topics::{Prefix, Row, Topics};
 mod event;
 mod inbox;
 mod prekeys;
+mod shown;
 mod size;
 mod turn;
 mod waiting;
@@ -45,7 +46,8 @@ pub use turn::Turn;
 
 use inbox::{Inbox, Took};
 use prekeys::Prekeys;
-use waiting::{Waiting, What};
+use shown::{NEWS_MAX, News};
+use waiting::Waiting;
 
 /// How the device behaves.
 #[derive(Clone, Debug)]
@@ -100,10 +102,6 @@ pub struct Device<S, R, const SLOTS: usize, const BODY: usize, const WINDOW: usi
     stopped: bool,
 }
 
-/// News the application has not taken; of more than these the oldest are dropped, since the
-/// newest say how things are.
-const NEWS_MAX: usize = 8;
-
 /// How the transport is.
 #[derive(Debug)]
 enum Link {
@@ -111,17 +109,14 @@ enum Link {
     Up { since: Timestamp, subscribed: bool, ended: Option<Ended> },
 }
 
-enum News {
-    Connected { session_present: bool },
-    NewSession { counter: u32 },
-    Disconnected { why: Ended, dial_at: Timestamp },
-}
-
 impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WINDOW: usize, const PACKET: usize>
     Device<S, R, SLOTS, BODY, WINDOW, PACKET>
 {
-    const BUFFERS_FIT: () =
+    const BUFFERS_FIT: () = {
         assert!(PACKET >= packet_len(BODY) && WINDOW >= 1, "PACKET is less than packet_len(BODY), or WINDOW is 0");
+        // 512 bytes are room for the name, the ids and the times beside it.
+        assert!(BODY + 512 <= PLAINTEXT_LEN_MAX, "a BODY this long fits no message: 64 000 bytes are the most");
+    };
 
     /// Opens the device: reads what survived, and connects to nothing.
     ///
@@ -177,9 +172,11 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         self.secure.identity().fingerprint()
     }
 
-    /// Sets the calendar. A device without a clock learns the time from the node.
+    /// Sets the calendar. A device without a clock, whose application never does this, learns the time from the
+    /// node when it connects, and again once a day.
     pub fn set_time(&mut self, unix: UnixTime, now: Timestamp) {
         self.clock.set(unix, now);
+        self.judge(now);
     }
 
     /// The calendar, if the device knows it.
@@ -191,11 +188,44 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     /// Takes a reading. It waits as plaintext until there is a connection, and leaves the outbox
     /// when the node has it durably (at QoS 0 when it was sent).
     ///
+    /// What became of it is told by [`poll_event`](Self::poll_event), which is to be asked until it has nothing:
+    /// where outcomes fill the outbox, a new reading takes the place of the oldest, and nobody hears of that one.
+    /// The outbox does not outlive a reset; firmware that keeps readings itself gives them ids of its own, with
+    /// [`publish_as`](Self::publish_as).
+    ///
     /// # Errors
     ///
     /// [`QueueError`] says why it was not taken.
     pub fn publish(&mut self, name: &str, body: &[u8], qos: Qos, now: Timestamp) -> Result<Queued, QueueError> {
-        self.queue(Content::Reading, name, body, qos, now)
+        self.queue(self.fresh_id(), Content::Reading, name, body, qos, now)
+    }
+
+    /// Takes a reading under an id of the application's, which it keeps with the reading until
+    /// [`Event::Acknowledged`]: published again under the same id after a reset, the node takes it once, as long
+    /// as fewer than 64 other readings came between. No two readings may have the same. One that waits already is
+    /// not taken a second time.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] says why it was not taken.
+    pub fn publish_as(
+        &mut self,
+        id: ReadingId,
+        name: &str,
+        body: &[u8],
+        qos: Qos,
+        now: Timestamp,
+    ) -> Result<Queued, QueueError> {
+        if self.outbox.holds(id) {
+            return Ok(Queued { reading: id, dropped: None });
+        }
+        self.queue(id, Content::Reading, name, body, qos, now)
+    }
+
+    /// Takes a reading or an event back, and says whether it was there. One that is on its way cannot be: the node
+    /// may have it.
+    pub fn withdraw(&mut self, id: ReadingId) -> bool {
+        self.outbox.withdraw(id)
     }
 
     /// Takes an event: something that happened, rather than a measured value.
@@ -204,45 +234,34 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     ///
     /// [`QueueError`] says why it was not taken.
     pub fn report(&mut self, name: &str, body: &[u8], qos: Qos, now: Timestamp) -> Result<Queued, QueueError> {
-        self.queue(Content::Event, name, body, qos, now)
+        self.queue(self.fresh_id(), Content::Event, name, body, qos, now)
     }
 
-    /// Answers a command.
-    ///
-    /// # Errors
-    ///
-    /// [`NotAnswered`] gives the ticket back where the receipt was not taken.
-    pub fn answer(
-        &mut self,
-        ticket: CommandTicket,
-        status: Status,
-        body: &[u8],
-        now: Timestamp,
-    ) -> Result<(), NotAnswered> {
-        let content = Content::Receipt { command: ticket.0, status };
-        match self.queue(content, "", body, Qos::AtLeastOnce, now) {
-            Ok(_) => Ok(()),
-            Err(cause) => Err(NotAnswered { cause, ticket }),
-        }
-    }
-
-    /// Says that a setting was taken: it is kept, or changes nothing. The node hears of it.
-    pub fn applied(&mut self, ticket: SettingTicket) {
-        self.not_applied = self.not_applied.saturating_sub(1);
-        self.reply(ticket.0, ReasonCode::SUCCESS);
+    const fn fresh_id(&self) -> ReadingId {
+        ReadingId(self.next_id)
     }
 
     fn queue(
         &mut self,
+        reading: ReadingId,
         content: Content,
         name: &str,
         body: &[u8],
         qos: Qos,
         now: Timestamp,
     ) -> Result<Queued, QueueError> {
-        let reading = ReadingId(self.next_id);
-        let dropped = self.outbox.push(reading, content, name, body, self.clock.unix(now), qos)?;
-        self.next_id = self.next_id.wrapping_add(1);
+        let made = self.outbox.push(reading, content, name, body, self.clock.unix(now), qos)?;
+        if reading == self.fresh_id() {
+            self.next_id = self.next_id.wrapping_add(1);
+        }
+        let dropped = match made {
+            MadeRoom::Dropped(dropped) => Some(dropped),
+            MadeRoom::Nothing => None,
+            MadeRoom::Untold => {
+                self.stats.untold += 1;
+                None
+            }
+        };
         Ok(Queued { reading, dropped })
     }
 
@@ -328,7 +347,12 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                         not_applied: &mut self.not_applied,
                         wants_session: self.must_begin || (self.should_begin && may_begin),
                     };
-                    inbox.take(topic, payload, delivery, now)
+                    let knew_the_time = inbox.clock.is_known();
+                    let took = inbox.take(topic, payload, delivery, now);
+                    if !knew_the_time && self.clock.is_known() {
+                        self.judge(now);
+                    }
+                    took
                 }
                 Ok(Some(Incoming::Connected { session_present })) => {
                     self.subscribe(session_present, now);
@@ -358,7 +382,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     }
 
     fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) {
-        self.stats.refused += u64::from(reason.is_failure());
+        self.stats.refused += u64::from(reason.is_undelivered());
         self.prekeys.acknowledged(publication, reason, now);
         // What the node does not open twice it will not open the third time.
         self.should_begin |= self.outbox.acknowledged(publication, reason, now);
@@ -373,7 +397,8 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             Took::Receipt { delivery, command, status } => {
                 self.reply(delivery, ReasonCode::SUCCESS);
                 // Where the outbox has no room left, the node hears nothing: it has its own expiry.
-                let _ = self.queue(Content::Receipt { command, status }, "", b"", Qos::AtLeastOnce, now);
+                let receipt = Content::Receipt { command, status };
+                let _ = self.queue(self.fresh_id(), receipt, "", b"", Qos::AtLeastOnce, now);
             }
             Took::NewSession { delivery, counter } => {
                 (self.must_begin, self.should_begin) = (false, false);
@@ -402,7 +427,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     fn say_something(&mut self, now: Timestamp) {
         if self.outbox.next(self.secure.session_counter()).is_none() {
             // A full outbox has something to say, so this does not fail where it matters.
-            let _ = self.queue(Content::Greeting, "session", b"", Qos::AtLeastOnce, now);
+            let _ = self.queue(self.fresh_id(), Content::Greeting, "session", b"", Qos::AtLeastOnce, now);
         }
     }
 
@@ -460,7 +485,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         let wanted = self.must_begin
             || sessions.restart_due(unix)
             || (self.should_begin && sessions.may_restart(unix))
-            || !self.clock.is_known();
+            || self.clock.is_wanted(now);
         if wanted && self.prekeys.may_ask(now) && self.client.has_room() {
             let suite = self.secure.identity().suite;
             let request = self.prekeys.ask(suite, now, &mut self.rng);
@@ -530,43 +555,6 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         }
     }
 
-    /// What happened since.
-    pub fn poll_event(&mut self) -> Option<Event<'_>> {
-        if let Some(news) = self.news.pop_front() {
-            return Some(match news {
-                News::Connected { session_present } => Event::Connected { session_present },
-                News::NewSession { counter } => Event::NewSession { counter },
-                News::Disconnected { why, dial_at } => Event::Disconnected { why, dial_at },
-            });
-        }
-        if let Some(mut waiting) = self.commands.pop_front() {
-            let delivery = waiting.delivery.take();
-            let what = waiting.what;
-            let ticket = match what {
-                // What comes again is known by its id: PUBACK can leave.
-                What::Command { .. } => {
-                    self.reply(delivery, ReasonCode::SUCCESS);
-                    None
-                }
-                What::Setting { .. } => delivery,
-            };
-            let Waiting { name, body, .. } = self.shown.insert(waiting);
-            return Some(match what {
-                What::Command { id, expires_at } => {
-                    Event::Command { ticket: CommandTicket(id), name, body, expires_at }
-                }
-                What::Setting { version, is_removed } => {
-                    let value = (!is_removed).then_some(body.as_slice());
-                    Event::Setting { ticket: SettingTicket(ticket), name, value, version }
-                }
-            });
-        }
-        Some(match self.outbox.take_outcome()? {
-            Outcome::Acknowledged(reading) => Event::Acknowledged(reading),
-            Outcome::Refused(reading, reason) => Event::Refused { reading, reason },
-        })
-    }
-
     /// Ends the device and gives its medium back, for tests and for a restart after a [`Fault`].
     pub fn into_medium(self) -> S {
         self.secure.into_medium()
@@ -580,12 +568,5 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         if let Link::Up { ended: ended @ None, .. } = &mut self.link {
             *ended = Some(why);
         }
-    }
-
-    fn tell(&mut self, news: News) {
-        if self.news.is_full() {
-            self.news.pop_front();
-        }
-        let _ = self.news.push_back(news);
     }
 }

@@ -2,9 +2,9 @@
 //! would exceed the jump the node can follow.
 //!
 //! ```text
-//! Free --push--> Waiting --sent--> Sent --PUBACK--> Done --taken--> Free
+//! Free --push--> Waiting --sent--> Sent --PUBACK--> Done --told--> Free
 //!                   ^               |
-//!                   |               +--PUBACK 0x83--> Refused --new session, 10 minutes--+
+//!                   |               +--PUBACK 0x10, 0x80..--> Refused --new session, 10 min--+
 //!                   +---------------------------------------------------------------------+
 //! ```
 
@@ -21,11 +21,15 @@ use crate::client::{Publication, Qos, RECEIVE_MAX, ReasonCode};
 /// The most bytes of a name.
 pub const NAME_LEN_MAX: usize = 64;
 
+/// How many greetings wait at most: of more than these, the oldest says nothing the newer do not.
+const GREETINGS_MAX: usize = 2;
+
 /// How long a refused message waits to be sealed anew in the session that refused it
 /// (e2ee/PROTOCOL.md section 8).
 const REFUSED_WAIT: Duration = Duration::from_secs(600);
 
-/// The device's own id of a reading, kept over repeats until it is acknowledged.
+/// The device's own id of a reading, kept over repeats until it is acknowledged. The node takes a reading once
+/// by it, as long as it is among the last 64 of the device (e2ee/PROTOCOL.md section 6, key 10).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ReadingId(pub u64);
 
@@ -113,6 +117,17 @@ pub(crate) enum Outcome {
     Refused(ReadingId, ReasonCode),
 }
 
+/// How room was made for a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum MadeRoom {
+    /// There was some.
+    Nothing,
+    /// This one is gone, and was not delivered.
+    Dropped(ReadingId),
+    /// One that was acknowledged is gone, and the application does not hear of it.
+    Untold,
+}
+
 /// At most `SLOTS` messages. [`RECEIVE_MAX`] of them are kept for receipts, so that a full outbox
 /// never silences the answer to a command.
 pub(crate) struct Outbox<const SLOTS: usize, const BODY: usize> {
@@ -131,7 +146,7 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         Self { slots: [const { None }; SLOTS], when_full, next_order: 0 }
     }
 
-    /// Takes a message; says which one made room for it.
+    /// Takes a message; says what became of another one for it.
     pub(crate) fn push(
         &mut self,
         id: ReadingId,
@@ -140,32 +155,53 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         body: &[u8],
         device_time: Option<UnixTime>,
         qos: Qos,
-    ) -> Result<Option<ReadingId>, QueueError> {
+    ) -> Result<MadeRoom, QueueError> {
         let name = parse_name(name, content)?;
         let body = Vec::from_slice(body).map_err(|_| QueueError::BodyTooLong { len: body.len(), max: BODY })?;
-        let dropped = self.make_room(content)?;
+        let made = self.make_room(content)?;
         let free = self.slots.iter_mut().find(|slot| slot.is_none()).ok_or(QueueError::Full)?;
         let (state, order) = (State::Waiting, self.next_order);
         *free = Some(Entry { id, content, name, body, device_time, qos, state, unopened_in: None, order });
         self.next_order += 1;
-        Ok(dropped)
+        Ok(made)
     }
 
-    fn make_room(&mut self, content: Content) -> Result<Option<ReadingId>, QueueError> {
-        if !content.is_the_applications() {
-            return Ok(None);
+    fn make_room(&mut self, content: Content) -> Result<MadeRoom, QueueError> {
+        if content == Content::Greeting && self.count(|entry| entry.content == Content::Greeting) >= GREETINGS_MAX {
+            self.take_oldest(|entry| entry.content == Content::Greeting);
         }
-        let readings = self.slots.iter().flatten().filter(|entry| entry.is_reading()).count();
+        if !content.is_the_applications() || self.count(Entry::is_reading) < Self::READINGS_MAX {
+            return Ok(MadeRoom::Nothing);
+        }
+        // What became of a message the node has is worth less than a message it does not have.
+        if self.take_oldest(|entry| entry.is_reading() && entry.state == State::Done).is_some() {
+            return Ok(MadeRoom::Untold);
+        }
         match self.when_full {
-            _ if readings < Self::READINGS_MAX => Ok(None),
             WhenFull::RefuseNew => Err(QueueError::Full),
             WhenFull::DropOldest => {
-                let at_rest = |slot: &&mut Option<Entry<BODY>>| slot.as_ref().is_some_and(Entry::may_be_dropped);
-                let oldest = self.slots.iter_mut().filter(at_rest).min_by_key(|slot| slot.as_ref().map(|e| e.order));
-                let dropped = oldest.and_then(Option::take).ok_or(QueueError::Full)?;
-                Ok(Some(dropped.id))
+                self.take_oldest(Entry::may_be_dropped).map(MadeRoom::Dropped).ok_or(QueueError::Full)
             }
         }
+    }
+
+    fn count(&self, which: impl Fn(&Entry<BODY>) -> bool) -> usize {
+        self.slots.iter().flatten().filter(|entry| which(entry)).count()
+    }
+
+    fn take_oldest(&mut self, which: impl Fn(&Entry<BODY>) -> bool) -> Option<ReadingId> {
+        let chosen = self.slots.iter_mut().filter(|slot| slot.as_ref().is_some_and(&which));
+        chosen.min_by_key(|slot| slot.as_ref().map(|entry| entry.order))?.take().map(|entry| entry.id)
+    }
+
+    /// Whether a message of the application's with this id is here, and not done.
+    pub(crate) fn holds(&self, id: ReadingId) -> bool {
+        self.slots.iter().flatten().any(|entry| entry.is_reading() && entry.id == id && entry.state != State::Done)
+    }
+
+    /// Takes a message of the application's back that is not on its way; says whether there was one.
+    pub(crate) fn withdraw(&mut self, id: ReadingId) -> bool {
+        self.take_oldest(|entry| entry.id == id && entry.may_be_dropped()).is_some()
     }
 
     /// The message to seal next in the session `session`: the oldest that waits, or was refused in
@@ -215,7 +251,7 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         for entry in self.slots.iter_mut().flatten() {
             match entry.state {
                 State::Sent { publication: sent, session } if sent == publication => {
-                    entry.state = if reason.is_failure() {
+                    entry.state = if reason.is_undelivered() {
                         State::Refused { at: now, session, reason, told: false }
                     } else {
                         State::Done
@@ -338,7 +374,7 @@ mod tests {
         made.last().expect("at least one")
     }
 
-    fn push(outbox: &mut Small, id: u64) -> Result<Option<ReadingId>, QueueError> {
+    fn push(outbox: &mut Small, id: u64) -> Result<MadeRoom, QueueError> {
         outbox.push(ReadingId(id), Content::Reading, "t", b"1", None, Qos::AtLeastOnce)
     }
 
@@ -348,14 +384,14 @@ mod tests {
 
     fn filled(when_full: WhenFull) -> Small {
         let mut outbox = Outbox::new(when_full);
-        assert_eq!((push(&mut outbox, 1), push(&mut outbox, 2)), (Ok(None), Ok(None)));
+        assert_eq!((push(&mut outbox, 1), push(&mut outbox, 2)), (Ok(MadeRoom::Nothing), Ok(MadeRoom::Nothing)));
         outbox
     }
 
     #[test]
     fn a_full_outbox_drops_the_oldest_or_refuses_the_new_one() {
         let mut drops = filled(WhenFull::DropOldest);
-        assert_eq!(push(&mut drops, 3), Ok(Some(ReadingId(1))));
+        assert_eq!(push(&mut drops, 3), Ok(MadeRoom::Dropped(ReadingId(1))));
         assert_eq!(next(&drops, 1), Some(2));
 
         let mut refuses = filled(WhenFull::RefuseNew);
@@ -367,7 +403,7 @@ mod tests {
     fn what_is_on_its_way_is_never_dropped() {
         let mut outbox = filled(WhenFull::DropOldest);
         outbox.sent(ReadingId(1), publication(1), 1);
-        assert_eq!(push(&mut outbox, 3), Ok(Some(ReadingId(2))));
+        assert_eq!(push(&mut outbox, 3), Ok(MadeRoom::Dropped(ReadingId(2))));
         outbox.sent(ReadingId(3), publication(2), 1);
         assert_eq!(push(&mut outbox, 4), Err(QueueError::Full));
     }
@@ -377,7 +413,8 @@ mod tests {
         let mut outbox = filled(WhenFull::RefuseNew);
         let receipt = Content::Receipt { command: CommandId::new([7; 16]), status: Status::Done };
         for id in 0..RECEIVE_MAX as u64 {
-            assert_eq!(outbox.push(ReadingId(10 + id), receipt, "", b"", None, Qos::AtLeastOnce), Ok(None));
+            let pushed = outbox.push(ReadingId(10 + id), receipt, "", b"", None, Qos::AtLeastOnce);
+            assert_eq!(pushed, Ok(MadeRoom::Nothing));
         }
         let one_more = outbox.push(ReadingId(99), receipt, "", b"", None, Qos::AtLeastOnce);
         assert_eq!(one_more, Err(QueueError::Full));
@@ -389,9 +426,58 @@ mod tests {
         assert_eq!(outbox.take_outcome(), None);
         outbox.sent(ReadingId(1), publication(1), 1);
         assert_eq!(outbox.take_outcome(), None);
-        outbox.acknowledged(publication(1), ReasonCode(0x10), NOW);
+        outbox.acknowledged(publication(1), ReasonCode::SUCCESS, NOW);
         assert_eq!(outbox.take_outcome(), Some(Outcome::Acknowledged(ReadingId(1))));
         assert_eq!((outbox.take_outcome(), outbox.len()), (None, 1));
+    }
+
+    #[test]
+    fn what_the_server_had_nobody_to_give_to_is_kept_and_sent_again() {
+        let mut outbox = filled(WhenFull::RefuseNew);
+        let nobody = ReasonCode::NO_MATCHING_SUBSCRIBERS;
+        outbox.sent(ReadingId(1), publication(1), 1);
+        assert!(!outbox.acknowledged(publication(1), nobody, NOW));
+        assert_eq!(outbox.take_outcome(), Some(Outcome::Refused(ReadingId(1), nobody)));
+        outbox.handle_timeout(NOW.saturating_add(REFUSED_WAIT));
+        assert_eq!((next(&outbox, 1), outbox.len()), (Some(1), 2));
+    }
+
+    #[test]
+    fn whoever_asks_for_no_outcome_goes_on_publishing() {
+        for when_full in [WhenFull::RefuseNew, WhenFull::DropOldest] {
+            let mut outbox = filled(when_full);
+            for id in 1..=2 {
+                outbox.sent(ReadingId(id), publication(id as usize), 1);
+                outbox.acknowledged(publication(id as usize), ReasonCode::SUCCESS, NOW);
+            }
+            assert_eq!(push(&mut outbox, 3), Ok(MadeRoom::Untold));
+            assert_eq!(outbox.take_outcome(), Some(Outcome::Acknowledged(ReadingId(2))), "the oldest made room");
+            assert_eq!((next(&outbox, 1), outbox.len()), (Some(3), 1));
+        }
+    }
+
+    #[test]
+    fn greetings_leave_room_for_receipts() {
+        let mut outbox = filled(WhenFull::RefuseNew);
+        for id in 10..16 {
+            let pushed = outbox.push(ReadingId(id), Content::Greeting, "session", b"", None, Qos::AtLeastOnce);
+            assert_eq!(pushed, Ok(MadeRoom::Nothing));
+            outbox.sent(ReadingId(id), publication(id as usize - 9), 1);
+        }
+        let receipt = Content::Receipt { command: CommandId::new([7; 16]), status: Status::Done };
+        for id in 20..18 + RECEIVE_MAX as u64 {
+            assert!(outbox.push(ReadingId(id), receipt, "", b"", None, Qos::AtLeastOnce).is_ok());
+        }
+    }
+
+    #[test]
+    fn only_what_is_at_rest_is_taken_back() {
+        let mut outbox = filled(WhenFull::RefuseNew);
+        outbox.sent(ReadingId(1), publication(1), 1);
+        assert_eq!((outbox.withdraw(ReadingId(1)), outbox.withdraw(ReadingId(2))), (false, true));
+        assert_eq!((outbox.withdraw(ReadingId(2)), outbox.len()), (false, 1));
+        outbox.refused(ReadingId(1), ReasonCode::PACKET_TOO_LARGE, 1, NOW);
+        assert_eq!((outbox.withdraw(ReadingId(1)), outbox.len()), (true, 0));
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub(crate) struct Secure<S> {
     lease: Option<Lease>,
     opened_next: u64,
     seen: SeenCommands,
+    /// The handshake counter of what was begun last, also where that serves no longer.
+    counter: u32,
     vault: Vault<S>,
 }
 
@@ -127,12 +129,18 @@ impl<S: Storage> Secure<S> {
         }
         let mut vault = Vault::new(medium);
         let (a, b) = (load_session(&mut vault, Half::A)?, load_session(&mut vault, Half::B)?);
-        let counter = |session: &Option<Session<DeviceRole>>| session.as_ref().map_or(0, Session::counter);
-        let (present, sessions) = if counter(&a) >= counter(&b) { (Half::A, (a, b)) } else { (Half::B, (b, a)) };
+        let counter_of = |session: &Option<Session<DeviceRole>>| session.as_ref().map_or(0, Session::counter);
+        let counter = counter_of(&a).max(counter_of(&b));
+        // One begun under another identity key or suite is of an earlier enrolment: the node would refuse all it
+        // seals, and ask for nothing.
+        let own = identity.secret.public();
+        let serves = |session: &Session<DeviceRole>| session.serves(&own, identity.suite);
+        let (a, b) = (a.filter(serves), b.filter(serves));
+        let (present, sessions) = if counter_of(&a) >= counter_of(&b) { (Half::A, (a, b)) } else { (Half::B, (b, a)) };
         let (recent, opened_next) = load_recent(&mut vault)?;
         let seen = load_seen(&mut vault)?;
         let sessions = Sessions::new(sessions.0, sessions.1, recent);
-        Ok(Self { identity, lease_len, sessions, present, lease: None, opened_next, seen, vault })
+        Ok(Self { identity, lease_len, sessions, present, lease: None, opened_next, seen, counter, vault })
     }
 
     pub(crate) const fn identity(&self) -> &Identity {
@@ -170,8 +178,9 @@ impl<S: Storage> Secure<S> {
         rng: &mut impl CryptoRng,
     ) -> Result<u32, InitiateError> {
         let Identity { device, secret, suite, .. } = &self.identity;
-        let session = initiate(secret, device, *suite, bundle, self.session_counter(), now, rng)?;
+        let session = initiate(secret, device, *suite, bundle, self.counter, now, rng)?;
         let counter = session.counter();
+        self.counter = counter;
         if self.sessions.present().is_some() {
             self.present = self.present.other();
         }

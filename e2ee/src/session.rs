@@ -10,6 +10,7 @@ use unhidra_core::time::UnixTime;
 use crate::delta::{ChainRecord, Lane, StateDelta};
 use crate::envelope::{MESSAGE_OVERHEAD, Message};
 use crate::error::{OpenError, SealError};
+use crate::identity::IdentityKey;
 use crate::keys::{KeyId, PublicBytes, key_id};
 use crate::lease::{Lease, PendingLease};
 use crate::ratchet::{Change, Ratchet};
@@ -265,6 +266,15 @@ impl<R: Role> Session<R> {
     #[must_use]
     pub const fn suite(&self) -> Suite {
         self.suite
+    }
+
+    /// Whether a device with this identity key and suite can go on in it. While its head is unconfirmed, every
+    /// message says the key it began with, which a node that knows the device by another refuses
+    /// (PROTOCOL.md section 9: enrolling a new IK ends all sessions).
+    #[must_use]
+    pub fn serves(&self, identity: &IdentityKey, suite: Suite) -> bool {
+        let began_with = self.head.head().and_then(|head| head.get(2..34));
+        self.suite == suite && began_with.is_none_or(|began_with| began_with == identity.as_bytes())
     }
 
     /// When it began.

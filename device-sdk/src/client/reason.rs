@@ -9,6 +9,8 @@ pub struct ReasonCode(pub u8);
 impl ReasonCode {
     /// It went well; of DISCONNECT: normal disconnection.
     pub const SUCCESS: Self = Self(0x00);
+    /// Of PUBACK: nobody at the server subscribes to the topic, and the message is gone.
+    pub const NO_MATCHING_SUBSCRIBERS: Self = Self(0x10);
     /// The peer closes and does not say why.
     pub const UNSPECIFIED_ERROR: Self = Self(0x80);
     /// The packet is no packet.
@@ -32,6 +34,14 @@ impl ReasonCode {
     #[must_use]
     pub const fn is_failure(self) -> bool {
         self.0 >= 0x80
+    }
+
+    /// Whether a PUBACK says that the message is in nobody's hands: the server refused it, or had nobody to give
+    /// it to. The latter is a success to MQTT (section 3.4.2.1). An outside broker that the node has yet to
+    /// subscribe at, or whose session there is over, says so; the node's own broker never does.
+    #[must_use]
+    pub const fn is_undelivered(self) -> bool {
+        self.is_failure() || self.0 == Self::NO_MATCHING_SUBSCRIBERS.0
     }
 }
 

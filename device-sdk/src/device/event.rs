@@ -27,10 +27,11 @@ pub enum Event<'a> {
         /// When to dial again.
         dial_at: Timestamp,
     },
-    /// The node has a reading, durably.
+    /// Whoever the device is connected to has the reading: the node, durably; behind an outside broker, that
+    /// broker, for the node, as safely as it keeps what it acknowledges.
     Acknowledged(ReadingId),
-    /// The node does not take a reading. It is kept, and sealed anew in the next session or after
-    /// ten minutes.
+    /// Nobody takes a reading: the node does not, or an outside broker has no node to give it to (reason 0x10). It
+    /// is kept, and sealed anew in the next session or after ten minutes.
     Refused {
         /// Which.
         reading: ReadingId,
@@ -127,8 +128,10 @@ pub struct Stats {
     pub ignored: u64,
     /// Commands that had been seen before.
     pub commands_repeated: u64,
-    /// Commands past their expiry, or with one before the time was known.
+    /// Commands past their expiry.
     pub commands_expired: u64,
+    /// Readings that were acknowledged, which the application did not ask about before their places were wanted.
+    pub untold: u64,
     /// Bundles that answered nothing, or were not the node's.
     pub bundles_refused: u64,
     /// ResetRequests that were obeyed.

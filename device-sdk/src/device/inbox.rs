@@ -9,7 +9,8 @@ use unhidra_e2ee::error::OpenError;
 use unhidra_e2ee::plaintext::{Plaintext, Status};
 
 use super::prekeys::Prekeys;
-use super::{Stats, Waiting, What};
+use super::waiting::What;
+use super::{Stats, Waiting};
 use crate::client::{Delivery, RECEIVE_MAX, ReasonCode};
 use crate::clock::WallClock;
 use crate::secure::{OpenFault, Said, Secure};
@@ -85,9 +86,7 @@ impl<S: Storage, R: CryptoRng, const BODY: usize> Inbox<'_, S, R, BODY> {
         self.prekeys.answered();
         let unix = self.clock.unix_or_uptime(now);
         let wants_session = self.wants_session || self.secure.sessions().restart_due(unix);
-        if !self.clock.is_known() {
-            self.clock.set(bundle.now(), now);
-        }
+        self.clock.learn(bundle.now(), now);
         if !wants_session {
             return Took::Answered { delivery, reason: ReasonCode::SUCCESS };
         }
@@ -155,12 +154,9 @@ fn command<E, const BODY: usize>(
     stats: &mut Stats,
     now: Timestamp,
 ) -> Took<E> {
-    let expired = match (plaintext.expires_at, clock.unix(now)) {
-        (None, _) => false,
-        (Some(expires_at), Some(unix)) => unix >= expires_at,
-        (Some(_), None) => true,
-    };
-    if expired {
+    // Before the time is known nobody can say: it waits, and is judged then.
+    let waits_for_time = plaintext.expires_at.is_some() && !clock.is_known();
+    if clock.unix(now).zip(plaintext.expires_at).is_some_and(|(unix, expires_at)| unix >= expires_at) {
         stats.commands_expired += 1;
         return Took::Receipt { delivery, command: id, status: Status::Expired };
     }
@@ -171,6 +167,12 @@ fn command<E, const BODY: usize>(
     };
     // There was room before it was opened.
     let what = What::Command { id, expires_at: plaintext.expires_at };
+    if waits_for_time {
+        // Its id is in storage, and what the node may still send before PUBACK has to have room for the
+        // bundle that says the time.
+        let _ = commands.push_back(Waiting { delivery: None, what, name, body });
+        return Took::Answered { delivery, reason: ReasonCode::SUCCESS };
+    }
     let _ = commands.push_back(Waiting { delivery, what, name, body });
     Took::Kept
 }

@@ -52,8 +52,8 @@ impl Prekeys {
 
     /// PUBACK; of other messages too.
     pub(super) fn acknowledged(&mut self, acknowledged: Publication, reason: ReasonCode, now: Timestamp) {
-        if reason.is_failure() && matches!(self, Self::Asked { publication, .. } if *publication == Some(acknowledged))
-        {
+        let is_ours = matches!(self, Self::Asked { publication, .. } if *publication == Some(acknowledged));
+        if reason.is_undelivered() && is_ours {
             self.later(now);
         }
     }

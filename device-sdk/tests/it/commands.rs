@@ -143,6 +143,50 @@ fn a_device_without_a_clock_learns_the_time_before_it_trusts_an_expiry() {
     assert_eq!(world.acted_on().get(&id(2)), None);
 }
 
+/// The node sends what waited for the device before the device has asked for the time.
+#[test]
+fn a_command_that_comes_before_the_time_is_judged_when_that_is_known() {
+    let mut world = settled();
+    world.power_cut();
+    world.has_clock = false;
+    let (past, future) = (world.unix(), UnixTime::from_ms(world.unix().as_ms() + 3_600_000));
+    world.command_until(1, b"", Some(future));
+    world.command_until(2, b"", Some(past));
+    world.command_until(3, b"", None);
+    while world.device().time(unhidra_core::time::Timestamp::from_ms(1000)).is_none() {
+        assert!(world.acted_on().is_empty(), "in order, and none before the time is known");
+        assert!(world.step());
+    }
+    world.settle();
+    assert_eq!(world.acted_on(), [(id(1), 1), (id(3), 1)].into());
+    let statuses: Vec<_> = receipts(&world).into_iter().map(|(id, status, _)| (id, status)).collect();
+    assert_eq!(statuses, [(id(2), Status::Expired), (id(1), Status::Done), (id(3), Status::Done)]);
+    assert_eq!((world.broker.refused_by_device.len(), world.device().stats().commands_expired), (0, 1));
+}
+
+#[test]
+fn a_device_without_a_clock_asks_for_the_time_once_a_day() {
+    let mut world = World::new(2);
+    world.has_clock = false;
+    world.publish(0, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    // The node's clock is put right by a day, back.
+    world.slow_by(Duration::from_secs(24 * 60 * 60));
+    world.sleep(Duration::from_secs(60));
+    world.settle();
+    world.command_until(1, b"", Some(UnixTime::from_ms(world.unix().as_ms() + 60_000)));
+    world.settle();
+    assert!(world.acted_on().is_empty(), "its time is a day ahead");
+    for _ in 0..24 {
+        world.disconnect();
+        world.sleep(Duration::from_secs(60 * 60));
+        world.settle();
+    }
+    world.command_until(2, b"", Some(UnixTime::from_ms(world.unix().as_ms() + 60_000)));
+    world.settle();
+    assert_eq!(world.acted_on(), [(id(2), 1)].into());
+}
+
 #[test]
 fn puback_waits_until_the_application_has_the_command() {
     let mut world = settled();

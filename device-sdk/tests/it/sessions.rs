@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use unhidra_core::ids::CommandId;
 use unhidra_device_sdk::client::{Ended, Qos, ReasonCode};
+use unhidra_device_sdk::outbox::ReadingId;
 use unhidra_device_sdk::{LoadError, Suite};
 
 use crate::double::{BODY_MAX, Said, Told, World, suites};
@@ -333,4 +334,42 @@ fn a_message_beyond_reach_brings_a_new_session_after_an_hour() {
     assert!(world.command(99, b""));
     world.settle();
     assert_eq!(world.acted_on()[&CommandId::new([99; 16])], 1);
+}
+
+/// A session that was begun and never answered says in each message whose it is.
+#[test]
+fn a_device_that_is_enrolled_anew_with_its_flash_as_it_was_begins_a_session() {
+    for suite in suites() {
+        let mut world = World::of(suite, 5);
+        world.node.says_hello = false;
+        world.publish(0, Qos::AtLeastOnce).expect("there is room");
+        world.settle();
+        assert_eq!(world.node.handshakes, 1);
+        world.enrol_anew();
+        world.node.says_hello = true;
+        world.publish(1, Qos::AtLeastOnce).expect("there is room");
+        world.settle();
+        assert_eq!((world.node.handshakes, world.acknowledged().len()), (2, 2), "{suite}");
+        // From flash, too.
+        world.power_cut();
+        world.publish(2, Qos::AtLeastOnce).expect("there is room");
+        world.settle();
+        assert_eq!((world.node.handshakes, world.acknowledged().len()), (2, 3), "{suite}");
+    }
+}
+
+/// A reading that the application keeps over a reset is one reading.
+#[test]
+fn a_reading_published_again_under_its_id_after_a_reset_is_the_same_one() {
+    let mut world = World::new(5);
+    world.lose_pubacks = true;
+    world.publish_as(ReadingId(77), b"1");
+    world.settle();
+    world.power_cut();
+    world.lose_pubacks = false;
+    world.publish_as(ReadingId(77), b"1");
+    world.publish_as(ReadingId(77), b"1");
+    world.settle();
+    let ids: Vec<u64> = world.node.said.iter().filter_map(Said::reading).collect();
+    assert_eq!((ids, world.acknowledged()), (vec![77], vec![ReadingId(77)]), "the node knows it by its id");
 }

@@ -131,4 +131,5 @@ fn look(session: &Session<DeviceRole>) {
     used((session.knows(chunk()), session.ratchet_key(), session.next_number(), session.counter()));
     used((session.suite(), session.began_at(), session.is_confirmed(), session.unanswered()));
     used(session.sealed_len(any(0)));
+    used(IdentityKey::from_bytes(chunk()).is_ok_and(|key| session.serves(&key, any(Suite::X3dh))));
 }

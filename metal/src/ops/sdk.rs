@@ -9,7 +9,7 @@ use unhidra_core::time::Timestamp;
 use unhidra_device_sdk::backoff::BackoffOptions;
 use unhidra_device_sdk::client::Qos;
 use unhidra_device_sdk::device::{Device, Event, Settings, packet_len};
-use unhidra_device_sdk::outbox::WhenFull;
+use unhidra_device_sdk::outbox::{ReadingId, WhenFull};
 use unhidra_device_sdk::storage::{Record, Storage, Write};
 use unhidra_device_sdk::topics::Prefix;
 use unhidra_device_sdk::transport::Transport;
@@ -118,6 +118,8 @@ fn open() -> Option<Firmware> {
 fn ask(device: &mut Firmware, at: Timestamp) {
     let Ok(name) = core::str::from_utf8(bytes()) else { return };
     used(device.publish(name, bytes(), any(Qos::AtLeastOnce), at).is_ok());
+    used(device.publish_as(ReadingId(any(0)), name, bytes(), any(Qos::AtLeastOnce), at).is_ok());
+    used(device.withdraw(ReadingId(any(0))));
     used(device.report(name, bytes(), any(Qos::AtMostOnce), at).is_ok());
     used((device.time(at), device.waiting(), device.dial_at(), device.is_finished(), device.poll_timeout()));
     used((device.stats(), device.fingerprint()));

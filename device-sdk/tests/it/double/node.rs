@@ -26,6 +26,16 @@ pub(crate) enum Said {
     Receipt { command: CommandId, status: Status, body: Vec<u8> },
 }
 
+impl Said {
+    /// The id of a reading.
+    pub(crate) const fn reading(&self) -> Option<u64> {
+        match self {
+            Self::Reading { id, .. } => Some(*id),
+            Self::Event(_) | Self::Receipt { .. } => None,
+        }
+    }
+}
+
 /// A one-time prekey of a suite.
 fn one_time(suite: Suite, id: u32, rng: &mut StdRng) -> OneTimePrekeySecret {
     OneTimePrekeySecret::generate_for(suite, id, rng).expect("the suite is built")
@@ -88,6 +98,12 @@ impl Node {
     /// The node forgets its sessions, as one that lost its store.
     pub(crate) fn forget_sessions(&mut self) {
         self.sessions = Sessions::default();
+    }
+
+    /// The device has a new identity key: its sessions are over.
+    pub(crate) fn enrol(&mut self, device_identity: IdentityKey) {
+        (self.device_identity, self.last_counter) = (device_identity, 0);
+        self.forget_sessions();
     }
 
     pub(crate) fn bundle(&self, request: &[u8], now: UnixTime) -> Vec<u8> {

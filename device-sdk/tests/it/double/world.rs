@@ -54,9 +54,12 @@ pub(crate) fn suites() -> impl Iterator<Item = Suite> {
 
 pub(crate) struct World {
     seed: u64,
+    /// How often the device was enrolled.
+    enrolled: u64,
     suite: Suite,
     boots: u64,
     now: Timestamp,
+    slow_by: Duration,
     device: Option<Small>,
     connected: bool,
     pub(crate) flash: Flash,
@@ -92,12 +95,14 @@ impl World {
 
     pub(crate) fn of(suite: Suite, seed: u64) -> Self {
         let device = DeviceId::parse(DEVICE).expect("a device id");
-        let node = Node::new(seed + 1, suite, device, identity_secret(seed).public());
+        let node = Node::new(seed + 1, suite, device, identity_secret(seed, 1).public());
         Self {
             seed,
+            enrolled: 1,
             suite,
             boots: 0,
             now: Timestamp::from_ms(1000),
+            slow_by: Duration::ZERO,
             device: None,
             connected: false,
             flash: Flash::default(),
@@ -119,7 +124,13 @@ impl World {
     }
 
     pub(crate) fn unix(&self) -> UnixTime {
-        BEGIN.saturating_add(Duration::from_millis(self.now.as_ms()))
+        let unix = BEGIN.saturating_add(Duration::from_millis(self.now.as_ms()));
+        UnixTime::from_ms(unix.as_ms() - self.slow_by.as_millis() as u64)
+    }
+
+    /// The node's clock goes back by so much.
+    pub(crate) const fn slow_by(&mut self, by: Duration) {
+        self.slow_by = by;
     }
 
     /// The device, with power.
@@ -157,7 +168,7 @@ impl World {
         };
         let identity = Identity {
             device: DeviceId::parse(DEVICE).expect("a device id"),
-            secret: identity_secret(self.seed),
+            secret: identity_secret(self.seed, self.enrolled),
             node: self.node.identity_key(),
             suite,
         };
@@ -172,6 +183,14 @@ impl World {
         self.broker.disconnected();
         self.tickets.clear();
         self.setting_tickets.clear();
+    }
+
+    /// The node enrols the device with a new identity key, which is loaded while it has no power. Its flash is as
+    /// it was.
+    pub(crate) fn enrol_anew(&mut self) {
+        self.power_cut();
+        self.enrolled += 1;
+        self.node.enrol(identity_secret(self.seed, self.enrolled).public());
     }
 
     /// The connection breaks; the device keeps its power.
@@ -190,6 +209,12 @@ impl World {
         let queued = self.device().publish("temperature", body.as_bytes(), qos, now).ok()?;
         self.published.insert(queued.reading.0, body.into_bytes());
         Some(queued.reading)
+    }
+
+    pub(crate) fn publish_as(&mut self, id: ReadingId, body: &[u8]) {
+        let now = self.now;
+        let queued = self.device().publish_as(id, "temperature", body, Qos::AtLeastOnce, now);
+        assert_eq!(queued.map(|queued| queued.reading), Ok(id));
     }
 
     /// The node sends a command.
@@ -374,6 +399,6 @@ impl World {
     }
 }
 
-fn identity_secret(seed: u64) -> IdentitySecret {
-    IdentitySecret::generate(&mut StdRng::seed_from_u64(seed))
+fn identity_secret(seed: u64, enrolled: u64) -> IdentitySecret {
+    IdentitySecret::generate(&mut StdRng::seed_from_u64(seed.wrapping_add(enrolled << 32)))
 }
