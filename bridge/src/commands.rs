@@ -4,7 +4,7 @@
 //!            next()             published(Delivered)       answered(..), expire(..)
 //! Waiting ----------> InFlight ----------------------> Delivered ------> gone
 //!  |  ^                  |                                 ^
-//!  |  +--- Lost ---------+---------------------------------+ answered(Accepted) from any state
+//!  |  +--- Lost, Unsent -+---------------------------------+ answered(Accepted) from any state
 //!  |  |                  |
 //!  |  +- release() - Relayed: an outside broker has it
 //!  |  +- release() - Held +--- Refused by the device        answered(..), expire(..) from any state -> gone
@@ -43,6 +43,8 @@ pub enum Outcome {
     Refused,
     /// The connection ended first.
     Lost,
+    /// It never left: the connection it was sealed for was over.
+    Unsent,
     /// An outside broker has it: whether the device has, only its receipt says.
     Relayed,
     /// The connection to an outside broker ended first: that broker may have it or not.
@@ -222,6 +224,10 @@ impl CommandQueue {
                 entry.progress = Progress::Waiting;
                 entry.may_have_it = true;
                 false
+            }
+            Outcome::Unsent => {
+                entry.progress = Progress::Waiting;
+                !entry.may_have_it && entry.command.came_back()
             }
             Outcome::Relayed | Outcome::Unclear => {
                 entry.may_have_it = true;

@@ -3,9 +3,12 @@
 //! ```text
 //! set() ----> Due ----next()----> InFlight ----Delivered----> Known
 //!              ^                     |                          |
-//!              +--- Lost ------------+                          |
+//!              +--- Lost, Unsent ----+                          |
 //!              +--- release() - Held +--- Refused               |
-//!              +---- a new session, another value, heard() ----+
+//!              |                     +--- Relayed: an outside   |
+//!              |                            broker has it       |
+//!              +--- returned(), heard() later -+                |
+//!              +---- a new session, another value, heard() -----+
 //!                    behind a gap, returned() a day later
 //! ```
 //!
@@ -18,6 +21,10 @@
 //! For numbers that is done at most once in ten minutes, and owed until then: whoever drops every second
 //! message of a device would else have it told all of them for each.
 //! What was removed stays known as that, and is told like a value.
+//!
+//! A setting has no receipt, so what an outside broker has taken counts as acknowledged, on that broker's
+//! word. It may have had nobody to give it to, or lose it: while the device is heard it is told again ten
+//! minutes later, then twenty, and so on, up to once a day.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +38,7 @@ use unhidra_core::time::{Timestamp, UnixTime};
 
 use crate::commands::Outcome;
 use crate::draft::Ticket;
+use crate::shard::Now;
 
 /// What a setting is to become.
 #[derive(Clone, Eq, PartialEq)]
@@ -93,8 +101,15 @@ pub struct Changed {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Progress {
     Due,
-    InFlight { ticket: Ticket, session: u32 },
+    InFlight {
+        ticket: Ticket,
+        session: u32,
+    },
     Held,
+    /// An outside broker has it. Whether the device has, nobody says: it is told again.
+    Relayed {
+        again_at: Timestamp,
+    },
     Known,
 }
 
@@ -102,6 +117,18 @@ enum Progress {
 struct Entry {
     setting: Setting,
     progress: Progress,
+    /// How often in a row an outside broker has taken it.
+    relayed: u32,
+}
+
+impl Entry {
+    const fn due(setting: Setting) -> Self {
+        Self { setting, progress: Progress::Due, relayed: 0 }
+    }
+
+    const fn is_taken(&self) -> bool {
+        matches!(self.progress, Progress::Known | Progress::Relayed { .. })
+    }
 }
 
 /// How long an acknowledgement is relied on when a device returns.
@@ -109,6 +136,11 @@ const RELIED_ON: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long it serves that a device was told all again because numbers of its were passed over.
 const DOUBT_SERVES: Duration = Duration::from_secs(10 * 60);
+
+/// How long it serves that an outside broker has taken a value, the first time. Twice as long each further time,
+/// at most [`RELAYED_DOUBLINGS`] times: 21 hours.
+const RELAYED_SERVES: Duration = Duration::from_secs(10 * 60);
+const RELAYED_DOUBLINGS: u32 = 7;
 
 /// The settings of one device.
 #[derive(Debug, Default)]
@@ -118,6 +150,8 @@ pub struct SettingList {
     doubted_at: Option<Timestamp>,
     /// Numbers were passed over since.
     doubt_owed: bool,
+    /// When the first of those that outside brokers have is told again, or before.
+    relayed_due: Option<Timestamp>,
 }
 
 impl SettingList {
@@ -127,10 +161,10 @@ impl SettingList {
     pub fn restore(settings: Vec<Setting>, session: u32, now: UnixTime) -> Self {
         let entry = |setting: Setting| {
             let known = setting.is_in_sync() && setting.acknowledged.is_some_and(|of| of.session == session);
-            Entry { progress: if known { Progress::Known } else { Progress::Due }, setting }
+            Entry { progress: if known { Progress::Known } else { Progress::Due }, ..Entry::due(setting) }
         };
         let mut restored = Self { entries: settings.into_iter().map(entry).collect(), ..Self::default() };
-        restored.returned(now);
+        restored.heard_of_again(now);
         restored
     }
 
@@ -161,7 +195,7 @@ impl SettingList {
         let version = newest.saturating_add(1).max(now.as_ms());
         let setting = Setting { device, name, value, version, changed_at: now, asked_by, acknowledged };
         let mut forgotten = None;
-        let entry = Entry { setting: setting.clone(), progress: Progress::Due };
+        let entry = Entry::due(setting.clone());
         match found.and_then(|at| self.entries.get_mut(at)) {
             Some(place) => *place = entry,
             None => {
@@ -177,11 +211,8 @@ impl SettingList {
     /// Makes room: of those that were removed and that the device has forgotten, the one that was removed
     /// first goes. A copy of the device's storage from before then may bring it back.
     fn forget_one(&mut self) -> Result<SettingName, SettingRefused> {
-        let gone = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.setting.value.is_none() && entry.progress == Progress::Known);
+        let gone =
+            self.entries.iter().enumerate().filter(|(_, entry)| entry.setting.value.is_none() && entry.is_taken());
         let oldest = gone.min_by_key(|(_, entry)| entry.setting.version).map(|(at, _)| at);
         let at = oldest.ok_or(SettingRefused::TooMany { max: Setting::KNOWN_MAX })?;
         Ok(self.entries.swap_remove(at).setting.name)
@@ -204,21 +235,29 @@ impl SettingList {
     }
 
     /// Takes the broker's word on a ticket, and gives the setting where it is to be written.
-    pub(crate) fn published(&mut self, ticket: Ticket, outcome: Outcome, now: UnixTime) -> Option<Setting> {
+    pub(crate) fn published(&mut self, ticket: Ticket, outcome: Outcome, now: Now) -> Option<Setting> {
         let is_it = |entry: &&mut Entry| matches!(entry.progress, Progress::InFlight { ticket: t, .. } if t == ticket);
         let entry = self.entries.iter_mut().find(is_it)?;
         let Progress::InFlight { session, .. } = entry.progress else { return None };
         entry.progress = match outcome {
-            // A setting has no receipt: behind an outside broker that broker's word must do, and the next
-            // session is told all of them anew.
-            Outcome::Delivered | Outcome::Relayed => Progress::Known,
-            Outcome::Lost | Outcome::Unclear => Progress::Due,
+            Outcome::Delivered => {
+                entry.relayed = 0;
+                Progress::Known
+            }
+            Outcome::Relayed => {
+                let serves = RELAYED_SERVES.saturating_mul(1 << entry.relayed.min(RELAYED_DOUBLINGS));
+                let again_at = now.timer.saturating_add(serves);
+                entry.relayed = entry.relayed.saturating_add(1);
+                self.relayed_due = Some(self.relayed_due.map_or(again_at, |due| due.min(again_at)));
+                Progress::Relayed { again_at }
+            }
+            Outcome::Lost | Outcome::Unsent | Outcome::Unclear => Progress::Due,
             Outcome::Refused => Progress::Held,
         };
-        if entry.progress != Progress::Known {
+        if !entry.is_taken() {
             return None;
         }
-        entry.setting.acknowledged = Some(Acknowledged { version: entry.setting.version, session, at: now });
+        entry.setting.acknowledged = Some(Acknowledged { version: entry.setting.version, session, at: now.unix });
         Some(entry.setting.clone())
     }
 
@@ -231,7 +270,7 @@ impl SettingList {
 
     /// What is in flight went with the connection.
     pub(crate) fn connection_ended(&mut self) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.progress != Progress::Known) {
+        for entry in self.entries.iter_mut().filter(|entry| !entry.is_taken()) {
             entry.progress = Progress::Due;
         }
     }
@@ -246,19 +285,47 @@ impl SettingList {
     /// A message of the device has opened. Where it has passed over message numbers, as one does that
     /// begins anew with what its storage holds, it may have lost what it had taken.
     pub(crate) fn heard(&mut self, behind_a_gap: bool, now: Timestamp) {
+        if self.relayed_due.is_some_and(|due| due <= now) {
+            self.tell_relayed_again(|again_at| again_at <= now);
+        }
         self.doubt_owed |= behind_a_gap;
         let serves = self.doubted_at.is_some_and(|at| now.saturating_since(at) < DOUBT_SERVES);
         if !self.doubt_owed || serves {
             return;
         }
         (self.doubted_at, self.doubt_owed) = (Some(now), false);
-        for entry in self.entries.iter_mut().filter(|entry| entry.progress == Progress::Known) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_taken()) {
             entry.progress = Progress::Due;
         }
     }
 
-    /// The device has come back: it is told again what it has acknowledged long ago.
+    /// The device listens at the node's own broker, which knows what it acknowledges: it is told again what an
+    /// outside broker has acknowledged for it, and what it has itself long ago.
     pub(crate) fn returned(&mut self, now: UnixTime) {
+        self.relay_lost();
+        self.heard_of_again(now);
+    }
+
+    /// What an outside broker had may be lost.
+    pub(crate) fn relay_lost(&mut self) {
+        self.tell_relayed_again(|_| true);
+    }
+
+    fn tell_relayed_again(&mut self, which: impl Fn(Timestamp) -> bool) {
+        self.relayed_due = None;
+        for entry in &mut self.entries {
+            match entry.progress {
+                Progress::Relayed { again_at } if which(again_at) => entry.progress = Progress::Due,
+                Progress::Relayed { again_at } => {
+                    self.relayed_due = Some(self.relayed_due.map_or(again_at, |due| due.min(again_at)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The device is heard of again: it is told again what it has acknowledged long ago.
+    pub(crate) fn heard_of_again(&mut self, now: UnixTime) {
         let is_old = |entry: &&mut Entry| {
             let acknowledged = entry.setting.acknowledged;
             entry.progress == Progress::Known
@@ -275,6 +342,11 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = UnixTime::from_ms(1000);
+
+    /// An instant whose two clocks say the same.
+    const fn at(unix: UnixTime) -> Now {
+        Now { timer: Timestamp::from_ms(unix.as_ms()), unix }
+    }
 
     fn new(name: &str, value: Option<&'static str>) -> NewSetting {
         NewSetting {
@@ -315,11 +387,15 @@ mod tests {
         assert_eq!(send(&mut list, 1).as_deref(), Some("interval"));
         let second = set(&mut list, "interval", Some("6"));
         assert!(second.version > first.version);
-        assert_eq!(list.published(Ticket(1), Outcome::Delivered, NOW), None, "of a value that is not wanted any more");
+        assert_eq!(
+            list.published(Ticket(1), Outcome::Delivered, at(NOW)),
+            None,
+            "of a value that is not wanted any more"
+        );
         assert_eq!(send(&mut list, 2).as_deref(), Some("interval"));
-        assert_eq!(list.published(Ticket(2), Outcome::Lost, NOW), None);
+        assert_eq!(list.published(Ticket(2), Outcome::Lost, at(NOW)), None);
         assert_eq!(send(&mut list, 3).as_deref(), Some("interval"));
-        let known = list.published(Ticket(3), Outcome::Delivered, NOW).expect("written");
+        let known = list.published(Ticket(3), Outcome::Delivered, at(NOW)).expect("written");
         assert!(known.is_in_sync() && send(&mut list, 4).is_none());
     }
 
@@ -333,7 +409,7 @@ mod tests {
         for ticket in 0..3 {
             order.extend(send(&mut list, ticket));
             assert!(list.next().is_none());
-            list.published(Ticket(ticket), Outcome::Delivered, NOW);
+            list.published(Ticket(ticket), Outcome::Delivered, at(NOW));
         }
         assert_eq!(order, ["b", "a", "c"]);
     }
@@ -343,7 +419,7 @@ mod tests {
         let mut list = SettingList::default();
         set(&mut list, "interval", Some("5"));
         send(&mut list, 1);
-        list.published(Ticket(1), Outcome::Refused, NOW);
+        list.published(Ticket(1), Outcome::Refused, at(NOW));
         assert!(list.next().is_none());
         list.release();
         assert!(list.next().is_some());
@@ -355,10 +431,10 @@ mod tests {
         set(&mut list, "a", Some("x"));
         set(&mut list, "b", Some("x"));
         send(&mut list, 1);
-        list.published(Ticket(1), Outcome::Delivered, NOW);
+        list.published(Ticket(1), Outcome::Delivered, at(NOW));
         list.connection_ended();
         assert_eq!(send(&mut list, 2).as_deref(), Some("b"));
-        list.published(Ticket(2), Outcome::Delivered, NOW);
+        list.published(Ticket(2), Outcome::Delivered, at(NOW));
         for session in [1, 2] {
             let restored = SettingList::restore(all(&list), session, NOW);
             assert_eq!(restored.next().is_none(), session == 1, "session {session}");
@@ -395,7 +471,7 @@ mod tests {
         let tell_all = |list: &mut SettingList, now| {
             std::iter::from_fn(|| {
                 let name = send(list, 1)?;
-                list.published(Ticket(1), Outcome::Delivered, now);
+                list.published(Ticket(1), Outcome::Delivered, at(now));
                 Some(name)
             })
             .collect::<Vec<_>>()
@@ -420,7 +496,7 @@ mod tests {
         let mut tell = |behind_a_gap, ms| {
             list.heard(behind_a_gap, Timestamp::from_ms(ms));
             let told = send(&mut list, 1).is_some();
-            list.published(Ticket(1), Outcome::Delivered, NOW);
+            list.published(Ticket(1), Outcome::Delivered, at(NOW));
             told
         };
         assert!(tell(false, 0), "it is new");
@@ -453,9 +529,37 @@ mod tests {
         let full = Err(SettingRefused::TooMany { max: Setting::KNOWN_MAX });
         assert_eq!(list.set(new("one-more", Some("x")), NOW), full, "the device does not know yet");
         while send(&mut list, 1).is_some() {
-            list.published(Ticket(1), Outcome::Delivered, NOW);
+            list.published(Ticket(1), Outcome::Delivered, at(NOW));
         }
         let changed = list.set(new("one-more", Some("x")), NOW).expect("room");
         assert_eq!(changed.forgotten, Some("name-0".parse().expect("a name")));
+    }
+
+    #[test]
+    fn what_an_outside_broker_has_taken_is_told_again_while_the_device_is_heard() {
+        let mut list = SettingList::default();
+        set(&mut list, "a", Some("x"));
+        let min = |n: u64| Timestamp::from_ms(n * 60_000);
+        let mut told = Vec::new();
+        for n in 0..10_000 {
+            list.heard(false, min(n));
+            if send(&mut list, 1).is_some() {
+                let known = list.published(Ticket(1), Outcome::Relayed, at(UnixTime::from_ms(n * 60_000)));
+                assert!(known.is_some_and(|known| known.is_in_sync()), "on that broker's word");
+                told.push(n);
+            }
+        }
+        assert_eq!(told, [0, 10, 30, 70, 150, 310, 630, 1270, 2550, 3830, 5110, 6390, 7670, 8950]);
+        assert!(list.next().is_none());
+        list.relay_lost();
+        assert!(list.next().is_some());
+        send(&mut list, 1);
+        list.published(Ticket(1), Outcome::Relayed, at(NOW));
+        list.returned(NOW);
+        send(&mut list, 1);
+        list.published(Ticket(1), Outcome::Delivered, at(NOW));
+        list.returned(NOW);
+        list.heard(false, Timestamp::from_ms(u64::MAX));
+        assert!(list.next().is_none(), "its own word holds");
     }
 }

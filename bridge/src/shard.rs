@@ -7,6 +7,7 @@ mod unread;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use rand_core::CryptoRng;
 use unhidra_core::command::Command;
 use unhidra_core::delivery::{Ack, Answer, Delivery, DownlinkRow, Refusal, UplinkRow};
@@ -79,7 +80,9 @@ enum Seat {
 /// The state of one shard. See the crate's documentation.
 pub struct Bridge {
     common: Common,
-    seats: HashMap<DeviceId, Seat>,
+    seats: IndexMap<DeviceId, Seat>,
+    /// Where among them the next look for one to give up begins.
+    hand: usize,
     links: HashMap<DeviceId, Link>,
     loads: VecDeque<DeviceId>,
     parked: Count,
@@ -112,7 +115,8 @@ impl Bridge {
                 next_ticket: 0,
                 draft_number: 1,
             },
-            seats: HashMap::new(),
+            seats: IndexMap::new(),
+            hand: 0,
             links: HashMap::new(),
             loads: VecDeque::new(),
             parked: Count::default(),
@@ -264,7 +268,7 @@ impl Bridge {
     /// where the records are damaged, [`Bridge::handle_damaged`]; where the disk does not give them,
     /// [`Bridge::handle_unreadable`]; where it gives none at all, [`Bridge::handle_load_failed`].
     pub fn handle_loaded(&mut self, device: DeviceId, loaded: Loaded, now: Now, rng: &mut impl CryptoRng) {
-        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        let Some(Seat::Loading(parked)) = self.seats.swap_remove(&device) else { return };
         self.parked.remove(&parked);
         self.unread.read(&device);
         if loaded.stored.stale {
@@ -302,7 +306,7 @@ impl Bridge {
     /// The registry does not hold the device any more: what waits for it is refused, and its
     /// commands, those that are not final, end.
     pub fn handle_gone(&mut self, device: DeviceId, commands: Vec<Command>, now: Now) {
-        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        let Some(Seat::Loading(parked)) = self.seats.swap_remove(&device) else { return };
         self.parked.remove(&parked);
         self.unread.read(&device);
         for command in revoked(commands, now.unix) {
@@ -411,7 +415,7 @@ impl Bridge {
         self.loads.clear();
         self.parked = Count::default();
         let mut again: BTreeSet<DeviceId> = self.links.keys().copied().collect();
-        for (device, seat) in self.seats.drain() {
+        for (device, seat) in self.seats.drain(..) {
             match seat {
                 Seat::Loading(parked) => {
                     // Somebody wanted it, and a look that is lost may be the last one.
@@ -486,29 +490,40 @@ impl Bridge {
         }
     }
 
-    /// Keeps the bound on devices in memory: one that is away, has nothing on its way and keeps no
-    /// message key whose day has to end goes. If a look at a few finds none, the bound is passed rather than a device refused.
+    /// Keeps the bound on devices in memory: those that are away, have nothing on their way and keep no
+    /// message key whose day has to end go. If a look at a few finds none, the bound is passed rather than a
+    /// device refused; the next look goes on from there, so that those who may not go hide nobody for good.
     fn make_room(&mut self) {
-        if self.seats.len() < self.common.config.sessions_max {
-            return;
+        for _ in 0..EVICTION_TRIES {
+            if self.seats.len() < self.common.config.sessions_max {
+                return;
+            }
+            match self.seats.get_index(self.hand) {
+                Some((device, seat)) if self.may_go(device, seat) => {
+                    // The last one comes to its place, and is looked at next.
+                    let device = *device;
+                    self.empty(&device);
+                }
+                Some(_) => self.hand += 1,
+                None => self.hand = 0,
+            }
         }
-        let may_go = |(device, seat): &(&DeviceId, &Seat)| match seat {
+    }
+
+    fn may_go(&self, device: &DeviceId, seat: &Seat) -> bool {
+        match seat {
             Seat::Ready(peer) => {
                 let is_settled = peer.last_draft <= self.committed && peer.commands.is_empty();
-                is_settled && !peer.keeps_keys() && !self.links.get(*device).is_some_and(Link::is_connected)
+                is_settled && !peer.keeps_keys() && !self.links.get(device).is_some_and(Link::is_connected)
             }
             Seat::Loading(_) => false,
             Seat::Damaged { last_draft, .. } => *last_draft <= self.committed,
-        };
-        let gone = self.seats.iter().take(EVICTION_TRIES).find(may_go).map(|(device, _)| *device);
-        if let Some(device) = gone {
-            self.empty(&device);
         }
     }
 
     /// Takes a device out of memory, and its timer with it.
     fn empty(&mut self, device: &DeviceId) -> Option<Seat> {
-        let seat = self.seats.remove(device);
+        let seat = self.seats.swap_remove(device);
         if let Some(Seat::Ready(peer)) = &seat
             && let Some(at) = peer.timer
         {

@@ -99,7 +99,7 @@ impl Peer {
             self.touch(common);
             common.draft.push_command(moved);
         }
-        if let Some(known) = self.settings.published(ticket, outcome, now.unix) {
+        if let Some(known) = self.settings.published(ticket, outcome, now) {
             self.touch(common);
             common.stats.settings_known += 1;
             common.draft.push_setting(known);

@@ -247,7 +247,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1..200_u64).prop_map(|lives_s| Step::Push { lives_s }),
         4 => Just(Step::SendAll),
-        4 => (any::<usize>(), 0..3_u8).prop_map(|(which, outcome)| Step::Published { which, outcome }),
+        4 => (any::<usize>(), 0..4_u8).prop_map(|(which, outcome)| Step::Published { which, outcome }),
         1 => Just(Step::Release),
         1 => Just(Step::ConnectionEnds),
         3 => (any::<usize>(), 0..5_u8).prop_map(|(which, status)| Step::Receipt { which, status }),
@@ -389,11 +389,12 @@ impl Both {
                 let Some(count) = flying.len().checked_sub(1) else { return };
                 let naive = &mut flying[which % (count + 1)];
                 let Place::Flies { ticket, overtaken } = naive.place else { return };
-                let outcome = [Outcome::Delivered, Outcome::Refused, Outcome::Lost][usize::from(outcome)];
+                let outcomes = [Outcome::Delivered, Outcome::Refused, Outcome::Lost, Outcome::Unsent];
+                let outcome = outcomes[usize::from(outcome)];
                 naive.place = match outcome {
                     Outcome::Delivered => Place::There { since: self.at, promised: false },
                     Outcome::Refused if !overtaken => Place::Aside,
-                    Outcome::Refused | Outcome::Lost => Place::Waits,
+                    Outcome::Refused | Outcome::Lost | Outcome::Unsent => Place::Waits,
                     Outcome::Relayed | Outcome::Unclear => unreachable!("the device has a connection here"),
                 };
                 naive.may_have_it |= outcome == Outcome::Lost;

@@ -38,6 +38,7 @@ impl Bridge {
             let link = self.links.entry(device).or_default();
             if !link.is_here() {
                 self.presence.push((device, true));
+                peer.settings.heard_of_again(now.unix);
             }
             if link.silent_at().is_none() {
                 self.silences.insert((silent_at, device));
@@ -56,7 +57,12 @@ impl Bridge {
             self.links.iter().filter(|(_, link)| link.is_behind(upstream)).map(|(device, _)| *device).collect();
         for device in behind {
             match reach {
-                Reach::Anew => self.fall_silent(device, now, rng),
+                Reach::Anew => {
+                    if let Some(Seat::Ready(peer)) = self.seats.get_mut(&device) {
+                        peer.settings.relay_lost();
+                    }
+                    self.fall_silent(device, now, rng);
+                }
                 Reach::Resumed | Reach::Lost => {
                     let Some(link) = self.links.get_mut(&device) else { continue };
                     link.reached(reach == Reach::Resumed);

@@ -61,7 +61,7 @@ impl Unread {
 impl Bridge {
     /// A device's records are damaged, and will be when they are read again.
     pub fn handle_damaged(&mut self, device: DeviceId, now: Now) {
-        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        let Some(Seat::Loading(parked)) = self.seats.swap_remove(&device) else { return };
         self.parked.remove(&parked);
         self.leave_alone(device, parked, now);
     }
@@ -112,7 +112,7 @@ impl Bridge {
     }
 
     fn give_back(&mut self, device: DeviceId) {
-        let Some(Seat::Loading(parked)) = self.seats.remove(&device) else { return };
+        let Some(Seat::Loading(parked)) = self.seats.swap_remove(&device) else { return };
         self.parked.remove(&parked);
         for waiting in parked {
             self.common.stats.unreadable += u64::from(matches!(waiting, Parked::Delivery(..)));

@@ -1,8 +1,9 @@
 //! The bounds of e2ee/PROTOCOL.md sections 7 and 9 that the bridge keeps, at their edges.
 
 use bytes::Bytes;
-use unhidra_bridge::holds_old_keys;
+use unhidra_bridge::{Connection, holds_old_keys};
 use unhidra_core::delivery::{Answer, Refusal, UplinkRow};
+use unhidra_core::ids::DeviceId;
 
 use crate::device::{Device, Heard};
 use crate::ledger::World;
@@ -254,4 +255,31 @@ fn after_the_last_handshake_counter_there_is_no_new_session_and_the_old_one_goes
     assert_eq!(device.try_begin(&bundle, world.now.unix), Err(unhidra_e2ee::handshake::InitiateError::CounterSpent));
     let on = device.reading(b"on", world.now.unix);
     assert_eq!(world.message(&on), Answer::Accepted);
+}
+
+/// Those who may not leave memory hide nobody who may, however many they are.
+#[test]
+fn devices_that_are_away_leave_memory_however_many_are_here() {
+    let (mut world, _) = World::new();
+    let named = |kind: &str, n: u64| DeviceId::parse(&format!("{kind}-{n}")).expect("an id");
+    for n in 0..200 {
+        world.bridge.handle_connected(named("here", n), Connection::Local(100 + n));
+        world.settle();
+    }
+    let look = |world: &mut World, n| {
+        world.bridge.handle_look(named("away", n), world.now);
+        world.settle();
+    };
+    for n in 0..1000 {
+        look(&mut world, n);
+        // All are looked at once in four loads.
+        assert!(world.bridge.len() <= 210, "{} in memory, 201 of them connected", world.bridge.len());
+    }
+    for n in 0..200 {
+        world.bridge.handle_disconnected(named("here", n), Connection::Local(100 + n), world.now, &mut world.rng);
+    }
+    for n in 1000..1010 {
+        look(&mut world, n);
+    }
+    assert!(world.bridge.len() <= 10, "{} in memory", world.bridge.len());
 }

@@ -62,7 +62,7 @@ pub(crate) struct World {
     identity: Arc<IdentitySecret>,
     signed: Arc<SignedPrekeys>,
     pub(crate) now: Now,
-    rng: StdRng,
+    pub(crate) rng: StdRng,
     /// What was published to the device, and not yet taken.
     pub(crate) published: Vec<(DownlinkRow, Ticket, Bytes)>,
     /// By which way each of all messages left.

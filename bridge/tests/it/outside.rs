@@ -165,3 +165,45 @@ fn what_a_broker_refuses_or_swallows_goes_again_once_a_minute_while_the_device_s
         world.broker_says(ticket, Outcome::Relayed);
     }
 }
+
+/// A setting has no receipt: that a broker has taken it says little of the device.
+#[test]
+fn a_setting_that_a_broker_has_taken_goes_again_later_and_at_once_where_its_session_there_is_gone() {
+    let (mut world, mut device) = behind();
+    let relayed = |world: &mut World| {
+        let (_, ticket, _) = world.published.remove(0);
+        world.broker_says(ticket, Outcome::Relayed);
+    };
+    world.set("interval", Some("5")).expect("taken");
+    relayed(&mut world);
+    say(&mut world, &mut device, FACTORY, b"at once");
+    assert!(world.published.is_empty());
+    world.pass(600_000);
+    say(&mut world, &mut device, FACTORY, b"ten minutes later");
+    relayed(&mut world);
+    world.reach(FACTORY.upstream, Reach::Anew);
+    assert!(world.published.is_empty(), "nobody knows where it is");
+    say(&mut world, &mut device, FACTORY, b"still there");
+    relayed(&mut world);
+    world.connect();
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Delivered);
+    say(&mut world, &mut device, FACTORY, b"and there again");
+    world.pass(24 * 3_600_000 - 1);
+    assert!(world.published.is_empty(), "it has said so itself");
+}
+
+/// What could not leave has not been refused.
+#[test]
+fn what_was_sealed_for_a_connection_that_is_gone_leaves_by_the_next() {
+    let (mut world, mut device) = behind();
+    world.set("interval", Some("5")).expect("taken");
+    let id = world.command(1, 3600);
+    for _ in 0..2 {
+        let (_, ticket, _) = world.published.remove(0);
+        world.broker_says(ticket, Outcome::Unsent);
+    }
+    assert_eq!(world.published.len(), 2, "both, at once");
+    let heard: Vec<Heard> = world.published.iter().map(|(_, _, sealed)| device.hear(sealed, world.now.unix)).collect();
+    assert!(heard.iter().any(|heard| matches!(heard, Heard::Command(heard, ..) if *heard == id)));
+}

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use unhidra_bridge::{
     Asked, Bridge, CommandRefused, Connection, Draft, Effect, Now, Outcome, Payload, Publish, SettingRefused, Ticket,
 };
-use unhidra_broker::{BrokerEvent, ConnectionId};
+use unhidra_broker::{BrokerEvent, ConnectionId, NotPublished};
 use unhidra_core::delivery::{Ack, Answer};
 use unhidra_core::durable::Durable;
 use unhidra_core::ids::{DeviceId, Partition};
@@ -23,7 +23,7 @@ use super::load::{self, Found, load};
 use super::newcomers::{Newcomers, delivery};
 use super::orders::{CommandReply, Named, Order, SettingReply};
 use super::{End, Event, Inbox, Rooms};
-use crate::upstream::UpstreamEvent;
+use crate::upstream::{NotTaken, UpstreamEvent};
 
 mod held;
 mod untold;
@@ -524,24 +524,29 @@ impl<R: CryptoRng> Shard<R> {
             Payload::Sealed { write, pending } => match durable.get_mut(write).and_then(Option::take) {
                 Some(durable) => pending.release(durable).freeze(),
                 // A store that gave too few proofs: the message stays sealed in, and goes again.
-                None => return self.unsent(device, ticket),
+                None => return self.unsent(device, ticket, Outcome::Refused),
             },
         };
+        // Where the way is gone there may be another. Where it is full or nobody listens, the device has to come first.
         let sent = match connection {
             Connection::Local(connection) => {
                 let ticket = unhidra_broker::Ticket(ticket.0);
-                self.rooms.broker.publish(&device, ConnectionId(connection), row, bytes, ticket).is_ok()
+                let sent = self.rooms.broker.publish(&device, ConnectionId(connection), row, bytes, ticket);
+                sent.map_err(|why| why == NotPublished::NotConnected)
             }
-            Connection::Outside(upstream) => self.rooms.upstreams.publish(upstream, device, row, bytes, ticket).is_ok(),
+            Connection::Outside(upstream) => {
+                let sent = self.rooms.upstreams.publish(upstream, device, row, bytes, ticket);
+                sent.map_err(|why| why == NotTaken::NotReached)
+            }
         };
-        if !sent {
-            self.unsent(device, ticket);
+        if let Err(is_gone) = sent {
+            self.unsent(device, ticket, if is_gone { Outcome::Unsent } else { Outcome::Refused });
         }
     }
 
-    fn unsent(&mut self, device: DeviceId, ticket: Ticket) {
+    fn unsent(&mut self, device: DeviceId, ticket: Ticket, outcome: Outcome) {
         let now = self.now();
-        self.bridge.handle_published(device, ticket, Outcome::Refused, now, &mut self.rng);
+        self.bridge.handle_published(device, ticket, outcome, now, &mut self.rng);
     }
 
     fn give_back(&mut self, effect: Effect) {

@@ -226,4 +226,27 @@ pub(super) mod tests {
         }
         assert!(!ended(Version::V311, &[]).await.taken_over, "it has no words for it");
     }
+
+    /// What becomes of a message where the broker says this of the first there is.
+    async fn receipt(version: Version, puback: &[u8]) -> Receipt {
+        let (ours, mut theirs) = duplex(4096);
+        let (said, mut heard) = mpsc::channel(8);
+        let (client, drive) = Client::begin(version, &terms(), Box::new(ours), said);
+        let drive = tokio::spawn(drive);
+        theirs.write_all(let_in(version)).await.unwrap();
+        assert!(matches!(heard.recv().await, Some(Said::Connected { .. })));
+        let receipt = client.publish("t".to_owned(), Bytes::from_static(b"x")).unwrap();
+        theirs.write_all(puback).await.unwrap();
+        let receipt = receipt.await;
+        drive.abort();
+        receipt
+    }
+
+    #[tokio::test]
+    async fn a_message_that_a_broker_had_nobody_to_give_to_is_not_taken() {
+        assert_eq!(receipt(Version::V5, &[0x40, 3, 0, 1, 0x10]).await, Receipt::Refused);
+        assert_eq!(receipt(Version::V5, &[0x40, 3, 0, 1, 0x97]).await, Receipt::Refused);
+        assert_eq!(receipt(Version::V5, &[0x40, 2, 0, 1]).await, Receipt::Taken);
+        assert_eq!(receipt(Version::V311, &[0x40, 2, 0, 1]).await, Receipt::Taken);
+    }
 }

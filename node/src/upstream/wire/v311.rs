@@ -32,9 +32,9 @@ fn puback(answered: Answered) -> Option<mqtt::PubAck> {
     (answered.answer != Answer::Retry).then(|| mqtt::PubAck::new(answered.packet_id))
 }
 
-/// It has no refusal either.
-const fn outcome(_: &mqtt::PublishNoticeError) -> Receipt {
-    Receipt::Lost
+/// It has no reason either: what it takes and has nobody to give it to is gone.
+const fn receipt(_: &mqtt::PublishResult) -> Receipt {
+    Receipt::Taken
 }
 
 /// It closes the connection without a word.

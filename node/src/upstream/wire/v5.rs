@@ -45,10 +45,12 @@ fn puback(answered: Answered) -> Option<mqtt::PubAck> {
     Some(ack)
 }
 
-const fn outcome(error: &mqtt::PublishNoticeError) -> Receipt {
-    match error {
-        mqtt::PublishNoticeError::V5PubAck(_) => Receipt::Refused,
-        _ => Receipt::Lost,
+/// The library gives every PUBACK as it came. Of one with a reason from 0x80 on the broker has not taken the message;
+/// with 0x10 it has nobody to give it to, and drops it (section 3.4.2.1).
+fn receipt(answered: &mqtt::PublishResult) -> Receipt {
+    match answered {
+        mqtt::PublishResult::Qos1(puback) if puback.reason != PubAckReason::Success => Receipt::Refused,
+        _ => Receipt::Taken,
     }
 }
 

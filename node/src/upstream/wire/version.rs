@@ -3,8 +3,8 @@
 
 /// Makes the client of one version in the module where it stands, over the library's crate `$mqtt`. The
 /// module says itself, in six functions, where its version is another: `options`, `filter`, `puback`
-/// (`None`: it is to come again, and whoever asks lets go of the connection), `outcome` of a message
-/// without PUBACK, `nothing_on_its_way`, the session as this side has it when a connection begins, and
+/// (`None`: it is to come again, and whoever asks lets go of the connection), `receipt` of a PUBACK,
+/// `nothing_on_its_way`, the session as this side has it when a connection begins, and
 /// `is_taken_over`, whether the broker has said so.
 macro_rules! one_version {
     ($mqtt:ident) => {
@@ -114,8 +114,9 @@ macro_rules! one_version {
                 let notice = self.0.try_publish_tracked(topic, payload, options).map_err(|_| Stuck)?;
                 Ok(Box::pin(async move {
                     match notice.wait_async().await {
-                        Ok(_) => Receipt::Taken,
-                        Err(error) => outcome(&error),
+                        Ok(puback) => receipt(&puback),
+                        // No PUBACK came.
+                        Err(_) => Receipt::Lost,
                     }
                 }))
             }
