@@ -7,6 +7,9 @@
 //!    +-------------------------------------- closed --------------------------------------------------+
 //! ```
 //!
+//! A link that takes no more bytes holds nobody for ever: Connecting and Closing have a deadline,
+//! after which they are Closed, and Online has one unless Keep Alive is off.
+//!
 //! Clause numbers are of MQTT 5.0.
 
 use core::time::Duration;
@@ -62,7 +65,8 @@ pub struct ClientOptions {
     pub session_expiry_s: u32,
     /// The longest silence promised; 0 promises nothing.
     pub keep_alive_s: u16,
-    /// How long an answer to CONNECT, SUBSCRIBE or PINGREQ may take.
+    /// How long an answer to CONNECT, SUBSCRIBE or PINGREQ may take, and a link to take a PINGREQ
+    /// or a DISCONNECT.
     pub response_timeout: Duration,
 }
 
@@ -97,9 +101,17 @@ enum Outgoing {
 
 enum State {
     Offline,
-    Connecting { deadline: Timestamp },
+    Connecting {
+        deadline: Timestamp,
+    },
     Online(Online),
-    Closing(ReasonCode),
+    /// DISCONNECT is due, behind the packet that has begun, or is leaving: then `goodbye` is taken.
+    /// `deadline` is set as soon as a time is told, since [`Client::disconnect`] is told none.
+    Closing {
+        goodbye: Option<ReasonCode>,
+        deadline: Option<Timestamp>,
+    },
+    /// Nothing leaves any more, not even the rest of a packet.
     Closed,
 }
 
@@ -214,7 +226,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
     /// Whether nothing more is to be sent or read, so that the transport can be closed.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        matches!(self.state, State::Offline | State::Closed) && matches!(self.outgoing, Outgoing::Nothing)
+        matches!(self.state, State::Offline | State::Closed)
     }
 
     /// Takes bytes off the front of `bytes`, up to the end of one packet, and says what it means.
@@ -228,7 +240,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
             let whole = match self.state {
                 State::Connecting { .. } | State::Online(_) => self.assembler.feed(bytes),
                 // What comes after the end is not read.
-                State::Offline | State::Closing(_) | State::Closed => {
+                State::Offline | State::Closing { .. } | State::Closed => {
                     *bytes = &[];
                     return Ok(None);
                 }
@@ -236,7 +248,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
             let (first, body) = match whole {
                 Ok(Some(whole)) => whole,
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(end(&mut self.state, Ended::from_assembler(error, PACKET))),
+                Err(error) => return Err(self.end(Ended::from_assembler(error, PACKET), now)),
             };
             let mut inner = Inner {
                 state: &mut self.state,
@@ -255,7 +267,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
                     return Ok(Some(Incoming::Acknowledged { publication, reason }));
                 }
                 Ok(Step::Message { delivery }) => return Ok(self.message(delivery)),
-                Err(ended) => return Err(end(&mut self.state, ended)),
+                Err(ended) => return Err(self.end(ended, now)),
             }
         }
     }
@@ -293,7 +305,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
         if !self.control.write(|out| encode::subscribe(out, packet_id, topics)) {
             return Err(PublishError::TooLarge { len: CONTROL_LEN_MAX + 1, max: CONTROL_LEN_MAX });
         }
-        online.subscribe(packet_id, topics.len(), now.saturating_add(self.options.response_timeout));
+        online.subscribe(packet_id, topics.len(), now);
         Ok(())
     }
 
@@ -339,18 +351,17 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
     /// Ends the connection: DISCONNECT is due.
     pub fn disconnect(&mut self, reason: ReasonCode) {
         match self.state {
-            State::Online(_) => {
-                end(&mut self.state, Ended::ByDevice(reason));
-            }
+            State::Online(_) => self.state = State::Closing { goodbye: Some(reason), deadline: None },
             // Before CONNACK the transport is simply closed.
-            State::Connecting { .. } => self.state = State::Closed,
-            State::Offline | State::Closing(_) | State::Closed => {}
+            State::Connecting { .. } => self.finish(),
+            State::Offline | State::Closing { .. } | State::Closed => {}
         }
     }
 
     /// The bytes to send next: the same again until [`transmitted`](Self::transmitted) says how
     /// many of them have left. A packet that has begun is finished before the next one.
     pub fn poll_transmit(&mut self, now: Timestamp) -> Option<&[u8]> {
+        self.limit_closing(now);
         if matches!(self.outgoing, Outgoing::Nothing) {
             self.outgoing = self.next_outgoing(now);
         }
@@ -376,6 +387,9 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
                 Outgoing::Nothing => {}
             }
             self.outgoing = Outgoing::Nothing;
+            if matches!(self.state, State::Closing { goodbye: None, .. }) {
+                self.state = State::Closed;
+            }
         }
         if let State::Online(online) = &mut self.state {
             online.sent(now);
@@ -387,16 +401,16 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
         match &mut self.state {
             State::Offline | State::Closed => return Outgoing::Nothing,
             State::Connecting { .. } => {}
-            State::Closing(reason) => {
-                let reason = *reason;
-                self.state = State::Closed;
-                self.control.write(|out| encode::disconnect(out, reason));
+            State::Closing { goodbye, .. } => {
+                if let Some(reason) = goodbye.take() {
+                    self.control.write(|out| encode::disconnect(out, reason));
+                }
             }
             State::Online(_) if self.control.pending => {}
             State::Online(online) => {
                 if let Some((packet_id, reason)) = self.answers.pop_front() {
                     self.control.write(|out| encode::puback(out, packet_id, reason));
-                } else if online.take_ping(now.saturating_add(self.options.response_timeout)) {
+                } else if online.take_ping(now) {
                     self.control.write(encode::pingreq);
                 } else if let Some(slot) = self.window.begin(online.in_flight_max) {
                     return Outgoing::Publish { slot, sent: 0 };
@@ -410,7 +424,9 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.state {
-            State::Offline | State::Closing(_) | State::Closed => None,
+            State::Offline | State::Closed => None,
+            // Without one it is set at once.
+            State::Closing { deadline, .. } => Some(deadline.unwrap_or(Timestamp::ZERO)),
             State::Connecting { deadline } => Some(*deadline),
             State::Online(online) => online.poll_timeout(),
         }
@@ -420,30 +436,50 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
     ///
     /// # Errors
     ///
-    /// [`Ended::Silent`] where an answer is overdue.
+    /// [`Ended::Silent`] where an answer is overdue. An end of which the reason was given before is
+    /// only cut short: then [`is_finished`](Self::is_finished) says so.
     pub fn handle_timeout(&mut self, now: Timestamp) -> Result<(), Ended> {
+        self.limit_closing(now);
         let silent = match &mut self.state {
-            State::Offline | State::Closing(_) | State::Closed => false,
-            State::Connecting { deadline } if now >= *deadline => {
-                // Nothing may be sent before CONNACK but what CONNECT began.
-                self.state = State::Closed;
-                return Err(Ended::Silent);
+            State::Offline | State::Closed => false,
+            State::Closing { deadline, .. } => {
+                if deadline.is_some_and(|deadline| now >= deadline) {
+                    self.finish();
+                }
+                false
             }
-            State::Connecting { .. } => false,
+            State::Connecting { deadline } => now >= *deadline,
             State::Online(online) => online.is_overdue(now),
         };
-        if silent { Err(end(&mut self.state, Ended::Silent)) } else { Ok(()) }
+        if silent { Err(self.end(Ended::Silent, now)) } else { Ok(()) }
     }
-}
 
-/// Ends the connection for a reason, and gives the reason back.
-fn end(state: &mut State, ended: Ended) -> Ended {
-    *state = match ended.reason_code() {
-        // Before CONNACK a client has nothing to say but CONNECT.
-        Some(reason) if matches!(state, State::Online(_)) => State::Closing(reason),
-        _ => State::Closed,
-    };
-    ended
+    /// Ends the connection for a reason, and gives the reason back.
+    fn end(&mut self, ended: Ended, now: Timestamp) -> Ended {
+        match ended.reason_code() {
+            // Before CONNACK a client has nothing to say but CONNECT.
+            Some(reason) if self.is_online() => {
+                self.state = State::Closing { goodbye: Some(reason), deadline: None };
+                self.limit_closing(now);
+            }
+            _ => self.finish(),
+        }
+        ended
+    }
+
+    /// A link that takes no more bytes would hold back DISCONNECT, or the packet before it, for ever.
+    fn limit_closing(&mut self, now: Timestamp) {
+        if let State::Closing { deadline: deadline @ None, .. } = &mut self.state {
+            *deadline = Some(now.saturating_add(self.options.response_timeout));
+        }
+    }
+
+    /// Nothing more is sent: what had left in part is cut off with the transport.
+    fn finish(&mut self) {
+        self.state = State::Closed;
+        self.control.pending = false;
+        self.outgoing = Outgoing::Nothing;
+    }
 }
 
 /// The client without the buffer a packet is read from.
@@ -498,7 +534,7 @@ impl<const PACKET: usize, const WINDOW: usize> Inner<'_, PACKET, WINDOW> {
         if connack.session_present && self.options.clean_start {
             return Err(Ended::OutOfTurn);
         }
-        *self.state = State::Online(Online::new(&connack, self.options.keep_alive_s, now));
+        *self.state = State::Online(Online::new(&connack, self.options, now));
         if connack.qos_max == 0 {
             return Err(Ended::QosNotSupported);
         }

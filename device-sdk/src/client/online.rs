@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use unhidra_core::time::Timestamp;
 
+use super::ClientOptions;
 use super::decode::{Connack, DecodeError};
 use super::ended::Ended;
 use super::reason::ReasonCode;
@@ -13,6 +14,7 @@ pub(super) struct Online {
     pub(super) packet_len_max: usize,
     /// Silence after which PINGREQ is due; `None` without Keep Alive.
     ping_after: Option<Duration>,
+    response_timeout: Duration,
     last_sent_at: Timestamp,
     last_received_at: Timestamp,
     ping: Ping,
@@ -22,8 +24,13 @@ pub(super) struct Online {
 #[derive(Clone, Copy)]
 enum Ping {
     Idle,
-    Due,
-    Sent { deadline: Timestamp },
+    /// PINGREQ waits behind the packet that has begun, which a dead link never lets end.
+    Due {
+        deadline: Timestamp,
+    },
+    Sent {
+        deadline: Timestamp,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -34,14 +41,15 @@ enum Subscription {
 
 impl Online {
     /// As CONNACK says, and as CONNECT asked where it says nothing.
-    pub(super) fn new(connack: &Connack, keep_alive_s: u16, now: Timestamp) -> Self {
-        let keep_alive_s = connack.keep_alive_s.unwrap_or(keep_alive_s);
+    pub(super) fn new(connack: &Connack, options: &ClientOptions, now: Timestamp) -> Self {
+        let keep_alive_s = connack.keep_alive_s.unwrap_or(options.keep_alive_s);
         // PINGREQ leaves after three quarters of it, so that a slow network breaks no promise.
         let ping_after = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 750));
         Self {
             in_flight_max: usize::from(connack.receive_max),
             packet_len_max: usize::try_from(connack.packet_len_max).unwrap_or(usize::MAX),
             ping_after,
+            response_timeout: options.response_timeout,
             last_sent_at: now,
             last_received_at: now,
             ping: Ping::Idle,
@@ -49,19 +57,23 @@ impl Online {
         }
     }
 
+    /// Bytes have left. A link that is slow but takes them is not dead: PINGREQ may wait on.
     pub(super) fn sent(&mut self, now: Timestamp) {
         self.last_sent_at = now;
+        if let Ping::Due { deadline } = &mut self.ping {
+            *deadline = now.saturating_add(self.response_timeout);
+        }
     }
 
     pub(super) fn received(&mut self, now: Timestamp) {
         self.last_received_at = now;
     }
 
-    /// Whether PINGREQ is due; if so, its answer is by `deadline`.
-    pub(super) fn take_ping(&mut self, deadline: Timestamp) -> bool {
-        let due = matches!(self.ping, Ping::Due);
+    /// Whether PINGREQ is due; if so, it leaves now and its answer is due in turn.
+    pub(super) fn take_ping(&mut self, now: Timestamp) -> bool {
+        let due = matches!(self.ping, Ping::Due { .. });
         if due {
-            self.ping = Ping::Sent { deadline };
+            self.ping = Ping::Sent { deadline: now.saturating_add(self.response_timeout) };
         }
         due
     }
@@ -72,11 +84,12 @@ impl Online {
                 self.ping = Ping::Idle;
                 Ok(())
             }
-            Ping::Idle | Ping::Due => Err(Ended::OutOfTurn),
+            Ping::Idle | Ping::Due { .. } => Err(Ended::OutOfTurn),
         }
     }
 
-    pub(super) fn subscribe(&mut self, packet_id: u16, count: usize, deadline: Timestamp) {
+    pub(super) fn subscribe(&mut self, packet_id: u16, count: usize, now: Timestamp) {
+        let deadline = now.saturating_add(self.response_timeout);
         self.subscription = Subscription::Asked { packet_id, count, deadline };
     }
 
@@ -100,18 +113,17 @@ impl Online {
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         let ping = match self.ping {
             Ping::Idle => self.ping_at(),
-            Ping::Due => None,
-            Ping::Sent { deadline } => Some(deadline),
+            Ping::Due { deadline } | Ping::Sent { deadline } => Some(deadline),
         };
         [ping, self.subscription_deadline()].into_iter().flatten().min()
     }
 
-    /// Whether an answer is overdue. Makes a PINGREQ due where it is time for one.
+    /// Whether an answer is overdue, or a PINGREQ that cannot leave. Makes one due where it is time.
     pub(super) fn is_overdue(&mut self, now: Timestamp) -> bool {
         if matches!(self.ping, Ping::Idle) && self.ping_at().is_some_and(|at| now >= at) {
-            self.ping = Ping::Due;
+            self.ping = Ping::Due { deadline: now.saturating_add(self.response_timeout) };
         }
-        let ping = matches!(self.ping, Ping::Sent { deadline } if now >= deadline);
+        let ping = matches!(self.ping, Ping::Due { deadline } | Ping::Sent { deadline } if now >= deadline);
         ping || self.subscription_deadline().is_some_and(|deadline| now >= deadline)
     }
 

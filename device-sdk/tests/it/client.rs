@@ -1,5 +1,7 @@
 //! The client against a scripted server: what it must answer, and what it must not stand.
 
+use std::convert::Infallible;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -8,6 +10,10 @@ use unhidra_core::time::Timestamp;
 use unhidra_device_sdk::client::{
     Client, ClientOptions, Delivery, Ended, Incoming, Publication, PublishError, Qos, RECEIVE_MAX, ReasonCode,
 };
+use unhidra_device_sdk::device::{Event, Turn};
+use unhidra_device_sdk::transport::Transport;
+
+use crate::double::{World, suites};
 
 type Small = Client<256, 4>;
 
@@ -343,6 +349,148 @@ fn a_server_that_never_answers_connect_or_subscribe_is_left() {
     subscribing.subscribe(&["a"], at(0)).expect("online");
     assert_eq!(subscribing.poll_timeout(), Some(at(10)));
     assert_eq!(subscribing.handle_timeout(at(10)), Err(Ended::Silent));
+}
+
+/// The first bytes of the next packet leave, and then the link takes no more.
+fn half_out(client: &mut Small, now: Timestamp) -> Vec<u8> {
+    let rest = client.poll_transmit(now).expect("something is due")[3..].to_vec();
+    client.transmitted(3, now);
+    assert_eq!(client.poll_transmit(now), Some(rest.as_slice()));
+    rest
+}
+
+fn assert_finished(client: &mut Small, now: Timestamp) {
+    assert!(client.is_finished());
+    assert_eq!(client.poll_transmit(now), None);
+    assert_eq!(client.poll_timeout(), None);
+}
+
+#[test]
+fn a_connect_that_never_leaves_is_given_up() {
+    let mut half = client();
+    half.open(at(0));
+    half_out(&mut half, at(0));
+    assert_eq!(half.poll_timeout(), Some(at(10)));
+    assert_eq!(half.handle_timeout(at(10)), Err(Ended::Silent));
+    assert_finished(&mut half, at(10));
+
+    let mut by_device = client();
+    by_device.open(at(0));
+    half_out(&mut by_device, at(0));
+    by_device.disconnect(ReasonCode::SUCCESS);
+    assert_finished(&mut by_device, at(0));
+}
+
+/// PINGREQ cannot leave behind half a PUBLISH, nor can DISCONNECT: both have their time.
+#[test]
+fn a_link_that_dies_with_a_publish_half_out_is_noticed_and_left() {
+    let mut client = online();
+    let publication = publish(&mut client, 1);
+    let rest = half_out(&mut client, at(5));
+    assert_eq!(client.poll_timeout(), Some(at(30)));
+    assert_eq!(client.handle_timeout(at(30)), Ok(()));
+    assert_eq!(client.poll_timeout(), Some(at(40)));
+    assert_eq!(client.handle_timeout(at(39)), Ok(()));
+    assert_eq!(client.handle_timeout(at(40)), Err(Ended::Silent));
+    assert!(!client.is_finished());
+    assert_eq!(client.poll_transmit(at(40)), Some(rest.as_slice()));
+    assert_eq!(client.poll_timeout(), Some(at(50)));
+    assert_eq!(client.handle_timeout(at(50)), Ok(()), "the reason was given before");
+    assert_finished(&mut client, at(50));
+
+    reconnect(&mut client, CONNACK_RESUMED);
+    assert_eq!(sent(&mut client, at(0)), [vec![0x3A, 7, 0, 1, b't', 0, 1, 0, 1]]);
+    let taken = Incoming::Acknowledged { publication, reason: ReasonCode::SUCCESS };
+    assert_eq!(give(&mut client, at(0), &[0x40, 2, 0, 1]), Ok(Some(taken)));
+}
+
+#[test]
+fn a_link_that_is_slow_but_takes_bytes_is_not_dead() {
+    let mut client = online();
+    publish(&mut client, 1);
+    half_out(&mut client, at(0));
+    assert_eq!(client.handle_timeout(at(30)), Ok(()));
+    client.transmitted(1, at(39));
+    assert_eq!(client.poll_timeout(), Some(at(49)));
+    assert_eq!(client.handle_timeout(at(40)), Ok(()));
+    assert_eq!(sent(&mut client, at(48)), [vec![b't', 0, 1, 0, 1], vec![0xC0, 0]]);
+    assert_eq!(client.poll_timeout(), Some(at(58)), "PINGRESP has its whole time");
+}
+
+/// Whatever ends a connection while half a packet is out, it ends.
+#[test]
+fn an_end_with_a_publish_half_out_has_its_time() {
+    let mut by_device = online();
+    publish(&mut by_device, 1);
+    half_out(&mut by_device, at(1));
+    by_device.disconnect(ReasonCode::SUCCESS);
+    assert_eq!(by_device.poll_timeout(), Some(Timestamp::ZERO), "it was told no time yet");
+    assert_eq!(by_device.handle_timeout(at(2)), Ok(()));
+    assert_eq!(by_device.poll_timeout(), Some(at(12)));
+    assert_eq!(by_device.handle_timeout(at(12)), Ok(()));
+    assert_finished(&mut by_device, at(12));
+
+    let mut malformed = online();
+    publish(&mut malformed, 1);
+    half_out(&mut malformed, at(1));
+    assert_eq!(give(&mut malformed, at(2), CONNACK), Err(Ended::OutOfTurn));
+    assert!(!malformed.is_finished());
+    assert_eq!(malformed.poll_timeout(), Some(at(12)));
+    assert_eq!(malformed.handle_timeout(at(12)), Ok(()));
+    assert_finished(&mut malformed, at(12));
+
+    let mut by_server = online();
+    publish(&mut by_server, 1);
+    half_out(&mut by_server, at(1));
+    assert_eq!(give(&mut by_server, at(2), &[0xE0, 1, 0x8B]), Err(Ended::ByServer(ReasonCode(0x8B))));
+    assert_finished(&mut by_server, at(2));
+}
+
+#[test]
+fn a_disconnect_that_never_leaves_is_given_up() {
+    let mut client = online();
+    client.disconnect(ReasonCode::SUCCESS);
+    assert_eq!(client.poll_transmit(at(1)), Some(&[0xE0, 1, 0][..]));
+    client.transmitted(1, at(1));
+    assert_eq!((client.is_finished(), client.poll_timeout()), (false, Some(at(11))));
+    assert_eq!(client.handle_timeout(at(11)), Ok(()));
+    assert_finished(&mut client, at(11));
+}
+
+/// A link that takes a few bytes and no more, and never says that it is dead.
+struct DeadLink {
+    takes: usize,
+}
+
+impl Transport for DeadLink {
+    type Error = Infallible;
+
+    fn poll_receive(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<usize, Infallible>> {
+        Poll::Pending
+    }
+
+    fn poll_send(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Infallible>> {
+        match bytes.len().min(std::mem::take(&mut self.takes)) {
+            0 => Poll::Pending,
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+}
+
+#[test]
+fn turns_over_a_dead_link_come_to_an_end() {
+    let suite = suites().next().expect("a suite");
+    let mut device = World::of(suite, 1).open(suite).expect("empty flash");
+    let (mut link, mut buffer) = (DeadLink { takes: 3 }, [0; 64]);
+    let context = &mut Context::from_waker(Waker::noop());
+    device.connected(at(1));
+    assert!(matches!(device.poll_turn(&mut link, &mut buffer, context, at(1)), Poll::Ready(Ok(Turn::Moved))));
+    assert!(device.poll_turn(&mut link, &mut buffer, context, at(1)).is_pending());
+    let due = device.poll_timeout().expect("CONNECT has its time");
+    device.handle_timeout(due);
+    assert!(matches!(device.poll_turn(&mut link, &mut buffer, context, due), Poll::Ready(Ok(Turn::Over))));
+    device.disconnected(due);
+    assert!(matches!(device.poll_event(), Some(Event::Disconnected { why: Ended::Silent, .. })));
 }
 
 proptest! {
