@@ -134,7 +134,8 @@ pub enum Incoming<'a> {
         /// To be answered with [`Client::acknowledge`]; `None` at QoS 0.
         delivery: Option<Delivery>,
     },
-    /// PUBACK: the server took a message, or refused it.
+    /// PUBACK: the server took a message, or refused it. Or no PUBACK, with 0x95: a message of a
+    /// connection before is longer than the server takes on this one, and is not sent again.
     Acknowledged {
         /// Which.
         publication: Publication,
@@ -236,6 +237,10 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
     ///
     /// [`Ended`] says why the connection is over; a DISCONNECT may be left to send.
     pub fn handle_bytes<'a>(&'a mut self, bytes: &mut &[u8], now: Timestamp) -> Result<Option<Incoming<'a>>, Ended> {
+        // Of what CONNACK ruled out the layer above hears as of any refusal, one message a call.
+        if let Some(publication) = self.window.take_refused() {
+            return Ok(Some(Incoming::Acknowledged { publication, reason: ReasonCode::PACKET_TOO_LARGE }));
+        }
         loop {
             let whole = match self.state {
                 State::Connecting { .. } | State::Online(_) => self.assembler.feed(bytes),
@@ -330,7 +335,7 @@ impl<const PACKET: usize, const WINDOW: usize> Client<PACKET, WINDOW> {
     }
 
     /// Takes a message for sending. Its bytes wait here until PUBACK and are sent again, the same
-    /// ones, on every new connection.
+    /// ones, on every new connection that takes as many.
     ///
     /// # Errors
     ///
@@ -534,11 +539,13 @@ impl<const PACKET: usize, const WINDOW: usize> Inner<'_, PACKET, WINDOW> {
         if connack.session_present && self.options.clean_start {
             return Err(Ended::OutOfTurn);
         }
-        *self.state = State::Online(Online::new(&connack, self.options, now));
+        let online = Online::new(&connack, self.options, now);
+        let packet_len_max = online.packet_len_max;
+        *self.state = State::Online(online);
         if connack.qos_max == 0 {
             return Err(Ended::QosNotSupported);
         }
-        self.window.rewind(connack.session_present);
+        self.window.rewind(connack.session_present, packet_len_max);
         Ok(Step::Connected { session_present: connack.session_present })
     }
 }

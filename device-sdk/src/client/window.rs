@@ -6,6 +6,8 @@
 //!   ^               ^                 |  |                      |
 //!   |               +-----rewind------+--|----------------------+
 //!   +--------------sent (QoS 0)----------+
+//!
+//! Waiting, Leaving, Sent --rewind, longer than the server takes--> Refused --take_refused--> Free
 //! ```
 
 use super::encode::{self, PUBLISH_DUP};
@@ -37,6 +39,8 @@ enum State {
     /// Some of its bytes may have left.
     Leaving,
     Sent,
+    /// Longer than the server of this connection takes. Of QoS 1, and nobody was told yet.
+    Refused,
 }
 
 impl<const PACKET: usize> Slot<PACKET> {
@@ -45,6 +49,17 @@ impl<const PACKET: usize> Slot<PACKET> {
 
     fn packet(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Says with DUP whether the server may know the message; what never left stays as it is.
+    fn set_dup(&mut self, session_present: bool, was_sent: bool) {
+        if let Some(first) = self.bytes.first_mut() {
+            match session_present {
+                true if was_sent => *first |= PUBLISH_DUP,
+                true => {}
+                false => *first &= !PUBLISH_DUP,
+            }
+        }
     }
 }
 
@@ -124,27 +139,42 @@ impl<const PACKET: usize, const SLOTS: usize> Window<PACKET, SLOTS> {
     /// A new connection: what was sent and not acknowledged is sent again. Where the server kept
     /// the MQTT session it is told so by DUP [MQTT-4.4.0-1]; where it did not, the same bytes are
     /// a new PUBLISH to it.
-    pub(crate) fn rewind(&mut self, session_present: bool) {
+    ///
+    /// But nothing longer than this server's Maximum Packet Size leaves [MQTT-3.2.2-15]: it would
+    /// end this connection, and each one after it.
+    pub(crate) fn rewind(&mut self, session_present: bool, packet_len_max: usize) {
         for slot in &mut self.slots {
-            if slot.packet_id.is_none() {
+            let was_sent = match slot.state {
+                State::Free | State::Refused => continue,
+                State::Waiting => false,
+                State::Leaving | State::Sent => true,
+            };
+            let is_acknowledged = slot.packet_id.is_some();
+            if slot.len > packet_len_max {
+                slot.state = if is_acknowledged { State::Refused } else { State::Free };
+            } else if was_sent {
                 // QoS 0 that left in part is lost, as QoS 0 may be.
-                if slot.state == State::Leaving {
-                    slot.state = State::Free;
-                }
-                continue;
+                slot.state = if is_acknowledged { State::Waiting } else { State::Free };
             }
-            let was_sent = matches!(slot.state, State::Leaving | State::Sent);
-            if was_sent {
-                slot.state = State::Waiting;
-            }
-            if let Some(first) = slot.bytes.first_mut() {
-                match session_present {
-                    true if was_sent => *first |= PUBLISH_DUP,
-                    true => {}
-                    false => *first &= !PUBLISH_DUP,
-                }
+            if slot.state == State::Waiting && is_acknowledged {
+                slot.set_dup(session_present, was_sent);
             }
         }
+    }
+
+    /// The oldest message that [`rewind`](Self::rewind) found too long, which then is done with as
+    /// if the server had refused it.
+    ///
+    /// So is its packet identifier, although the server may have had the message on a connection
+    /// before. A server's session keeps no identifiers of QoS 1 (section 4.1), and what comes under
+    /// one again is a new message to it [MQTT-4.3.2-5]: at worst it gets this one twice, as at least
+    /// once allows. And they go round, so this one is given again after 65 000 others: a PUBACK that
+    /// is late is not taken for that of another message.
+    pub(crate) fn take_refused(&mut self) -> Option<Publication> {
+        let refused = self.slots.iter_mut().filter(|slot| slot.state == State::Refused);
+        let slot = refused.min_by_key(|slot| slot.publication)?;
+        slot.state = State::Free;
+        Some(slot.publication)
     }
 }
 
@@ -156,6 +186,9 @@ mod tests {
     use std::vec::Vec;
 
     type Small = Window<32, 3>;
+
+    /// A server without a Maximum Packet Size.
+    const MAX: usize = usize::MAX;
 
     fn push(window: &mut Small, acknowledged: bool, byte: u8) -> Publication {
         window.push("t", acknowledged, &[byte]).expect("there is room")
@@ -191,10 +224,10 @@ mod tests {
         push(&mut window, true, 1);
         assert_eq!(sent(&mut window), [(0x32, 1)]);
         push(&mut window, true, 2);
-        window.rewind(true);
+        window.rewind(true, MAX);
         assert_eq!(sent(&mut window), [(0x3A, 1), (0x32, 2)]);
-        window.rewind(true);
-        window.rewind(true);
+        window.rewind(true, MAX);
+        window.rewind(true, MAX);
         assert_eq!(sent(&mut window), [(0x3A, 1), (0x3A, 2)]);
     }
 
@@ -203,11 +236,11 @@ mod tests {
         let mut window = Small::new();
         push(&mut window, true, 1);
         assert!(window.begin(9).is_some());
-        window.rewind(true);
+        window.rewind(true, MAX);
         assert_eq!(sent(&mut window), [(0x3A, 1)]);
         push(&mut window, false, 2);
         assert!(window.begin(9).is_some());
-        window.rewind(true);
+        window.rewind(true, MAX);
         assert_eq!(sent(&mut window), [(0x3A, 1)]);
     }
 
@@ -216,9 +249,48 @@ mod tests {
         let mut window = Small::new();
         push(&mut window, true, 1);
         sent(&mut window);
-        window.rewind(true);
-        window.rewind(false);
+        window.rewind(true, MAX);
+        window.rewind(false, MAX);
         assert_eq!(sent(&mut window), [(0x32, 1)]);
+    }
+
+    #[test]
+    fn what_the_server_does_not_take_any_more_is_refused_and_the_rest_goes_on_in_order() {
+        let mut window = Small::new();
+        let first = window.push("t", true, &[1; 9]).expect("there is room");
+        push(&mut window, true, 2);
+        let third = window.push("t", true, &[3; 9]).expect("there is room");
+        let slot = window.begin(9).expect("it waits");
+        window.sent(slot);
+        window.rewind(true, 16);
+        assert_eq!(sent(&mut window), [(0x32, 2)]);
+        assert!(!window.has_room(), "a slot is given again when its message was told of");
+        // A connection that takes them finds them refused all the same.
+        window.rewind(true, MAX);
+        assert_eq!(sent(&mut window), [(0x3A, 2)]);
+        let told = [window.take_refused(), window.take_refused(), window.take_refused()];
+        assert_eq!(told, [Some(first), Some(third), None]);
+        assert_eq!(window.acknowledge(1), None);
+        assert_eq!(window.take_packet_id(), 4, "its identifier is not the next to be given");
+    }
+
+    #[test]
+    fn a_packet_of_the_servers_maximum_leaves_and_one_byte_more_does_not() {
+        let mut window = Small::new();
+        push(&mut window, true, 1);
+        window.rewind(false, 9);
+        assert_eq!(sent(&mut window), [(0x32, 1)]);
+        window.rewind(false, 8);
+        assert_eq!(sent(&mut window), []);
+        assert!(window.take_refused().is_some());
+    }
+
+    #[test]
+    fn of_qos_0_nobody_hears_that_it_was_too_long() {
+        let mut window = Small::new();
+        push(&mut window, false, 1);
+        window.rewind(true, 6);
+        assert_eq!((sent(&mut window), window.take_refused()), (Vec::new(), None));
     }
 
     #[test]

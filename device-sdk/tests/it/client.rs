@@ -13,7 +13,7 @@ use unhidra_device_sdk::client::{
 use unhidra_device_sdk::device::{Event, Turn};
 use unhidra_device_sdk::transport::Transport;
 
-use crate::double::{World, suites};
+use crate::double::{BODY_MAX, World, suites};
 
 type Small = Client<256, 4>;
 
@@ -196,6 +196,37 @@ fn a_packet_beyond_the_buffer_or_the_servers_bound_is_refused() {
     assert!(client.publish("t", Qos::AtLeastOnce, &vec![0; max]).is_ok());
     let refused = client.publish("t", Qos::AtLeastOnce, &vec![0; max + 1]);
     assert_eq!(refused, Err(PublishError::TooLarge { len: 21, max: 20 }));
+}
+
+/// Sending it again would end every connection with 0x95.
+#[test]
+fn what_a_server_takes_no_more_after_a_reconnect_is_refused_and_the_rest_is_repeated() {
+    for (flags, dup) in [(1, 0x08), (0, 0)] {
+        let mut client = online();
+        let large = |client: &mut Small| client.publish("t", Qos::AtLeastOnce, &[9; 100]).expect("there is room");
+        let first = large(&mut client);
+        publish(&mut client, 2);
+        let third = large(&mut client);
+        assert_eq!(sent(&mut client, at(0)).len(), 3);
+        let fourth = publish(&mut client, 4);
+
+        // Maximum Packet Size 20.
+        reconnect(&mut client, &[0x20, 8, flags, 0, 5, 0x27, 0, 0, 0, 20]);
+        let refused = |publication| Incoming::Acknowledged { publication, reason: ReasonCode::PACKET_TOO_LARGE };
+        let puback = [0x40, 2, 0, 4];
+        let mut bytes = &puback[..];
+        assert_eq!(client.handle_bytes(&mut bytes, at(0)), Ok(Some(refused(first))));
+        assert_eq!(client.handle_bytes(&mut bytes, at(0)), Ok(Some(refused(third))));
+        assert_eq!(bytes, puback, "what the server says comes after");
+        assert_eq!(give(&mut client, at(0), &[]), Ok(None), "each is told once");
+        let small = |first, packet_id| vec![first, 7, 0, 1, b't', 0, packet_id, 0, packet_id];
+        assert_eq!(sent(&mut client, at(0)), [small(0x32 | dup, 2), small(0x32, 4)]);
+        let taken = Incoming::Acknowledged { publication: fourth, reason: ReasonCode::SUCCESS };
+        assert_eq!(give(&mut client, at(0), &puback), Ok(Some(taken)));
+
+        // Their slots are free again.
+        assert_eq!((0..3).filter(|byte| client.publish("t", Qos::AtLeastOnce, &[*byte]).is_ok()).count(), 3);
+    }
 }
 
 /// A DISCONNECT, or anything else, never cuts into a packet whose first bytes have left.
@@ -491,6 +522,43 @@ fn turns_over_a_dead_link_come_to_an_end() {
     assert!(matches!(device.poll_turn(&mut link, &mut buffer, context, due), Poll::Ready(Ok(Turn::Over))));
     device.disconnected(due);
     assert!(matches!(device.poll_event(), Some(Event::Disconnected { why: Ended::Silent, .. })));
+}
+
+/// The whole device: its application hears of the reading, which waits to be sealed anew.
+#[test]
+fn a_reading_that_a_server_takes_no_more_is_refused_to_the_application() {
+    let mut world = World::new(5);
+    world.publish(0, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    world.lose_pubacks = true;
+    let device = world.device();
+    let large = device.publish("t", &[b'1'; BODY_MAX], Qos::AtLeastOnce, at(1)).expect("there is room").reading;
+    world.settle();
+    world.publish(1, Qos::AtLeastOnce).expect("there is room");
+    world.settle();
+    world.network = false;
+    world.disconnect();
+
+    let device = world.device();
+    device.connected(at(1));
+    let connect_len = device.poll_transmit(at(1)).expect("flash works").expect("CONNECT").len();
+    device.transmitted(connect_len, at(1));
+    device.handle_bytes(&[0x20, 8, 1, 0, 5, 0x27, 0, 0, 0, 200], at(1)).expect("flash works");
+    let mut refused = Vec::new();
+    while let Some(event) = device.poll_event() {
+        if let Event::Refused { reading, reason } = event {
+            refused.push((reading, reason));
+        }
+    }
+    assert_eq!(refused, [(large, ReasonCode::PACKET_TOO_LARGE)]);
+    assert_eq!((device.waiting(), device.stats().refused), (2, 1), "both wait");
+    let mut lens = Vec::new();
+    while let Some(packet) = device.poll_transmit(at(1)).expect("flash works") {
+        lens.push(packet.len());
+        device.transmitted(lens[lens.len() - 1], at(1));
+    }
+    assert_eq!(lens.len(), 2, "SUBSCRIBE, and the reading that is small");
+    assert!(lens.iter().all(|len| *len <= 200), "{lens:?}");
 }
 
 proptest! {
