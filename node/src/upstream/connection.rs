@@ -202,6 +202,7 @@ impl Upstream {
                 self.stable(serving);
                 return Ended::Again;
             }
+            serving.downlinks.hears(reads, self.clock.now());
             let deadline = serving.deadline();
             let overdue = serving.downlinks.overdue_at(self.patience());
             let done = tokio::select! {

@@ -26,6 +26,8 @@ pub(super) struct Downlinks {
     under_way: FuturesOrdered<BoxFuture<'static, (DeviceId, Ticket, Receipt)>>,
     /// Since when the oldest of them is waited for.
     since: Timestamp,
+    /// Since when the node reads nothing of the broker's: its PUBACKs may lie there unread.
+    deaf_since: Option<Timestamp>,
     /// Those that the connection's end has left here.
     unsent: Vec<(DeviceId, Ticket)>,
     /// The largest packet the broker takes, in bytes.
@@ -34,7 +36,26 @@ pub(super) struct Downlinks {
 
 impl Downlinks {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { under_way: FuturesOrdered::new(), since: now, unsent: Vec::new(), packet_max: usize::MAX }
+        Self {
+            under_way: FuturesOrdered::new(),
+            since: now,
+            deaf_since: None,
+            unsent: Vec::new(),
+            packet_max: usize::MAX,
+        }
+    }
+
+    /// Whether the node reads what the broker says. While it does not, as where its commits are slow, nobody
+    /// knows what the broker has acknowledged, and the wait for it stands still.
+    pub(super) fn hears(&mut self, hears: bool, now: Timestamp) {
+        match (hears, self.deaf_since) {
+            (false, None) => self.deaf_since = Some(now),
+            (true, Some(deaf_since)) => {
+                let deaf_for = now.saturating_since(deaf_since.max(self.since));
+                (self.since, self.deaf_since) = (self.since.saturating_add(deaf_for), None);
+            }
+            _ => {}
+        }
     }
 
     /// The broker has said how large a packet may be, in bytes.
@@ -95,7 +116,7 @@ impl Downlinks {
     /// When the oldest has been waited for long enough: what a broker does not acknowledge would hold up
     /// its device also where that has gone elsewhere.
     pub(super) fn overdue_at(&self, patience: Duration) -> Option<Timestamp> {
-        (!self.is_empty()).then(|| self.since.saturating_add(patience))
+        (!self.is_empty() && self.deaf_since.is_none()).then(|| self.since.saturating_add(patience))
     }
 
     /// What never left.
@@ -173,5 +194,27 @@ mod tests {
         link.end().await;
         assert!(matches!(given.next(&clock).await, Some((_, Ticket(1), Receipt::Lost))));
         assert_eq!(given.overdue_at(Duration::from_secs(30)), None);
+    }
+
+    /// Its PUBACKs may lie where the node has not looked: that is no fault of the broker's.
+    #[tokio::test]
+    async fn the_wait_for_a_puback_stands_still_while_the_node_reads_nothing() {
+        let (ours, mut theirs) = duplex(4096);
+        let link = Link::begin(Version::V5, &terms(), Box::new(ours));
+        theirs.write_all(let_in(Version::V5)).await.unwrap();
+        let (begin, patience) = (Timestamp::from_ms(1000), Duration::from_secs(30));
+        let later = |ms| begin.saturating_add(Duration::from_millis(ms));
+        let mut given = Downlinks::new(begin);
+        given.hears(false, later(5));
+        given.give(&link.client, &rows(), downlinks(&[1]), later(10)).unwrap();
+        assert_eq!(given.overdue_at(patience), None);
+        given.hears(false, later(20));
+        given.hears(true, later(110));
+        assert_eq!(given.overdue_at(patience), Some(later(30_110)), "none of the time it was given in counts");
+        given.hears(true, later(200));
+        given.hears(false, later(1_110));
+        given.hears(true, later(3_110));
+        assert_eq!(given.overdue_at(patience), Some(later(32_110)), "a second has counted");
+        link.end().await;
     }
 }
