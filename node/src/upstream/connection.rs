@@ -219,7 +219,10 @@ impl Upstream {
                     Ok(())
                 }
                 () = self.pump.room_for(self.id, waits_for), if waits_for.is_some() => Ok(()),
-                Some(said) = link.heard.recv(), if reads => self.hear(serving, &link.client, said).await,
+                Some(said) = link.heard.recv(), if reads => {
+                    serving.downlinks.heard(self.clock.now());
+                    self.hear(serving, &link.client, said).await
+                }
                 Some(ended) = link.driver.join_next() => {
                     // What it said last and nobody has heard is not acknowledged, and comes again.
                     let ended = ended.unwrap_or_else(|_| "the connection's task ended".to_owned().into());

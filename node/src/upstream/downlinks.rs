@@ -19,6 +19,9 @@ use super::wire::{Client, Receipt, Stuck};
 /// Identifier 2, the length of no properties 1.
 const OVERHEAD: usize = 10;
 
+/// How many times its patience a PUBACK is waited for behind what the broker goes on sending.
+const BACKLOG_PATIENCES: u32 = 4;
+
 /// The messages of one connection.
 pub(super) struct Downlinks {
     /// Those without their PUBACK, bounded by the mailbox. A broker acknowledges in their order
@@ -26,6 +29,8 @@ pub(super) struct Downlinks {
     under_way: FuturesOrdered<BoxFuture<'static, (DeviceId, Ticket, Receipt)>>,
     /// Since when the oldest of them is waited for.
     since: Timestamp,
+    /// When the broker was heard last.
+    heard_at: Timestamp,
     /// Since when the node reads nothing of the broker's: its PUBACKs may lie there unread.
     deaf_since: Option<Timestamp>,
     /// Those that the connection's end has left here.
@@ -39,10 +44,17 @@ impl Downlinks {
         Self {
             under_way: FuturesOrdered::new(),
             since: now,
+            heard_at: now,
             deaf_since: None,
             unsent: Vec::new(),
             packet_max: usize::MAX,
         }
+    }
+
+    /// The broker has sent something. What it sends when it comes back to a session of before stands ahead of a
+    /// PUBACK in its queue, as much as the node's Receive Maximum allows.
+    pub(super) const fn heard(&mut self, now: Timestamp) {
+        self.heard_at = now;
     }
 
     /// Whether the node reads what the broker says. While it does not, as where its commits are slow, nobody
@@ -116,7 +128,9 @@ impl Downlinks {
     /// When the oldest has been waited for long enough: what a broker does not acknowledge would hold up
     /// its device also where that has gone elsewhere.
     pub(super) fn overdue_at(&self, patience: Duration) -> Option<Timestamp> {
-        (!self.is_empty() && self.deaf_since.is_none()).then(|| self.since.saturating_add(patience))
+        let last = self.since.saturating_add(patience.saturating_mul(BACKLOG_PATIENCES));
+        let overdue = self.since.max(self.heard_at).saturating_add(patience).min(last);
+        (!self.is_empty() && self.deaf_since.is_none()).then_some(overdue)
     }
 
     /// What never left.
@@ -215,6 +229,10 @@ mod tests {
         given.hears(false, later(1_110));
         given.hears(true, later(3_110));
         assert_eq!(given.overdue_at(patience), Some(later(32_110)), "a second has counted");
+        given.heard(later(20_000));
+        assert_eq!(given.overdue_at(patience), Some(later(50_000)), "it may be behind what the broker goes on sending");
+        given.heard(later(100_000));
+        assert_eq!(given.overdue_at(patience), Some(later(122_110)), "and not for ever");
         link.end().await;
     }
 }
