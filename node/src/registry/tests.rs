@@ -3,11 +3,12 @@
 use std::sync::Mutex;
 
 use unhidra_broker::{Entrance, PeerCertificate};
-use unhidra_core::ids::{Partition, Version};
+use unhidra_core::ids::{DeviceNumber, Partition, Version};
 use unhidra_store::memory::Options;
-use unhidra_store::{Batch, Fault, Slot, Unit};
+use unhidra_store::{Batch, Fault, Op, Slot, Unit};
 
 use super::*;
+use crate::commit::commit;
 use crate::testing::{Ground, NOW, TRUST_DOMAIN, id};
 
 fn enrolment(name: &str) -> Enrolment {
