@@ -484,4 +484,8 @@ impl Hooks for ToRooms {
     fn revoked(&self, device: &DeviceId) {
         self.changed(*device, ReasonCode::NotAuthorized);
     }
+
+    fn kept_out(&self, device: &DeviceId) {
+        self.broker.disconnect(device, ReasonCode::AdministrativeAction);
+    }
 }

@@ -12,7 +12,7 @@ use unhidra_store::{Batch, CommitError, Committed, Op, Store, Unit};
 ///
 /// # Errors
 ///
-/// What the writer answers, and [`CommitError::Closed`] where it ends without an answer.
+/// What the writer answers, and [`CommitError::Unknown`] where it ends without an answer.
 pub(crate) async fn commit(store: &dyn Store, partition: Partition, ops: Vec<Op>) -> Result<Committed, CommitError> {
     commit_as(Unit::Batch, store, partition, ops).await
 }
@@ -54,5 +54,5 @@ async fn commit_as(
         }
         notified.await;
     }
-    outcome.await.unwrap_or(Err(CommitError::Closed))
+    outcome.await.unwrap_or_else(|_| Err(CommitError::Unknown("the writer ended without an answer".to_owned())))
 }

@@ -302,9 +302,11 @@ impl From<RegistryError> for ControlError {
             RegistryError::NoDevice(id) => Self::NoDevice { id },
             RegistryError::Taken(id) => Self::Taken { id },
             RegistryError::TooManyTags { .. } => Self::Invalid(error.to_string()),
-            RegistryError::Commit(_) | RegistryError::Read(_) | RegistryError::Store(_) | RegistryError::Closed => {
-                Self::Unavailable(error.to_string())
-            }
+            RegistryError::Commit(_)
+            | RegistryError::Read(_)
+            | RegistryError::InDoubt { .. }
+            | RegistryError::Store(_)
+            | RegistryError::Closed => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -48,6 +48,9 @@ pub trait Hooks: Send + Sync + 'static {
 
     /// A device may not come in any more: its connection is to end at once.
     fn revoked(&self, device: &DeviceId);
+
+    /// A device is kept out for now, and nothing else of it has changed: its connection is to end at once.
+    fn kept_out(&self, device: &DeviceId);
 }
 
 /// What the registry holds every connection to.
@@ -118,6 +121,14 @@ pub enum RegistryError {
     /// The store did not read.
     #[error("the registry was not read: {0}")]
     Read(#[from] ReadError),
+    /// The change may be on the disk or not, and the store does not say which.
+    #[error("whether {id} was changed is not known ({cause}); it is kept out until that is done again")]
+    InDoubt {
+        /// Which device.
+        id: DeviceId,
+        /// Why the store does not say.
+        cause: Box<RegistryError>,
+    },
     /// The store has stopped.
     #[error("the store has stopped: {0}")]
     Store(String),
@@ -137,6 +148,9 @@ struct Shared {
     clock: Arc<dyn Clock + Send + Sync>,
     rules: Rules,
     devices: RwLock<BTreeMap<DeviceId, Arc<Device>>>,
+    /// Those whose record on the disk may be another than the one in memory. Nobody comes in as one of them:
+    /// it may be revoked, or its keys another's, and the next start would find it so.
+    in_doubt: RwLock<BTreeSet<DeviceId>>,
     /// Not held: those who are told hold the registry.
     hooks: OnceLock<Weak<dyn Hooks>>,
 }
@@ -152,6 +166,15 @@ enum Change {
     Enroll { enrolment: Enrolment, replace: Replace },
     Tag { id: DeviceId, add: BTreeSet<Tag>, remove: BTreeSet<Tag> },
     Revoke { id: DeviceId },
+}
+
+impl Change {
+    fn device(&self) -> &DeviceId {
+        match self {
+            Self::Enroll { enrolment, .. } => &enrolment.id,
+            Self::Tag { id, .. } | Self::Revoke { id } => id,
+        }
+    }
 }
 
 /// What a change came to.
@@ -191,7 +214,8 @@ impl Registry {
             }
         }
         let devices = RwLock::new(devices);
-        let shared = Arc::new(Shared { store, clock, rules, devices, hooks: OnceLock::new() });
+        let shared =
+            Arc::new(Shared { store, clock, rules, devices, in_doubt: RwLock::default(), hooks: OnceLock::new() });
         let (changes, requests) = mpsc::channel(CHANGES_MAX);
         tokio::spawn(changes::own(shared.clone(), requests));
         Ok(Arc::new(Self { shared, changes }))
@@ -206,6 +230,12 @@ impl Registry {
     #[must_use]
     pub fn get(&self, id: &DeviceId) -> Option<Arc<Device>> {
         self.shared.get(id)
+    }
+
+    /// Whether what a device says is heard: it is enrolled, and its record is not in doubt.
+    #[must_use]
+    pub(crate) fn hears(&self, id: &DeviceId) -> bool {
+        self.get(id).is_some_and(|device| device.is_enrolled()) && !self.shared.is_in_doubt(id)
     }
 
     /// How many devices there are, revoked ones too.
@@ -276,6 +306,9 @@ impl Registry {
         if peer.trust_domain != self.shared.rules.trust_domain {
             return Err(Denied::OtherTrustDomain);
         }
+        if self.shared.is_in_doubt(&peer.device) {
+            return Err(Denied::BeingChanged);
+        }
         let device = self.get(&peer.device).ok_or(Denied::NotEnrolled)?;
         match device.standing {
             Standing::Revoked { .. } => Err(Denied::Revoked),
@@ -307,6 +340,10 @@ impl Shared {
 
     fn get(&self, id: &DeviceId) -> Option<Arc<Device>> {
         self.read().get(id).cloned()
+    }
+
+    fn is_in_doubt(&self, id: &DeviceId) -> bool {
+        self.in_doubt.read().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     fn remember(&self, device: Device) -> Arc<Device> {

@@ -269,8 +269,8 @@ impl Memory {
         self.life.wake.notify_one();
     }
 
-    /// The disk gives nothing of a device's sessions from now on, or of nobody's no more: an error that
-    /// may pass, and no damage.
+    /// The disk gives nothing of a device's record and sessions from now on, or of nobody's no more: an error
+    /// that may pass, and no damage.
     pub fn fail_reads_of(&self, device: Option<DeviceId>) {
         lock(&self.life.state).unreadable = device;
     }

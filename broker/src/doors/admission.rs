@@ -124,6 +124,8 @@ pub enum Denied {
     Revoked,
     /// It is enrolled with another certificate.
     OtherCertificate,
+    /// Its record is being changed, or what became of a change is not known; later it may try again.
+    BeingChanged,
     /// Its certificate is of another trust domain.
     OtherTrustDomain,
     /// Nobody comes in without a certificate here.
@@ -150,6 +152,7 @@ impl Denied {
             | Self::OtherTrustDomain
             | Self::AnonymousForbidden => ReasonCode::NotAuthorized,
             Self::BadCredentials | Self::BadToken => ReasonCode::BadUserNameOrPassword,
+            Self::BeingChanged => ReasonCode::ServerUnavailable,
             Self::TooManyFailures => ReasonCode::ConnectionRateExceeded,
             Self::Busy => ReasonCode::ServerBusy,
         }

@@ -1,7 +1,7 @@
 //! The one task that changes the registry: each change goes to its end, whether or not its caller still waits.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::mpsc;
 use unhidra_core::device::{Device, Standing, Tag};
@@ -12,7 +12,7 @@ use super::{Change, Changed, Enrolment, Hooks, RegistryError, Replace, Request, 
 use crate::actor;
 use crate::commit::commit;
 
-/// How often one change is written where the store's answer leaves its outcome open.
+/// How often one change is written.
 const ATTEMPTS_MAX: usize = 3;
 
 pub(super) async fn own(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
@@ -25,6 +25,11 @@ pub(super) async fn own(shared: Arc<Shared>, mut requests: mpsc::Receiver<Reques
 
 impl Shared {
     async fn apply(&self, change: Change) -> Result<Changed, RegistryError> {
+        let id = *change.device();
+        if self.is_in_doubt(&id) {
+            // Every change is built on the record before it.
+            self.settle(&id).await?;
+        }
         match change {
             Change::Enroll { enrolment, replace } => self.enroll(enrolment, replace).await,
             Change::Tag { id, add, remove } => self.tag(id, add, &remove).await,
@@ -61,8 +66,12 @@ impl Shared {
         let sessions = if other_peer { Sessions::End } else { Sessions::Keep };
         let detail = if known.is_some() { "again, with another certificate" } else { "" };
         self.write(&device, sessions, Deed::Enroll, detail).await?;
-        // Read back, for the number the store gave.
-        let written = self.store.device(&device.id).await?.unwrap_or(device);
+        let written = match known {
+            Some(_) => device,
+            // Read back, for the number the store gave. It is enrolled whether or not that is read: without, it
+            // is shown with the number 0 until the next start.
+            None => self.stored(&device.id).await.ok().flatten().unwrap_or(device),
+        };
         let device = self.remember(written);
         if let Some(hooks) = self.hooks() {
             hooks.enrolled(&device);
@@ -119,9 +128,14 @@ impl Shared {
                 Ok(_) => return Ok(()),
                 // A shard moved the session between the read and the commit.
                 Err(CommitError::Version { .. }) if attempts < ATTEMPTS_MAX => {}
-                // It may be on disk or not. A device's record is written whole, so writing it again
-                // is right either way.
-                Err(CommitError::Unknown(_)) if attempts < ATTEMPTS_MAX => self.until_ready().await?,
+                // It may be on disk or not, and nobody goes on before that is known: memory would stay behind
+                // the disk until the next start, which finds a device revoked, or with other keys.
+                Err(error @ CommitError::Unknown(_)) => match self.stored(&device.id).await {
+                    Ok(Some(found)) if is_same(&found, device) => return Ok(()),
+                    Ok(_) if attempts < ATTEMPTS_MAX => {}
+                    Ok(_) => return Err(error.into()),
+                    Err(cause) => return Err(self.doubt(device.id, cause)),
+                },
                 Err(error) => return Err(error.into()),
             }
             attempts += 1;
@@ -141,15 +155,51 @@ impl Shared {
         Ok(ops)
     }
 
-    async fn until_ready(&self) -> Result<(), RegistryError> {
+    /// What the store has of a device, as soon as it serves. While it reopens it may still show what it
+    /// could not write.
+    async fn stored(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
         let mut health = self.store.health();
-        let settled = health.wait_for(|health| *health != Health::Reopening).await;
-        match settled.as_deref() {
-            Ok(Health::Failed(cause)) => Err(RegistryError::Store(cause.clone())),
-            Ok(_) => Ok(()),
-            Err(_) => Err(RegistryError::Closed),
+        loop {
+            match health.wait_for(|health| *health != Health::Reopening).await.as_deref() {
+                Ok(Health::Failed(cause)) => return Err(RegistryError::Store(cause.clone())),
+                Ok(_) => {}
+                Err(_) => return Err(RegistryError::Closed),
+            }
+            match self.store.device(id).await {
+                // Another commit failed since. Of a store that is closed the health does not change.
+                Err(ReadError::Unavailable) if health.has_changed().unwrap_or(false) => {}
+                read => return Ok(read?),
+            }
         }
     }
+
+    /// Nobody comes in as this device until what became of a change of it is known.
+    fn doubt(&self, id: DeviceId, cause: RegistryError) -> RegistryError {
+        tracing::error!(device = %id, %cause, "whether a device was changed is not known; it is kept out");
+        self.in_doubt.write().unwrap_or_else(PoisonError::into_inner).insert(id);
+        if let Some(hooks) = self.hooks() {
+            hooks.kept_out(&id);
+        }
+        RegistryError::InDoubt { id, cause: Box::new(cause) }
+    }
+
+    /// Ends the doubt about a device: what the store has of it is what it is.
+    async fn settle(&self, id: &DeviceId) -> Result<(), RegistryError> {
+        let cause = |cause| RegistryError::InDoubt { id: *id, cause: Box::new(cause) };
+        let found = self.stored(id).await.map_err(cause)?.map(|device| self.remember(device));
+        self.in_doubt.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        match (found, self.hooks()) {
+            (Some(device), Some(hooks)) if device.is_enrolled() => hooks.enrolled(&device),
+            (Some(device), Some(hooks)) => hooks.revoked(&device.id),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Whether the store has the record that was to be written; the number is the store's own.
+fn is_same(found: &Device, written: &Device) -> bool {
+    Device { number: found.number, ..written.clone() } == *found
 }
 
 /// What a new record means for the sessions the device has.

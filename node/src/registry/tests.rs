@@ -4,12 +4,14 @@ use std::sync::Mutex;
 
 use unhidra_broker::{Entrance, PeerCertificate};
 use unhidra_core::ids::{DeviceNumber, Partition, Version};
-use unhidra_store::memory::Options;
-use unhidra_store::{Batch, Fault, Op, Slot, Unit};
+use unhidra_store::memory::{Memory, Options};
+use unhidra_store::{Batch, Fault, Health, Op, Slot, Unit};
 
 use super::*;
 use crate::commit::commit;
 use crate::testing::{Ground, NOW, TRUST_DOMAIN, id};
+
+mod durable;
 
 fn enrolment(name: &str) -> Enrolment {
     Enrolment {
@@ -71,6 +73,9 @@ impl Hooks for Heard {
     }
     fn revoked(&self, device: &DeviceId) {
         self.0.lock().unwrap().push(format!("revoked {device}"));
+    }
+    fn kept_out(&self, device: &DeviceId) {
+        self.0.lock().unwrap().push(format!("kept out {device}"));
     }
 }
 

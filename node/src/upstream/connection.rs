@@ -392,7 +392,7 @@ impl Upstream {
         if message.retain {
             return Err(("retained", Refusal::NotAuthorized));
         }
-        if !self.registry.get(&device).is_some_and(|device| device.is_enrolled()) {
+        if !self.registry.hears(&device) {
             return Err(("not_enrolled", Refusal::NotAuthorized));
         }
         Ok((device, row))

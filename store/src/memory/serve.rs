@@ -131,6 +131,9 @@ impl Store for Memory {
 
     fn device(&self, device: &DeviceId) -> BoxFuture<'_, Result<Option<Device>, ReadError>> {
         let device = *device;
+        if lock(&self.life.state).unreadable == Some(device) {
+            return Box::pin(async { Err(ReadError::Engine("the disk gives nothing".to_owned())) });
+        }
         self.read(self.partition_of(&device), move |rows, _| query::device(rows, &device))
     }
 
