@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 use super::CliError;
 use super::console::reachable;
 use super::output::Output;
-use crate::control::{Control, EnrollAsked, Enrolled, KeyHex};
+use crate::control::{Control, ControlError, EnrollAsked, Enrolled, KeyHex};
 
 /// Enrols a device: makes its keys, has its certificate signed, and writes what it needs.
 #[derive(Debug, clap::Args)]
@@ -86,8 +86,8 @@ pub(super) async fn enroll(
     let unmade = |error: unhidra_certs::IssueError| CliError::Failed(format!("the device's key: {error}"));
     let key = KeyPair::generate().map_err(unmade)?;
     let identity = IdentitySecret::generate(rng);
-    // The private halves first: were the disk full after the enrolment, the device would be
-    // enrolled with keys nobody has.
+    // The private halves first, durable, and from the question on they stay: were they gone after the
+    // enrolment, the device would be enrolled with keys nobody has.
     bundle.write(KEY, 0o600, key.to_pem().map_err(unmade)?.as_bytes())?;
     bundle.write(IDENTITY, 0o600, &hex_line(identity.seed()))?;
     let asked = EnrollAsked {
@@ -99,12 +99,33 @@ pub(super) async fn enroll(
         class: args.class.clone(),
         replace: args.replace,
     };
-    let enrolled = control.enroll(asked).await?;
-    bundle.write(CERTIFICATE, 0o644, enrolled.certificate_pem.as_bytes())?;
-    bundle.write(AUTHORITY, 0o644, enrolled.ca_pem.as_bytes())?;
-    bundle.write(DEVICE, 0o644, device_toml(&enrolled)?.as_bytes())?;
-    bundle.keep()?;
+    bundle.sync()?;
+    bundle.keep = Keep::Keys;
+    let enrolled = match control.enroll(asked).await {
+        Ok(enrolled) => enrolled,
+        Err(error) if is_refusal(&error) => {
+            bundle.keep = Keep::Nothing;
+            return Err(error.into());
+        }
+        Err(error) => return Err(keys_stay(args, "may be enrolled", &error)),
+    };
+    let written = bundle.finish(&enrolled);
+    written.map_err(|error| keys_stay(args, "is enrolled", &error))?;
     Ok(enrolled)
+}
+
+/// Whether an error says that nothing was changed. Any other may be the end of a conversation about what was.
+const fn is_refusal(error: &ControlError) -> bool {
+    error.status() < 500
+}
+
+/// What to do about a device whose certificate is not in its folder.
+fn keys_stay(args: &Enroll, standing: &str, error: &dyn std::fmt::Display) -> CliError {
+    let (device, folder) = (args.device, args.out.display());
+    CliError::Failed(format!(
+        "{error}; {device} {standing} with the keys in {folder}, which stay there: `unhidra device show {device}` says \
+         how it stands, and `unhidra enroll {device} --replace --out` with another folder gives it others"
+    ))
 }
 
 /// What `device.toml` says.
@@ -143,11 +164,19 @@ fn hex_line(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
     line
 }
 
-/// The files of one device, taken back unless all of them were written.
+/// The files of one device, taken back unless all of them were written; the keys only until the node was asked.
 struct Bundle {
     folder: PathBuf,
     made_folder: bool,
     written: Vec<PathBuf>,
+    keep: Keep,
+}
+
+/// What stays of a device's files if it ends now.
+enum Keep {
+    Nothing,
+    Keys,
+    All,
 }
 
 impl Bundle {
@@ -170,7 +199,7 @@ impl Bundle {
                 true
             }
         };
-        Ok(Self { folder: folder.to_owned(), made_folder, written: Vec::new() })
+        Ok(Self { folder: folder.to_owned(), made_folder, written: Vec::new(), keep: Keep::Nothing })
     }
 
     fn write(&mut self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), CliError> {
@@ -181,22 +210,34 @@ impl Bundle {
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
     }
 
-    fn keep(mut self) -> Result<(), CliError> {
+    /// Writes what the node has answered.
+    fn finish(&mut self, enrolled: &Enrolled) -> Result<(), CliError> {
+        self.write(CERTIFICATE, 0o644, enrolled.certificate_pem.as_bytes())?;
+        self.write(AUTHORITY, 0o644, enrolled.ca_pem.as_bytes())?;
+        self.write(DEVICE, 0o644, device_toml(enrolled)?.as_bytes())?;
+        self.keep = Keep::All;
+        self.sync()
+    }
+
+    /// Makes the names of the files durable, as what is in them is already.
+    fn sync(&self) -> Result<(), CliError> {
         let failed = |source| CliError::File { path: self.folder.clone(), source };
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        self.written.clear();
-        self.made_folder = false;
-        Ok(())
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 }
 
 impl Drop for Bundle {
     fn drop(&mut self) {
+        let stays = |path: &Path| match self.keep {
+            Keep::Nothing => false,
+            Keep::Keys => path.ends_with(KEY) || path.ends_with(IDENTITY),
+            Keep::All => true,
+        };
         // Whatever stands in the way now stood in the way of writing too, and was told.
-        for path in &self.written {
+        for path in self.written.iter().filter(|path| !stays(path)) {
             let _ = fs::remove_file(path);
         }
-        if self.made_folder {
+        if self.made_folder && matches!(self.keep, Keep::Nothing) {
             let _ = fs::remove_dir(&self.folder);
         }
     }

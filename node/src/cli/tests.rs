@@ -26,6 +26,7 @@ use crate::testing::{Ground, NOW, enroll_asked, id, node_identity_key};
 
 mod exports;
 mod fingerprint;
+mod kept_keys;
 mod secrets;
 
 fn rng() -> StdRng {
