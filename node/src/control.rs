@@ -256,6 +256,13 @@ pub enum ControlError {
         /// How many there may be.
         max: usize,
     },
+    /// The device says so much that its record cannot be replaced beside it.
+    #[error("{id} says so much that its sessions cannot be ended; first revoke it: unhidra device revoke {id}")]
+    Busy {
+        /// Which.
+        #[serde(with = "text")]
+        id: DeviceId,
+    },
     /// What was asked for is not well formed.
     #[error("{0}")]
     Invalid(String),
@@ -287,7 +294,11 @@ impl ControlError {
     pub const fn status(&self) -> u16 {
         match self {
             Self::NoDevice { .. } | Self::NoCommand { .. } | Self::NoSetting { .. } | Self::Unknown(_) => 404,
-            Self::Taken { .. } | Self::Revoked { .. } | Self::IdTaken { .. } | Self::TooLate { .. } => 409,
+            Self::Taken { .. }
+            | Self::Revoked { .. }
+            | Self::IdTaken { .. }
+            | Self::TooLate { .. }
+            | Self::Busy { .. } => 409,
             Self::Invalid(_) => 400,
             Self::TooMany { .. } | Self::TooManySettings { .. } => 429,
             Self::NotRunning(_) | Self::Unavailable(_) => 503,
@@ -302,6 +313,7 @@ impl From<RegistryError> for ControlError {
             RegistryError::NoDevice(id) => Self::NoDevice { id },
             RegistryError::Taken(id) => Self::Taken { id },
             RegistryError::TooManyTags { .. } => Self::Invalid(error.to_string()),
+            RegistryError::Busy(id) => Self::Busy { id },
             RegistryError::Commit(_)
             | RegistryError::Read(_)
             | RegistryError::InDoubt { .. }

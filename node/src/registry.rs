@@ -121,6 +121,9 @@ pub enum RegistryError {
     /// The store did not read.
     #[error("the registry was not read: {0}")]
     Read(#[from] ReadError),
+    /// Its sessions move with every commit, so that what is to end them finds others each time.
+    #[error("{0} says so much that its sessions cannot be ended; first revoke it: unhidra device revoke {0}")]
+    Busy(DeviceId),
     /// The change may be on the disk or not, and the store does not say which.
     #[error("whether {id} was changed is not known ({cause}); it is kept out until that is done again")]
     InDoubt {
@@ -151,6 +154,8 @@ struct Shared {
     /// Those whose record on the disk may be another than the one in memory. Nobody comes in as one of them:
     /// it may be revoked, or its keys another's, and the next start would find it so.
     in_doubt: RwLock<BTreeSet<DeviceId>>,
+    /// Who does not come in for as long as its change lasts; changes go one after another.
+    held: RwLock<Option<DeviceId>>,
     /// Not held: those who are told hold the registry.
     hooks: OnceLock<Weak<dyn Hooks>>,
 }
@@ -214,8 +219,15 @@ impl Registry {
             }
         }
         let devices = RwLock::new(devices);
-        let shared =
-            Arc::new(Shared { store, clock, rules, devices, in_doubt: RwLock::default(), hooks: OnceLock::new() });
+        let shared = Arc::new(Shared {
+            store,
+            clock,
+            rules,
+            devices,
+            in_doubt: RwLock::default(),
+            held: RwLock::default(),
+            hooks: OnceLock::new(),
+        });
         let (changes, requests) = mpsc::channel(CHANGES_MAX);
         tokio::spawn(changes::own(shared.clone(), requests));
         Ok(Arc::new(Self { shared, changes }))
@@ -306,7 +318,7 @@ impl Registry {
         if peer.trust_domain != self.shared.rules.trust_domain {
             return Err(Denied::OtherTrustDomain);
         }
-        if self.shared.is_in_doubt(&peer.device) {
+        if self.shared.is_in_doubt(&peer.device) || self.shared.is_held(&peer.device) {
             return Err(Denied::BeingChanged);
         }
         let device = self.get(&peer.device).ok_or(Denied::NotEnrolled)?;
@@ -344,6 +356,10 @@ impl Shared {
 
     fn is_in_doubt(&self, id: &DeviceId) -> bool {
         self.in_doubt.read().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    fn is_held(&self, id: &DeviceId) -> bool {
+        *self.held.read().unwrap_or_else(PoisonError::into_inner) == Some(*id)
     }
 
     fn remember(&self, device: Device) -> Arc<Device> {

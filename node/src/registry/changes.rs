@@ -12,8 +12,15 @@ use super::{Change, Changed, Enrolment, Hooks, RegistryError, Replace, Request, 
 use crate::actor;
 use crate::commit::commit;
 
-/// How often one change is written.
+/// How often one change is written where its commits fail.
 const ATTEMPTS_MAX: usize = 3;
+
+/// How often what ends a device's sessions may find that they have moved. Each time takes a commit, and with it goes
+/// what a shard has of the device: of one that is kept out, its whole inbox within these.
+const CONFLICTS_MAX: usize = 64;
+
+/// From which of these on the device is kept out.
+const CONFLICTS_FREE: usize = 2;
 
 pub(super) async fn own(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
     while let Some(Request { change, by, answer }) = requests.recv().await {
@@ -121,13 +128,25 @@ impl Shared {
         let act = Act::on(self.clock.unix_now(), &actor::current(), deed, device.id, detail);
         let partition = self.store.partition_of(&device.id);
         let mut attempts = 1;
+        let mut conflicts = 0;
+        let mut held = None;
         loop {
             let mut ops = self.ops(device, sessions).await?;
             ops.push(Op::Act(act.clone()));
             match commit(&*self.store, partition, ops).await {
                 Ok(_) => return Ok(()),
-                // A shard moved the session between the read and the commit.
-                Err(CommitError::Version { .. }) if attempts < ATTEMPTS_MAX => {}
+                // A shard moved the session between the read and the commit. Whoever holds the old keys could have
+                // it so each time, by saying something in every commit: it is to be silent for so long.
+                Err(CommitError::Version { .. }) => {
+                    conflicts += 1;
+                    if conflicts == CONFLICTS_MAX {
+                        return Err(RegistryError::Busy(device.id));
+                    }
+                    if conflicts >= CONFLICTS_FREE && held.is_none() {
+                        held = Some(self.hold(device.id));
+                    }
+                    continue;
+                }
                 // It may be on disk or not, and nobody goes on before that is known: memory would stay behind
                 // the disk until the next start, which finds a device revoked, or with other keys.
                 Err(error @ CommitError::Unknown(_)) => match self.stored(&device.id).await {
@@ -140,6 +159,15 @@ impl Shared {
             }
             attempts += 1;
         }
+    }
+
+    /// Ends a device's connections, and lets it make no other until what is given is dropped.
+    fn hold(&self, id: DeviceId) -> Held<'_> {
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        if let Some(hooks) = self.hooks() {
+            hooks.kept_out(&id);
+        }
+        Held(self)
     }
 
     async fn ops(&self, device: &Device, sessions: Sessions) -> Result<Vec<Op>, ReadError> {
@@ -200,6 +228,15 @@ impl Shared {
 /// Whether the store has the record that was to be written; the number is the store's own.
 fn is_same(found: &Device, written: &Device) -> bool {
     Device { number: found.number, ..written.clone() } == *found
+}
+
+/// Holds a device out while it lives.
+struct Held<'a>(&'a Shared);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// What a new record means for the sessions the device has.

@@ -11,6 +11,7 @@ use super::*;
 use crate::commit::commit;
 use crate::testing::{Ground, NOW, TRUST_DOMAIN, id};
 
+mod busy;
 mod durable;
 
 fn enrolment(name: &str) -> Enrolment {
