@@ -1,8 +1,8 @@
 //! Reading the files anew while the node runs. What cannot be used changes nothing.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use unhidra_broker::packet::ReasonCode;
 use unhidra_broker::{Broker, Stay};
@@ -10,11 +10,13 @@ use unhidra_broker::{Broker, Stay};
 use super::Access;
 use super::acl;
 use super::token::Tokens;
-use super::users::Users;
+use super::users::UsersError;
+use super::watched::Watched;
 use crate::config::Config;
 
-/// How often the file of users is looked at.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the file of users is looked at. A change is taken at the second look that finds it, so within
+/// two seconds.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Takes what the files say into a running node.
 #[derive(Clone, Debug)]
@@ -24,29 +26,19 @@ pub struct Handle {
     users: Arc<Mutex<Watched>>,
 }
 
-/// A file, and how it looked last.
-#[derive(Debug)]
-struct Watched {
-    path: PathBuf,
-    seen: Option<(SystemTime, u64)>,
-}
-
 impl Handle {
     /// For a node whose access has read `users` a moment ago.
     #[must_use]
     pub fn new(access: Arc<Access>, broker: Arc<Broker>, users: &Path) -> Self {
-        let watched = Watched { path: users.into(), seen: look(users) };
+        let watched = Watched::new(users, access.users_seen);
         Self { access, broker, users: Arc::new(Mutex::new(watched)) }
     }
 
     /// Reads every file again: users, keys of tokens, rules.
     pub fn reload(&self, config: &Config) {
-        {
-            let mut watched = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-            watched.path.clone_from(&config.users.file);
-            watched.seen = look(&watched.path);
+        if let Err(error) = self.take_users(&mut self.watched(), &config.users.file) {
+            tracing::error!(%error, "the users stay as they were");
         }
-        self.reload_users(&config.users.file);
         match Tokens::open(&config.jwt) {
             Ok(tokens) => self.access.tokens.store(tokens.map(Arc::new)),
             Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
@@ -65,27 +57,26 @@ impl Handle {
     pub async fn follow_users(self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            let changed = {
-                let mut watched = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-                let seen = look(&watched.path);
-                let changed = seen != watched.seen;
-                watched.seen = seen;
-                changed.then(|| watched.path.clone())
-            };
-            if let Some(path) = changed {
-                self.reload_users(&path);
-            }
+            self.look_at_users();
         }
     }
 
-    fn reload_users(&self, path: &Path) {
-        let users = match Users::read_or_none(path) {
-            Ok(users) => users,
-            Err(error) => {
-                tracing::error!(%error, "the users stay as they were");
-                return;
-            }
-        };
+    fn look_at_users(&self) {
+        let mut watched = self.watched();
+        if !watched.look() {
+            return;
+        }
+        let path = watched.path().to_path_buf();
+        if let Err(error) = self.take_users(&mut watched, &path)
+            && watched.is_news(&error)
+        {
+            tracing::error!(%error, "the users stay as they were until the file can be used");
+        }
+    }
+
+    /// One at a time: users of a moment ago do not come behind those of now.
+    fn take_users(&self, watched: &mut Watched, path: &Path) -> Result<(), UsersError> {
+        let users = watched.take(path, self.access.has_users())?;
         let count = users.iter().count();
         for (user, stays) in self.access.use_users(users) {
             tracing::info!(%user, removed = !stays, "a user's password is no longer what it was: its connections close");
@@ -93,11 +84,10 @@ impl Handle {
             self.broker.disconnect_user(&user, ReasonCode::NotAuthorized, stay);
         }
         tracing::info!(users = count, "the users are read again");
+        Ok(())
     }
-}
 
-/// When a file was written last, and its length; `None` where there is none.
-fn look(path: &Path) -> Option<(SystemTime, u64)> {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

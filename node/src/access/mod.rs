@@ -15,6 +15,7 @@ mod memory;
 mod password;
 mod token;
 mod users;
+mod watched;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -32,6 +33,7 @@ use crate::registry::Registry;
 use failures::{Bounds, Failures};
 use password::{Budget, Checker, Remembered};
 use token::Tokens;
+use watched::Seen;
 
 pub use acl::{AclError, load as load_acl};
 pub use handle::Handle;
@@ -92,6 +94,8 @@ pub enum AccessError {
 pub struct Access {
     registry: Arc<Registry>,
     users: ArcSwap<Users>,
+    /// The file of users as it was before it was read.
+    users_seen: Option<Seen>,
     tokens: ArcSwapOption<Tokens>,
     checker: Checker,
     remembered: Remembered,
@@ -128,7 +132,9 @@ impl Access {
             per_user: config.failures_per_user,
             entries_max: FAILURES_MAX,
         };
+        let users_seen = Seen::now(&config.file);
         Ok(Self {
+            users_seen,
             users: ArcSwap::from_pointee(Users::read_or_none(&config.file)?),
             tokens: ArcSwapOption::from(Tokens::open(tokens)?.map(Arc::new)),
             checker: Checker::new(budget),
@@ -208,7 +214,11 @@ impl Access {
     }
 
     fn knows_somebody(&self) -> bool {
-        self.tokens.load().is_some() || self.users.load().iter().next().is_some()
+        self.tokens.load().is_some() || self.has_users()
+    }
+
+    fn has_users(&self) -> bool {
+        self.users.load().iter().next().is_some()
     }
 
     fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {

@@ -40,6 +40,18 @@ pub enum UsersError {
     /// The file cannot be read or written, or others may read it.
     #[error(transparent)]
     File(#[from] FileError),
+    /// There are users, and no file any more.
+    #[error("{}: there is no such file any more; an empty one has no users", path.display())]
+    Gone {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It was written while it was read.
+    #[error("{}: it is another file than a moment ago", path.display())]
+    Moves {
+        /// Which file.
+        path: PathBuf,
+    },
     /// It is no text.
     #[error("{}: not UTF-8", path.display())]
     NoText {
@@ -135,9 +147,21 @@ impl Users {
     ///
     /// As [`Users::read`].
     pub fn read_or_none(path: &Path) -> Result<Self, UsersError> {
+        match Self::read_there(path) {
+            Err(UsersError::Gone { .. }) => Ok(Self::default()),
+            read => read,
+        }
+    }
+
+    /// Reads the file, where there was one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Users::read`]; [`UsersError::Gone`] where there is none.
+    pub(super) fn read_there(path: &Path) -> Result<Self, UsersError> {
         match Self::read(path) {
             Err(UsersError::File(FileError::Read { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(Self::default())
+                Err(UsersError::Gone { path: path.into() })
             }
             read => read,
         }

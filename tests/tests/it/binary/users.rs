@@ -83,6 +83,31 @@ async fn a_password_lets_its_user_in_until_it_is_taken_away() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_user_is_there_when_the_file_of_users_is_back() {
+    let place = Place::new();
+    place.write("acl.toml", RULES);
+    user(&place, "add ann", "open-sesame").await;
+    let (node, port) = node(&place).await;
+    let ann = "-V 311 -u ann -P open-sesame";
+    let session = format!("{ann} -c -i watcher -q 1 -t home/ann/# -F got:%p");
+    let ended = start(&place, port, "mosquitto_sub", &format!("{session} -E")).ended().await;
+    assert!(ended.out.contains("Subscribed (mid: 1): 1"), "{ended}");
+    let ended = publish(&place, port, &format!("{ann} -t home/ann/x -m kept")).await;
+    assert!(ended.out.contains("PUBACK"), "{ended}");
+    // As an operator who edits a copy.
+    std::fs::rename(place.path("node.users"), place.path("users.bak")).expect("the file is there");
+    let line = node.process.logs("the users stay as they were until the file can be used").await;
+    assert!(line.contains("no such file any more"), "{line}");
+    let ended = publish(&place, port, &format!("{ann} -t home/ann/x -m more")).await;
+    assert!(ended.out.contains("CONNACK (0)"), "ann is a user still: {ended}");
+    std::fs::rename(place.path("users.bak"), place.path("node.users")).expect("it was put there");
+    node.process.logs_again("the users are read again", 1).await;
+    let watcher = start(&place, port, "mosquitto_sub", &format!("{session} -C 2"));
+    assert_eq!(watcher.prints("got:").await, "got:kept");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn rules_hold_for_topics_filters_and_what_devices_say_and_change_on_sighup() {
     let place = Place::new();
     place.write("acl.toml", RULES);
