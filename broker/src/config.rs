@@ -1,5 +1,6 @@
 //! The broker's part of the configuration. Every default stands in `node/default.toml`.
 
+mod bounds;
 mod gate;
 mod listener;
 
@@ -12,6 +13,7 @@ use thiserror::Error;
 
 use crate::packet::Text;
 
+pub use bounds::LimitError;
 pub use gate::GateConfig;
 pub use listener::{ClientCertificate, Listen, ListenError, ListenerConfig, Network, NetworkError};
 
@@ -108,9 +110,9 @@ pub struct Limits {
     pub sessions_max: usize,
     /// How long CONNECT may take, from the accepted stream on.
     pub connect_timeout_s: u64,
-    /// The longest Keep Alive; a longer one is cut to it in 5.0. 0 stays off.
+    /// The longest Keep Alive; a longer one is cut to it in 5.0. A client's 0 stays off.
     pub keep_alive_max_s: u16,
-    /// The longest a session outlives its connection, and how long one of 3.1.1 does.
+    /// The longest a session outlives its connection, and how long one of 3.1.1 does; 0, none does.
     pub session_expiry_max_s: u32,
     /// The largest packet taken; a larger one ends its connection with 0x95.
     pub packet_bytes_max: usize,
@@ -119,14 +121,15 @@ pub struct Limits {
     /// The most levels a topic or filter may have.
     pub topic_levels_max: usize,
     /// Topic Aliases of one connection in each direction: announced as Topic Alias Maximum, over
-    /// which a client is ended with 0x94.
+    /// which a client is ended with 0x94. 0 turns them off.
     pub topic_aliases_max: u16,
     /// Unanswered QoS 1 and 2 messages of one client: announced as Receive Maximum, over which 5.0 is
     /// ended with 0x93; in 3.1.1 no more is read until one is answered.
     pub receive_max: u16,
     /// Unacknowledged QoS 1 and 2 messages to one client; what is over waits in its queue.
     pub in_flight_max: u16,
-    /// Subscriptions of one session. What is over is refused with 0x97.
+    /// Subscriptions of one session. What is over is refused with 0x97. At 0 nobody subscribes, but
+    /// devices to their own rows, which do not count.
     pub subscriptions_per_session: usize,
     /// Messages in one session's queue. A full queue makes publishers wait while its client is
     /// connected, at most `queue_patience_ms`; then, and of a client that is away, `queue_policy`
@@ -137,11 +140,11 @@ pub struct Limits {
     /// What becomes of a message that finds a full queue.
     pub queue_policy: QueuePolicy,
     /// How long a client may take nothing before publishers wait for its full queue no more. Once: it
-    /// is slow from then on, until the queue has been emptied to half.
+    /// is slow from then on, until the queue has been emptied to half. At 0 nobody waits.
     pub queue_patience_ms: u64,
     /// Whether messages of QoS 0 wait for a client that is away.
     pub queue_qos0: bool,
-    /// Retained messages. What is over is delivered and not retained.
+    /// Retained messages. What is over is delivered and not retained; at 0 none is.
     pub retained_messages_max: usize,
     /// Bytes of retained messages, like `retained_messages_max`.
     pub retained_bytes_max: usize,
@@ -154,7 +157,7 @@ pub struct Limits {
     /// closed.
     pub slow_client_s: u64,
     /// How long a closed connection waits for its peer to close too, so that the peer can read
-    /// the DISCONNECT.
+    /// the DISCONNECT. 0 closes at once.
     pub linger_ms: u64,
 }
 

@@ -55,8 +55,8 @@ use session::{Referral, Rules};
 
 pub use clients::{ClientRecord, ClientStanding, ClientsPage, SessionName};
 pub use config::{
-    ClientCertificate, Config, GateConfig, Limits, Listen, ListenError, ListenerConfig, MqttConfig, Network,
-    NetworkError, Prefix, PrefixError, QueuePolicy, ResponseInformation,
+    ClientCertificate, Config, GateConfig, LimitError, Limits, Listen, ListenError, ListenerConfig, MqttConfig,
+    Network, NetworkError, Prefix, PrefixError, QueuePolicy, ResponseInformation,
 };
 pub use doors::{
     Accepted, Admission, Admitted, BoxFuture, BrokerEvent, ConnectionId, Denied, Entrance, Entrant, Identity, Inlet,

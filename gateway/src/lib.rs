@@ -81,6 +81,11 @@ struct Shared {
 
 type Tasks = Mutex<JoinSet<()>>;
 
+/// Places for so many. A semaphore has a bound of its own, which nobody comes near.
+fn places(count: usize) -> Semaphore {
+    Semaphore::new(count.min(Semaphore::MAX_PERMITS))
+}
+
 impl Gateway {
     /// Builds the gateway and starts its dispatcher.
     ///
@@ -100,8 +105,8 @@ impl Gateway {
             hub: Hub::new(cursors, newest.into_iter().collect(), config.presence_max, metrics.clone()),
             bell: Notify::new(),
             metrics,
-            clients: Arc::new(Semaphore::new(config.clients_max)),
-            connections: Arc::new(Semaphore::new(config.connections_max)),
+            clients: Arc::new(places(config.clients_max)),
+            connections: Arc::new(places(config.connections_max)),
             draining: watch::Sender::new(false),
             gone: Notify::new(),
             config,
@@ -189,4 +194,15 @@ fn spawn(tasks: &Tasks, task: impl Future<Output = ()> + Send + 'static) {
     let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
     while tasks.try_join_next().is_some() {}
     tasks.spawn(task);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_places_as_a_semaphore_can_count() {
+        assert_eq!(places(3).available_permits(), 3);
+        assert_eq!(places(usize::MAX).available_permits(), Semaphore::MAX_PERMITS);
+    }
 }

@@ -209,6 +209,7 @@ fn parse(table: &Table, layers: &[Layer]) -> Result<Config, ConfigError> {
             cause: error.inner().message().to_owned(),
         }
     })?;
+    config.broker.check()?;
     config.store.check()?;
     config.retention.check()?;
     config.bridge.check()?;

@@ -38,7 +38,7 @@ pub(crate) async fn serve<L: Listener<Addr: Clone + Sync>>(
     limits: Limits,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.connections_max.max(1)));
+    let permits = Arc::new(Semaphore::new(limits.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     loop {
         let permit = tokio::select! {

@@ -166,7 +166,7 @@ impl Checker {
     /// With this budget.
     #[must_use]
     pub(super) fn new(budget: Budget) -> Self {
-        let turns = Arc::new(Semaphore::new(budget.at_once.max(1)));
+        let turns = Arc::new(Semaphore::new(budget.at_once.clamp(1, Semaphore::MAX_PERMITS)));
         Self { turns, waiting: AtomicUsize::new(0), memories: Memories::default(), budget }
     }
 

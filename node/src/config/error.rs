@@ -99,6 +99,9 @@ pub enum ConfigError {
         /// What is wrong, and what is allowed.
         cause: String,
     },
+    /// A limit of the broker out of its bounds.
+    #[error(transparent)]
+    Limit(#[from] unhidra_broker::LimitError),
     /// A setting of the bridge out of its bounds.
     #[error(transparent)]
     Bridge(#[from] unhidra_bridge::ConfigError),

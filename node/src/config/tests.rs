@@ -71,6 +71,17 @@ fn every_default_says_what_it_is() {
 }
 
 #[test]
+fn a_limit_that_would_stop_every_device_is_refused() {
+    for (setting, said) in [
+        ("receive_max=0", "broker.limits.receive_max is 0; 1 to 65535 are allowed"),
+        ("packet_bytes_max=100", "broker.limits.packet_bytes_max is 100; 4096 or more is allowed"),
+    ] {
+        refused(&set(&[&format!("broker.limits.{setting}")]), &[said]);
+    }
+    assert!(set(&["broker.limits.retained_messages_max=0"]).load().is_ok());
+}
+
+#[test]
 fn reserved_ports_have_a_comment_and_no_key() {
     let values = layer::defaults().unwrap().to_string();
     for port in ["8083", "8084", "8443"] {

@@ -152,7 +152,7 @@ impl Embedded {
             is_settled: AtomicBool::new(false),
             ring,
             board,
-            reads: Arc::new(Semaphore::new(config.reads)),
+            reads: Arc::new(Semaphore::new(config.reads.min(Semaphore::MAX_PERMITS))),
             metrics,
         };
         let no_thread = |cause| OpenError::Io { path: path.into(), cause };
