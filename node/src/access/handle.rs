@@ -18,6 +18,17 @@ use crate::config::Config;
 /// two seconds.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Files that are read again while the node runs, by the table that names them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Files {
+    /// `users.file`
+    Users,
+    /// `jwt.key_file`, read as the other keys of `[jwt]` say.
+    Tokens,
+    /// `acl.file`
+    Rules,
+}
+
 /// Takes what the files say into a running node.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -34,14 +45,20 @@ impl Handle {
         Self { access, broker, users: Arc::new(Mutex::new(watched)) }
     }
 
-    /// Reads every file again: users, keys of tokens, rules.
-    pub fn reload(&self, config: &Config) {
+    /// Reads every file again: users, keys of tokens, rules. Gives back those that cannot be used, of which
+    /// all stays as it was.
+    pub fn reload(&self, config: &Config) -> Vec<Files> {
+        let mut refused = Vec::new();
         if let Err(error) = self.take_users(&mut self.watched(), &config.users.file) {
             tracing::error!(%error, "the users stay as they were");
+            refused.push(Files::Users);
         }
         match Tokens::open(&config.jwt) {
             Ok(tokens) => self.access.tokens.store(tokens.map(Arc::new)),
-            Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
+            Err(error) => {
+                tracing::error!(%error, "the keys of tokens stay as they were");
+                refused.push(Files::Tokens);
+            }
         }
         match acl::load(&config.acl.file, config.broker.prefix.as_str()) {
             Ok(rules) => {
@@ -49,8 +66,12 @@ impl Handle {
                 self.broker.use_rules(rules);
                 tracing::info!(rules = count, "the rules are read again");
             }
-            Err(error) => tracing::error!(%error, "the rules stay as they were"),
+            Err(error) => {
+                tracing::error!(%error, "the rules stay as they were");
+                refused.push(Files::Rules);
+            }
         }
+        refused
     }
 
     /// Follows the file of users, for `unhidra user` writes it while the node runs.

@@ -36,7 +36,7 @@ use token::Tokens;
 use watched::Seen;
 
 pub use acl::{AclError, load as load_acl};
-pub use handle::Handle;
+pub use handle::{Files, Handle};
 pub use password::{Hashed, HashedError, PASSWORD_LEN_MAX, SALT_LEN};
 pub use token::{Config as TokenConfig, TokensError};
 pub use users::{NameError, Users, UsersError, check_name};

@@ -183,9 +183,12 @@ impl Node {
     /// Reads configuration and certificates again. What cannot be used changes nothing.
     pub fn reload(&mut self, sources: &Sources) {
         let seen = Seen::now(&self.loaded.config.pki);
-        let Reloaded { loaded, tls, pki, applied, restart } =
+        let (Reloaded { loaded, tls, pki, applied, restart }, left) =
             match sources.reload(&self.loaded, &self.layout, self.clock.unix_now()) {
-                Ok(reloaded) => reloaded,
+                Ok(mut reloaded) => {
+                    let left = reloaded.leave(&self.files.reload(&reloaded.loaded.config), &self.loaded);
+                    (reloaded, left)
+                }
                 Err(error) => {
                     tracing::error!(%error, "not reloaded; the node goes on as it was");
                     return;
@@ -197,10 +200,15 @@ impl Node {
         self.revocations.warn_of_age(&pki.revoked, self.clock.unix_now());
         self.pki.store(Arc::new(pki));
         self.loaded = loaded;
-        self.files.reload(&self.loaded.config);
         tracing::info!("configuration and certificates are read again");
         for key in applied {
             tracing::info!(key, "its new value takes effect now");
+        }
+        for key in left {
+            tracing::error!(
+                key,
+                "its new value does not take effect, for what it names cannot be used; SIGHUP tries again"
+            );
         }
         for key in restart {
             tracing::warn!(key, "its new value takes effect at the next start");

@@ -8,6 +8,7 @@ use unhidra_certs::{Pki, PkiError};
 use unhidra_core::time::UnixTime;
 
 use super::{ConfigError, Loaded, Sources, layer, parse};
+use crate::access::Files;
 use crate::folder::Layout;
 use crate::tls::{self, TlsError};
 
@@ -75,6 +76,39 @@ impl Sources {
         let pki = Pki::open(&loaded.config.pki, &layout.pki(), now)?;
         let tls = tls::Offers::new(&pki, &loaded.config.broker)?;
         Ok(Reloaded { loaded, pki, tls, applied, restart })
+    }
+}
+
+impl Reloaded {
+    /// What these files hold cannot be used: their keys stay as they run, so that the next reload finds
+    /// them changed and tries again. Gives back those whose new values do not take effect.
+    pub fn leave(&mut self, files: &[Files], running: &Loaded) -> Vec<String> {
+        let Loaded { config, table } = &mut self.loaded;
+        let mut left = Vec::new();
+        for file in files {
+            // As a whole: their other keys run until the node ends, and are what they were.
+            let name = match file {
+                Files::Users => {
+                    config.users.clone_from(&running.config.users);
+                    "users."
+                }
+                Files::Tokens => {
+                    config.jwt.clone_from(&running.config.jwt);
+                    "jwt."
+                }
+                Files::Rules => {
+                    config.acl.clone_from(&running.config.acl);
+                    "acl."
+                }
+            };
+            for key in LIVE.iter().filter(|key| key.starts_with(name)) {
+                if let Some(value) = layer::get(&running.table, key) {
+                    layer::put(table, key, value.clone());
+                }
+            }
+            left.extend(self.applied.extract_if(.., |key| key.starts_with(name)));
+        }
+        left
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::access::Files;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -317,6 +318,35 @@ fn a_reload_takes_new_certificates_and_says_what_needs_a_restart() {
     // What needs a restart is said again until there is one.
     let again = sources.reload(&reloaded.loaded, &layout(&file), now()).unwrap();
     assert_eq!((again.applied, again.restart), (vec![], vec!["broker.tls.listen".to_owned()]));
+}
+
+#[test]
+fn keys_whose_files_cannot_be_used_stay_as_they_run_and_are_tried_again() {
+    let file = operator("0.0.0.0:8883");
+    let sources = file.sources();
+    let running = sources.load().unwrap();
+    let text = fs::read_to_string(&file.path).unwrap();
+    let text = text.replace("[pki]", "[pki]\ncrl_interval_s = 3");
+    let named = "[users]\nfile = \"u\"\n[jwt]\nissuer = \"i\"\nkey_file = \"k\"\n[acl]\nfile = \"a\"\n";
+    fs::write(&file.path, format!("{text}\n{named}")).unwrap();
+    let reload = |running: &Loaded| sources.reload(running, &layout(&file), now()).unwrap();
+    let keys = |keys: &[&str]| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+
+    let mut reloaded = reload(&running);
+    assert_eq!(reloaded.leave(&[], &running), keys(&[]));
+    let left = reloaded.leave(&[Files::Rules, Files::Users], &running);
+    assert_eq!(left, keys(&["acl.file", "users.file"]));
+    assert_eq!(reloaded.applied, keys(&["jwt.issuer", "jwt.key_file", "pki.crl_interval_s"]));
+    let config = &reloaded.loaded.config;
+    assert_eq!((&config.users, &config.acl), (&running.config.users, &running.config.acl));
+    assert_eq!(config.jwt.issuer, "i");
+    // Until they can be used.
+    let mut again = reload(&reloaded.loaded);
+    assert_eq!(again.applied, left);
+    assert!(again.leave(&[], &reloaded.loaded).is_empty() && again.loaded.config.acl.file.ends_with("a"));
+    let mut all = reload(&running);
+    assert_eq!(all.leave(&[Files::Tokens], &running), keys(&["jwt.issuer", "jwt.key_file"]));
+    assert_eq!(all.loaded.config.jwt, running.config.jwt);
 }
 
 #[test]

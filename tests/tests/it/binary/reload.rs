@@ -40,6 +40,28 @@ async fn no_secret_of_the_configuration_is_in_the_log() {
 }
 
 #[tokio::test]
+async fn what_a_refused_file_was_to_change_is_not_said_to_take_effect_and_is_tried_again() {
+    let place = Place::new();
+    place.write("node.toml", "");
+    let node = place.node(&format!("run --config node.toml {FREE_PORTS}")).await;
+    place.write("rules.toml", "[[rule]]\nallow = \"all\"\ntopics = [\"a/#/b\"]\n");
+    place.write("node.toml", "[acl]\nfile = \"rules.toml\"\n[jwt]\nissuer = \"somebody\"\n");
+    for count in 1..=2 {
+        node.process.signal(Signal::HUP);
+        node.process.logs_again("the rules stay as they were", count).await;
+        let line = node.process.logs_again("its new value does not take effect", count).await;
+        assert!(line.contains("acl.file"), "{line}");
+    }
+    place.write("rules.toml", "[[rule]]\nallow = \"all\"\ntopics = [\"a/b\"]\n");
+    node.process.signal(Signal::HUP);
+    // What could be used took effect the first time.
+    let first = node.process.logs_again("its new value takes effect now", 1).await;
+    let second = node.process.logs_again("its new value takes effect now", 2).await;
+    assert!(first.contains("jwt.issuer") && second.contains("acl.file"), "{first} {second}");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn after_sighup_another_certificate_is_served_and_a_broken_configuration_changes_nothing() {
     let place = Place::new();
     place.write("node.toml", "[pki]\nnames = [\"localhost\", \"127.0.0.1\"]\n");
