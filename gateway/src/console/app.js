@@ -74,16 +74,22 @@ async function opened(frame) {
 }
 
 // Goes on where this page was. A page that was reloaded begins with now, and asks for history.
-async function subscribe(device) {
-  const since = cursors.get(device);
-  try {
-    await link.ask(since ? { type: "subscribe", device, since } : { type: "subscribe", device });
-  } catch (error) {
-    if (error.code !== "cursor_expired" && error.code !== "cursor_invalid") throw error;
-    cursors.delete(device);
-    notice("The node's log has begun anew since this page last saw it. Readings may be missing.");
-    await link.ask({ type: "subscribe", device });
+async function subscribe(audience) {
+  const since = cursors.get(audience);
+  if (since) {
+    try {
+      await link.ask({ type: "subscribe", device: audience, since });
+      return;
+    } catch (error) {
+      if (error.code !== "cursor_expired" && error.code !== "cursor_invalid") throw error;
+      cursors.delete(audience);
+      notice("The node's log has begun anew since this page last saw it. Readings may be missing.");
+    }
   }
+  for (const device of devices.values()) if (audience === "*" || audience === device.id) device.stale = true;
+  const { cursor } = await link.ask({ type: "subscribe", device: audience });
+  // A connection that is lost before the first reading goes on from here too.
+  cursors.set(audience, cursor);
 }
 
 async function list() {
@@ -98,8 +104,12 @@ async function list() {
   }
   if (!selected || !devices.has(selected)) selected = firstDevice();
   if (selected) await look(selected);
-  for (const id of [...devices.keys()].sort()) {
-    if (id !== selected && !devices.get(id).rows.length && glimpses++ < GLIMPSES_MAX) await remember(id, GLIMPSE);
+  // First those that show what was true before the page was away.
+  const unknown = [...devices.values()].filter(({ stale, rows }) => stale || !rows.length);
+  unknown.sort((a, b) => Number(b.stale) - Number(a.stale) || a.id.localeCompare(b.id));
+  for (const device of unknown) {
+    if (glimpses++ < GLIMPSES_MAX) await remember(device.id, GLIMPSE);
+    else if (device.stale) forgetReadings(device);
   }
 }
 
@@ -111,6 +121,7 @@ async function look(id) {
 
 async function remember(device, newest) {
   const { readings } = await link.ask({ type: "history", device, newest });
+  deviceOf(device).stale = false;
   readings.forEach(take);
 }
 
@@ -146,11 +157,16 @@ function heard(frame) {
 function deviceOf(id) {
   let device = devices.get(id);
   if (!device) {
-    device = { id, tags: [], online: false, since: null, heardAt: 0, series: new Map(), rows: [], seen: new Set(), arrivals: [] };
+    device = { id, tags: [], online: false, since: null, heardAt: 0, series: new Map(), rows: [], seen: new Set(), arrivals: [], stale: false };
     devices.set(id, device);
     selected ??= id;
   }
   return device;
+}
+
+// Nothing is better than an old value that passes for the newest.
+function forgetReadings(device) {
+  Object.assign(device, { series: new Map(), rows: [], seen: new Set(), arrivals: [], stale: false });
 }
 
 function take(reading) {

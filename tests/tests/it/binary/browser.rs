@@ -1,11 +1,12 @@
-//! The console in a browser: Chromium without a screen, driven by `tests/browser/console.mjs`.
+//! The console in a browser: Chromium without a screen, driven by `tests/browser/console.mjs` before a node that serves
+//! devices, and by `tests/browser/faults.mjs` before one that is played.
 
 use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::Command;
-use unhidra_tests::process::{FREE_PORTS, Place, Process, kept};
+use unhidra_tests::process::{FREE_PORTS, PATIENCE, Place, Process, kept};
 
 use super::ledger::{journal, stored};
 
@@ -42,12 +43,28 @@ async fn the_console_shows_what_a_device_publishes_and_what_becomes_of_a_command
     assert!((shown - value).abs() < 0.05, "{seen} shows {body}");
 }
 
+#[tokio::test]
+async fn the_console_and_the_documented_client_keep_their_word_before_a_node_that_fails() {
+    let gateway = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway");
+    let mut command = script("faults.mjs");
+    command.arg(gateway.join("src/console")).arg(gateway.join("PROTOCOL.md"));
+    let ended = Process::start("node faults.mjs", command).ended_within(4 * PATIENCE).await;
+    assert_eq!(ended.status, Some(0), "{ended}");
+}
+
 /// Starts the browser and what drives it.
 fn drive(url: &str, device: &str, journal: &Path) -> Process {
+    let mut command = script("console.mjs");
+    command.args([url, device]).arg(journal).arg(kept("screenshots"));
+    Process::start("node console.mjs", command)
+}
+
+/// A script of `tests/browser`, which drives Chromium.
+fn script(name: &str) -> Command {
     let browser = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let missing = "run `npm ci` in tests/browser and install chromium, or run tests/run, which does";
     assert!(browser.join("node_modules/playwright-core").is_dir(), "playwright-core is missing; {missing}");
     let mut command = Command::new("node");
-    command.arg(browser.join("console.mjs")).args([url, device]).arg(journal).arg(kept("screenshots"));
-    Process::start("node console.mjs", command)
+    command.arg(browser.join(name));
+    command
 }

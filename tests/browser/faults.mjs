@@ -1,0 +1,131 @@
+// The console in a headless Chromium before a node that is played, so that every fault comes when it
+// is called for: connections that break, a store that was restored, answers that come late or never.
+//
+//   node faults.mjs CONSOLE PROTOCOL [NAME]
+//
+// CONSOLE is the folder of the page, PROTOCOL the text whose sample client is held to the same.
+// NAME runs the scenarios that have it in their name. Prints one line for each; exits 1 where one fails.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { Node, ORIGIN } from "./played.mjs";
+
+const [folder, protocol, only = ""] = process.argv.slice(2);
+const PATIENCE_MS = 8000;
+
+const scenarios = {};
+scenarios["readings stored while a connection was gone are shown, though none had come before"] = async (page, node) => {
+  await open(page);
+  await node.end(3000, "draining");
+  node.store("pump-2", "17");
+  await until("it subscribes again", () => node.asked("subscribe").length === 2);
+  same(node.asked("subscribe")[1].since, "c0", "the place it goes on from");
+  await until("pump-2 is at 17", async () => (await listed(page, "pump-2")) === "17");
+};
+
+scenarios["a page that comes back without a cursor asks what every device has said meanwhile"] = async (page, node) => {
+  await page.clock.install();
+  for (const device of node.devices) for (let n = 0; n < 3; n++) node.store(device, String(n));
+  await open(page);
+  await until("pump-2 is at 2", async () => (await listed(page, "pump-2")) === "2");
+  node.answers.authenticate = () => true; // for as long as nobody is let in
+  await node.end(3000, "draining");
+  await page.clock.fastForward(700000);
+  for (let n = 10; n < 30; n++) node.store("pump-2", String(n));
+  delete node.answers.authenticate;
+  await node.end(3004, "authentication_timeout");
+  await page.clock.fastForward(20000);
+  await until("it subscribes again", () => node.asked("subscribe").length === 2);
+  same(node.asked("subscribe")[1].since, undefined, "the place it goes on from");
+  await until("pump-2 is at 29", async () => (await listed(page, "pump-2")) === "29");
+  await page.locator('[data-testid=device][data-device="pump-2"]').click();
+  await page.locator('[data-testid=reading][data-offset="26"]').waitFor();
+};
+
+// Runs the sample of section 9, and gives what it prints.
+async function sample(page) {
+  const text = readFileSync(protocol, "utf8").split("## 9.")[1].match(/```js\n([^]*?)```/)[1];
+  const said = [];
+  page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
+  await page.goto(`${ORIGIN}/icon.svg`);
+  await page.evaluate((text) => { Math.random = () => 0; const run = document.createElement("p"); run.go = new Function(`${text}; connect("t");`); run.go(); }, text);
+  return said;
+}
+
+scenarios["the documented client goes on from where it subscribed"] = async (page, node) => {
+  const said = await sample(page);
+  await until("it subscribes", () => node.asked("subscribe").length === 1);
+  await node.end(3000, "draining");
+  node.store("pump-1", "5");
+  await until("it has the reading", () => said.some((line) => line.includes("pump-1 level 5")));
+};
+
+scenarios["the documented client subscribes anew where its cursor is of another life, and says so"] = async (page, node) => {
+  const said = await sample(page);
+  await until("it subscribes", () => node.asked("subscribe").length === 1);
+  node.answers.subscribe = ({ since }, say) => since && (say({ type: "error", code: "cursor_expired", message: "of another life" }), true);
+  await node.end(3000, "draining");
+  await until("it subscribes without a cursor", () => node.asked("subscribe").length === 3);
+  same(node.asked("subscribe").map(({ since }) => since), [undefined, "c0", undefined], "the cursors");
+  await until("it says so", () => said.some((line) => line.startsWith("warning") && line.includes("missing")));
+  node.tell(node.store("pump-1", "6"));
+  await until("it has the reading", () => said.some((line) => line.includes("pump-1 level 6")));
+};
+//SCENARIOS
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+let failed = 0;
+for (const [name, play] of Object.entries(scenarios)) {
+  if (!name.includes(only)) continue;
+  const context = await browser.newContext({ viewport: { width: 1360, height: 900 } });
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
+  const faults = [];
+  page.on("pageerror", (error) => faults.push(error.message));
+  try {
+    const node = new Node(page, folder);
+    await node.serve();
+    await play(page, node);
+    if (faults.length) throw new Error(`the page complains: ${faults.join("; ")}`);
+    console.log(`ok ${name}`);
+  } catch (error) {
+    failed++;
+    console.log(`FAILED ${name}: ${error.message}`);
+  }
+  await context.close();
+}
+await browser.close();
+process.exit(failed ? 1 : 0);
+
+// ---- what scenarios have in common
+
+async function open(page, query = "") {
+  await page.goto(`${ORIGIN}/${query}#token=once`);
+  await live(page);
+}
+
+async function live(page) {
+  await page.locator("[data-testid=connection][data-state=live]").waitFor();
+}
+
+async function until(what, held) {
+  const end = Date.now() + PATIENCE_MS;
+  while (!(await held())) {
+    if (Date.now() > end) throw new Error(`it never came that ${what}`);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
+
+function same(found, wanted, what) {
+  const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
+  if (a !== b) throw new Error(`${what}: ${a}, wanted ${b}`);
+}
+
+// What the list says a device has said last.
+function listed(page, device) {
+  return page.locator(`[data-testid=device][data-device="${device}"] .value`).textContent();
+}
