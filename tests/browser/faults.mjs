@@ -72,6 +72,40 @@ scenarios["the documented client subscribes anew where its cursor is of another 
   node.tell(node.store("pump-1", "6"));
   await until("it has the reading", () => said.some((line) => line.includes("pump-1 level 6")));
 };
+
+scenarios["after a restore a page that stayed open shows the new readings, and none of the old"] = async (page, node) => {
+  for (let n = 0; n < 5; n++) node.store("pump-1", String(n), 100000 + n);
+  await open(page, "?device=pump-1");
+  await page.locator('[data-testid=reading][data-offset="100004"]').waitFor();
+  node.readings.clear();
+  node.store("pump-1", "70", 90000);
+  await node.end(3500, "token_refused");
+  await page.getByTestId("gate").waitFor();
+  await page.getByTestId("token").fill("another");
+  await page.keyboard.press("Enter");
+  await live(page);
+  same(node.asked("subscribe")[1].since, undefined, "the place it goes on from");
+  node.tell(node.store("pump-1", "71"));
+  await page.locator('[data-testid=reading][data-offset="90001"]').waitFor();
+  same(await listed(page, "pump-1"), "71", "what the list says");
+  same(await page.getByTestId("tile-value").textContent(), "71", "what the tile says");
+  same(await page.locator('[data-testid=reading][data-offset="100004"]').count(), 0, "readings of before");
+};
+
+scenarios["a page whose cursor is of another life of the log forgets what it held"] = async (page, node) => {
+  for (let n = 0; n < 5; n++) node.store("pump-1", String(n), 100000 + n);
+  await open(page, "?device=pump-1");
+  await page.locator('[data-testid=reading][data-offset="100004"]').waitFor();
+  node.readings.clear();
+  node.store("pump-1", "70", 100002);
+  node.answers.subscribe = ({ id, since }, say) => since && (say({ type: "error", id, code: "cursor_expired", message: "of another life" }), true);
+  await node.end(3000, "draining");
+  const again = page.locator('[data-testid=reading][data-offset="100002"] [data-testid=reading-value]');
+  await until("the place holds another reading", async () => (await again.textContent()) === "70");
+  same(await listed(page, "pump-1"), "70", "what the list says");
+  same(await page.locator('[data-testid=reading][data-offset="100004"]').count(), 0, "readings of before");
+  await page.getByTestId("notice").filter({ hasText: "anew" }).waitFor();
+};
 //SCENARIOS
 
 const browser = await chromium.launch({

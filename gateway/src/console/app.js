@@ -47,6 +47,7 @@ function linkState(state, retryMs) {
 }
 
 function refused(why) {
+  forget();
   linkState("offline");
   notice(why);
   $("gate").hidden = false;
@@ -82,7 +83,7 @@ async function subscribe(audience) {
       return;
     } catch (error) {
       if (error.code !== "cursor_expired" && error.code !== "cursor_invalid") throw error;
-      cursors.delete(audience);
+      forget();
       notice("The node's log has begun anew since this page last saw it. Readings may be missing.");
     }
   }
@@ -162,6 +163,18 @@ function deviceOf(id) {
     selected ??= id;
   }
   return device;
+}
+
+// The next session may be with a node that was restored: its places begin lower than those held here, and what it says
+// would pass for seen. Commands are asked for anew.
+function forget() {
+  devices.clear();
+  cursors.clear();
+  sentBefore.push(...[...commands.values()].map(({ command, device }) => ({ command, device })));
+  commands.clear();
+  // A row is made once, and known by its place: another reading may have that now.
+  $("readings").replaceChildren();
+  dirty = true;
 }
 
 // Nothing is better than an old value that passes for the newest.
