@@ -9,7 +9,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
-import { Node, ORIGIN } from "./played.mjs";
+import { Node, ORIGIN, command } from "./played.mjs";
 
 const [folder, protocol, only = ""] = process.argv.slice(2);
 const PATIENCE_MS = 8000;
@@ -106,6 +106,114 @@ scenarios["a page whose cursor is of another life of the log forgets what it hel
   same(await page.locator('[data-testid=reading][data-offset="100004"]').count(), 0, "readings of before");
   await page.getByTestId("notice").filter({ hasText: "anew" }).waitFor();
 };
+
+scenarios["a command whose answer was lost over a reload is found again, and not sent twice"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  node.answers.send = (frame) => node.commands.set(frame.command, command(frame));
+  await send(page, "reboot", "now");
+  await until("it is sent", () => node.asked("send").length === 1);
+  await page.reload();
+  await page.locator("[data-testid=command][data-name=reboot]").waitFor();
+  same(node.asked("command")[0]?.command, node.asked("send")[0].command, "what it asks for");
+};
+
+scenarios["a command that was never taken goes under the same id after a reload"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  node.answers.send = () => true;
+  await send(page, "reboot", "now");
+  await until("it is sent", () => node.asked("send").length === 1);
+  await page.reload();
+  await live(page);
+  delete node.answers.send;
+  await send(page, "reboot", "now");
+  await page.locator("[data-testid=command][data-name=reboot]").waitFor();
+  const [first, second] = node.asked("send");
+  same(second.command, first.command, "the second id");
+};
+
+scenarios["a command that was taken though its answer was lost is shown; the next of the same text is another"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  node.answers.send = (frame) => node.commands.set(frame.command, command(frame));
+  await send(page, "reboot", "now");
+  await until("it is sent", () => node.asked("send").length === 1);
+  await node.end(3000, "draining");
+  await page.locator("[data-testid=command][data-name=reboot]").waitFor();
+  delete node.answers.send;
+  await send(page, "reboot", "now");
+  await until("there are two", async () => (await page.locator("[data-testid=command]").count()) === 2);
+  const [first, second] = node.asked("send");
+  same(second.command === first.command, false, "both have one id");
+};
+
+scenarios["a command that the store may have taken is looked for before it is sent again"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  node.answers.send = (frame, say) => {
+    node.commands.set(frame.command, command(frame));
+    say({ type: "error", id: frame.id, code: "unavailable", message: "the store does not serve now" });
+    return true;
+  };
+  await send(page, "reboot", "now");
+  await until("it says why", async () => (await page.locator("#command-hint").textContent()).includes("store"));
+  delete node.answers.send;
+  await send(page, "reboot", "now");
+  await page.locator("[data-testid=command][data-name=reboot]").waitFor();
+  same(node.asked("send").length, 1, "how often it was sent");
+  await until("it says so", async () => (await page.locator("#command-hint").textContent()).includes("was taken"));
+  await send(page, "reboot", "now");
+  await until("there are two", async () => (await page.locator("[data-testid=command]").count()) === 2);
+};
+
+scenarios["the answer to one command says nothing of another that is unanswered"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  node.answers.send = () => true;
+  await send(page, "reboot", "A");
+  await until("it is sent", () => node.asked("send").length === 1);
+  await node.end(3000, "draining");
+  await live(page);
+  delete node.answers.send;
+  await send(page, "reboot", "B");
+  await page.locator("[data-testid=command][data-name=reboot]").waitFor();
+  await send(page, "reboot", "A");
+  await until("all are sent", () => node.asked("send").length === 3);
+  const ids = node.asked("send").map(({ command }) => command);
+  same([ids[2] === ids[0], ids[1] === ids[0]], [true, false], "the ids");
+};
+
+scenarios["a command of this page stays in sight among those of others"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  await send(page, "reboot", "now");
+  await page.locator("[data-testid=command][data-name=reboot]").waitFor();
+  for (let n = 0; n < 30; n++) {
+    const id = n.toString(16).padStart(32, "0");
+    const other = command({ command: id, device: "pump-1", name: `other-${n}` });
+    node.say({ type: "command_changed", command: n % 2 ? { ...other, state: "done" } : other });
+  }
+  await page.locator("[data-testid=command][data-name=other-28]").waitFor();
+  same(await page.locator("[data-testid=command][data-name=reboot]").count(), 1, "how often it is listed");
+  same(await page.locator("[data-testid=command]").count(), 20, "how many are listed");
+};
+
+scenarios["what is said late of a command takes nothing back"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  await send(page, "reboot", "now");
+  const shown = page.locator("[data-testid=command][data-name=reboot]");
+  await shown.waitFor();
+  const [taken] = [...node.commands.values()];
+  const at = taken.created_at;
+  const told = (state, times, attempts = 1) => node.say({ type: "command_changed", command: { ...taken, state, times: { accepted: at, ...times }, attempts } });
+  const mark = async (name) => {
+    node.say({ type: "command_changed", command: command({ command: name.padStart(32, "0"), device: "pump-1", name }) });
+    await page.locator(`[data-testid=command][data-name=${name}]`).waitFor();
+  };
+  told("delivered", { sent: at, delivered: at });
+  told("sent", { sent: at });
+  await mark("one");
+  same(await shown.getAttribute("data-state"), "delivered", "after an older word");
+  told("done", { sent: at, delivered: at, done: at });
+  told("delivered", { sent: at, delivered: at, acting: at, more: at });
+  await mark("two");
+  same(await shown.getAttribute("data-state"), "done", "after a word from before the end");
+};
 //SCENARIOS
 
 const browser = await chromium.launch({
@@ -157,6 +265,12 @@ async function until(what, held) {
 function same(found, wanted, what) {
   const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
   if (a !== b) throw new Error(`${what}: ${a}, wanted ${b}`);
+}
+
+async function send(page, name, body) {
+  await page.getByTestId("command-name").fill(name);
+  await page.getByTestId("command-body").fill(body);
+  await page.locator("[data-testid=command-send]:enabled").click();
 }
 
 // What the list says a device has said last.

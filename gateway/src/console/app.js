@@ -11,10 +11,12 @@ const GLIMPSE = 6; // readings asked for of a device that is only listed
 const GLIMPSES_MAX = 64; // devices for which that is done
 const SEEN_MAX = 4096; // places remembered, so that history and live do not show a row twice
 const COMMANDS_MAX = 20;
+const UNANSWERED_MAX = 8; // commands of which it is not known whether the node has taken them
 const RATE_MS = 5000; // over which the rate is taken
 const AWAY_MS = 600000; // after which a page asks for history and does not replay all it missed
 const FIRST = ["temperature", "humidity"]; // shown first where a device measures them
 const LATEST_COMMANDS = "unhidra.commands";
+const UNANSWERED = "unhidra.unanswered";
 const STEPS = ["accepted", "sent", "delivered"];
 
 const $ = (id) => document.getElementById(id);
@@ -29,8 +31,13 @@ let skew = 0;
 let dirty = true;
 
 const cursors = new Map();
-// What this tab has sent before it was reloaded.
-const sentBefore = JSON.parse(sessionStorage.getItem(LATEST_COMMANDS) ?? "[]");
+// What this tab showed before it was reloaded or began a new session, and has not asked for since.
+let toAsk = stored(LATEST_COMMANDS);
+// The ids of what was sent from this tab.
+const own = new Set(toAsk.filter(({ own }) => own).map(({ command }) => command));
+// What was sent and not answered: { command, device, name, text }. Kept before it is sent, so that it outlives a reload.
+let unanswered = stored(UNANSWERED);
+let sending = false;
 
 const chart = new Chart($("chart"));
 const link = new Link({ open: opened, frame: heard, state: linkState, refused });
@@ -170,7 +177,7 @@ function deviceOf(id) {
 function forget() {
   devices.clear();
   cursors.clear();
-  sentBefore.push(...[...commands.values()].map(({ command, device }) => ({ command, device })));
+  toAsk = latest();
   commands.clear();
   // A row is made once, and known by its place: another reading may have that now.
   $("readings").replaceChildren();
@@ -236,28 +243,77 @@ function firstDevice() {
 // ---- commands
 
 function follow(command) {
-  const known = commands.get(command.command);
-  if (!known && commands.size >= COMMANDS_MAX) commands.delete(commands.keys().next().value);
-  commands.set(command.command, command);
-  if (known && known.state !== command.state) $("spoken").textContent = `${command.name}: ${command.state}`;
-  const latest = [...commands.values()].map(({ command, device }) => ({ command, device }));
-  sessionStorage.setItem(LATEST_COMMANDS, JSON.stringify(latest));
+  const { command: id, name, state } = command;
+  const known = commands.get(id);
+  if (known && older(command, known)) return;
+  commands.set(id, command);
+  if (commands.size > COMMANDS_MAX) commands.delete(leastWanted());
+  toAsk = toAsk.filter(({ command }) => command !== id);
+  if (known && known.state !== state) say(`${name}: ${state}`);
+  keep(LATEST_COMMANDS, latest());
   dirty = true;
+}
+
+const over = ({ state }) => !STEPS.includes(state);
+
+// Whether `told` was true before `known`: an answer is read from the store, and may cross what is told of a change.
+function older(told, known) {
+  if (over(told) !== over(known)) return over(known);
+  const passed = ({ times, attempts, late }) => [Object.keys(times ?? {}).length, attempts ?? 0, late?.count ?? 0];
+  const held = passed(known);
+  return passed(told).some((count, at) => count < held[at]);
+}
+
+// What goes for a new one: what is over before what is open, and of each what others have sent before what was sent here.
+function leastWanted() {
+  const rank = (command) => (over(command) ? 0 : 2) + (own.has(command.command) ? 1 : 0);
+  return [...commands.values()].sort((a, b) => rank(a) - rank(b) || a.created_at - b.created_at)[0].command;
+}
+
+function latest() {
+  const all = [...toAsk, ...commands.values()].map(({ command, device }) => ({ command, device, own: own.has(command) }));
+  return all.slice(-2 * COMMANDS_MAX);
 }
 
 // Asks what became of commands while nobody here was told.
 async function recall() {
-  const open = [...commands.values()].filter((command) => STEPS.includes(command.state));
-  for (const { command, device } of [...sentBefore.splice(0), ...open]) {
+  for (const lost of [...unanswered]) {
     try {
-      follow((await link.ask({ type: "command", device, command })).command);
+      if (await taken(lost)) hint(`${lost.name} was taken, though its answer was lost.`);
     } catch (error) {
       if (!error.code) throw error;
     }
   }
+  for (const { command, device } of [...toAsk, ...[...commands.values()].filter((command) => !over(command))]) {
+    try {
+      follow((await link.ask({ type: "command", device, command })).command);
+    } catch (error) {
+      if (!error.code) throw error;
+      if (error.code !== "unavailable") toAsk = toAsk.filter((asked) => asked.command !== command);
+    }
+  }
 }
 
-let unanswered = null;
+// Whether the node has a command whose answer was lost. From then on the same text is another command.
+async function taken(lost) {
+  try {
+    const answer = await link.ask({ type: "command", device: lost.device, command: lost.command });
+    // Its answer may have come after all, before this one.
+    const unheard = unanswered.includes(lost);
+    answered(lost.command);
+    own.add(lost.command);
+    follow(answer.command);
+    return unheard;
+  } catch (error) {
+    if (error.code !== "no_such_command") throw error;
+    return false;
+  }
+}
+
+function answered(id) {
+  unanswered = unanswered.filter(({ command }) => command !== id);
+  keep(UNANSWERED, unanswered);
+}
 
 function randomId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -268,26 +324,46 @@ $("command").addEventListener("submit", async (event) => {
   const device = selected;
   const name = $("command-name").value.trim();
   const text = $("command-body").value;
-  if (!device || !name) return;
+  if (!device || !name || sending) return;
+  sending = true;
   $("command-send").disabled = true;
-  $("command-hint").textContent = "";
+  hint("");
+  let lost = unanswered.find((lost) => lost.device === device && lost.name === name && lost.text === text);
   try {
-    // Asked for again after a lost connection, it is known by its id and not done twice.
-    const what = JSON.stringify([device, name, text]);
-    if (unanswered?.what !== what) unanswered = { what, command: randomId() };
-    const { command } = unanswered;
-    const answer = await link.ask({ type: "send", device, command, name, text, expires_after_ms: Number($("command-expires").value) });
-    unanswered = null;
-    follow(answer.command);
-    $("spoken").textContent = `${name}: ${answer.command.state}`;
-    $("command-body").value = "";
+    if (lost && (await taken(lost))) {
+      hint(`${name} was taken before, though its answer was lost. To send another, send again.`);
+    } else {
+      // Asked for again after a lost connection, it is known by its id and not done twice.
+      if (!lost) {
+        lost = { command: randomId(), device, name, text };
+        unanswered = [...unanswered, lost].slice(-UNANSWERED_MAX);
+        keep(UNANSWERED, unanswered);
+      }
+      const { command } = lost;
+      const answer = await link.ask({ type: "send", device, command, name, text, expires_after_ms: Number($("command-expires").value) });
+      answered(command);
+      own.add(command);
+      follow(answer.command);
+      say(`${name}: ${answer.command.state}`);
+      if ($("command-body").value === text) $("command-body").value = "";
+    }
   } catch (error) {
-    if (error.code && error.code !== "unavailable") unanswered = null;
-    $("command-hint").textContent = error.message;
-    $("spoken").textContent = `${name} was not sent: ${error.message}`;
+    if (lost && error.code && error.code !== "unavailable") answered(lost.command);
+    set($("command-hint"), error.message);
+    say(`${name} was not sent: ${error.message}`);
   }
+  sending = false;
   dirty = true;
 });
+
+function hint(text) {
+  set($("command-hint"), text);
+  if (text) say(text);
+}
+
+function say(text) {
+  $("spoken").textContent = text;
+}
 
 // ---- what is shown
 
@@ -425,7 +501,7 @@ function renderCommands() {
   });
   $("commands-empty").hidden = mine.length > 0;
   const may = welcome?.may_command;
-  $("command-send").disabled = !may || !selected;
+  $("command-send").disabled = sending || !may || !selected;
   if (welcome && !may) set($("command-hint"), "This token may look and not command.");
 }
 
@@ -485,6 +561,22 @@ function make(tag, className, parent) {
 
 function set(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+function stored(name) {
+  try {
+    const list = JSON.parse(sessionStorage.getItem(name));
+    return Array.isArray(list) ? list : [];
+  } catch {
+    return [];
+  }
+}
+
+// Where the browser keeps no more, it is held in memory alone.
+function keep(name, list) {
+  try {
+    sessionStorage.setItem(name, JSON.stringify(list));
+  } catch {}
 }
 
 function notice(text) {
