@@ -214,6 +214,78 @@ scenarios["what is said late of a command takes nothing back"] = async (page, no
   await mark("two");
   same(await shown.getAttribute("data-state"), "done", "after a word from before the end");
 };
+
+scenarios["a node that lets in and does not serve is asked ever less often"] = async (page, node) => {
+  await page.addInitScript(() => (Math.random = () => 1));
+  node.answers.subscribe = ({ id, device }, say, socket) => {
+    say({ type: "subscribed", id, device, cursor: "c0" });
+    socket.close({ code: 3003, reason: "unavailable" });
+    return true;
+  };
+  await page.goto(`${ORIGIN}/#token=once`);
+  await until("it comes back", () => node.connections.length === 2);
+  await new Promise((done) => setTimeout(done, 3000));
+  if (node.connections.length > 4) throw new Error(`${node.connections.length} connections in 3 s`);
+  delete node.answers.subscribe;
+  await live(page);
+  await node.end(3000, "draining");
+  const served = node.connections.length;
+  await new Promise((done) => setTimeout(done, 1500));
+  same(node.connections.length, served + 1, "connections after one that served");
+};
+
+for (const code of [1002, 1007, 1009]) {
+  scenarios[`a connection that ended with ${code} is final`] = async (page, node) => {
+    await open(page);
+    await node.end(code);
+    await page.getByTestId("notice").filter({ hasText: "Reload" }).waitFor();
+    await new Promise((done) => setTimeout(done, 1500));
+    same(node.connections.length, 1, "connections");
+  };
+}
+
+scenarios["the address of the node, pasted into a tab that waits for a token, lets it in"] = async (page, node) => {
+  await page.goto(`${ORIGIN}/`);
+  await page.getByTestId("gate").waitFor();
+  await page.evaluate(() => (location.hash = "#token=pasted"));
+  await live(page);
+  same(node.exchanged, ["pasted"], "the tokens it spent");
+  same(page.url(), `${ORIGIN}/`, "the address");
+};
+
+scenarios["a new address pasted into a page that is live begins a new session; a spent one changes nothing"] = async (page, node) => {
+  node.store("pump-1", "5");
+  await open(page);
+  node.devices = ["pump-1"];
+  await page.evaluate(() => (location.hash = "#token=second"));
+  await until("pump-2 is gone", async () => (await page.getByTestId("device").count()) === 1);
+  await live(page);
+  same(node.asked("authenticate").map(({ token }) => token), ["session-1", "session-2"], "the tokens it came in by");
+  node.sessions = [{ status: 401, json: { code: "token_refused", message: "the token is unknown" } }];
+  await page.evaluate(() => (location.hash = "#token=second"));
+  await until("it comes back", () => node.asked("authenticate").length === 3);
+  await live(page);
+  same(node.asked("authenticate")[2].token, "session-2", "the token it comes back by");
+  same(page.url(), `${ORIGIN}/`, "the address");
+  // The link that skips to the readings is no token.
+  await page.evaluate(() => (location.hash = "#main"));
+  await new Promise((done) => setTimeout(done, 200));
+  same(node.connections.length, 3, "connections");
+};
+
+scenarios["a token is kept where the node could not say whether it is good"] = async (page, node) => {
+  node.sessions = [{ status: 503, contentType: "text/html", body: "<h1>busy</h1>" }, { status: 408, json: { code: "too_slow", message: "the body did not come in time" } }];
+  await open(page);
+  same(node.exchanged, ["once", "once", "once"], "the tokens it spent");
+};
+
+scenarios["a token that is refused is asked for again"] = async (page, node) => {
+  node.sessions = [{ status: 401, json: { code: "token_refused", message: "the token is unknown" } }];
+  await page.goto(`${ORIGIN}/#token=once`);
+  await page.getByTestId("gate").waitFor();
+  await page.getByTestId("notice").filter({ hasText: "unknown" }).waitFor();
+  same(node.exchanged, ["once"], "the tokens it spent");
+};
 //SCENARIOS
 
 const browser = await chromium.launch({

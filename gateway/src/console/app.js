@@ -40,7 +40,7 @@ let unanswered = stored(UNANSWERED);
 let sending = false;
 
 const chart = new Chart($("chart"));
-const link = new Link({ open: opened, frame: heard, state: linkState, refused });
+const link = new Link({ open: opened, frame: heard, state: linkState, refused, entered: forget });
 
 // ---- the connection
 

@@ -6,6 +6,8 @@ const BACKOFF_MS = 400;
 const BACKOFF_MAX_MS = 15000;
 // The node asks after at most 25 s of silence. Twice that without a word is a dead connection.
 const SILENCE_MS = 50000;
+// WebSocket's own words for what this page has said wrongly: it would say the same again.
+const FINAL = [1002, 1007, 1009];
 
 export class Link {
   #socket = null;
@@ -14,21 +16,34 @@ export class Link {
   #next = 1;
   #attempt = 0;
   #timer = 0;
+  #again = null;
+  #turn = 0;
   #silence = 0;
   #comeBackAfter = null;
   #handlers;
 
-  // `handlers`: open(welcome), frame(frame), state(state, retryMs), refused(reason)
+  // `handlers`: open(welcome), frame(frame), state(state, retryMs), refused(reason), entered() where a session begins
   constructor(handlers) {
     this.#handlers = handlers;
     addEventListener("online", () => this.#hurry());
     document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
+    // An address pasted into the tab where the page is open already loads nothing anew.
+    addEventListener("hashchange", () => {
+      const given = this.#given();
+      if (given) this.enter(given, sessionStorage.getItem(SESSION));
+    });
+  }
+
+  // The token of the address, which then is there no more.
+  #given() {
+    const given = new URLSearchParams(location.hash.slice(1)).get("token");
+    if (given) history.replaceState(null, "", location.pathname + location.search);
+    return given;
   }
 
   // Uses the token of the address, where there is one, else the session of this tab.
   async start() {
-    const given = new URLSearchParams(location.hash.slice(1)).get("token");
-    if (given) history.replaceState(null, "", location.pathname + location.search);
+    const given = this.#given();
     const kept = sessionStorage.getItem(SESSION);
     if (given) return this.enter(given, kept);
     if (!kept) return this.#handlers.refused(null);
@@ -37,30 +52,48 @@ export class Link {
   }
 
   // Spends a one-time token for a session. `kept` is tried where the token was spent before:
-  // somebody has opened the same address again.
+  // somebody has opened the same address again. Whatever else than a refusal answers says nothing
+  // of the token, which is good for another try.
   async enter(once, kept = null) {
+    const turn = ++this.#turn;
+    this.#leave();
     this.#handlers.state("connecting");
-    try {
-      const answer = await fetch("/v1/session", {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ token: once }),
-      });
-      const body = await answer.json();
-      if (answer.ok) {
-        this.#token = body.token;
-        sessionStorage.setItem(SESSION, body.token);
-      } else if (kept) {
-        this.#token = kept;
-      } else {
-        return this.#handlers.refused(body.message ?? "The token was refused.");
-      }
-    } catch {
-      this.#handlers.state("offline", BACKOFF_MAX_MS);
-      this.#timer = setTimeout(() => this.enter(once, kept), this.#backoff());
-      return;
+    const answer = await exchange(once);
+    if (turn !== this.#turn) return; // another token was given meanwhile
+    if (answer.token) {
+      this.#token = answer.token;
+      sessionStorage.setItem(SESSION, answer.token);
+      this.#handlers.entered();
+    } else if (!answer.refused) {
+      return this.#later(this.#backoff(), () => this.enter(once, kept));
+    } else if (kept) {
+      this.#token = kept;
+    } else {
+      return this.#handlers.refused(answer.refused);
     }
     this.#connect();
+  }
+
+  // Ends what is under way, so that one thing is at a time.
+  #leave() {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#silence);
+    this.#timer = 0;
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+    this.#giveUp();
+  }
+
+  #giveUp() {
+    for (const { reject } of this.#questions.values()) reject(new Error("The connection to the node was lost."));
+    this.#questions.clear();
+  }
+
+  #later(wait, again) {
+    this.#handlers.state("offline", wait);
+    this.#again = again;
+    this.#timer = setTimeout(again, wait);
   }
 
   // Asks, and gives the answer; throws the error frame, or an error where the connection ends.
@@ -82,10 +115,12 @@ export class Link {
     const socket = new WebSocket(`${scheme}://${location.host}/v1/ws`);
     this.#socket = socket;
     socket.onopen = () => {
+      if (this.#socket !== socket) return;
       this.#listen();
       socket.send(JSON.stringify({ type: "authenticate", version: 1, token: this.#token }));
     };
     socket.onmessage = (message) => {
+      if (this.#socket !== socket) return;
       this.#listen();
       this.#heard(JSON.parse(message.data));
     };
@@ -100,9 +135,14 @@ export class Link {
         this.#socket.send('{"type":"pong"}');
         return;
       case "welcome":
-        this.#attempt = 0;
+        if (!frame.devices.length) this.#attempt = 0; // nothing will be caught up with
         this.#handlers.open(frame);
         return;
+      // Whoever lets in may still not serve: a store that does not read ends each connection after its welcome.
+      case "caught_up":
+      case "readings":
+        this.#attempt = 0;
+        break;
       case "closing":
         this.#comeBackAfter = frame.reconnect_after_ms ?? null;
         return;
@@ -120,22 +160,19 @@ export class Link {
   #lost(event) {
     clearTimeout(this.#silence);
     this.#socket = null;
-    for (const { reject } of this.#questions.values()) reject(new Error("The connection to the node was lost."));
-    this.#questions.clear();
+    this.#giveUp();
     // 3500 to 3999: coming back with the same token would end the same way.
-    if (event.code >= 3500 && event.code < 4000) {
+    if ((event.code >= 3500 && event.code < 4000) || FINAL.includes(event.code)) {
       if (event.reason === "token_refused" || event.reason === "token_expired") {
         sessionStorage.removeItem(SESSION);
         this.#handlers.refused(event.reason === "token_expired" ? "Your session has expired." : "Your session is no longer known to the node.");
       } else {
         this.#handlers.state("offline");
-        this.#handlers.frame({ type: "error", code: event.reason, message: `The node ended the connection: ${event.reason}. Reload the page.` });
+        this.#handlers.frame({ type: "error", code: event.reason, message: `The node ended the connection: ${event.reason || event.code}. Reload the page.` });
       }
       return;
     }
-    const wait = this.#comeBackAfter ?? this.#backoff();
-    this.#handlers.state("offline", wait);
-    this.#timer = setTimeout(() => this.#connect(), wait);
+    this.#later(this.#comeBackAfter ?? this.#backoff(), () => this.#connect());
   }
 
   // Full jitter: anything between nothing and the bound, so that pages do not come back together.
@@ -145,12 +182,31 @@ export class Link {
   }
 
   #hurry() {
-    if (this.#timer && !this.#socket && this.#token) this.#connect();
+    if (!this.#timer) return;
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#again();
   }
 
   #listen() {
     clearTimeout(this.#silence);
     const socket = this.#socket;
     this.#silence = setTimeout(() => socket?.close(), SILENCE_MS);
+  }
+}
+
+// A session for a one-time token: { token } or { refused: why }, or neither where nobody knows.
+async function exchange(once) {
+  try {
+    const answer = await fetch("/v1/session", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ token: once }),
+    });
+    const body = await answer.json().catch(() => ({}));
+    if (answer.status === 401) return { refused: body.message ?? "The token was refused." };
+    return answer.ok && typeof body.token === "string" ? { token: body.token } : {};
+  } catch {
+    return {};
   }
 }
