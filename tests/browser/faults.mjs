@@ -286,7 +286,98 @@ scenarios["a token that is refused is asked for again"] = async (page, node) => 
   await page.getByTestId("notice").filter({ hasText: "unknown" }).waitFor();
   same(node.exchanged, ["once"], "the tokens it spent");
 };
-//SCENARIOS
+
+scenarios["readings that are gone leave a row that says so"] = async (page, node) => {
+  node.store("pump-1", "1", 5);
+  node.answers.history = ({ id, device }, say) => {
+    const gaps = device === "pump-1" ? [{ device, partition: 0, offset: 4 }] : undefined;
+    say({ type: "history", id, device, more: false, readings: node.readings.get(device) ?? [], gaps });
+    return true;
+  };
+  await open(page, "?device=pump-1");
+  await page.locator("[data-testid=gap][data-offset='4']").filter({ hasText: "missing" }).waitFor();
+  const next = node.store("pump-1", "2", 20);
+  node.say({ type: "readings", device: "*", cursor: "c20", gaps: [{ device: "pump-1", partition: 0, offset: 19 }, { device: "pump-2", partition: 0, offset: 12 }], readings: [next] });
+  await page.locator("[data-testid=gap][data-offset='19']").waitFor();
+  await page.getByTestId("notice").filter({ hasText: "pump-1 and of 1 more" }).waitFor();
+  const places = await page.locator("#readings tr").evaluateAll((rows) => rows.map(({ dataset }) => [dataset.testid, dataset.offset].join(" ")));
+  same(places, ["reading 20", "gap 19", "reading 5", "gap 4"], "the rows");
+};
+
+scenarios["history that does not reach what is shown leaves a row between them"] = async (page, node) => {
+  await page.clock.install();
+  for (let n = 0; n < 3; n++) node.store("pump-1", String(n));
+  await open(page, "?device=pump-1");
+  await page.locator("[data-testid=reading][data-offset='3']").waitFor();
+  node.answers.authenticate = () => true;
+  await node.end(3000, "draining");
+  await page.clock.fastForward(700000);
+  for (let n = 0; n < 500; n++) node.store("pump-1", String(n));
+  node.answers.history = ({ id, device }, say) => (say({ type: "history", id, device, more: true, readings: (node.readings.get(device) ?? []).slice(-10) }), true);
+  delete node.answers.authenticate;
+  await node.end(3004, "authentication_timeout");
+  await page.clock.fastForward(20000);
+  await page.locator("[data-testid=reading][data-offset='503']").waitFor();
+  const rows = await page.locator("#readings tr").evaluateAll((rows) => rows.map(({ dataset }) => dataset.testid));
+  same(rows, [...Array(10).fill("reading"), "gap", ...Array(3).fill("reading")], "the rows");
+};
+
+scenarios["a device that invents names has no more series than may be, and the page lives"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  for (let n = 0; n < 5; n++) {
+    const some = Array.from({ length: 100 }, (_, k) => ({ ...node.store("pump-1", String(k)), name: `name-${n}-${k}` }));
+    node.tell(...some);
+  }
+  await page.locator("[data-testid=tile][data-series='name-4-99']").waitFor();
+  same(await page.getByTestId("tile").count(), 64, "how many are shown");
+};
+
+scenarios["what is shown rounded has its exact text at hand, and a number beyond all is text"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  node.tell(node.store("pump-1", "12345678901234567890"));
+  const value = (at) => page.locator(`[data-testid=reading][data-offset="${at}"] [data-testid=reading-value]`);
+  await value(1).waitFor();
+  same(await value(1).getAttribute("title"), "12345678901234567890", "the whole number");
+  same(await page.getByTestId("tile-value").getAttribute("title"), "12345678901234567890", "the tile");
+  node.tell(node.store("pump-1", '{"v": 12345678.5, "unit": "<b>l</b>", "n": 9007199254740993}'));
+  await value(2).waitFor();
+  same(await value(2).getAttribute("title"), '{"v": 12345678.5, "unit": "<b>l</b>", "n": 9007199254740993}', "the measurement");
+  same(await page.locator("b").count(), 0, "elements made of what a device says");
+  node.tell(node.store("pump-1", "1e999"));
+  await value(3).waitFor();
+  same(await value(3).textContent(), "1e999", "a number beyond all");
+};
+
+scenarios["a chart takes more values than a call has arguments"] = async (page, node) => {
+  await open(page, "?device=pump-1");
+  const drawn = await page.evaluate(async () => {
+    const { Chart } = await import("/console/chart.js");
+    const canvas = document.createElement("canvas");
+    canvas.style.cssText = "width: 400px; height: 300px";
+    document.body.append(canvas);
+    const chart = new Chart(canvas);
+    chart.restyle();
+    const at = Date.now();
+    const points = Array.from({ length: 300000 }, (_, n) => ({ t: at - 300 + n / 1000, v: n % 7 }));
+    chart.show([{ name: "many", unit: "", colour: 0, points }], 60000, () => at);
+    return canvas.width > 0;
+  });
+  same(drawn, true, "drawn");
+};
+
+scenarios["all points together are bounded, and those of the device that is shown go last"] = async (page, node) => {
+  node.devices = Array.from({ length: 9 }, (_, n) => `pump-${n}`);
+  await open(page, "?device=pump-0");
+  const { kept, own } = await page.evaluate(async () => {
+    const { thin } = await import("/console/chart.js");
+    const series = (length) => ({ series: new Map([["a", { points: Array.from({ length }, (_, t) => ({ t, v: t })) }]]) });
+    const shown = series(100);
+    const all = [shown, series(100), series(1), series(100)];
+    thin(all, shown, 150);
+    return { kept: all.reduce((sum, { series }) => sum + series.get("a").points.length, 0), own: shown.series.get("a").points.length };
+  });
+  same([kept <= 150, own], [true, 100], "what is kept");
+};
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",

@@ -1,10 +1,12 @@
 // The console: what the node says, kept for a while, and shown.
 
 import { interpret } from "./body.js";
-import { Chart } from "./chart.js";
+import { Chart, thin } from "./chart.js";
 import { Link } from "./link.js";
 
 const POINTS_MAX = 4000; // of one series
+const POINTS_ALL_MAX = 400000; // of all series together
+const SERIES_MAX = 64; // of one device: one that invents names does not fill the page
 const ROWS_MAX = 60; // in the table, of one device
 const HISTORY = 400; // readings asked for when a device is shown
 const GLIMPSE = 6; // readings asked for of a device that is only listed
@@ -29,6 +31,7 @@ let behind = new Set();
 let heardAt = 0;
 let skew = 0;
 let dirty = true;
+let pointsHeld = 0; // at most so many: those of series that went are counted until it is looked at
 
 const cursors = new Map();
 // What this tab showed before it was reloaded or began a new session, and has not asked for since.
@@ -94,7 +97,7 @@ async function subscribe(audience) {
       notice("The node's log has begun anew since this page last saw it. Readings may be missing.");
     }
   }
-  for (const device of devices.values()) if (audience === "*" || audience === device.id) device.stale = true;
+  for (const device of devices.values()) if (audience === "*" || audience === device.id) leave(device);
   const { cursor } = await link.ask({ type: "subscribe", device: audience });
   // A connection that is lost before the first reading goes on from here too.
   cursors.set(audience, cursor);
@@ -128,8 +131,9 @@ async function look(id) {
 }
 
 async function remember(device, newest) {
-  const { readings } = await link.ask({ type: "history", device, newest });
-  deviceOf(device).stale = false;
+  const { readings, gaps, more } = await link.ask({ type: "history", device, newest });
+  rejoin(deviceOf(device), readings[0], more);
+  gaps?.forEach(lack);
   readings.forEach(take);
 }
 
@@ -138,6 +142,7 @@ function heard(frame) {
   switch (frame.type) {
     case "readings":
       cursors.set(frame.device, frame.cursor);
+      if (frame.gaps?.length) missing(frame.gaps);
       frame.readings.forEach(take);
       break;
     case "caught_up":
@@ -165,7 +170,7 @@ function heard(frame) {
 function deviceOf(id) {
   let device = devices.get(id);
   if (!device) {
-    device = { id, tags: [], online: false, since: null, heardAt: 0, series: new Map(), rows: [], seen: new Set(), arrivals: [], stale: false };
+    device = { id, tags: [], online: false, since: null, heardAt: 0, series: new Map(), rows: [], seen: new Set(), arrivals: [], stale: false, heldTo: 0 };
     devices.set(id, device);
     selected ??= id;
   }
@@ -186,7 +191,38 @@ function forget() {
 
 // Nothing is better than an old value that passes for the newest.
 function forgetReadings(device) {
-  Object.assign(device, { series: new Map(), rows: [], seen: new Set(), arrivals: [], stale: false });
+  Object.assign(device, { series: new Map(), rows: [], seen: new Set(), arrivals: [], stale: false, heldTo: 0 });
+}
+
+// What comes next may not join what is held: `heldTo` is where that ends.
+function leave(device) {
+  device.stale = true;
+  device.heldTo = device.rows[0]?.offset ?? 0;
+  for (const row of device.rows) row.unlisted = false;
+}
+
+// Marks what lies between the rows held and the history from `first` on, until a longer one fills it.
+function rejoin(device, first, more) {
+  device.stale = false;
+  if (!device.heldTo || !first) return;
+  device.rows = device.rows.filter(({ unlisted }) => !unlisted);
+  if (more && first.prev > device.heldTo) lack({ device: device.id, offset: first.prev, unlisted: true });
+  else device.heldTo = 0;
+}
+
+// A row where readings are not, the last of them at `offset`.
+function lack({ device: id, offset, unlisted = false }) {
+  const device = deviceOf(id);
+  if (device.rows.some((row) => row.kind === "gap" && row.offset === offset)) return;
+  insert(device.rows, { kind: "gap", offset, unlisted }, (row) => -row.offset);
+  device.rows.length = Math.min(device.rows.length, ROWS_MAX);
+  dirty = true;
+}
+
+function missing(gaps) {
+  gaps.forEach(lack);
+  const [first, ...more] = new Set(gaps.map(({ device }) => device));
+  notice(`Readings of ${first}${more.length ? ` and of ${more.length} more` : ""} are missing: the node has them no more.`);
 }
 
 function take(reading) {
@@ -196,7 +232,9 @@ function take(reading) {
   if (device.seen.size > SEEN_MAX) device.seen.delete(device.seen.values().next().value);
   const body = interpret(reading);
   device.heardAt = Math.max(device.heardAt, reading.received_at);
-  insert(device.rows, { ...reading, body }, (row) => -row.offset);
+  // Without the body as it came, which may be long.
+  const { text, base64, ...rest } = reading;
+  insert(device.rows, { ...rest, body }, (row) => -row.offset);
   device.rows.length = Math.min(device.rows.length, ROWS_MAX);
   if (reading.kind === "reading") {
     const since = now() - RATE_MS;
@@ -217,6 +255,11 @@ function measure(device, reading, body) {
   if (reading.offset > series.offset) Object.assign(series, { offset: reading.offset, latest: body });
   insert(series.points, { t: reading.received_at, v: body.value }, (point) => point.t);
   if (series.points.length > POINTS_MAX) series.points.splice(0, POINTS_MAX / 4);
+  if (device.series.size > SERIES_MAX) {
+    const oldest = [...device.series.values()].reduce((oldest, series) => (series.offset < oldest.offset ? series : oldest));
+    device.series.delete(oldest.name);
+  }
+  if (++pointsHeld > POINTS_ALL_MAX) pointsHeld = thin(devices.values(), devices.get(selected), POINTS_ALL_MAX / 2);
 }
 
 const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
@@ -387,7 +430,9 @@ function renderDevices() {
     button.dataset.online = String(device.online);
     dot.className = device.online ? "dot online" : "dot";
     set(name, device.id);
-    set(value, firstSeries(device)?.latest.shown ?? "");
+    const latest = firstSeries(device)?.latest;
+    set(value, latest?.shown ?? "");
+    value.title = latest?.exact ?? "";
     set(seen, presence(device) + (device.tags.length ? ` · ${device.tags.join(", ")}` : ""));
   });
   const here = all.filter(({ online }) => online).length;
@@ -436,9 +481,10 @@ function renderDevice() {
   patch($("tiles"), all, ({ name }) => `${selected}/${name}`, makeTile, (node, series) => {
     node.parts.swatch.style.color = `var(--series-${series.colour})`;
     set(node.parts.name, series.name);
-    const { shown, unit } = series.latest;
+    const { shown, unit, exact } = series.latest;
     set(node.parts.number, unit ? shown.slice(0, -unit.length - 1) : shown);
     set(node.parts.unit, unit);
+    node.parts.number.title = exact;
   });
   $("chart-empty").hidden = all.length > 0;
   set($("chart-empty"), device?.rows.length ? "These readings hold no numbers to draw. They are listed below." : "Numbers appear here as they arrive.");
@@ -464,10 +510,21 @@ function makeTile(series) {
 function renderReadings() {
   const device = devices.get(selected);
   const rows = device?.rows ?? [];
-  patch($("readings"), rows, (row) => `${selected}/${row.offset}`, makeRow, () => {});
+  patch($("readings"), rows, ({ kind, offset }) => `${selected}/${kind === "gap" ? "gap/" : ""}${offset}`, (row) => (row.kind === "gap" ? makeGap(row) : makeRow(row)), () => {});
   $("readings-empty").hidden = rows.length > 0;
   const recent = device?.arrivals.filter((at) => at > now() - RATE_MS).length ?? 0;
   set($("rate"), recent ? `${((recent * 1000) / RATE_MS).toFixed(1)} per second` : "");
+}
+
+function makeGap({ offset, unlisted }) {
+  const node = document.createElement("tr");
+  node.className = "gap";
+  node.dataset.testid = "gap";
+  node.dataset.offset = offset;
+  const cell = make("td", "", node);
+  cell.colSpan = 4;
+  set(cell, unlisted ? `Readings up to place ${offset} are not listed here` : `Readings are missing, up to place ${offset}`);
+  return node;
 }
 
 function makeRow({ kind, name, received_at, device_time, body, offset, status }) {
@@ -483,9 +540,11 @@ function makeRow({ kind, name, received_at, device_time, body, offset, status })
   if (kind !== "reading") set(make("span", "kind", what), kind);
   const value = make("td", `num ${body.raw && kind === "reading" ? "raw" : ""}`, node);
   set(value, kind === "receipt" ? status : body.shown);
-  value.title = value.textContent;
+  value.title = kind === "receipt" ? value.textContent : body.exact;
   value.dataset.testid = "reading-value";
-  set(make("td", "num no", node), body.number === null ? "" : String(body.number));
+  const no = make("td", "num no", node);
+  set(no, body.number === null ? "" : String(body.number));
+  no.title = body.number === null ? "" : body.exact;
   return node;
 }
 

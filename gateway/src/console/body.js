@@ -1,16 +1,20 @@
 // What a reading's body says. A JSON object with a number `v` is a measurement: `n` is its number
-// and `unit` its unit. Anything else is shown as it is: text, or bytes in hexadecimal.
+// and `unit` its unit. Anything else is shown as it is: text, or bytes in hexadecimal. Numbers are shown rounded, and
+// JavaScript rounds the longest itself: `exact` is what was said.
 
 const SHOWN_MAX = 96;
+const EXACT_MAX = 1000;
 
 export function interpret(reading) {
   if (reading.base64 !== undefined) {
-    return { value: null, unit: "", number: null, shown: hex(reading.base64), raw: true };
+    const shown = hex(reading.base64);
+    return { value: null, unit: "", number: null, shown, exact: shown, raw: true };
   }
   const text = reading.text ?? "";
+  const exact = cut(text, EXACT_MAX);
   const measured = measurement(text);
-  if (measured) return measured;
-  return { value: null, unit: "", number: null, shown: cut(text, SHOWN_MAX), raw: true };
+  if (measured) return { ...measured, exact };
+  return { value: null, unit: "", number: null, shown: cut(text, SHOWN_MAX), exact, raw: true };
 }
 
 function measurement(text) {
@@ -20,8 +24,8 @@ function measurement(text) {
   } catch {
     return null;
   }
-  if (typeof body === "number") return { value: body, unit: "", number: null, shown: format(body), raw: false };
-  if (body === null || typeof body !== "object" || typeof body.v !== "number") return null;
+  if (Number.isFinite(body)) return { value: body, unit: "", number: null, shown: format(body), raw: false };
+  if (body === null || typeof body !== "object" || !Number.isFinite(body.v)) return null;
   const unit = typeof body.unit === "string" ? cut(body.unit, 12) : "";
   const number = Number.isInteger(body.n) ? body.n : null;
   const shown = unit ? `${format(body.v)} ${unit}` : format(body.v);

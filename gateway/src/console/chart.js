@@ -215,6 +215,21 @@ export class Chart {
   }
 }
 
+// Keeps all series of `devices` within `max` points together, and gives how many are left. The older half of each goes,
+// that of the device which is `shown` last.
+export function thin(devices, shown, max) {
+  const count = (some) => some.reduce((sum, { points }) => sum + points.length, 0);
+  const halve = (some) => some.forEach(({ points }) => points.splice(0, Math.ceil(points.length / 2)));
+  const of = (some) => some.flatMap(({ series }) => [...series.values()]);
+  const others = of([...devices].filter((device) => device !== shown));
+  const last = of(shown ? [shown] : []);
+  for (;;) {
+    const [away, here] = [count(others), count(last)];
+    if (away + here <= max) return away + here;
+    halve(away ? others : last);
+  }
+}
+
 const place = (t, { start, end, left, right }) => left + ((t - start) / (end - start)) * (right - left);
 
 function visible(points, { start, end }) {
@@ -229,9 +244,12 @@ function nearest(points, t) {
 }
 
 function bounds(values, height) {
-  let low = Math.min(...values);
-  let high = Math.max(...values);
-  if (!values.length) [low, high] = [0, 1];
+  let [low, high] = values.length ? [values[0], values[0]] : [0, 1];
+  // A loop, since a call takes only so many arguments.
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
   // Noise in the last digit is not drawn as if it were a storm.
   const least = Math.max(Math.abs(high) * 0.01, 0.1);
   if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
