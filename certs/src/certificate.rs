@@ -102,6 +102,12 @@ impl Certificate {
         (self.not_before <= now && now <= self.not_after).then(|| self.not_after.saturating_since(now))
     }
 
+    /// From its beginning to its end.
+    #[must_use]
+    pub const fn validity(&self) -> Duration {
+        self.not_after.saturating_since(self.not_before)
+    }
+
     /// Its P-256 public point, uncompressed, if that is what its key is.
     #[must_use]
     pub fn p256_point(&self) -> Option<&[u8]> {

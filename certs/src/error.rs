@@ -236,4 +236,19 @@ pub enum PkiError {
         /// Why.
         source: AuthorityError,
     },
+    /// The generated authority does not hold now.
+    #[error(
+        "{source}. If the clock is right, move {} away and start again: the certificate is made anew around {}, and \
+         devices whose certificates have ended with it are enrolled again",
+        certificate.display(),
+        key.display()
+    )]
+    AuthorityNotValid {
+        /// Where its certificate lies.
+        certificate: PathBuf,
+        /// Where its key lies.
+        key: PathBuf,
+        /// When it ends or ended.
+        source: IssueError,
+    },
 }

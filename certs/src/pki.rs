@@ -8,7 +8,8 @@ use unhidra_core::time::UnixTime;
 
 use crate::file::{read_private, read_public};
 use crate::{
-    Authority, AuthorityError, Certificate, Config, FileError, KeyPair, PkiError, RevocationError, RevocationList,
+    Authority, AuthorityError, Certificate, Config, FileError, IssueError, KeyPair, PkiError, RevocationError,
+    RevocationList,
 };
 
 /// Where the certificates come from.
@@ -79,6 +80,22 @@ impl Pki {
         RevocationList::read(&config.crl, &self.roots)
     }
 
+    /// Whether the node's certificate is to be made anew: the node has made it itself, it does not hold now or has
+    /// less than a third of its validity left, and the authority's holds longer.
+    ///
+    /// One that begins in the future was made before the clock was put right.
+    #[must_use]
+    pub fn is_renewal_due(&self, now: UnixTime) -> bool {
+        let (Origin::Generated, Some(node)) = (self.origin, self.identity.chain.first()) else { return false };
+        let authority_ends = self.authority.as_ref().and_then(|authority| {
+            let certificate = authority.certificate();
+            certificate.remaining(now).map(|_| certificate.expires())
+        });
+        let ends_soon = node.remaining(now).is_none_or(|left| left < node.validity() / 3);
+        let holds_now = node.remaining(now).is_some();
+        ends_soon && authority_ends.is_some_and(|ends| !holds_now || ends > node.expires())
+    }
+
     /// The roots in PEM, as a device is given them.
     #[must_use]
     pub fn roots_pem(&self) -> String {
@@ -89,7 +106,12 @@ impl Pki {
         let failed = |source| PkiError::Generated { folder: folder.into(), source };
         let authority = development_authority(folder, now)?;
         let node = authority.issue_node(&config.names, config.node_validity(), now);
-        let node = node.map_err(|source| failed(AuthorityError::Issue(source)))?;
+        let node = node.map_err(|source| match source {
+            IssueError::AuthorityNotValid { .. } => {
+                PkiError::AuthorityNotValid { certificate: folder.join("ca.pem"), key: folder.join("ca.key"), source }
+            }
+            source => failed(AuthorityError::Issue(source)),
+        })?;
         Ok(Self {
             origin: Origin::Generated,
             roots: vec![authority.certificate().clone()],
@@ -287,5 +309,42 @@ mod tests {
         assert!(text.contains("does not hold today"), "{text}");
         fs::remove_file(&config.key).unwrap();
         assert!(refusal(&config).contains("pki.key"));
+    }
+
+    #[test]
+    fn what_the_node_has_made_itself_is_made_anew_in_time_and_what_an_operator_gave_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let pki = Pki::open(&generated(), folder.path(), NOW).unwrap();
+        let leaf = &pki.identity.chain[0];
+        let third = leaf.validity() / 3;
+        let at = |left: Duration| UnixTime::from_ms(leaf.expires().as_ms() - left.as_millis() as u64);
+        assert!(!pki.is_renewal_due(NOW) && !pki.is_renewal_due(at(third)));
+        assert!(pki.is_renewal_due(at(third - Duration::from_secs(1))));
+        assert!(pki.is_renewal_due(leaf.expires().saturating_add(YEAR)), "the clock was put forward");
+        let before = UnixTime::from_ms(NOW.as_ms() - YEAR.as_millis() as u64);
+        assert!(!pki.is_renewal_due(before), "before the authority began, there is nobody to sign");
+        let later = at(Duration::ZERO);
+        let renewed = Pki::open(&generated(), folder.path(), later).unwrap();
+        assert!(renewed.identity.chain[0].expires() > leaf.expires() && !renewed.is_renewal_due(later));
+
+        let end = pki.roots[0].expires();
+        let eve = UnixTime::from_ms(end.as_ms() - 86_400_000);
+        let last = Pki::open(&generated(), folder.path(), eve).unwrap();
+        assert!(!last.is_renewal_due(eve), "it holds as long as its authority");
+        assert!(!last.is_renewal_due(end.saturating_add(YEAR)), "there is nobody to sign");
+        let configured = configured(&folder);
+        let pki = Pki::open(&configured, Path::new("/nowhere"), NOW).unwrap();
+        assert!(!pki.is_renewal_due(pki.identity.chain[0].expires()));
+    }
+
+    #[test]
+    fn an_authority_that_does_not_hold_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let pki = Pki::open(&generated(), folder.path(), NOW).unwrap();
+        let late = pki.roots[0].expires().saturating_add(YEAR);
+        let text = Pki::open(&generated(), folder.path(), late).unwrap_err().to_string();
+        assert!(text.contains("ca.pem away and start again") && text.contains("ca.key"), "{text}");
+        fs::remove_file(folder.path().join("ca.pem")).unwrap();
+        assert!(Pki::open(&generated(), folder.path(), late).is_ok());
     }
 }

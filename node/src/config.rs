@@ -26,7 +26,7 @@ pub use bind::BindError;
 pub use error::{ConfigError, Origin, Setting};
 pub(crate) use identifiers::check as check_identifiers;
 pub use identifiers::{Part, SameClientError};
-pub use reload::{ReloadError, Reloaded};
+pub use reload::{ReloadError, Reloaded, renewed};
 
 use crate::folder::Layout;
 use crate::log::Format;

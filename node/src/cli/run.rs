@@ -102,7 +102,10 @@ pub(super) async fn run(global: &Global, rng: StdRng, out: &mut Output<'_>) -> R
                 Told::Reload => node.reload(&sources),
                 Told::End => break,
             },
-            () = tokio::time::sleep(node.revocation_look()) => node.look_at_revocations(),
+            () = tokio::time::sleep(node.revocation_look()) => {
+                node.look_at_revocations();
+                node.look_at_certificate();
+            }
         }
     }
     tracing::info!("the node ends");

@@ -27,7 +27,7 @@ use crate::admin::{self, Phase, Watched};
 use crate::app::{App, Doors};
 use crate::backup::{self, Source};
 use crate::clock::SystemClock;
-use crate::config::{Config, ConfigError, Loaded, Reloaded, Sources, check_identifiers};
+use crate::config::{Config, ConfigError, Loaded, Reloaded, Sources, check_identifiers, renewed};
 use crate::control::{self, Addresses, Control, ControlListener, ListenerAddress, LocalControl, LocalDoors, PeerRule};
 use crate::folder::{Folder, Layout};
 use crate::keychain::{Keychain, life};
@@ -215,7 +215,25 @@ impl Node {
         }
     }
 
-    /// How long until what is revoked is looked at again.
+    /// Makes the node's certificate anew where the node has made it itself and it ends soon, or has ended because the
+    /// clock was set. Connections go on; the next are shown the new one.
+    pub fn look_at_certificate(&mut self) {
+        let now = self.clock.unix_now();
+        let seen = Seen::now(&self.loaded.config.pki);
+        match renewed(&self.loaded, &self.pki.load(), &self.layout, now) {
+            Ok(None) => {}
+            Ok(Some((pki, tls))) => {
+                self.tls.renew(tls);
+                self.broker.revoke(tls::revoked(&pki.revoked));
+                self.revocations.have_read(seen);
+                self.pki.store(Arc::new(pki));
+                tracing::info!("the node's certificate is made anew");
+            }
+            Err(error) => tracing::error!(%error, "the node's certificate is not made anew; tried again soon"),
+        }
+    }
+
+    /// How long until what is revoked is looked at again, and the node's certificate.
     #[must_use]
     pub fn revocation_look(&self) -> Duration {
         Duration::from_secs(self.loaded.config.pki.crl_interval_s.get().into())

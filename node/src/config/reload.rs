@@ -79,6 +79,26 @@ impl Sources {
     }
 }
 
+/// The certificates anew, and what the MQTT listeners offer with them, where the node has made its own itself and that
+/// ends soon. The configuration stays.
+///
+/// # Errors
+///
+/// [`ReloadError`]: then nothing of it is used.
+pub fn renewed(
+    running: &Loaded,
+    pki: &Pki,
+    layout: &Layout,
+    now: UnixTime,
+) -> Result<Option<(Pki, tls::Offers)>, ReloadError> {
+    if !pki.is_renewal_due(now) {
+        return Ok(None);
+    }
+    let pki = Pki::open(&running.config.pki, &layout.pki(), now)?;
+    let tls = tls::Offers::new(&pki, &running.config.broker)?;
+    Ok(Some((pki, tls)))
+}
+
 impl Reloaded {
     /// What these files hold cannot be used: their keys stay as they run, so that the next reload finds
     /// them changed and tries again. Gives back those whose new values do not take effect.

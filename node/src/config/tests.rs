@@ -321,6 +321,21 @@ fn a_reload_takes_new_certificates_and_says_what_needs_a_restart() {
 }
 
 #[test]
+fn a_certificate_the_node_has_made_is_made_anew_in_time_and_offered() {
+    let file = file("[broker.tls]\nlisten = '127.0.0.1:0'\n");
+    let running = file.sources().load().unwrap();
+    let layout = layout(&file);
+    fs::create_dir_all(layout.pki()).unwrap();
+    let pki = unhidra_certs::Pki::open(&running.config.pki, &layout.pki(), now()).unwrap();
+    assert!(renewed(&running, &pki, &layout, now()).unwrap().is_none());
+    let late = pki.identity.chain[0].expires();
+    let (new, _) = renewed(&running, &pki, &layout, late).unwrap().expect("it ends");
+    assert_eq!(new.roots, pki.roots, "devices know whom they trust");
+    assert!(new.identity.chain[0].remaining(late).is_some());
+    assert!(renewed(&running, &new, &layout, late).unwrap().is_none());
+}
+
+#[test]
 fn keys_whose_files_cannot_be_used_stay_as_they_run_and_are_tried_again() {
     let file = operator("0.0.0.0:8883");
     let sources = file.sources();
