@@ -165,7 +165,7 @@ impl Client {
             let Some(text) = message.as_text() else { continue };
             match serde_json::from_str(text).map_err(broken)? {
                 Frame::Ping {} => self.say(&json!({ "type": "pong" })).await?,
-                Frame::Error { code, message } => return Err(CliError::Failed(format!("{message} ({code})"))),
+                Frame::Error { code, message } => return Err(CliError::Refused { code, message }),
                 Frame::Closing { reason } => {
                     return Err(CliError::Failed(format!("the gateway closes the connection: {reason}")));
                 }

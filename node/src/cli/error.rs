@@ -65,6 +65,14 @@ pub enum CliError {
     /// The node, or the store, did not do it.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The gateway of a node refused it, in words.
+    #[error("{message} ({code})")]
+    Refused {
+        /// Which refusal (gateway/PROTOCOL.md section 7).
+        code: String,
+        /// The same for people.
+        message: String,
+    },
     /// The simulated devices.
     #[error(transparent)]
     Simulate(#[from] super::simulate::SimulateError),
@@ -104,6 +112,7 @@ impl CliError {
             | Self::Outside(_)
             | Self::Listen { .. }
             | Self::Control(_)
+            | Self::Refused { .. }
             | Self::Simulate(_)
             | Self::File { .. }
             | Self::Output(_)

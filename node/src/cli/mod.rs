@@ -245,7 +245,8 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
             watch::run(&watch, watch.elsewhere.client().await?, &mut out).await
         }
         Command::Send(send) if send.elsewhere.is_named() => {
-            send::run_elsewhere(&send, send.elsewhere.client().await?, &mut out).await
+            let mut rng = rng;
+            send::run_elsewhere(&send, send.elsewhere.client().await?, &mut rng, &mut out).await
         }
         Command::Watch(watch) => on_folder(&args.global, rng, &mut out, Asked::Watch(watch)).await,
         Command::Send(send) => on_folder(&args.global, rng, &mut out, Asked::Send(send)).await,
@@ -334,7 +335,7 @@ async fn ask(global: &Global, mut rng: StdRng, out: &mut Output<'_>, asked: Aske
             Ok(client) => watch::run(&watch, client, out).await,
             Err(error) => Err(error),
         },
-        Asked::Send(send) => send::run(&send, control, out).await,
+        Asked::Send(send) => send::run(&send, control, &mut rng, out).await,
         Asked::Cancel(cancel) => commands::cancel(&cancel, control, out).await,
         Asked::Commands(asked) if asked.follow => match watch::through(&reached).await {
             Ok(client) => commands::follow(&asked, client, out).await,

@@ -1,10 +1,13 @@
 //! `unhidra send`
 
 use std::fmt;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand_core::CryptoRng;
 use serde_json::json;
+use tokio::time::{Sleep, sleep};
 use unhidra_core::command::CommandState;
 use unhidra_core::ids::{CommandId, DeviceId};
 use unhidra_core::message::MessageName;
@@ -30,8 +33,9 @@ pub struct Send {
     /// How long it is worth doing; without, as long as the node says.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub expires: Option<u64>,
-    /// Your own id for it, 32 hexadecimal digits: sent again under it, the same command is not
-    /// carried out twice, and what has become of it is printed.
+    /// Your own id for it, 32 hexadecimal digits; without, one is drawn. Sent again under its id, the
+    /// same command is not carried out twice, and what has become of it is printed. Where it is not
+    /// known whether the node took the command, the error names the id.
     #[arg(long, value_name = "ID")]
     pub id: Option<CommandId>,
     /// Follows what becomes of it until nothing more will. Exit status 1 unless it is done.
@@ -67,19 +71,25 @@ fn command_name(text: &str) -> Result<String, String> {
 const POLL: Duration = Duration::from_millis(100);
 
 /// Sends through the node of the data folder, or into its store.
-pub(super) async fn run(args: &Send, control: &dyn Control, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(super) async fn run(
+    args: &Send,
+    control: &dyn Control,
+    rng: &mut impl CryptoRng,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let running = control.info().await?.running;
     if args.wait && !running {
         return Err(ControlError::NotRunning("--wait".to_owned()).into());
     }
+    let id = id_of(args, rng);
     let asked = SendAsked {
         device: args.device,
-        id: args.id,
+        id: Some(id),
         name: args.name.clone(),
         body: Bytes::copy_from_slice(args.body.as_bytes()),
         expires_in_ms: args.expires.map(|s| s * 1000),
     };
-    let mut last = control.send(asked).await?;
+    let mut last = control.send(asked).await.map_err(|error| unheard(id, error.into()))?;
     show(&last, out)?;
     if !args.wait {
         return match running || out.is_json() {
@@ -89,8 +99,8 @@ pub(super) async fn run(args: &Send, control: &dyn Control, out: &mut Output<'_>
     }
     let followed = async {
         while !last.is_final() {
-            tokio::time::sleep(POLL).await;
-            let now = control.command(last.device, last.id).await?;
+            sleep(POLL).await;
+            let now = control.command(last.device, last.id).await.map_err(|error| unseen(id, &error))?;
             if now.state != last.state {
                 show(&now, out)?;
             }
@@ -98,29 +108,40 @@ pub(super) async fn run(args: &Send, control: &dyn Control, out: &mut Output<'_>
         }
         done(&last)
     };
-    within(args, followed).await
+    let patience = pin!(sleep(Duration::from_secs(args.timeout)));
+    in_time(patience, followed).await.unwrap_or_else(|| Err(late(args, id)))
 }
 
 /// Sends through the gateway of a node elsewhere.
-pub(super) async fn run_elsewhere(args: &Send, mut client: Client, out: &mut Output<'_>) -> Result<(), CliError> {
+pub(super) async fn run_elsewhere(
+    args: &Send,
+    mut client: Client,
+    rng: &mut impl CryptoRng,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let id = id_of(args, rng);
     let mut request = json!({
         "type": "send", "id": 1, "device": args.device.as_str(), "name": args.name, "text": args.body,
+        "command": id.to_string(),
     });
-    if let Some(id) = args.id {
-        request["command"] = json!(id.to_string());
-    }
     if let Some(expires) = args.expires {
         request["expires_after_ms"] = json!(expires * 1000);
     }
-    client.say(&request).await?;
+    let mut patience = pin!(sleep(Duration::from_secs(args.timeout)));
+    let first = async {
+        client.say(&request).await?;
+        match client.next().await? {
+            Frame::Command { command } => Ok(command),
+            other => Err(unexpected(&other)),
+        }
+    };
+    let silent = || CliError::Failed(format!("the node has not answered within {} s", args.timeout));
+    let first = in_time(patience.as_mut(), first).await.unwrap_or_else(|| Err(silent()));
+    let mut last = first.map_err(|error| unheard(id, error))?;
+    show(&last, out)?;
     let followed = async {
-        let mut last = match client.next().await? {
-            Frame::Command { command } => command,
-            other => return Err(unexpected(&other)),
-        };
-        show(&last, out)?;
         while args.wait && !last.is_final() {
-            match client.next().await? {
+            match client.next().await.map_err(|error| unseen(id, &error))? {
                 Frame::CommandChanged { command } if command.id == last.id => {
                     if command.state != last.state {
                         show(&command, out)?;
@@ -132,19 +153,53 @@ pub(super) async fn run_elsewhere(args: &Send, mut client: Client, out: &mut Out
         }
         if args.wait { done(&last) } else { Ok(()) }
     };
-    within(args, followed).await
+    in_time(patience, followed).await.unwrap_or_else(|| Err(late(args, id)))
 }
 
-async fn within(args: &Send, followed: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
-    match tokio::time::timeout(Duration::from_secs(args.timeout), followed).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            let device = args.device;
-            let text =
-                format!("{device} has not answered within {} s; the command stands until it expires", args.timeout);
-            Err(CliError::Failed(text))
-        }
+/// The id it goes under. It is drawn here and not by the node, so that it is known also where the node's
+/// answer is lost.
+fn id_of(args: &Send, rng: &mut impl CryptoRng) -> CommandId {
+    args.id.unwrap_or_else(|| {
+        let mut id = [0; 16];
+        rng.fill_bytes(&mut id);
+        CommandId::new(id)
+    })
+}
+
+/// What comes before patience ends; `None` where nothing does.
+async fn in_time<T>(patience: Pin<&mut Sleep>, awaited: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        came = awaited => Some(came),
+        () = patience => None,
     }
+}
+
+/// Why there is no answer to a command. A refusal is said as it is. After anything else the node may
+/// have taken it, and under another id it would be carried out twice.
+fn unheard(id: CommandId, error: CliError) -> CliError {
+    let is_refused = match &error {
+        CliError::Control(ControlError::Unavailable(_) | ControlError::Transport(_)) => false,
+        CliError::Control(_) | CliError::Usage(_) => true,
+        CliError::Refused { code, .. } => code != "unavailable",
+        _ => false,
+    };
+    if is_refused {
+        return error;
+    }
+    CliError::Failed(format!(
+        "{error}; whether the command was taken is not known: send it again with --id {id}, under which it is taken once"
+    ))
+}
+
+/// Why nothing more is heard of a command that was taken.
+fn unseen(id: CommandId, error: &dyn fmt::Display) -> CliError {
+    CliError::Failed(format!("{error}; the command {id} was taken and stands until it expires"))
+}
+
+fn late(args: &Send, id: CommandId) -> CliError {
+    let Send { device, timeout, .. } = args;
+    CliError::Failed(format!("{device} has not answered within {timeout} s; the command {id} stands until it expires"))
 }
 
 fn show(command: &CommandRecord, out: &mut Output<'_>) -> Result<(), CliError> {
