@@ -115,28 +115,35 @@ fn run_test(test: &Test, config: &Config, out: &mut Output<'_>) -> Result<(), Cl
     let who = Principal::new(who, ClientId::parse(&test.client_id).map_err(|error| usage(&error))?);
     let all = !(test.publish || test.subscribe || test.read);
     let is_name = TopicName::parse(&test.topic).is_ok();
-    let mut allowed = true;
+    let (mut allowed, mut printed) = (true, Ok(()));
+    let mut answer = |action: &str, is_allowed: bool, by: By| {
+        allowed &= is_allowed;
+        if printed.is_ok() {
+            printed = say(action, is_allowed, by, file, out);
+        }
+    };
     if test.publish || (all && is_name) {
         let topic = TopicName::parse(&test.topic).map_err(|error| usage(&error))?;
         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
         let qos = qos.into_iter().find(|qos| qos.as_bits() == test.qos).unwrap_or(QoS::AtLeastOnce);
         let (right, by) = acl.publish(&who, PublishAsked { topic, qos, retain: test.retain });
-        allowed &= say("publish", right != PublishRight::Denied, by, file, out)?;
+        answer("publish", right != PublishRight::Denied, by);
     }
     if test.subscribe || all {
         let filter = TopicFilter::parse(&test.topic).map_err(|error| usage(&error))?;
         let (right, by) = acl.subscribe(&who, filter);
-        allowed &= say("subscribe", right != SubscribeRight::Denied, by, file, out)?;
+        answer("subscribe", right != SubscribeRight::Denied, by);
     }
     if test.read || (all && is_name) {
         let topic = TopicName::parse(&test.topic).map_err(|error| usage(&error))?;
         let (right, by) = acl.read(&who, topic);
-        allowed &= say("read", right, by, file, out)?;
+        answer("read", right, by);
     }
-    if allowed { Ok(()) } else { Err(CliError::Failed("not all of it is allowed".to_owned())) }
+    // Denied is the answer, also where nobody reads which rule says so.
+    if allowed { printed } else { Err(CliError::Failed("not all of it is allowed".to_owned())) }
 }
 
-fn say(action: &str, allowed: bool, by: By, file: &std::path::Path, out: &mut Output<'_>) -> Result<bool, CliError> {
+fn say(action: &str, allowed: bool, by: By, file: &std::path::Path, out: &mut Output<'_>) -> Result<(), CliError> {
     let (cause, line) = match by {
         By::Rule { line } => (format!("{}:{line}", file.display()), Some(line)),
         By::OwnRow => ("it is the device's own row, which no rule moves".to_owned(), None),
@@ -152,6 +159,5 @@ fn say(action: &str, allowed: bool, by: By, file: &std::path::Path, out: &mut Ou
     };
     let word = if allowed { "allowed" } else { "denied" };
     let text = format!("{action:9}  {word:7}  {cause}");
-    out.say(&Answer { action, allowed, by: cause, line }, &text)?;
-    Ok(allowed)
+    out.say(&Answer { action, allowed, by: cause, line }, &text)
 }

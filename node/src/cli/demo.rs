@@ -127,8 +127,9 @@ async fn with_node(
         sync: false,
         retry_max: RETRY_MAX,
     };
-    out.say(&started, &welcome(&started, layout))?;
+    let printed = out.say(&started, &welcome(&started, layout));
     let Some(seconds) = args.seconds else {
+        printed?;
         simulate::run(options, rng, interrupted(signals), |_| {}).await?;
         return Ok(());
     };
@@ -180,9 +181,10 @@ async fn with_node(
         latency,
         ok: verdict.is_good(),
     };
-    out.say(&summary, &report(&summary))?;
+    let printed = printed.and_then(|()| out.say(&summary, &report(&summary)));
+    // A loss is the answer, also where nobody reads the summary.
     if verdict.is_good() {
-        Ok(())
+        printed
     } else {
         Err(CliError::Failed(format!("{} readings lost, {} doubled", verdict.lost, verdict.doubled)))
     }

@@ -98,7 +98,8 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::Log(_) => 2,
-            // Whoever reads has seen enough, as `head` does.
+            // Whoever reads has seen enough, as `head` does. Where the status is itself an answer, the subcommand
+            // comes to it whether or not it is read, and fails with that instead.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Folder(_)
             | Self::Key(_)

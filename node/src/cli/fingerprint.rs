@@ -61,16 +61,19 @@ pub(super) async fn run(asked: Asked, control: &dyn Control, out: &mut Output<'_
         let drawing = Picture::of(&fingerprint).svg(device.id.as_str(), &fingerprint.to_string());
         std::fs::write(&path, drawing).map_err(|source| CliError::File { path, source })?;
     }
-    if out.is_json() {
-        out.object(&Shown { scanned: compared.map(word), ..Shown::new(&device.id, &fingerprint) })?;
-    } else if compared.is_none() {
-        out.line(&format!("{fingerprint}\n\n{}", Picture::of(&fingerprint).terminal()))?;
-        out.line("Compare all of it with what the device itself shows; a part is no comparison.")?;
-    }
+    let is_json = out.is_json();
+    let printed = match is_json {
+        true => out.object(&Shown { scanned: compared.map(word), ..Shown::new(&device.id, &fingerprint) }),
+        false => Ok(()),
+    };
     match compared {
-        None => Ok(()),
-        Some(Comparison::Same) if out.is_json() => Ok(()),
+        _ if is_json && matches!(compared, None | Some(Comparison::Same)) => printed,
+        None => {
+            out.line(&format!("{fingerprint}\n\n{}", Picture::of(&fingerprint).terminal()))?;
+            out.line("Compare all of it with what the device itself shows; a part is no comparison.")
+        }
         Some(Comparison::Same) => out.line(&format!("the same: {} and this node have each other's keys", device.id)),
+        // The answer, also where nobody reads it.
         Some(different) => Err(CliError::Failed(warning(different, &device.id))),
     }
 }

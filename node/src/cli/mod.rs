@@ -236,7 +236,10 @@ pub async fn dispatch(args: Args, rng: StdRng, stdout: &mut dyn Write) -> Result
         Command::User { action } => {
             let mut rng = rng;
             match user::run(action, &args.global, &mut rng, &mut out)? {
-                Some(act) => note(&args.global, rng, &mut out, act).await,
+                Some(changed) => {
+                    note(&args.global, rng, &mut out, changed.act()).await?;
+                    changed.tell(&mut out)
+                }
                 None => Ok(()),
             }
         }

@@ -90,23 +90,24 @@ pub(super) async fn run(
         expires_in_ms: args.expires.map(|s| s * 1000),
     };
     let mut last = control.send(asked).await.map_err(|error| unheard(id, error.into()))?;
-    show(&last, out)?;
+    let mut printed = show(&last, out);
     if !args.wait {
-        return match running || out.is_json() {
-            true => Ok(()),
-            false => out.line("no node runs here; the next one sends it"),
-        };
+        if !running && !out.is_json() {
+            printed = printed.and_then(|()| out.line("no node runs here; the next one sends it"));
+        }
+        return printed.map_err(|error| unread(id, error));
     }
     let followed = async {
         while !last.is_final() {
             sleep(POLL).await;
             let now = control.command(last.device, last.id).await.map_err(|error| unseen(id, &error))?;
-            if now.state != last.state {
-                show(&now, out)?;
+            if now.state != last.state && printed.is_ok() {
+                printed = show(&now, out);
             }
             last = now;
         }
-        done(&last)
+        // What became of it is the answer, also where nobody reads how.
+        done(&last).and(printed.map_err(|error| unread(id, error)))
     };
     let patience = pin!(sleep(Duration::from_secs(args.timeout)));
     in_time(patience, followed).await.unwrap_or_else(|| Err(late(args, id)))
@@ -138,20 +139,21 @@ pub(super) async fn run_elsewhere(
     let silent = || CliError::Failed(format!("the node has not answered within {} s", args.timeout));
     let first = in_time(patience.as_mut(), first).await.unwrap_or_else(|| Err(silent()));
     let mut last = first.map_err(|error| unheard(id, error))?;
-    show(&last, out)?;
+    let mut printed = show(&last, out);
     let followed = async {
         while args.wait && !last.is_final() {
             match client.next().await.map_err(|error| unseen(id, &error))? {
                 Frame::CommandChanged { command } if command.id == last.id => {
-                    if command.state != last.state {
-                        show(&command, out)?;
+                    if command.state != last.state && printed.is_ok() {
+                        printed = show(&command, out);
                     }
                     last = command;
                 }
                 _ => {}
             }
         }
-        if args.wait { done(&last) } else { Ok(()) }
+        let printed = printed.map_err(|error| unread(id, error));
+        if args.wait { done(&last).and(printed) } else { printed }
     };
     in_time(patience, followed).await.unwrap_or_else(|| Err(late(args, id)))
 }
@@ -195,6 +197,14 @@ fn unheard(id: CommandId, error: CliError) -> CliError {
 /// Why nothing more is heard of a command that was taken.
 fn unseen(id: CommandId, error: &dyn fmt::Display) -> CliError {
     CliError::Failed(format!("{error}; the command {id} was taken and stands until it expires"))
+}
+
+/// Why nobody was told of a command that was taken, where that is a failure.
+fn unread(id: CommandId, error: CliError) -> CliError {
+    if error.exit_code() == 0 {
+        return error;
+    }
+    CliError::Failed(format!("{error}; the command {id} was taken"))
 }
 
 fn late(args: &Send, id: CommandId) -> CliError {

@@ -29,6 +29,7 @@ mod fingerprint;
 mod kept_keys;
 mod secrets;
 mod sends;
+mod unread;
 
 fn rng() -> StdRng {
     StdRng::seed_from_u64(7)

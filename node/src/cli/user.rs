@@ -56,38 +56,61 @@ struct Done<'a> {
     file: String,
 }
 
-/// Does it, and says what the log of acts is to hold.
+/// What was changed. It is told once it is in the log of acts: who prints first and then fails leaves no trace there.
+pub(super) struct Changed {
+    user: String,
+    done: UserDeed,
+    file: String,
+}
+
+impl Changed {
+    /// What the log of acts is to hold.
+    pub(super) fn act(&self) -> UserAct {
+        UserAct { user: self.user.clone(), done: self.done }
+    }
+
+    /// Says what was done.
+    pub(super) fn tell(&self, out: &mut Output<'_>) -> Result<(), CliError> {
+        let Self { user, done, file } = self;
+        let what = match done {
+            UserDeed::Added => "is a user now",
+            UserDeed::Changed => "has another password",
+            UserDeed::Removed => "is no user any more",
+        };
+        out.say(&Done { user, file: file.clone() }, &format!("{user} {what} ({file}); a node that runs follows"))
+    }
+}
+
+/// Does it, and gives what is to be noted and then told.
 pub(super) fn run(
     action: Action,
     global: &Global,
     rng: &mut impl CryptoRng,
     out: &mut Output<'_>,
-) -> Result<Option<UserAct>, CliError> {
+) -> Result<Option<Changed>, CliError> {
     let path = global.sources(Purpose::Node).load()?.config.users.file;
     let users = Users::read_or_none(&path).map_err(AccessError::from)?;
-    let (name, change, done) = match action {
+    let (user, change) = match action {
         Action::List => return list(&users, out).map(|()| None),
         Action::Add { name, password_stdin } => {
             check_name(&name).map_err(|error| CliError::Usage(error.to_string()))?;
             // Before it is asked for, and again when it is there: nobody waits for who types.
             may_add(&users, &name, &path)?;
-            (name, Change::Add(hashed(&password(password_stdin)?, rng)?), "is a user now")
+            (name, Change::Add(hashed(&password(password_stdin)?, rng)?))
         }
         Action::Passwd { name, password_stdin } => {
             must_be_in(&users, &name, &path)?;
-            (name, Change::Replace(hashed(&password(password_stdin)?, rng)?), "has another password")
+            (name, Change::Replace(hashed(&password(password_stdin)?, rng)?))
         }
-        Action::Remove { name } => (name, Change::Remove, "is no user any more"),
+        Action::Remove { name } => (name, Change::Remove),
     };
-    let deed = match &change {
+    let done = match &change {
         Change::Add(_) => UserDeed::Added,
         Change::Replace(_) => UserDeed::Changed,
         Change::Remove => UserDeed::Removed,
     };
-    apply(change, &name, &path)?;
-    let file = path.display().to_string();
-    out.say(&Done { user: &name, file: file.clone() }, &format!("{name} {done} ({file}); a node that runs follows"))?;
-    Ok(Some(UserAct { user: name, done: deed }))
+    apply(change, &user, &path)?;
+    Ok(Some(Changed { user, done, file: path.display().to_string() }))
 }
 
 /// Makes a change to the file as it is now.

@@ -79,15 +79,15 @@ pub(super) async fn run(accept_loss: bool, global: &Global, out: &mut Output<'_>
         mended: verified.is_mended,
         findings: verified.findings.iter().map(Found::from).collect(),
     };
-    if out.is_json() {
-        out.object(&report)?;
-    } else {
-        for finding in &verified.findings {
-            out.line(&format!("{}: {}", finding.place, finding.found))?;
+    let printed = match out.is_json() {
+        true => out.object(&report),
+        false => {
+            let line = |finding: &Finding| out.line(&format!("{}: {}", finding.place, finding.found));
+            verified.findings.iter().try_for_each(line)
         }
-    }
+    };
     let Report { damaged, records, .. } = report;
-    match (damaged, verified.is_mended) {
+    let ended = match (damaged, verified.is_mended) {
         (0, _) if out.is_json() => Ok(()),
         (0, _) => out.line(&format!("{root}: {records} records read, nothing is damaged")),
         (_, true) if out.is_json() => Ok(()),
@@ -100,5 +100,7 @@ pub(super) async fn run(accept_loss: bool, global: &Global, out: &mut Output<'_>
              --accept-loss`",
             if verified.is_complete { "" } else { ", and so no record was read" }
         ))),
-    }
+    };
+    // Damage is the answer, also where nobody reads what is damaged.
+    ended.and(printed)
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_websockets::{Message, ServerBuilder, WebSocketStream};
 
+use super::unread::Gone;
 use super::*;
 use crate::control::{LocalControl, RemoteControl, SendAsked};
 
@@ -154,4 +155,18 @@ async fn a_node_that_says_nothing_is_not_said_to_have_taken_the_command() {
     let stands = format!("the command {} stands until it expires", asked["command"].as_str().unwrap());
     let error = ended.unwrap_err().to_string();
     assert!(error.contains(&stands), "{error}");
+}
+
+/// `unhidra send --wait | grep -q accepted`
+#[tokio::test]
+async fn what_became_of_a_command_is_the_status_of_waiting_for_it_whoever_reads_it() {
+    for (state, status) in [("failed", 1), ("done", 0)] {
+        let (ended, _) = sent_to("--wait", &mut Gone, async move |mut client, id| {
+            for (kind, state) in [("command", "accepted"), ("command_changed", "sent"), ("command_changed", state)] {
+                said(&mut client, json!({ "type": kind, "command": shown(&id, state) })).await;
+            }
+        })
+        .await;
+        assert_eq!(ended.unwrap_err().exit_code(), status, "{state}");
+    }
 }
