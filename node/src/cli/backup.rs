@@ -91,6 +91,7 @@ pub(super) async fn run(action: Action, global: &Global, out: &mut Output<'_>) -
         Action::Verify(args) => {
             let from = args.from.clone();
             let keys = keys(&from, global).await?;
+            let is_opened = keys.is_some();
             let what = match &keys {
                 Some(_) => "is whole and as it was written, and every record opens",
                 None => {
@@ -100,7 +101,8 @@ pub(super) async fn run(action: Action, global: &Global, out: &mut Output<'_>) -
             let mut progress = Progress::begin(args.progress, "read");
             let checked =
                 on_a_thread(move || Ok(backup::verify(&from, keys.as_ref(), |at| progress.show(at))?)).await?;
-            told(out, &args.from, &checked, what)
+            let json = json!({ "file": args.from, "backup": checked, "records_opened": is_opened });
+            out.say(&json, &line(&args.from, &checked, what))
         }
         Action::Restore(args) => restore(args, global, out).await,
     }
@@ -113,9 +115,13 @@ async fn keys(backup: &Path, global: &Global) -> Result<Option<Keys>, CliError> 
     }
     let config = global.sources(Purpose::Node).load()?.config;
     let layout = Layout::at(&config.data)?;
-    let file = config.store.master_key_path(layout.root());
-    if file.is_some_and(|file| !file.exists()) {
-        return Ok(None);
+    if let Some(path) = config.store.master_key_path(layout.root()) {
+        // One that is there and cannot be come to is no key that is elsewhere: whoever asks thinks it is at hand.
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(source) => return Err(CliError::File { path, source }),
+        }
     }
     let master = Source::of(&config.store, layout.root()).read().await?;
     Ok(Some(Keys::sealed(master, SystemClock::start().unix_now())))
@@ -164,16 +170,20 @@ async fn restore(args: Read, global: &Global, out: &mut Output<'_>) -> Result<()
 }
 
 fn told(out: &mut Output<'_>, path: &Path, found: &Verified, what: &str) -> Result<(), CliError> {
+    out.say(&json!({ "file": path, "backup": found }), &line(path, found, what))
+}
+
+/// A backup, for people.
+fn line(path: &Path, found: &Verified, what: &str) -> String {
     let Verified { head, end } = found;
-    let text = format!(
+    format!(
         "{} {what}: made at {}, {} records of {} bytes, {} files",
         path.display(),
         instant(head.created_at),
         end.records,
         end.bytes,
         end.files
-    );
-    out.say(&json!({ "file": path, "backup": found }), &text)
+    )
 }
 
 /// Runs what blocks for long.

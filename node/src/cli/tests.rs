@@ -24,6 +24,7 @@ use crate::control::{Control, ControlError};
 use crate::folder::{Folder, FolderError, Kind, Layout, Role};
 use crate::testing::{Ground, NOW, enroll_asked, id, node_identity_key};
 
+mod backups;
 mod exports;
 mod fingerprint;
 mod kept_keys;
