@@ -11,6 +11,9 @@ use crate::control::{CancelAsked, CommandRecord, CommandsAsked, Control};
 /// How many are listed where nobody says.
 const NEWEST: usize = 50;
 
+/// How many the gateway gives at once (gateway/PROTOCOL.md section 5).
+const FOLLOWED_MAX: u16 = 256;
+
 /// Lists the commands of a device, and what has become of them.
 #[derive(Debug, clap::Args)]
 pub struct Commands {
@@ -19,7 +22,7 @@ pub struct Commands {
     /// Only those that are not final.
     #[arg(long, conflicts_with = "newest")]
     pub open: bool,
-    /// How many, the newest.
+    /// How many, the newest; with --follow at most 256.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub newest: Option<u16>,
     /// Goes on with every change, until it is interrupted. Needs a running node.
@@ -54,11 +57,15 @@ pub(super) async fn list(asked: &Commands, control: &dyn Control, out: &mut Outp
 
 /// Prints what there is and every change from then on.
 pub(super) async fn follow(asked: &Commands, mut client: Client, out: &mut Output<'_>) -> Result<(), CliError> {
+    if let Some(newest) = asked.newest.filter(|newest| *newest > FOLLOWED_MAX) {
+        let text = format!("--follow begins with the newest {FOLLOWED_MAX} at most, and --newest {newest} is more");
+        return Err(CliError::Usage(format!("{text}; without --follow it lists them")));
+    }
     // First the changes, then what there is: nothing falls between the two.
     client.say(&json!({ "type": "subscribe", "device": asked.device.as_str() })).await?;
     let mut request = json!({ "type": "commands", "id": 1, "device": asked.device.as_str() });
     if !asked.open {
-        request["newest"] = json!(asked.newest.map_or(NEWEST, usize::from).min(256));
+        request["newest"] = json!(asked.newest.map_or(NEWEST, usize::from));
     }
     client.say(&request).await?;
     loop {

@@ -235,7 +235,7 @@ fn journals(folders: &[(DeviceId, PathBuf)]) -> Result<Vec<BTreeMap<u64, journal
 }
 
 /// The store's ledger: every reading of its export.
-async fn export(control: &dyn Control, partitions: u16) -> Result<Ledger, CliError> {
+pub(super) async fn export(control: &dyn Control, partitions: u16) -> Result<Ledger, CliError> {
     let mut ledger = Ledger::default();
     for partition in 0..partitions {
         let mut after = 0;
@@ -247,8 +247,9 @@ async fn export(control: &dyn Control, partitions: u16) -> Result<Ledger, CliErr
                     ledger.enter(key);
                 }
             }
-            match page.rows.last() {
-                Some(last) if page.more => after = last.offset,
+            // A page of what is left of trimmed rows shows none, and there may be readings behind it.
+            match page.next.or_else(|| page.rows.last().map(|last| last.offset)) {
+                Some(next) if page.more => after = next,
                 _ => break,
             }
         }

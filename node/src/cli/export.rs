@@ -48,6 +48,12 @@ pub enum Format {
 pub(super) async fn run(args: &Export, control: &dyn Control, out: &mut Output<'_>) -> Result<(), CliError> {
     let now = SystemClock::start().unix_now();
     let [from, to] = [args.from, args.to].map(|moment| moment.map(|moment| moment.at(now).as_ms()));
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        let [from, to] = [from, to].map(instant);
+        return Err(CliError::Usage(format!("--from {from} is after --to {to}: nothing lies between them")));
+    }
     let asked = |of| RowsAsked { of, after: 0, from, to, class: args.class.clone() };
     let shape = match (args.format, out.is_json()) {
         (Some(Format::Csv), _) => Shape::Csv,

@@ -27,6 +27,7 @@ use crate::testing::{Ground, NOW, enroll_asked, id, node_identity_key};
 mod backups;
 mod exports;
 mod fingerprint;
+mod follows;
 mod kept_keys;
 mod secrets;
 mod sends;

@@ -2,9 +2,10 @@
 
 use unhidra_core::ids::Offset;
 use unhidra_core::message::ReceiptStatus;
+use unhidra_store::Trim;
 
 use super::*;
-use crate::control::EnrollAsked;
+use crate::control::{EnrollAsked, RowsAsked, Span};
 
 #[tokio::test]
 async fn export_prints_every_row_and_hides_what_a_terminal_would_obey() {
@@ -86,6 +87,35 @@ async fn export_prints_what_lies_within_its_bounds_alone() {
     ] {
         assert_eq!(printed(&control, &line).await.unwrap().lines().count(), rows, "{line}");
     }
+}
+
+#[tokio::test]
+async fn export_of_nothing_for_its_bounds_are_the_wrong_way_round_is_refused() {
+    let ground = Ground::new();
+    let control = ground.control(None).await;
+    for line in ["export --from 2026-02-01 --to 2026-01-01", "export --from -1h --to -2h --class pump --format csv"] {
+        let (text, ended) = ran(&control, line).await;
+        let error = ended.unwrap_err();
+        assert_eq!((text.as_str(), error.exit_code()), ("", 2), "{error}");
+        assert!(error.to_string().contains("is after --to"), "{error}");
+    }
+}
+
+/// What is left of trimmed rows is shown to nobody: a whole page of it is a page without rows, and not the end.
+#[tokio::test]
+async fn the_ledger_of_a_demo_goes_on_behind_a_page_of_trimmed_rows() {
+    let ground = Ground::new();
+    let control = ground.control(None).await;
+    control.enroll(enroll_asked("a")).await.unwrap();
+    let rows = (0..1500).map(|number| row("a", number, UplinkKind::Reading, b"{\"n\":1}")).collect();
+    append(&*ground.store, "a", rows).await;
+    let trim = Trim { delete: Vec::new(), stub: (1..=1490).map(Offset::new).collect() };
+    append(&*ground.store, "a", vec![Op::Trim { device: id("a"), trim }]).await;
+    let partition = ground.store.partition_of(&id("a")).get();
+    let first = RowsAsked::all(Span::Partition(partition));
+    let first = control.rows(RowsAsked { after: 0, ..first }).await.unwrap();
+    assert!(first.rows.is_empty() && first.more, "the first page shows none");
+    assert_eq!(demo::export(&control, 2).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
