@@ -27,7 +27,7 @@ use crate::client::{
     Client, ClientOptions, Delivery, Ended, Incoming, Publication, PublishError, Qos, RECEIVE_MAX, ReasonCode,
 };
 use crate::clock::WallClock;
-use crate::outbox::{Content, MadeRoom, Outbox, QueueError, ReadingId, WhenFull};
+use crate::outbox::{Content, Outbox, QueueError, ReadingId, WhenFull};
 use crate::secure::{Identity, LoadError, SealFault, Secure};
 use crate::storage::Storage;
 use crate::topics::{Prefix, Row, Topics};
@@ -188,8 +188,8 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     /// Takes a reading. It waits as plaintext until there is a connection, and leaves the outbox
     /// when the node has it durably (at QoS 0 when it was sent).
     ///
-    /// What became of it is told by [`poll_event`](Self::poll_event), which is to be asked until it has nothing:
-    /// where outcomes fill the outbox, a new reading takes the place of the oldest, and nobody hears of that one.
+    /// What became of it is told by [`poll_event`](Self::poll_event), which is to be asked until it has nothing: of
+    /// more than 32 that were acknowledged since, the oldest are not told.
     /// The outbox does not outlive a reset; firmware that keeps readings itself gives them ids of its own, with
     /// [`publish_as`](Self::publish_as).
     ///
@@ -250,18 +250,10 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         qos: Qos,
         now: Timestamp,
     ) -> Result<Queued, QueueError> {
-        let made = self.outbox.push(reading, content, name, body, self.clock.unix(now), qos)?;
+        let dropped = self.outbox.push(reading, content, name, body, self.clock.unix(now), qos)?;
         if reading == self.fresh_id() {
             self.next_id = self.next_id.wrapping_add(1);
         }
-        let dropped = match made {
-            MadeRoom::Dropped(dropped) => Some(dropped),
-            MadeRoom::Nothing => None,
-            MadeRoom::Untold => {
-                self.stats.untold += 1;
-                None
-            }
-        };
         Ok(Queued { reading, dropped })
     }
 
@@ -384,8 +376,10 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) {
         self.stats.refused += u64::from(reason.is_undelivered());
         self.prekeys.acknowledged(publication, reason, now);
+        let answered = self.outbox.acknowledged(publication, reason, now);
+        self.stats.untold += u64::from(answered.untold);
         // What the node does not open twice it will not open the third time.
-        self.should_begin |= self.outbox.acknowledged(publication, reason, now);
+        self.should_begin |= answered.unopened_again;
     }
 
     /// Does what follows from a message of the node.

@@ -2,7 +2,7 @@
 //! would exceed the jump the node can follow.
 //!
 //! ```text
-//! Free --push--> Waiting --sent--> Sent --PUBACK--> Done --told--> Free
+//! Free --push--> Waiting --sent--> Sent --PUBACK--> Free, and its outcome waits to be told
 //!                   ^               |
 //!                   |               +--PUBACK 0x10, 0x80..--> Refused --new session, 10 min--+
 //!                   +---------------------------------------------------------------------+
@@ -10,7 +10,7 @@
 
 use core::time::Duration;
 
-use heapless::{String, Vec};
+use heapless::{Deque, String, Vec};
 use thiserror::Error;
 use unhidra_core::ids::CommandId;
 use unhidra_core::time::{Timestamp, UnixTime};
@@ -23,6 +23,9 @@ pub const NAME_LEN_MAX: usize = 64;
 
 /// How many greetings wait at most: of more than these, the oldest says nothing the newer do not.
 const GREETINGS_MAX: usize = 2;
+
+/// How many messages that were acknowledged wait to be told of: of more than these the oldest are not.
+const OUTCOMES_MAX: usize = 32;
 
 /// How long a refused message waits to be sealed anew in the session that refused it
 /// (e2ee/PROTOCOL.md section 8).
@@ -107,7 +110,6 @@ enum State {
     Waiting,
     Sent { publication: Publication, session: u32 },
     Refused { at: Timestamp, session: u32, reason: ReasonCode, told: bool },
-    Done,
 }
 
 /// What became of a message, for the application.
@@ -117,15 +119,13 @@ pub(crate) enum Outcome {
     Refused(ReadingId, ReasonCode),
 }
 
-/// How room was made for a message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum MadeRoom {
-    /// There was some.
-    Nothing,
-    /// This one is gone, and was not delivered.
-    Dropped(ReadingId),
-    /// One that was acknowledged is gone, and the application does not hear of it.
-    Untold,
+/// What a PUBACK came to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Answered {
+    /// The message did not open at the node, nor did it before when it was sealed in the same session.
+    pub(crate) unopened_again: bool,
+    /// So many outcomes wait that the oldest is not told.
+    pub(crate) untold: bool,
 }
 
 /// At most `SLOTS` messages. [`RECEIVE_MAX`] of them are kept for receipts, so that a full outbox
@@ -134,6 +134,9 @@ pub(crate) struct Outbox<const SLOTS: usize, const BODY: usize> {
     slots: [Option<Entry<BODY>>; SLOTS],
     when_full: WhenFull,
     next_order: u64,
+    /// Those that were acknowledged, oldest first. Apart from the slots, so that whoever asks for no outcome goes on
+    /// publishing.
+    acknowledged: Deque<ReadingId, OUTCOMES_MAX>,
 }
 
 impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
@@ -143,10 +146,10 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
     };
 
     pub(crate) const fn new(when_full: WhenFull) -> Self {
-        Self { slots: [const { None }; SLOTS], when_full, next_order: 0 }
+        Self { slots: [const { None }; SLOTS], when_full, next_order: 0, acknowledged: Deque::new() }
     }
 
-    /// Takes a message; says what became of another one for it.
+    /// Takes a message; says which one made room for it.
     pub(crate) fn push(
         &mut self,
         id: ReadingId,
@@ -155,33 +158,27 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         body: &[u8],
         device_time: Option<UnixTime>,
         qos: Qos,
-    ) -> Result<MadeRoom, QueueError> {
+    ) -> Result<Option<ReadingId>, QueueError> {
         let name = parse_name(name, content)?;
         let body = Vec::from_slice(body).map_err(|_| QueueError::BodyTooLong { len: body.len(), max: BODY })?;
-        let made = self.make_room(content)?;
+        let dropped = self.make_room(content)?;
         let free = self.slots.iter_mut().find(|slot| slot.is_none()).ok_or(QueueError::Full)?;
         let (state, order) = (State::Waiting, self.next_order);
         *free = Some(Entry { id, content, name, body, device_time, qos, state, unopened_in: None, order });
         self.next_order += 1;
-        Ok(made)
+        Ok(dropped)
     }
 
-    fn make_room(&mut self, content: Content) -> Result<MadeRoom, QueueError> {
+    fn make_room(&mut self, content: Content) -> Result<Option<ReadingId>, QueueError> {
         if content == Content::Greeting && self.count(|entry| entry.content == Content::Greeting) >= GREETINGS_MAX {
             self.take_oldest(|entry| entry.content == Content::Greeting);
         }
         if !content.is_the_applications() || self.count(Entry::is_reading) < Self::READINGS_MAX {
-            return Ok(MadeRoom::Nothing);
-        }
-        // What became of a message the node has is worth less than a message it does not have.
-        if self.take_oldest(|entry| entry.is_reading() && entry.state == State::Done).is_some() {
-            return Ok(MadeRoom::Untold);
+            return Ok(None);
         }
         match self.when_full {
             WhenFull::RefuseNew => Err(QueueError::Full),
-            WhenFull::DropOldest => {
-                self.take_oldest(Entry::may_be_dropped).map(MadeRoom::Dropped).ok_or(QueueError::Full)
-            }
+            WhenFull::DropOldest => self.take_oldest(Entry::may_be_dropped).map(Some).ok_or(QueueError::Full),
         }
     }
 
@@ -194,9 +191,9 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         chosen.min_by_key(|slot| slot.as_ref().map(|entry| entry.order))?.take().map(|entry| entry.id)
     }
 
-    /// Whether a message of the application's with this id is here, and not done.
+    /// Whether a message of the application's with this id is here.
     pub(crate) fn holds(&self, id: ReadingId) -> bool {
-        self.slots.iter().flatten().any(|entry| entry.is_reading() && entry.id == id && entry.state != State::Done)
+        self.slots.iter().flatten().any(|entry| entry.is_reading() && entry.id == id)
     }
 
     /// Takes a message of the application's back that is not on its way; says whether there was one.
@@ -210,7 +207,7 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         let due = |entry: &&Entry<BODY>| match entry.state {
             State::Waiting => true,
             State::Refused { session: refused_by, .. } => refused_by != session,
-            State::Sent { .. } | State::Done => false,
+            State::Sent { .. } => false,
         };
         self.slots.iter().flatten().filter(due).min_by_key(|entry| entry.order)
     }
@@ -228,7 +225,7 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         let refused = self.slots.iter().flatten().filter_map(|entry| match entry.state {
             State::Refused { at, .. } => Some(at.saturating_add(REFUSED_WAIT)),
-            State::Waiting | State::Sent { .. } | State::Done => None,
+            State::Waiting | State::Sent { .. } => None,
         });
         refused.min()
     }
@@ -244,26 +241,29 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         }
     }
 
-    /// PUBACK. A success ends the message; after a refusal it waits to be sealed anew. Whether it
-    /// did not open at the node, nor did it before when it was sealed in the same session.
-    pub(crate) fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) -> bool {
-        let mut again = false;
-        for entry in self.slots.iter_mut().flatten() {
-            match entry.state {
-                State::Sent { publication: sent, session } if sent == publication => {
-                    entry.state = if reason.is_undelivered() {
-                        State::Refused { at: now, session, reason, told: false }
-                    } else {
-                        State::Done
-                    };
-                    if reason == ReasonCode::IMPLEMENTATION_SPECIFIC {
-                        again |= entry.unopened_in.replace(session) == Some(session);
-                    }
-                }
-                _ => {}
+    /// PUBACK. A success ends the message; after a refusal it waits to be sealed anew.
+    pub(crate) fn acknowledged(&mut self, publication: Publication, reason: ReasonCode, now: Timestamp) -> Answered {
+        let mut answered = Answered::default();
+        for slot in &mut self.slots {
+            let Some(entry) = slot else { continue };
+            let session = match entry.state {
+                State::Sent { publication: sent, session } if sent == publication => session,
+                _ => continue,
+            };
+            if reason.is_undelivered() {
+                entry.state = State::Refused { at: now, session, reason, told: false };
+                let again = reason == ReasonCode::IMPLEMENTATION_SPECIFIC;
+                answered.unopened_again |= again && entry.unopened_in.replace(session) == Some(session);
+                continue;
+            }
+            let told = entry.is_reading().then_some(entry.id);
+            *slot = None;
+            if let Some(id) = told {
+                answered.untold |= self.acknowledged.is_full() && self.acknowledged.pop_front().is_some();
+                let _ = self.acknowledged.push_back(id);
             }
         }
-        again
+        answered
     }
 
     /// The message cannot be sent as things are, and waits like one that was refused.
@@ -273,37 +273,23 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         }
     }
 
-    /// What the application has not heard yet, oldest first. A message that is done leaves with it.
-    /// Of receipts and greetings it hears nothing.
+    /// What the application has not heard yet, oldest first: what was acknowledged, then what was refused. Of
+    /// receipts and greetings it hears nothing.
     pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
-        loop {
-            let untold = |slot: &&mut Option<Entry<BODY>>| {
-                let state = slot.as_ref().map(|entry| entry.state);
-                matches!(state, Some(State::Done | State::Refused { told: false, .. }))
-            };
-            let slot =
-                self.slots.iter_mut().filter(untold).min_by_key(|slot| slot.as_ref().map(|entry| entry.order))?;
-            let entry = slot.as_mut()?;
-            let (id, is_told_of) = (entry.id, entry.is_reading());
-            let outcome = match &mut entry.state {
-                State::Refused { reason, told, .. } => {
-                    *told = true;
-                    Outcome::Refused(id, *reason)
-                }
-                State::Waiting | State::Sent { .. } | State::Done => {
-                    *slot = None;
-                    Outcome::Acknowledged(id)
-                }
-            };
-            if is_told_of {
-                return Some(outcome);
-            }
+        if let Some(id) = self.acknowledged.pop_front() {
+            return Some(Outcome::Acknowledged(id));
         }
+        let untold =
+            |entry: &&mut Entry<BODY>| entry.is_reading() && matches!(entry.state, State::Refused { told: false, .. });
+        let entry = self.slots.iter_mut().flatten().filter(untold).min_by_key(|entry| entry.order)?;
+        let State::Refused { reason, told, .. } = &mut entry.state else { return None };
+        *told = true;
+        Some(Outcome::Refused(entry.id, *reason))
     }
 
     /// How many messages are here, sent ones included.
     pub(crate) fn len(&self) -> usize {
-        self.slots.iter().flatten().filter(|entry| entry.state != State::Done).count()
+        self.slots.iter().flatten().count()
     }
 }
 
@@ -374,7 +360,7 @@ mod tests {
         made.last().expect("at least one")
     }
 
-    fn push(outbox: &mut Small, id: u64) -> Result<MadeRoom, QueueError> {
+    fn push(outbox: &mut Small, id: u64) -> Result<Option<ReadingId>, QueueError> {
         outbox.push(ReadingId(id), Content::Reading, "t", b"1", None, Qos::AtLeastOnce)
     }
 
@@ -384,14 +370,14 @@ mod tests {
 
     fn filled(when_full: WhenFull) -> Small {
         let mut outbox = Outbox::new(when_full);
-        assert_eq!((push(&mut outbox, 1), push(&mut outbox, 2)), (Ok(MadeRoom::Nothing), Ok(MadeRoom::Nothing)));
+        assert_eq!((push(&mut outbox, 1), push(&mut outbox, 2)), (Ok(None), Ok(None)));
         outbox
     }
 
     #[test]
     fn a_full_outbox_drops_the_oldest_or_refuses_the_new_one() {
         let mut drops = filled(WhenFull::DropOldest);
-        assert_eq!(push(&mut drops, 3), Ok(MadeRoom::Dropped(ReadingId(1))));
+        assert_eq!(push(&mut drops, 3), Ok(Some(ReadingId(1))));
         assert_eq!(next(&drops, 1), Some(2));
 
         let mut refuses = filled(WhenFull::RefuseNew);
@@ -403,7 +389,7 @@ mod tests {
     fn what_is_on_its_way_is_never_dropped() {
         let mut outbox = filled(WhenFull::DropOldest);
         outbox.sent(ReadingId(1), publication(1), 1);
-        assert_eq!(push(&mut outbox, 3), Ok(MadeRoom::Dropped(ReadingId(2))));
+        assert_eq!(push(&mut outbox, 3), Ok(Some(ReadingId(2))));
         outbox.sent(ReadingId(3), publication(2), 1);
         assert_eq!(push(&mut outbox, 4), Err(QueueError::Full));
     }
@@ -414,7 +400,7 @@ mod tests {
         let receipt = Content::Receipt { command: CommandId::new([7; 16]), status: Status::Done };
         for id in 0..RECEIVE_MAX as u64 {
             let pushed = outbox.push(ReadingId(10 + id), receipt, "", b"", None, Qos::AtLeastOnce);
-            assert_eq!(pushed, Ok(MadeRoom::Nothing));
+            assert_eq!(pushed, Ok(None));
         }
         let one_more = outbox.push(ReadingId(99), receipt, "", b"", None, Qos::AtLeastOnce);
         assert_eq!(one_more, Err(QueueError::Full));
@@ -436,24 +422,24 @@ mod tests {
         let mut outbox = filled(WhenFull::RefuseNew);
         let nobody = ReasonCode::NO_MATCHING_SUBSCRIBERS;
         outbox.sent(ReadingId(1), publication(1), 1);
-        assert!(!outbox.acknowledged(publication(1), nobody, NOW));
+        assert_eq!(outbox.acknowledged(publication(1), nobody, NOW), Answered::default());
         assert_eq!(outbox.take_outcome(), Some(Outcome::Refused(ReadingId(1), nobody)));
         outbox.handle_timeout(NOW.saturating_add(REFUSED_WAIT));
         assert_eq!((next(&outbox, 1), outbox.len()), (Some(1), 2));
     }
 
     #[test]
-    fn whoever_asks_for_no_outcome_goes_on_publishing() {
-        for when_full in [WhenFull::RefuseNew, WhenFull::DropOldest] {
-            let mut outbox = filled(when_full);
-            for id in 1..=2 {
-                outbox.sent(ReadingId(id), publication(id as usize), 1);
-                outbox.acknowledged(publication(id as usize), ReasonCode::SUCCESS, NOW);
-            }
-            assert_eq!(push(&mut outbox, 3), Ok(MadeRoom::Untold));
-            assert_eq!(outbox.take_outcome(), Some(Outcome::Acknowledged(ReadingId(2))), "the oldest made room");
-            assert_eq!((next(&outbox, 1), outbox.len()), (Some(3), 1));
+    fn whoever_asks_for_no_outcome_goes_on_publishing_and_hears_of_the_last() {
+        let mut outbox = Outbox::<{ RECEIVE_MAX + 2 }, 8>::new(WhenFull::RefuseNew);
+        let sent = publication(1);
+        for id in 1..=40 {
+            assert_eq!(push(&mut outbox, id), Ok(None));
+            outbox.sent(ReadingId(id), sent, 1);
+            assert_eq!(outbox.acknowledged(sent, ReasonCode::SUCCESS, NOW).untold, id > OUTCOMES_MAX as u64);
         }
+        let told: std::vec::Vec<_> = std::iter::from_fn(|| outbox.take_outcome()).collect();
+        assert_eq!(told, (9..=40).map(|id| Outcome::Acknowledged(ReadingId(id))).collect::<std::vec::Vec<_>>());
+        assert_eq!(outbox.len(), 0);
     }
 
     #[test]
@@ -461,7 +447,7 @@ mod tests {
         let mut outbox = filled(WhenFull::RefuseNew);
         for id in 10..16 {
             let pushed = outbox.push(ReadingId(id), Content::Greeting, "session", b"", None, Qos::AtLeastOnce);
-            assert_eq!(pushed, Ok(MadeRoom::Nothing));
+            assert_eq!(pushed, Ok(None));
             outbox.sent(ReadingId(id), publication(id as usize - 9), 1);
         }
         let receipt = Content::Receipt { command: CommandId::new([7; 16]), status: Status::Done };
@@ -499,7 +485,7 @@ mod tests {
         let mut outbox = filled(WhenFull::RefuseNew);
         let mut refused = |nth, session, reason| {
             outbox.sent(ReadingId(1), publication(nth), session);
-            outbox.acknowledged(publication(nth), reason, NOW)
+            outbox.acknowledged(publication(nth), reason, NOW).unopened_again
         };
         assert!(!refused(1, 1, REFUSED));
         assert!(!refused(2, 2, REFUSED), "in another session");

@@ -130,7 +130,7 @@ pub struct Stats {
     pub commands_repeated: u64,
     /// Commands past their expiry.
     pub commands_expired: u64,
-    /// Readings that were acknowledged, which the application did not ask about before their places were wanted.
+    /// Readings that were acknowledged, which the application did not ask about before 32 others were.
     pub untold: u64,
     /// Bundles that answered nothing, or were not the node's.
     pub bundles_refused: u64,
