@@ -332,9 +332,10 @@ mod tests {
         let last = Pki::open(&generated(), folder.path(), eve).unwrap();
         assert!(!last.is_renewal_due(eve), "it holds as long as its authority");
         assert!(!last.is_renewal_due(end.saturating_add(YEAR)), "there is nobody to sign");
-        let configured = configured(&folder);
-        let pki = Pki::open(&configured, Path::new("/nowhere"), NOW).unwrap();
-        assert!(!pki.is_renewal_due(pki.identity.chain[0].expires()));
+        // One that differs in nothing else: its authority's key is here and could sign.
+        let ends = leaf.expires();
+        assert!(pki.is_renewal_due(ends));
+        assert!(!Pki { origin: Origin::Configured, ..pki }.is_renewal_due(ends));
     }
 
     #[test]

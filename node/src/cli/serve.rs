@@ -217,6 +217,11 @@ impl Node {
 
     /// Makes the node's certificate anew where the node has made it itself and it ends soon, or has ended because the
     /// clock was set. Connections go on; the next are shown the new one.
+    ///
+    /// Whether the time of day is doubted is not asked. A doubt holds back what cannot be undone, and this can: one
+    /// made under a wrong clock is made anew as soon as the clock is right, and between two settings of the clock it
+    /// is made once. A node that waited for a day, where the clock was right only after the start, would be refused
+    /// for that day by every device that comes back.
     pub fn look_at_certificate(&mut self) {
         let now = self.clock.unix_now();
         let seen = Seen::now(&self.loaded.config.pki);
@@ -229,7 +234,7 @@ impl Node {
                 self.pki.store(Arc::new(pki));
                 tracing::info!("the node's certificate is made anew");
             }
-            Err(error) => tracing::error!(%error, "the node's certificate is not made anew; tried again soon"),
+            Err(error) => tracing::warn!(%error, "the node's certificate is not made anew; tried again soon"),
         }
     }
 
@@ -411,3 +416,6 @@ async fn plain(
 fn refused(key: &'static str, address: SocketAddr) -> impl Fn(std::io::Error) -> CliError {
     move |source| CliError::Listen { key, address, source }
 }
+
+#[cfg(test)]
+mod tests;
