@@ -20,6 +20,7 @@ export class Link {
   #turn = 0;
   #silence = 0;
   #comeBackAfter = null;
+  #lengthMax = Infinity; // of a message to the node, in bytes
   #handlers;
 
   // `handlers`: open(welcome), frame(frame), state(state, retryMs), refused(reason), entered() where a session begins
@@ -96,13 +97,18 @@ export class Link {
     this.#timer = setTimeout(again, wait);
   }
 
-  // Asks, and gives the answer; throws the error frame, or an error where the connection ends.
+  // Asks, and gives the answer; throws the error frame, or an error where the connection ends. An error that is
+  // `unsent` says that nothing went out.
   ask(frame) {
     return new Promise((resolve, reject) => {
-      if (this.#socket?.readyState !== WebSocket.OPEN) return reject(new Error("There is no connection to the node."));
+      if (this.#socket?.readyState !== WebSocket.OPEN) return reject(unsent("There is no connection to the node."));
       const id = this.#next++;
+      const text = JSON.stringify({ ...frame, id });
+      // The node would end the connection over it.
+      const length = new TextEncoder().encode(text).length;
+      if (length > this.#lengthMax) return reject(unsent(`It is too long: ${length} bytes, where ${this.#lengthMax} may be.`));
       this.#questions.set(id, { resolve, reject });
-      this.#socket.send(JSON.stringify({ ...frame, id }));
+      this.#socket.send(text);
     });
   }
 
@@ -135,6 +141,7 @@ export class Link {
         this.#socket.send('{"type":"pong"}');
         return;
       case "welcome":
+        this.#lengthMax = frame.frame_len_max ?? Infinity;
         if (!frame.devices.length) this.#attempt = 0; // nothing will be caught up with
         this.#handlers.open(frame);
         return;
@@ -195,6 +202,10 @@ export class Link {
   }
 }
 
+function unsent(message) {
+  return Object.assign(new Error(message), { unsent: true });
+}
+
 // A session for a one-time token: { token } or { refused: why }, or neither where nobody knows.
 async function exchange(once) {
   try {
@@ -204,7 +215,8 @@ async function exchange(once) {
       body: JSON.stringify({ token: once }),
     });
     const body = await answer.json().catch(() => ({}));
-    if (answer.status === 401) return { refused: body.message ?? "The token was refused." };
+    const busy = answer.status >= 500 || answer.status === 408 || answer.status === 429;
+    if (!answer.ok && !busy) return { refused: body.message ?? `The token was refused: status ${answer.status}.` };
     return answer.ok && typeof body.token === "string" ? { token: body.token } : {};
   } catch {
     return {};
