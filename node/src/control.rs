@@ -283,6 +283,12 @@ pub enum ControlError {
     /// Nothing is found under that address: a node of another version, probably.
     #[error("the node does not know {0}; it is of another version than this command")]
     Unknown(String),
+    /// The node cannot do it as it is set up. It has changed nothing.
+    #[error("{0}")]
+    Unable(String),
+    /// Nobody heard the question.
+    #[error("the node cannot be asked: {0}")]
+    Unasked(String),
     /// The conversation over the socket broke.
     #[error("the node did not answer: {0}")]
     Transport(String),
@@ -298,12 +304,19 @@ impl ControlError {
             | Self::Revoked { .. }
             | Self::IdTaken { .. }
             | Self::TooLate { .. }
-            | Self::Busy { .. } => 409,
+            | Self::Busy { .. }
+            | Self::Unable(_) => 409,
             Self::Invalid(_) => 400,
             Self::TooMany { .. } | Self::TooManySettings { .. } => 429,
             Self::NotRunning(_) | Self::Unavailable(_) => 503,
-            Self::Transport(_) => 502,
+            Self::Transport(_) | Self::Unasked(_) => 502,
         }
+    }
+
+    /// Whether what was asked for may be done all the same: the answer is missing, or the store could not say.
+    #[must_use]
+    pub const fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Transport(_))
     }
 }
 

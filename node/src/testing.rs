@@ -91,6 +91,16 @@ impl Ground {
     }
 
     pub(crate) fn control_over(&self, registry: Arc<Registry>, live: Option<Arc<dyn Live>>) -> LocalControl {
+        self.control_with(registry, live, self.pki())
+    }
+
+    /// Control of a node that has no key of its authority.
+    pub(crate) async fn keyless(&self) -> LocalControl {
+        let pki = Pki { authority: None, ..self.pki() };
+        self.control_with(self.registry().await, None, pki)
+    }
+
+    fn pki(&self) -> Pki {
         let config = toml::from_str(
             r#"
             ca = ""
@@ -106,11 +116,15 @@ impl Ground {
             "#,
         )
         .unwrap();
+        Pki::open(&config, self.folder.path(), NOW).unwrap()
+    }
+
+    fn control_with(&self, registry: Arc<Registry>, live: Option<Arc<dyn Live>>, pki: Pki) -> LocalControl {
         let numbers = AtomicU64::new(1);
         let doors = LocalDoors {
             store: self.store.clone(),
             registry,
-            pki: Arc::new(ArcSwap::from_pointee(Pki::open(&config, self.folder.path(), NOW).unwrap())),
+            pki: Arc::new(ArcSwap::from_pointee(pki)),
             clock: self.clock.clone(),
             command_ids: Box::new(move || {
                 CommandId::new(u128::from(numbers.fetch_add(1, Ordering::Relaxed)).to_be_bytes())

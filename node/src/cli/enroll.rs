@@ -12,9 +12,9 @@
 //! public key.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rand_core::CryptoRng;
@@ -30,7 +30,8 @@ use zeroize::Zeroizing;
 use super::CliError;
 use super::console::reachable;
 use super::output::Output;
-use crate::control::{Control, ControlError, EnrollAsked, Enrolled, KeyHex};
+use crate::control::{Control, EnrollAsked, Enrolled, KeyHex};
+use crate::folder::make_durably;
 
 /// Enrols a device: makes its keys, has its certificate signed, and writes what it needs.
 #[derive(Debug, clap::Args)]
@@ -103,20 +104,15 @@ pub(super) async fn enroll(
     bundle.keep = Keep::Keys;
     let enrolled = match control.enroll(asked).await {
         Ok(enrolled) => enrolled,
-        Err(error) if is_refusal(&error) => {
+        Err(error) if error.leaves_doubt() => return Err(keys_stay(args, "may be enrolled", &error)),
+        Err(error) => {
             bundle.keep = Keep::Nothing;
             return Err(error.into());
         }
-        Err(error) => return Err(keys_stay(args, "may be enrolled", &error)),
     };
     let written = bundle.finish(&enrolled);
     written.map_err(|error| keys_stay(args, "is enrolled", &error))?;
     Ok(enrolled)
-}
-
-/// Whether an error says that nothing was changed. Any other may be the end of a conversation about what was.
-const fn is_refusal(error: &ControlError) -> bool {
-    error.status() < 500
 }
 
 /// What to do about a device whose certificate is not in its folder.
@@ -195,7 +191,7 @@ impl Bundle {
             Ok(found) if found.is_dir() => false,
             Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
             Err(_) => {
-                DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+                make_durably(folder).map_err(failed)?;
                 true
             }
         };

@@ -181,8 +181,8 @@ async fn in_time<T>(patience: Pin<&mut Sleep>, awaited: impl Future<Output = T>)
 /// have taken it, and under another id it would be carried out twice.
 fn unheard(id: CommandId, error: CliError) -> CliError {
     let is_refused = match &error {
-        CliError::Control(ControlError::Unavailable(_) | ControlError::Transport(_)) => false,
-        CliError::Control(_) | CliError::Usage(_) => true,
+        CliError::Control(error) => !error.leaves_doubt(),
+        CliError::Usage(_) => true,
         CliError::Refused { code, .. } => code != "unavailable",
         _ => false,
     };

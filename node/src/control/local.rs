@@ -164,11 +164,11 @@ impl LocalControl {
     ) -> Result<(unhidra_certs::Certificate, String), ControlError> {
         let pki = self.doors.pki.load();
         let no_key = "this node has no key of its authority: set pki.ca_key, or sign the device where the key is";
-        let authority = pki.authority.as_ref().ok_or_else(|| ControlError::Unavailable(no_key.to_owned()))?;
+        let authority = pki.authority.as_ref().ok_or_else(|| ControlError::Unable(no_key.to_owned()))?;
         let facts = &self.facts;
         let now = self.doors.clock.unix_now();
         let signed = authority.sign_device(request, id, &facts.trust_domain, facts.device_validity, now);
-        let certificate = signed.map_err(|error| ControlError::Unavailable(error.to_string()))?;
+        let certificate = signed.map_err(|error| ControlError::Unable(error.to_string()))?;
         Ok((certificate, pki.roots_pem()))
     }
 

@@ -63,7 +63,7 @@ impl RemoteControl {
 
     /// Asks for bytes of any number, and hands them on as they come.
     async fn stream(&self, path: &str) -> Result<Pieces, ControlError> {
-        let stream = connect(&self.socket).await.map_err(transport)?;
+        let stream = connect(&self.socket).await.map_err(unasked)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(transport)?;
         let request = Request::builder()
             .method(Method::POST)
@@ -107,7 +107,7 @@ impl RemoteControl {
         path: String,
         body: Bytes,
     ) -> Result<T, ControlError> {
-        let stream = connect(&self.socket).await.map_err(transport)?;
+        let stream = connect(&self.socket).await.map_err(unasked)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(transport)?;
         let request = Request::builder()
             .method(method)
@@ -139,6 +139,10 @@ impl RemoteControl {
 fn problem(status: StatusCode, body: &[u8]) -> ControlError {
     serde_json::from_slice::<Problem>(body)
         .map_or_else(|_| ControlError::Transport(format!("HTTP status {status}")), |problem| problem.error)
+}
+
+fn unasked(error: std::io::Error) -> ControlError {
+    ControlError::Unasked(error.to_string())
 }
 
 fn transport(error: impl std::fmt::Display) -> ControlError {

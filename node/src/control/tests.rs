@@ -449,7 +449,7 @@ async fn a_node_that_went_away_is_said_to_have() {
     node.shutdown.send_replace(true);
     node.served.await.unwrap();
     assert!(!Path::new(&node.socket).exists());
-    assert!(matches!(node.remote.info().await, Err(ControlError::Transport(_))));
+    assert!(matches!(node.remote.info().await, Err(ControlError::Unasked(_))));
     // One that takes the question and says nothing.
     let silent = std::os::unix::net::UnixListener::bind(&node.socket).unwrap();
     let hang_up = std::thread::spawn(move || drop(silent.accept()));

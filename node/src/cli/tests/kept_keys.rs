@@ -1,6 +1,7 @@
 //! What stays of the keys that `unhidra enroll` made, where it does not come to its end.
 
 use super::*;
+use crate::control::RemoteControl;
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -48,4 +49,20 @@ async fn the_keys_stay_where_nobody_knows_whether_the_device_is_enrolled() {
     let refused = refusal(&control, &format!("enroll pump-8 --out {}", out("closed").display())).await;
     assert!(refused.contains("pump-8 may be enrolled") && refused.contains("unhidra device show pump-8"), "{refused}");
     assert_eq!(names(&out("closed")), ["identity.key", "key.pem"]);
+}
+
+#[tokio::test]
+async fn nothing_stays_where_nothing_can_have_been_enrolled() {
+    let ground = Ground::new();
+    let out = ground.folder.path().join("new/pump-7");
+    let line = format!("enroll pump-7 --out {}", out.display());
+    let refused = refusal(&ground.keyless().await, &line).await;
+    assert!(refused.contains("set pki.ca_key") && !refused.contains("may be"), "{refused}");
+    assert!(!out.exists());
+    let nobody = RemoteControl::new(&ground.folder.path().join("no.sock"));
+    let refused = refusal(&nobody, &line).await;
+    assert!(refused.contains("cannot be asked") && !refused.contains("may be"), "{refused}");
+    assert!(!out.exists());
+    // What was refused goes the same way once it can.
+    printed(&ground.control(None).await, &line).await.unwrap();
 }
