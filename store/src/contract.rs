@@ -164,6 +164,7 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     retention::a_log_without_a_whole_row_goes_on_where_it_was(&mut bench()).await;
     retention::bounds_of_rows_and_bytes_keep_the_newest(&mut bench()).await;
     retention::much_is_trimmed_in_steps(&mut bench()).await;
+    retention::a_look_begins_behind_what_is_gone(&mut bench()).await;
     retention::the_oldest_of_all_go_first(&mut bench()).await;
     retention::held_rows_are_given_back_and_all_else_goes_on(&mut bench()).await;
     retention::commands_that_are_over_are_forgotten_and_no_others(&mut bench()).await;

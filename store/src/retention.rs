@@ -49,9 +49,12 @@ pub struct Bounds {
     pub bytes: Option<u64>,
 }
 
-/// What a device has, as far as it was counted.
+/// What a device has, as far as it was counted, and where that begins.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
+    /// Up to here all rows are gone. What was deleted is in the engine until it is compacted, and a look that went
+    /// over it again would cost as much as all that ever went.
+    gone: Offset,
     rows: u64,
     bytes: u64,
     /// The newest row that is counted.
@@ -101,8 +104,7 @@ pub struct Overdue {
     pub bytes: u64,
     /// Whether there is more to do at once.
     pub more: bool,
-    /// What the device has once that is done, for the next look; `None` where it is to be counted
-    /// anew.
+    /// What the device has once that is done, for the next look; `None` where there is no such device.
     pub tally: Option<Tally>,
     /// When the oldest row was received that stays whole.
     pub oldest: Option<UnixTime>,
@@ -136,12 +138,16 @@ pub(crate) fn overdue(
 ) -> Result<Overdue, ReadError> {
     let Some(number) = query::number(rows, device)? else { return Ok(Overdue::default()) };
     let counts = bounds.rows.is_some() || bounds.bytes.is_some();
-    let tally = if counts { Some(count(rows, number, tally.unwrap_or_default())?) } else { None };
-    let mut found = Overdue { tally, more: tally.is_some_and(|tally| !tally.whole), ..Overdue::default() };
-    let mut beyond = Beyond { bounds, now, left: tally.filter(|tally| tally.whole) };
+    let from = tally.unwrap_or_default();
+    let tally = if counts { count(rows, number, from)? } else { from.anew() };
+    let is_counted = counts && tally.whole;
+    let unfinished = counts && !tally.whole;
+    let mut found = Overdue { tally: Some(tally), more: unfinished, ..Overdue::default() };
+    let mut beyond = Beyond { bounds, now, left: is_counted.then_some(tally) };
     let mut gone = Vec::new();
     let mut reasons: HashMap<Reason, u64> = HashMap::new();
-    rows.scan(Table::Readings, &table::number_prefix(number), None, Order::Ascending, &mut |key, value| {
+    let after = table::reading(number, tally.gone);
+    rows.scan(Table::Readings, &table::number_prefix(number), Some(&after), Order::Ascending, &mut |key, value| {
         if gone.len() >= max.max(1) {
             found.more = true;
             return Ok(ControlFlow::Break(()));
@@ -172,17 +178,17 @@ pub(crate) fn overdue(
         if row.offset < floor {
             found.trim.delete.push(row.offset);
             found.bytes += row.size;
-            left = left.map(|tally| tally.without(row.size));
+            left = Tally { gone: row.offset, ..left.without(row.size) };
         } else if !row.trimmed {
             found.trim.stub.push(row.offset);
             found.bytes += row.size.saturating_sub(ROW_OVERHEAD);
         }
     }
     // What a stub weighs shows once it is written.
-    found.tally = if found.trim.stub.is_empty() { left } else { None };
+    found.tally = Some(if found.trim.stub.is_empty() { left } else { left.anew() });
     found.rows = reasons.into_iter().collect();
     // Stubs alone, all of them seen before: nothing that another look would end.
-    found.more &= !found.trim.is_empty() || found.tally.is_some_and(|tally| !tally.whole);
+    found.more &= !found.trim.is_empty() || unfinished;
     Ok(found)
 }
 
@@ -314,6 +320,12 @@ impl Beyond<'_> {
 }
 
 impl Tally {
+    /// The same to be counted anew, from where its rows begin.
+    #[must_use]
+    pub const fn anew(self) -> Self {
+        Self { gone: self.gone, rows: 0, bytes: 0, upto: Offset::ZERO, whole: false }
+    }
+
     const fn without(self, size: u64) -> Self {
         Self { rows: self.rows.saturating_sub(1), bytes: self.bytes.saturating_sub(size), ..self }
     }
@@ -323,7 +335,7 @@ impl Tally {
 fn count(rows: &dyn Rows, number: DeviceNumber, from: Tally) -> Result<Tally, ReadError> {
     let mut tally = Tally { whole: true, ..from };
     let mut counted = 0;
-    let after = table::reading(number, from.upto);
+    let after = table::reading(number, from.upto.max(from.gone));
     rows.scan(Table::Readings, &table::number_prefix(number), Some(&after), Order::Ascending, &mut |key, value| {
         if counted >= COUNT_MAX {
             tally.whole = false;

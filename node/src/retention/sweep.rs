@@ -128,7 +128,7 @@ impl Sweep {
         let Look { now, is_believed: aged, .. } = seen;
         let mut known = self.known.get(&device.id).copied().unwrap_or_default();
         if self.recount.take(&device.id) {
-            known.tally = None;
+            known.tally = known.tally.map(Tally::anew);
         }
         let mut bounds = self.config.bounds(&device.class);
         if !aged {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{Bounds, Overdue, Reason, STUBS, Trim};
+use crate::{Bounds, Overdue, Reason, STUBS, Tally, Trim};
 
 const STUBS_LEN: u64 = STUBS as u64;
 
@@ -124,9 +124,10 @@ pub(super) async fn bounds_of_rows_and_bytes_keep_the_newest(bench: &mut impl Be
 
 pub(super) async fn much_is_trimmed_in_steps(bench: &mut impl Bench) {
     let store = filled(bench, 300).await;
-    let (mut steps, mut gone) = (0, 0);
+    let (mut steps, mut gone, mut tally) = (0, 0, None);
     loop {
-        let found = store.overdue(&id("a"), age(10), UnixTime::from_s(1000), None, 50).await.unwrap();
+        let found = store.overdue(&id("a"), age(10), UnixTime::from_s(1000), tally, 50).await.unwrap();
+        tally = found.tally;
         assert!(found.trim.delete.len() + found.trim.stub.len() <= 50);
         gone += found.trim.delete.len() as u64;
         trim(&*store, &found).await;
@@ -136,6 +137,28 @@ pub(super) async fn much_is_trimmed_in_steps(bench: &mut impl Bench) {
         }
     }
     assert!(gone == 300 - STUBS_LEN && steps >= 6, "{gone} rows in {steps} steps");
+}
+
+pub(super) async fn a_look_begins_behind_what_is_gone(bench: &mut impl Bench) {
+    let store = filled(bench, 300).await;
+    let rows = |rows| Bounds { rows: Some(rows), ..Bounds::default() };
+    let first = async |bounds, tally| {
+        let found = store.overdue(&id("a"), bounds, UnixTime::from_s(1000), tally, 1000).await.unwrap();
+        (found.trim.delete.first().map(|offset| offset.get()), found.tally)
+    };
+    for bounds in [age(800), rows(100)] {
+        let (oldest, tally) = first(bounds, None).await;
+        assert_eq!(oldest, Some(1), "{bounds:?}");
+        // Whoever says that those have gone is not shown them again, whatever is asked for, though they are there.
+        for (bounds, begins) in [(age(800), None), (rows(90), Some(201)), (age(10), Some(201)), (rows(100), None)] {
+            assert_eq!(first(bounds, tally).await.0, begins, "{bounds:?}");
+            assert_eq!(first(bounds, tally.map(Tally::anew)).await.0, begins, "counted anew: {bounds:?}");
+        }
+    }
+    // Stubs do not make it begin anew.
+    let (_, tally) = first(age(10), None).await;
+    write(&*store, vec![at("a", 990)]).await.unwrap();
+    assert_eq!(first(age(10), tally).await.0, Some(301 - STUBS_LEN));
 }
 
 pub(super) async fn the_oldest_of_all_go_first(bench: &mut impl Bench) {
