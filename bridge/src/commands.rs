@@ -62,6 +62,10 @@ pub(crate) struct Pace {
     pub(crate) grace: Duration,
 }
 
+/// So many others may be sent between two attempts at a command: a device knows a repeat among its last 64
+/// (PROTOCOL section 7).
+const PASSED_BY_MAX: usize = 63;
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Progress {
     Waiting,
@@ -94,6 +98,9 @@ struct Entry {
     progress: Progress,
     /// An attempt has ended without the device's word: it may have the command.
     may_have_it: bool,
+    /// How many others were sent for the first time since this one was: they take its place among the ids that the
+    /// device knows a repeat by. A restart of the node begins the count anew.
+    passed_by: usize,
 }
 
 impl Entry {
@@ -107,8 +114,11 @@ impl Entry {
         }
     }
 
+    /// A device that may have forgotten that it has the command would carry it out once more: it waits for its
+    /// receipt or its end.
     fn may_be_sent(&self, now: UnixTime) -> bool {
-        self.progress == Progress::Waiting && self.command.expires_at > now
+        let is_known = !self.may_have_it || self.passed_by < PASSED_BY_MAX;
+        self.progress == Progress::Waiting && self.command.expires_at > now && is_known
     }
 
     /// When it is over whatever happens. What was sent may have been carried out in time, and its
@@ -147,7 +157,7 @@ impl CommandQueue {
             } else {
                 Progress::Waiting
             };
-            Entry { may_have_it: command.life.stage == Stage::Sent, command, progress }
+            Entry { may_have_it: command.life.stage == Stage::Sent, command, progress, passed_by: 0 }
         };
         Self { open: commands.into_iter().filter(|command| !command.is_final()).map(entry).collect() }
     }
@@ -176,7 +186,8 @@ impl CommandQueue {
         let newest = self.open.iter().map(|entry| entry.command.created_at).max();
         let after = newest.map(|at| at.saturating_add(Duration::from_millis(1)));
         command.created_at = after.map_or(command.created_at, |after| after.max(command.created_at));
-        self.open.push_back(Entry { command: command.clone(), progress: Progress::Waiting, may_have_it: false });
+        let entry = Entry { command: command.clone(), progress: Progress::Waiting, may_have_it: false, passed_by: 0 };
+        self.open.push_back(entry);
         command
     }
 
@@ -208,8 +219,15 @@ impl CommandQueue {
     pub(crate) fn sent(&mut self, id: &CommandId, ticket: Ticket, now: Now) -> Option<Command> {
         let entry = self.open.iter_mut().find(|e| e.command.id == *id)?;
         entry.progress = Progress::InFlight(ticket);
+        let is_first = entry.command.life.attempts == 0;
         entry.command.sent(now.unix);
-        Some(entry.command.clone())
+        let sent = entry.command.clone();
+        if is_first {
+            let others =
+                self.open.iter_mut().filter(|other| other.command.id != *id && other.command.life.attempts > 0);
+            others.for_each(|other| other.passed_by += 1);
+        }
+        Some(sent)
     }
 
     /// Takes the broker's word on a ticket, and gives the command where it is to be written.

@@ -9,7 +9,7 @@ use thiserror::Error;
 use unhidra_core::command::Command;
 use unhidra_core::delivery::{Answer, DownlinkRow, Refusal};
 use unhidra_core::device::Device;
-use unhidra_core::ids::Version;
+use unhidra_core::ids::{Offset, Version};
 use unhidra_core::message::UplinkKind;
 use unhidra_core::setting::Setting;
 use unhidra_core::time::{Timestamp, UnixTime};
@@ -61,8 +61,8 @@ pub struct Loaded {
     pub commands: Vec<Command>,
     /// Its settings.
     pub settings: Vec<Setting>,
-    /// The reading ids of its newest rows, oldest first.
-    pub reading_ids: Vec<u64>,
+    /// The reading ids of its newest rows and where those are, oldest first.
+    pub reading_ids: Vec<(Offset, u64)>,
 }
 
 /// Whether these records hold message keys for late arrivals past their day: those of a device that
@@ -138,7 +138,9 @@ impl Peer {
         let recent = stored.recent.iter().map(|t| MessageTag { key: t.key, number: t.number, tag: t.tag });
         let own = |record: &&PrekeyRecord| record.kind == PrekeyKind::OneTime(device.id);
         let newest = prekeys.iter().filter(own).max_by_key(|record| record.id);
-        let record = if is_same { record } else { record.with_identity(device.identity_key) };
+        let newest_id = reading_ids.last().map_or(record.ids_after, |(offset, _)| *offset);
+        let record = if is_same { record } else { record.with_identity(device.identity_key, newest_id) };
+        let own_ids = reading_ids.into_iter().filter(|(offset, _)| *offset > record.ids_after).map(|(_, id)| id);
         let (present, previous) = (session(stored.present)?, session(stored.previous)?);
         let mut sessions = NodeSessions::new(present, previous, Recent::from_tags(recent));
         if record.restored {
@@ -150,6 +152,7 @@ impl Peer {
             identity,
             sessions,
             doors: Doors::new(record.reset_at, record.outside_reset_at),
+            reading_ids: ReadingIds::restore(own_ids),
             record,
             one_time,
             gaps: Gaps::default(),
@@ -157,7 +160,6 @@ impl Peer {
             timer: None,
             last_draft: 0,
             version: stored.version,
-            reading_ids: ReadingIds::restore(reading_ids),
             hello_due: false,
             sealed_at: None,
             ends_old_identity: !is_same,

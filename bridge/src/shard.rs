@@ -85,6 +85,8 @@ pub struct Bridge {
     hand: usize,
     links: HashMap<DeviceId, Link>,
     loads: VecDeque<DeviceId>,
+    /// Revoked devices whose commands have ended, and the draft that says so, until that is durable.
+    going: BTreeMap<DeviceId, u64>,
     parked: Count,
     /// The newest draft known to be durable.
     committed: u64,
@@ -119,6 +121,7 @@ impl Bridge {
             hand: 0,
             links: HashMap::new(),
             loads: VecDeque::new(),
+            going: BTreeMap::new(),
             parked: Count::default(),
             committed: 0,
             timers: BTreeSet::new(),
@@ -311,6 +314,7 @@ impl Bridge {
         self.unread.read(&device);
         for command in revoked(commands, now.unix) {
             self.common.draft.push_command(command);
+            self.going.insert(device, self.common.draft_number);
         }
         for waiting in parked {
             self.refuse(waiting, Answer::Refused(Refusal::NotAuthorized), Unheard::NoDevice);
@@ -353,8 +357,13 @@ impl Bridge {
             Some(Seat::Ready(peer)) => peer.last_draft <= self.committed,
             Some(Seat::Loading(_)) => false,
             Some(Seat::Damaged { last_draft, .. }) => *last_draft <= self.committed,
-            None => true,
+            None => !self.is_going(device),
         }
+    }
+
+    /// Whether the end of a revoked device's commands is on its way to the store.
+    fn is_going(&self, device: &DeviceId) -> bool {
+        self.going.get(device).is_some_and(|draft| *draft > self.committed)
     }
 
     /// Moves the time on: ends what is over.
@@ -380,8 +389,11 @@ impl Bridge {
     }
 
     /// The next device whose records are to be read.
+    ///
+    /// Not one whose commands are ending: they would be read as open.
     pub fn poll_load(&mut self) -> Option<DeviceId> {
-        self.loads.pop_front()
+        let at = self.loads.iter().position(|device| !self.is_going(device))?;
+        self.loads.remove(at)
     }
 
     /// What has come together since the last draft. Drafts are committed in this order.
@@ -402,6 +414,7 @@ impl Bridge {
     /// The oldest draft not yet known to be durable is.
     pub fn handle_committed(&mut self) {
         self.committed += 1;
+        self.going.retain(|_, draft| *draft > self.committed);
     }
 
     /// A commit failed: what is in memory may be ahead of the store, and is dropped. Where devices
@@ -415,6 +428,7 @@ impl Bridge {
         self.loads.clear();
         self.parked = Count::default();
         let mut again: BTreeSet<DeviceId> = self.links.keys().copied().collect();
+        again.extend(std::mem::take(&mut self.going).into_keys());
         for (device, seat) in self.seats.drain(..) {
             match seat {
                 Seat::Loading(parked) => {

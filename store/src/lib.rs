@@ -235,8 +235,9 @@ pub struct DeviceRecords {
     pub commands: Vec<Command>,
     /// Its settings, those that were removed too.
     pub settings: Vec<Setting>,
-    /// Its newest rows, newest first, rows nobody is shown left out.
-    pub newest: Vec<Reading>,
+    /// The reading ids of its newest rows and where those are, oldest first. Those of rows that were trimmed are
+    /// known as long as a stub of them is there.
+    pub reading_ids: Vec<(Offset, u64)>,
 }
 
 /// What must survive, and the order it survives in.
@@ -366,6 +367,10 @@ pub trait Store: Send + Sync + 'static {
         max: usize,
     ) -> BoxFuture<'_, Result<Page<Waits>, ReadError>>;
 
+    /// The reading ids of a device's newest `max` rows and where those are, oldest first: also of rows that were trimmed
+    /// and of which a stub is there. Rows that repeat another are none.
+    fn reading_ids(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<(Offset, u64)>, ReadError>>;
+
     /// A device's settings in the order of their names, those that were removed too.
     fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>>;
 
@@ -377,13 +382,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// All that is kept of a device beside what it sent: [`session`](Self::session),
     /// [`prekeys`](Self::prekeys), [`open_commands`](Self::open_commands) and
-    /// [`settings`](Self::settings), and its newest rows, at most `rows`, as in [`newest`](Self::newest).
+    /// [`settings`](Self::settings), and the [`reading_ids`](Self::reading_ids) of its newest `rows`.
     /// An engine that can reads them at once, as of one moment.
     fn records(&self, device: &DeviceId, rows: usize) -> BoxFuture<'_, Result<DeviceRecords, ReadError>> {
         let device = *device;
         Box::pin(async move {
             Ok(DeviceRecords {
-                newest: self.newest(&device, Limit { rows, bytes: usize::MAX }).await?.rows,
+                reading_ids: self.reading_ids(&device, rows).await?,
                 stored: self.session(&device).await?.unwrap_or_default(),
                 prekeys: self.prekeys(&device).await?,
                 commands: self.open_commands(&device).await?,

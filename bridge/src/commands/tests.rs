@@ -59,6 +59,38 @@ fn a_command_is_sent_delivered_and_answered() {
 }
 
 #[test]
+fn what_a_device_may_have_forgotten_is_not_sent_again() {
+    let pace = Pace { in_flight: 2, ..PACE };
+    let mut queue = CommandQueue::default();
+    queue.push(command(1, 900_000));
+    assert_eq!(send(&mut queue, pace, 1, now(10)), Some(id(1)));
+    queue.published(Ticket(1), Outcome::Relayed, pace, now(11));
+    let others = |queue: &mut CommandQueue, from: u8, count: u8| {
+        for n in from..from + count {
+            queue.push(command(n, 900_000));
+            let ticket = 100 + u64::from(n);
+            queue.sent(&id(n), Ticket(ticket), now(12));
+            queue.published(Ticket(ticket), Outcome::Relayed, pace, now(12));
+            assert_eq!(state(queue.answered(&id(n), ReceiptStatus::Done, "", pace, now(12))), Some(CommandState::Done));
+        }
+    };
+    others(&mut queue, 2, 62);
+    // The device knows 64: this one, and those.
+    for ticket in 2..4 {
+        queue.release();
+        assert_eq!(send(&mut queue, pace, ticket, now(13)), Some(id(1)));
+        queue.published(Ticket(ticket), Outcome::Relayed, pace, now(13));
+    }
+    others(&mut queue, 64, 1);
+    queue.release();
+    assert_eq!(queue.next(pace, now(14)), None, "it waits for its receipt or its end");
+    queue.push(command(65, 900_000));
+    assert_eq!(send(&mut queue, pace, 5, now(14)), Some(id(65)), "and holds up nothing");
+    let done = queue.answered(&id(1), ReceiptStatus::Done, "", pace, now(15));
+    assert_eq!(state(done), Some(CommandState::Done));
+}
+
+#[test]
 fn what_an_outside_broker_has_stays_sent_until_a_receipt_says_more() {
     for outcome in [Outcome::Relayed, Outcome::Unclear] {
         let mut queue = CommandQueue::default();

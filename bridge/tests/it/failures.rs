@@ -219,6 +219,8 @@ fn a_publish_that_was_lost_goes_again_when_something_happens() {
 #[test]
 fn a_device_enrolled_with_another_key_begins_anew() {
     let (mut world, mut device) = World::greeted();
+    let first = device.reading_again(1, b"the old one's", world.now.unix);
+    assert_eq!(world.message(&first), Answer::Accepted);
     let old = device.reading(b"old", world.now.unix);
     let mut other = Device::new("pump-7", world.node_key(), rand::SeedableRng::seed_from_u64(99));
     let id = world.enrolled.id;
@@ -232,8 +234,41 @@ fn a_device_enrolled_with_another_key_begins_anew() {
     let bundle = world.bundle();
     other.begin(&bundle, world.now.unix);
     assert_eq!(other.counter, 1, "and its counter with them");
-    let anew = other.reading(b"anew", world.now.unix);
+    // It counts its readings from 1, as the old one did.
+    let anew = other.reading_again(1, b"anew", world.now.unix);
     assert_eq!(world.message(&anew), Answer::Accepted);
+    assert_eq!(world.shown().last(), Some(&&b"anew"[..]), "the ids of the old one are not its own");
+    // Its own are, also behind a restart.
+    for _ in 0..2 {
+        let again = other.reading_again(1, b"anew", world.now.unix);
+        assert_eq!(world.message(&again), Answer::Accepted);
+        assert_eq!(world.shown().iter().filter(|body| **body == b"anew").count(), 1);
+        world.restart();
+    }
+}
+
+#[test]
+fn the_end_of_a_revoked_devices_commands_is_not_lost_with_the_commit_that_says_it() {
+    let (mut world, _) = World::new();
+    world.disconnect();
+    let command = world.command(1, 600);
+    let id = world.enrolled.id;
+    let open: Vec<_> = world.kept.commands.values().cloned().collect();
+    world.restart_without_the_device();
+    world.bridge.handle_look(id, world.now);
+    assert_eq!(world.bridge.poll_load(), Some(id));
+    world.bridge.handle_gone(id, open.clone(), world.now);
+    let draft = world.bridge.poll_draft().expect("the end of its command");
+    assert!(!world.bridge.is_settled(&id), "it is enrolled anew once that is known");
+    world.bridge.handle_look(id, world.now);
+    assert_eq!(world.bridge.poll_load(), None, "it would be read as open");
+    drop(draft);
+    world.bridge.forget();
+    assert_eq!(world.bridge.poll_load(), Some(id), "the commit failed, and the command is open");
+    world.bridge.handle_gone(id, open, world.now);
+    world.settle();
+    assert!(world.bridge.is_settled(&id));
+    assert!(world.kept.commands[&command].is_final());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use unhidra_core::command::{Command, CommandState, Life};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, DownlinkRow, UplinkRow};
 use unhidra_core::device::{Device as Enrolled, Fingerprint, Standing};
 use unhidra_core::durable::DurableSource;
-use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Version};
+use unhidra_core::ids::{CommandId, DeviceId, DeviceNumber, Offset, Version};
 use unhidra_core::message::{Sealed, Uplink, UplinkKind};
 use unhidra_core::setting::{Setting, SettingName};
 use unhidra_core::suite::Suite;
@@ -47,6 +47,14 @@ pub(crate) struct Kept {
     pub(crate) rows: Vec<(MessageTag, Uplink)>,
     pub(crate) commands: BTreeMap<CommandId, Command>,
     pub(crate) settings: BTreeMap<SettingName, Setting>,
+}
+
+impl Kept {
+    /// The reading ids of the rows, of which the first has the Offset 1.
+    pub(crate) fn reading_ids(&self) -> Vec<(Offset, u64)> {
+        let rows = (1..).zip(&self.rows);
+        rows.filter_map(|(at, (_, row))| row.reading_id.map(|id| (Offset::new(at), id))).collect()
+    }
 }
 
 pub(crate) struct World {
@@ -396,7 +404,7 @@ impl World {
                 prekeys: self.kept.prekeys.clone(),
                 commands: self.kept.commands.values().filter(|c| !c.is_final()).cloned().collect(),
                 settings: self.kept.settings.values().cloned().collect(),
-                reading_ids: self.kept.rows.iter().filter_map(|row| row.1.reading_id).collect(),
+                reading_ids: self.kept.reading_ids(),
             };
             self.bridge.handle_loaded(id, loaded, self.now, &mut self.rng);
         }

@@ -26,9 +26,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         tokio::select! {
             () = shared.bell.notified() => {}
-            // A commit of unknown outcome may have turned out to be there: no one offers its rows.
+            // A commit of unknown outcome may have turned out to be there: no one offers its rows. A store that
+            // takes no more rows has those all the same.
             changed = health.changed() => match changed {
-                Ok(()) if *health.borrow_and_update() == Health::Ready => distrust(&shared),
+                Ok(()) if matches!(*health.borrow_and_update(), Health::Ready | Health::Full(_)) => distrust(&shared),
                 Ok(()) => {}
                 // The store is gone, and with it all there is to dispatch.
                 Err(_) => return,

@@ -34,6 +34,20 @@ async fn a_reading_reaches_those_who_watch_its_device_and_those_who_watch_all() 
     assert_eq!(world.metric("gateway_readings_encoded_total"), 3, "once, whoever watches");
 }
 
+/// A disk that is nearly full is where a commit of unknown outcome comes from.
+#[tokio::test(start_paused = true)]
+async fn rows_of_an_unknown_commit_are_told_where_the_store_takes_no_more_of_them() {
+    let world = World::new();
+    let mut client = world.enter().await;
+    client.subscribe("*", None).await;
+    client.hear_type("caught_up").await;
+    world.commit("pump-7", 2);
+    world.store.set_health(Health::Reopening);
+    tokio::task::yield_now().await;
+    world.store.set_health(Health::Full("the disk is full".to_owned()));
+    assert_eq!(client.rows(2).await.len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cursor_goes_on_exactly_where_its_frame_ended() {
     let world = World::new();

@@ -287,6 +287,10 @@ impl Store for MemoryStore {
         Box::pin(async { Ok(Page { rows: Vec::new(), more: false }) })
     }
 
+    fn reading_ids(&self, _: &DeviceId, _: usize) -> BoxFuture<'_, Result<Vec<(Offset, u64)>, ReadError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>> {
         self.read(|state| state.settings.iter().filter(|setting| setting.device == *device).cloned().collect())
     }

@@ -58,7 +58,6 @@ async fn read(rooms: &Rooms, id: &DeviceId) -> Result<Found, ReadError> {
         told.commands.iter().for_each(|command| rooms.gateway.command_changed(command));
         told.settings.iter().for_each(|setting| rooms.gateway.setting_changed(setting));
     }
-    let DeviceRecords { stored, prekeys, commands, settings, newest } = store.records(id, ROWS).await?;
-    let reading_ids = newest.iter().rev().filter_map(|row| row.uplink.reading_id).collect();
+    let DeviceRecords { stored, prekeys, commands, settings, reading_ids } = store.records(id, ROWS).await?;
     Ok(Found::Enrolled(Box::new(Loaded { device, stored, prekeys, commands, settings, reading_ids })))
 }

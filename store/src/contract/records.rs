@@ -106,15 +106,14 @@ pub(super) async fn all_of_a_device_is_what_its_parts_are(bench: &mut impl Bench
     for name in &names {
         let id = id(name);
         let found = store.records(&id, 3).await.unwrap();
-        assert_eq!((found.newest.len(), found.commands.len(), found.settings.len()), (3, 1, 1));
+        assert_eq!((found.reading_ids.len(), found.commands.len(), found.settings.len()), (3, 1, 1));
         assert!(found.stored.present.is_some());
-        let newest = Limit { rows: 3, bytes: usize::MAX };
         let parts = DeviceRecords {
             stored: store.session(&id).await.unwrap().unwrap(),
             prekeys: store.prekeys(&id).await.unwrap(),
             commands: store.open_commands(&id).await.unwrap(),
             settings: store.settings(&id).await.unwrap(),
-            newest: store.newest(&id, newest).await.unwrap().rows,
+            reading_ids: store.reading_ids(&id, 3).await.unwrap(),
         };
         assert!(
             parts.prekeys.iter().any(|prekey| prekey.id == 10) && parts.prekeys.iter().any(|prekey| prekey.id == 11)

@@ -65,6 +65,8 @@ pub(super) async fn rows_whose_time_is_over_go_and_their_newest_stay_as_stubs(be
     assert_eq!((&*stub.uplink.name, stub.uplink.body.len(), stub.uplink.reading_id), ("", 0, Some(u64::MAX)));
     assert!(store.newest(&id("a"), ALL).await.unwrap().rows.is_empty(), "nobody is shown them");
     assert_eq!(store.session(&id("a")).await.unwrap(), before, "a repeat is known as before");
+    let ids = store.records(&id("a"), 64).await.unwrap().reading_ids;
+    assert_eq!(ids, (37..=100).map(|at| (Offset::new(at), u64::MAX)).collect::<Vec<_>>(), "and by its reading id");
     assert!(look(&*store, age(60), 1000).await.trim.is_empty(), "there is nothing left to do");
     // A stub that is none of the newest any more is deleted.
     write(&*store, vec![at("a", 990)]).await.unwrap();

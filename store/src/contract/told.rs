@@ -37,7 +37,14 @@ pub(super) async fn open_commands_are_those_not_final(bench: &mut impl Bench) {
         let mut ended = command.clone();
         ended.life.stage = over(Ending::Failed);
         write(&*store, vec![Op::Command(ended.clone())]).await.unwrap();
-        assert_eq!(store.command(&id("a"), &command.id).await.unwrap(), Some(ended), "it stays readable");
+        assert_eq!(store.command(&id("a"), &command.id).await.unwrap(), Some(ended.clone()), "it stays readable");
+        // Whoever has not heard of it, or ends it once more, changes nothing.
+        for late in
+            [command.clone(), Command { life: Life { stage: over(Ending::Done), ..command.life }, ..command.clone() }]
+        {
+            write(&*store, vec![Op::Command(late)]).await.unwrap();
+            assert_eq!(store.command(&id("a"), &command.id).await.unwrap().as_ref(), Some(&ended), "an end is an end");
+        }
     }
     assert_eq!(store.open_commands(&id("a")).await.unwrap(), commands[2..3]);
     assert_eq!(store.command(&id("a"), &CommandId::new([99; 16])).await.unwrap(), None);

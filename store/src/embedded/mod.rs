@@ -377,6 +377,11 @@ impl Store for Embedded {
         self.read(partition, move |view, _| query::waits(view, after, max))
     }
 
+    fn reading_ids(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<(Offset, u64)>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |view, partition| query::reading_ids(view, partition, &device, max))
+    }
+
     fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>> {
         let device = *device;
         self.read(self.partition_of(&device), move |view, _| query::settings(view, &device))

@@ -169,6 +169,11 @@ impl Store for Memory {
         self.read(partition, move |rows, _| query::waits(rows, after, max))
     }
 
+    fn reading_ids(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<(Offset, u64)>, ReadError>> {
+        let device = *device;
+        self.read(self.partition_of(&device), move |rows, partition| query::reading_ids(rows, partition, &device, max))
+    }
+
     fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>> {
         let device = *device;
         self.read(self.partition_of(&device), move |rows, _| query::settings(rows, &device))

@@ -142,6 +142,7 @@ impl Store for Double {
         open_commands(device: &DeviceId) -> BoxFuture<'_, Result<Vec<Command>, ReadError>>;
         commands(device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<Command>, ReadError>>;
         waits(partition: Partition, after: DeviceNumber, max: usize) -> BoxFuture<'_, Result<Page<Waits>, ReadError>>;
+        reading_ids(device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<(Offset, u64)>, ReadError>>;
         settings(device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>>;
         signed_prekeys() -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;
         prekeys(device: &DeviceId) -> BoxFuture<'_, Result<Vec<PrekeyRecord>, ReadError>>;
