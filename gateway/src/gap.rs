@@ -13,13 +13,25 @@ use unhidra_store::DamagedRow;
 
 use crate::frame::Gap;
 
+/// The first row of each device behind `end`, as the device and the row before it: what that row would say of the rows up
+/// to `end`, which is where live frames begin, and they have no gaps.
+pub(crate) fn next_after(rows: &[Reading], end: Offset) -> Vec<(DeviceId, Offset)> {
+    let mut next: BTreeMap<DeviceId, Offset> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.offset > end) {
+        next.entry(row.uplink.device).or_insert(row.prev);
+    }
+    next.into_iter().filter(|(_, prev)| *prev <= end).collect()
+}
+
 /// Parts a page of rows behind `from` into those that are shown and the gaps before them. `damaged` are
-/// the rows of the same run of the log that do not read.
+/// the rows of the same run of the log that do not read, and `next` what the rows behind the page say
+/// ([`next_after`]).
 pub(crate) fn part(
     partition: Partition,
     rows: Vec<Reading>,
     damaged: &[DamagedRow],
     from: Offset,
+    next: &[(DeviceId, Offset)],
 ) -> (Vec<Reading>, Vec<Gap>) {
     let mut last: BTreeMap<DeviceId, Offset> = BTreeMap::new();
     let mut gone: BTreeMap<DeviceId, Offset> = BTreeMap::new();
@@ -39,6 +51,11 @@ pub(crate) fn part(
     // Of one whose device does not read either, the row after it tells by its `prev`.
     for (device, offset) in damaged.iter().filter_map(|row| row.device.map(|device| (device, row.offset))) {
         gone.entry(device).and_modify(|known| *known = offset.max(*known)).or_insert(offset);
+    }
+    for (device, prev) in next.iter().filter(|(_, prev)| *prev > from) {
+        if last.get(device) != Some(prev) {
+            gone.insert(*device, *prev);
+        }
     }
     let gap = |(device, offset): (DeviceId, Offset)| Gap {
         device: device.to_string(),
@@ -60,7 +77,7 @@ mod tests {
     }
 
     fn parted(rows: Vec<Reading>, from: u64) -> (Vec<u64>, Vec<(String, u64)>) {
-        let (shown, gaps) = part(Partition::new(0), rows, &[], Offset::new(from));
+        let (shown, gaps) = part(Partition::new(0), rows, &[], Offset::new(from), &[]);
         let shown = shown.iter().map(|row| row.offset.get()).collect();
         (shown, gaps.into_iter().map(|gap| (gap.device, gap.offset)).collect())
     }
@@ -82,5 +99,19 @@ mod tests {
     fn what_is_left_of_a_row_is_a_gap_and_shown_to_nobody() {
         let rows = vec![trimmed("a", 5, 4), trimmed("a", 6, 5), reading("b", 7, 0, b""), reading("a", 8, 6, b"")];
         assert_eq!(parted(rows, 0), (vec![7, 8], vec![("a".into(), 6)]));
+    }
+
+    #[test]
+    fn what_went_up_to_where_live_frames_begin_is_told_by_the_row_behind() {
+        let at = |offset| Offset::new(offset);
+        let all =
+            [reading("b", 8, 0, b""), reading("a", 20, 9, b""), reading("a", 21, 20, b""), reading("b", 22, 8, b"")];
+        let next = next_after(&all, at(9));
+        let (shown, gaps) = part(Partition::new(0), vec![all[0].clone()], &[], at(3), &next);
+        let told: Vec<_> = gaps.iter().map(|gap| (&*gap.device, gap.offset)).collect();
+        assert_eq!((shown.len(), told), (1, vec![("a", 9)]), "b's row before is there");
+        // What the stream was given already is no gap, nor what lies behind the end.
+        assert!(part(Partition::new(0), Vec::new(), &[], at(9), &next).1.is_empty());
+        assert!(next_after(&all, at(30)).is_empty() && next_after(&all[2..3], at(9)).is_empty());
     }
 }

@@ -55,7 +55,7 @@ async fn step(shared: &Shared, partition: Partition) -> bool {
                 Ok(read) => {
                     let to = read.reached(from);
                     let Readable { page, damaged } = read;
-                    let (rows, gaps) = gap::part(partition, page.rows, &damaged, from);
+                    let (rows, gaps) = gap::part(partition, page.rows, &damaged, from, &[]);
                     if gaps.is_empty() && damaged.is_empty() {
                         let rows: Vec<_> = rows.into_iter().map(Arc::new).collect();
                         shared.hub.dispatch(partition, &rows);

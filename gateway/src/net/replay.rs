@@ -34,17 +34,20 @@ pub(crate) async fn page(shared: &Shared, replay: &Replay) -> Result<ReplayPage,
             (partition, store.readable_history(device, replay.from.at(partition), PAGE).await?)
         }
     };
-    let (read, reached) = cut(read, replay.until.at(partition));
+    let until = replay.until.at(partition);
+    let next = gap::next_after(&read.page.rows, until);
+    let (read, reached) = cut(read, until);
+    let next = if reached == until { next } else { Vec::new() };
     let Readable { page, damaged } = read;
     if let Some(first) = damaged.first() {
         let (rows, cause) = (damaged.len(), &first.cause);
         tracing::warn!(%partition, rows, offset = %first.offset, %cause, "a client's replay passes over damaged rows");
     }
-    let (rows, gaps) = gap::part(partition, page.rows, &damaged, replay.from.at(partition));
+    let (rows, gaps) = gap::part(partition, page.rows, &damaged, replay.from.at(partition), &next);
     let place = replay.from.with(partition, reached);
     // One device's rows all lie in one log: with that, the stream has reached all of them.
     let to = match &replay.audience {
-        Audience::Device(_) if reached >= replay.until.at(partition) => replay.until.with(partition, reached),
+        Audience::Device(_) if reached >= until => replay.until.with(partition, reached),
         Audience::All | Audience::Device(_) => place,
     };
     let frame = (!rows.is_empty() || !gaps.is_empty()).then(|| {

@@ -34,6 +34,26 @@ async fn a_reading_reaches_those_who_watch_its_device_and_those_who_watch_all() 
     assert_eq!(world.metric("gateway_readings_encoded_total"), 3, "once, whoever watches");
 }
 
+/// Live frames have no gaps: what went before they begin is told by the replay.
+#[tokio::test(start_paused = true)]
+async fn what_is_trimmed_while_a_replay_joins_the_live_readings_is_told() {
+    let world = World::new();
+    world.publish("a", 9);
+    let mut client = world.enter().await;
+    // Committed and not told yet: the replay ends before them, and they are live.
+    let live = world.commit("a", 3);
+    world.store.trim(&id("a"), Offset::new(9));
+    for audience in ["*", "a"] {
+        client.subscribe(audience, Some("beginning")).await;
+        let frame = client.hear_type("readings").await;
+        assert!(rows_of(&frame).is_empty(), "{frame}");
+        assert_eq!((&frame["gaps"][0]["device"], &frame["gaps"][0]["offset"]), (&json!("a"), &json!(9)), "{frame}");
+        client.hear_type("caught_up").await;
+    }
+    world.gateway.committed(live);
+    assert_eq!(bodies(&client.rows(3).await), ["10", "11", "12"]);
+}
+
 /// A disk that is nearly full is where a commit of unknown outcome comes from.
 #[tokio::test(start_paused = true)]
 async fn rows_of_an_unknown_commit_are_told_where_the_store_takes_no_more_of_them() {

@@ -90,6 +90,14 @@ impl MemoryStore {
         self.state().settings.push(setting.clone());
     }
 
+    /// Lets all rows of a device up to a place go, and leaves no stub.
+    #[allow(dead_code, reason = "the example has no retention")]
+    pub(crate) fn trim(&self, device: &DeviceId, upto: Offset) {
+        let partition = self.partition_of(device);
+        let log = &mut self.state().logs[usize::from(partition.get())];
+        log.retain(|row| row.uplink.device != *device || row.offset > upto);
+    }
+
     /// Makes every read fail from now on, or no longer.
     #[allow(dead_code, reason = "the example has no use for failure")]
     pub(crate) fn set_broken(&self, broken: bool) {
