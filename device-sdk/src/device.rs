@@ -173,7 +173,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     }
 
     /// Sets the calendar. A device without a clock, whose application never does this, learns the time from the
-    /// node when it connects, and again once a day.
+    /// node when it first connects, and again once a day.
     pub fn set_time(&mut self, unix: UnixTime, now: Timestamp) {
         self.clock.set(unix, now);
         self.judge(now);
@@ -202,8 +202,8 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
 
     /// Takes a reading under an id of the application's, which it keeps with the reading until
     /// [`Event::Acknowledged`]: published again under the same id after a reset, the node takes it once, as long
-    /// as fewer than 64 other readings came between. No two readings may have the same. One that waits already is
-    /// not taken a second time.
+    /// as fewer than 64 other messages of the device came between. No two readings may have the same. One that
+    /// waits already is not taken a second time.
     ///
     /// # Errors
     ///
@@ -282,6 +282,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     pub fn connected(&mut self, now: Timestamp) {
         self.client.open(now);
         self.prekeys = Prekeys::Idle;
+        self.clock.connected();
         self.link = Link::Up { since: now, subscribed: false, ended: None };
     }
 
@@ -339,11 +340,9 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                         not_applied: &mut self.not_applied,
                         wants_session: self.must_begin || (self.should_begin && may_begin),
                     };
-                    let knew_the_time = inbox.clock.is_known();
                     let took = inbox.take(topic, payload, delivery, now);
-                    if !knew_the_time && self.clock.is_known() {
-                        self.judge(now);
-                    }
+                    // It may have said the time.
+                    self.judge(now);
                     took
                 }
                 Ok(Some(Incoming::Connected { session_present })) => {
@@ -449,6 +448,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     /// [`Fault`]: the device has stopped.
     pub fn poll_transmit(&mut self, now: Timestamp) -> Result<Option<&[u8]>, Fault<S::Error>> {
         self.running()?;
+        self.judge(now);
         if matches!(self.link, Link::Up { subscribed: true, ended: None, .. }) {
             self.expire(now)?;
             self.ask_for_bundle(now);
@@ -479,12 +479,13 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         let wanted = self.must_begin
             || sessions.restart_due(unix)
             || (self.should_begin && sessions.may_restart(unix))
-            || self.clock.is_wanted(now);
+            || self.clock.asks_at().is_some_and(|at| now >= at);
         if wanted && self.prekeys.may_ask(now) && self.client.has_room() {
             let suite = self.secure.identity().suite;
             let request = self.prekeys.ask(suite, now, &mut self.rng);
             let asked = self.client.publish(&self.topics.topic(Row::PrekeysGet), Qos::AtLeastOnce, &request);
             self.prekeys.asked(asked.ok(), now);
+            self.clock.asked(now);
         }
     }
 
@@ -499,6 +500,10 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             let plaintext = padded.ok().and_then(|len| self.plaintext.get(..len)).unwrap_or_default();
             let Some(sealed_len) = self.secure.sealed_len(plaintext.len()) else { break };
             if plaintext.is_empty() || sealed_len > payload_len_max {
+                // What a command came to is said without what the application says of it, rather than not at all.
+                if self.outbox.shorten(id) {
+                    continue;
+                }
                 // The node's own bound: another connection may have another.
                 self.outbox.refused(id, ReasonCode::PACKET_TOO_LARGE, session, now);
                 continue;
@@ -533,17 +538,23 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         match self.link {
             Link::Down { dial_at } => Some(dial_at),
-            Link::Up { .. } => [self.client.poll_timeout(), self.prekeys.poll_timeout(), self.outbox.poll_timeout()]
-                .into_iter()
-                .flatten()
-                .min(),
+            Link::Up { subscribed, .. } => {
+                let may_ask = subscribed && self.prekeys.is_idle() && self.client.has_room();
+                let asks_at = self.clock.asks_at().filter(|_| may_ask);
+                let others = [self.client.poll_timeout(), self.prekeys.poll_timeout(), self.outbox.poll_timeout()];
+                others.into_iter().chain([asks_at]).flatten().min()
+            }
         }
     }
 
     /// Time has passed. Then [`poll_transmit`](Self::poll_transmit) may have something.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.judge(now);
         self.prekeys.handle_timeout(now);
         self.outbox.handle_timeout(now);
+        if matches!(self.link, Link::Up { subscribed: true, ended: None, .. }) {
+            self.ask_for_bundle(now);
+        }
         if let Err(ended) = self.client.handle_timeout(now) {
             self.ended(ended);
         }

@@ -266,6 +266,15 @@ impl<const SLOTS: usize, const BODY: usize> Outbox<SLOTS, BODY> {
         answered
     }
 
+    /// Takes its body from a receipt; whether it had one.
+    pub(crate) fn shorten(&mut self, id: ReadingId) -> bool {
+        let is_receipt = |entry: &&mut Entry<BODY>| entry.id == id && matches!(entry.content, Content::Receipt { .. });
+        let Some(entry) = self.slots.iter_mut().flatten().find(is_receipt) else { return false };
+        let had_one = !entry.body.is_empty();
+        entry.body.clear();
+        had_one
+    }
+
     /// The message cannot be sent as things are, and waits like one that was refused.
     pub(crate) fn refused(&mut self, id: ReadingId, reason: ReasonCode, session: u32, now: Timestamp) {
         for entry in self.slots.iter_mut().flatten().filter(|entry| entry.id == id) {

@@ -77,7 +77,7 @@ impl<S: Storage, R: CryptoRng, const BODY: usize> Inbox<'_, S, R, BODY> {
     }
 
     fn bundle(&mut self, bundle: &PreKeyBundle<'_>, delivery: Option<Delivery>, now: Timestamp) -> Took<S::Error> {
-        let verified = self.prekeys.nonce().and_then(|nonce| self.secure.verify_bundle(bundle, nonce).ok());
+        let verified = self.prekeys.nonce(now).and_then(|nonce| self.secure.verify_bundle(bundle, nonce).ok());
         let Some(bundle) = verified else {
             // An answer to an older question, or somebody's attempt: the question stands.
             self.stats.bundles_refused += 1;
@@ -154,9 +154,10 @@ fn command<E, const BODY: usize>(
     stats: &mut Stats,
     now: Timestamp,
 ) -> Took<E> {
-    // Before the time is known nobody can say: it waits, and is judged then.
-    let waits_for_time = plaintext.expires_at.is_some() && !clock.is_known();
-    if clock.unix(now).zip(plaintext.expires_at).is_some_and(|(unix, expires_at)| unix >= expires_at) {
+    // Before the time is known, or where that was long ago, nobody can say: it waits, and is judged then.
+    let waits_for_time = plaintext.expires_at.is_some() && !clock.is_believed(now);
+    let over = clock.unix(now).zip(plaintext.expires_at).is_some_and(|(unix, expires_at)| unix >= expires_at);
+    if over && !waits_for_time {
         stats.commands_expired += 1;
         return Took::Receipt { delivery, command: id, status: Status::Expired };
     }
@@ -166,7 +167,7 @@ fn command<E, const BODY: usize>(
         return Took::Receipt { delivery, command: id, status: Status::Failed };
     };
     // There was room before it was opened.
-    let what = What::Command { id, expires_at: plaintext.expires_at };
+    let what = What::Command { id, expires_at: plaintext.expires_at, waits_for_time };
     if waits_for_time {
         // Its id is in storage, and what the node may still send before PUBACK has to have room for the
         // bundle that says the time.

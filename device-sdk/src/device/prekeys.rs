@@ -34,6 +34,10 @@ impl Prekeys {
         }
     }
 
+    pub(super) const fn is_idle(&self) -> bool {
+        matches!(self, Self::Idle)
+    }
+
     /// Draws a nonce, and gives the request.
     pub(super) fn ask(&mut self, suite: Suite, now: Timestamp, rng: &mut impl CryptoRng) -> [u8; PREKEY_REQUEST_LEN] {
         let mut nonce = [0; 16];
@@ -58,11 +62,11 @@ impl Prekeys {
         }
     }
 
-    /// The nonce a bundle must answer.
-    pub(super) const fn nonce(&self) -> Option<&[u8; 16]> {
+    /// The nonce a bundle must answer, in time: it says what time it was, and that has passed.
+    pub(super) fn nonce(&self, now: Timestamp) -> Option<&[u8; 16]> {
         match self {
-            Self::Asked { nonce, .. } => Some(nonce),
-            Self::Idle | Self::Later { .. } => None,
+            Self::Asked { nonce, deadline, .. } if now < *deadline => Some(nonce),
+            Self::Asked { .. } | Self::Idle | Self::Later { .. } => None,
         }
     }
 

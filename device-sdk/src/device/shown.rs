@@ -7,7 +7,6 @@ use unhidra_e2ee::plaintext::Status;
 
 use super::{CommandTicket, Device, Event, NotAnswered, SettingTicket, Waiting};
 use crate::client::{Ended, Qos, ReasonCode};
-use crate::clock::WallClock;
 use crate::device::waiting::What;
 use crate::outbox::{Content, Outcome};
 use crate::storage::Storage;
@@ -34,7 +33,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
                 News::Disconnected { why, dial_at } => Event::Disconnected { why, dial_at },
             });
         }
-        if let Some(mut waiting) = next_waiting(&mut self.commands, &self.clock) {
+        if let Some(mut waiting) = next_waiting(&mut self.commands) {
             let delivery = waiting.delivery.take();
             let what = waiting.what;
             let ticket = match what {
@@ -47,7 +46,7 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
             };
             let Waiting { name, body, .. } = self.shown.insert(waiting);
             return Some(match what {
-                What::Command { id, expires_at } => {
+                What::Command { id, expires_at, .. } => {
                     Event::Command { ticket: CommandTicket(id), name, body, expires_at }
                 }
                 What::Setting { version, is_removed } => {
@@ -87,13 +86,23 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
         self.reply(ticket.0, ReasonCode::SUCCESS);
     }
 
-    /// The time is known, or another than it was: commands that wait and came too late are answered, and not shown.
+    /// Where the time is known: commands that wait and are over are answered, and not shown.
     pub(super) fn judge(&mut self, now: Timestamp) {
-        let Some(unix) = self.clock.unix(now) else { return };
+        let Some(unix) = self.clock.unix(now).filter(|_| self.clock.is_believed(now)) else { return };
+        let mut over = false;
+        for waiting in &mut self.commands {
+            if let What::Command { expires_at, waits_for_time, .. } = &mut waiting.what {
+                *waits_for_time = false;
+                over |= expires_at.is_some_and(|expires_at| unix >= expires_at);
+            }
+        }
+        if !over {
+            return;
+        }
         for _ in 0..self.commands.len() {
             let Some(mut waiting) = self.commands.pop_front() else { return };
             match waiting.what {
-                What::Command { id, expires_at: Some(expires_at) } if unix >= expires_at => {
+                What::Command { id, expires_at: Some(expires_at), .. } if unix >= expires_at => {
                     self.stats.commands_expired += 1;
                     self.reply(waiting.delivery.take(), ReasonCode::SUCCESS);
                     let receipt = Content::Receipt { command: id, status: Status::Expired };
@@ -116,17 +125,14 @@ impl<S: Storage, R: CryptoRng, const SLOTS: usize, const BODY: usize, const WIND
 
 /// The oldest that can be shown: a command that expires cannot before the time is known, and commands are shown in
 /// order. A setting passes it.
-fn next_waiting<const BODY: usize, const N: usize>(
-    waiting: &mut Deque<Waiting<BODY>, N>,
-    clock: &WallClock,
-) -> Option<Waiting<BODY>> {
+fn next_waiting<const BODY: usize, const N: usize>(waiting: &mut Deque<Waiting<BODY>, N>) -> Option<Waiting<BODY>> {
     let (mut next, mut waits_for_time) = (None, false);
     // Once round, so that what is left keeps its order.
     for _ in 0..waiting.len() {
         let one = waiting.pop_front()?;
         let may_be_shown = match one.what {
-            What::Command { expires_at, .. } => {
-                waits_for_time |= expires_at.is_some() && !clock.is_known();
+            What::Command { waits_for_time: waits, .. } => {
+                waits_for_time |= waits;
                 !waits_for_time
             }
             What::Setting { .. } => true,

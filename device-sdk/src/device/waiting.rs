@@ -18,6 +18,6 @@ pub(super) struct Waiting<const BODY: usize> {
 /// What it is.
 #[derive(Clone, Copy)]
 pub(super) enum What {
-    Command { id: CommandId, expires_at: Option<UnixTime> },
+    Command { id: CommandId, expires_at: Option<UnixTime>, waits_for_time: bool },
     Setting { version: u64, is_removed: bool },
 }

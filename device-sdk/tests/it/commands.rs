@@ -164,6 +164,87 @@ fn a_command_that_comes_before_the_time_is_judged_when_that_is_known() {
     assert_eq!((world.broker.refused_by_device.len(), world.device().stats().commands_expired), (0, 1));
 }
 
+/// Away for a month, an oscillator of 1 % is seven hours off: what it says is no reason to refuse a command, nor to act on one.
+#[test]
+fn a_command_waits_for_the_time_also_where_that_was_known_long_ago() {
+    for (ahead_s, shown) in [(25_000, true), (0, false)] {
+        let mut world = World::new(2);
+        world.has_clock = false;
+        world.publish(0, Qos::AtLeastOnce).expect("there is room");
+        world.settle();
+        world.disconnect();
+        world.slow_by(Duration::from_secs(ahead_s));
+        world.sleep(Duration::from_secs(30 * 24 * 60 * 60));
+        let expires_at = world.unix().as_ms() + 12_000_000 - if shown { 0 } else { 12_000_000 };
+        world.command_until(1, b"", Some(UnixTime::from_ms(expires_at)));
+        world.settle();
+        assert_eq!(world.acted_on().len(), usize::from(shown));
+        let statuses: Vec<_> = receipts(&world).into_iter().map(|(_, status, _)| status).collect();
+        assert_eq!(statuses, [if shown { Status::Done } else { Status::Expired }]);
+    }
+}
+
+#[test]
+fn a_command_that_is_over_before_the_application_asks_for_it_is_not_shown() {
+    let mut world = settled();
+    world.listens = false;
+    world.command(1, b"");
+    world.command_until(2, b"", Some(UnixTime::from_ms(world.unix().as_ms() + 60_000)));
+    world.settle();
+    world.sleep(Duration::from_secs(61));
+    world.listens = true;
+    world.settle();
+    assert_eq!(world.acted_on(), [(id(1), 1)].into());
+    let mut statuses: Vec<_> = receipts(&world).into_iter().map(|(id, status, _)| (id, status)).collect();
+    statuses.sort_by_key(|(id, _)| *id);
+    assert_eq!(statuses, [(id(1), Status::Done), (id(2), Status::Expired)]);
+}
+
+/// It says what time it was when it was made.
+#[test]
+fn a_bundle_that_lies_longer_than_its_question_stands_sets_no_clock() {
+    let known_after = |late: Option<usize>| {
+        let mut world = World::new(2);
+        world.has_clock = false;
+        let mut steps = 0;
+        loop {
+            let at = unhidra_core::time::Timestamp::from_ms(1000);
+            if world.device().time(at).is_some() || late == Some(steps) {
+                return (world, steps);
+            }
+            assert!(world.step());
+            steps += 1;
+        }
+    };
+    let (_, steps) = known_after(None);
+    // The bundle is on its way.
+    let (mut world, _) = known_after(Some(steps - 1));
+    world.be_busy(Duration::from_secs(30));
+    world.settle();
+    world.sleep(Duration::from_millis(1));
+    world.settle();
+    assert_eq!(world.device().stats().bundles_refused, 1);
+    world.command_until(1, b"", Some(UnixTime::from_ms(world.unix().as_ms() + 1000)));
+    world.settle();
+    world.command_until(2, b"", Some(UnixTime::from_ms(world.unix().as_ms() - 1000)));
+    world.settle();
+    assert_eq!(world.acted_on(), [(id(1), 1)].into(), "its clock is right");
+}
+
+#[test]
+fn an_answer_too_large_for_the_server_is_given_without_its_body() {
+    let mut world = settled();
+    world.disconnect();
+    world.broker.packet_max = Some(200);
+    for n in 1..=9 {
+        world.command(n, &[b'x'; BODY_MAX]);
+        world.settle();
+    }
+    let said = receipts(&world);
+    assert_eq!(said, (1..=9).map(|n| (id(n), Status::Done, Vec::new())).collect::<Vec<_>>());
+    world.publish(1, Qos::AtLeastOnce).expect("no answer keeps its place");
+}
+
 #[test]
 fn a_device_without_a_clock_asks_for_the_time_once_a_day() {
     let mut world = World::new(2);

@@ -23,6 +23,8 @@ pub(crate) struct Broker {
     unacknowledged: Vec<u16>,
     next_id: u16,
     known: bool,
+    /// The largest packet it takes, in bytes.
+    pub(crate) packet_max: Option<u8>,
     /// PUBACK reason codes the device gave.
     pub(crate) refused_by_device: Vec<u8>,
     /// How often it gave success.
@@ -56,7 +58,10 @@ impl Broker {
                 FromDevice::Connect { clean_start } => {
                     let present = self.known && !clean_start;
                     self.known = true;
-                    self.output.extend([0x20, 3, u8::from(present), 0, 0]);
+                    match self.packet_max {
+                        None => self.output.extend([0x20, 3, u8::from(present), 0, 0]),
+                        Some(max) => self.output.extend([0x20, 8, u8::from(present), 0, 5, 0x27, 0, 0, 0, max]),
+                    }
                 }
                 FromDevice::Subscribe { packet_id, topics } => {
                     let [high, low] = packet_id.to_be_bytes();

@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) has_clock: bool,
     /// Whether the application answers commands, with what they say.
     pub(crate) answers: bool,
+    /// Whether it asks for events.
+    pub(crate) listens: bool,
     /// Whether it takes over settings.
     pub(crate) applies: bool,
     pub(crate) told: Vec<Told>,
@@ -113,6 +115,7 @@ impl World {
             lose_pubacks: false,
             has_clock: true,
             answers: true,
+            listens: true,
             applies: true,
             told: Vec::new(),
             repeats: 0,
@@ -248,6 +251,11 @@ impl World {
         }
     }
 
+    /// Time passes while the application is busy with something else.
+    pub(crate) fn be_busy(&mut self, duration: Duration) {
+        self.now = self.now.saturating_add(duration);
+    }
+
     /// Steps until nothing moves.
     pub(crate) fn settle(&mut self) {
         for _ in 0..2000 {
@@ -343,7 +351,7 @@ impl World {
 
     /// What the application does: it notes what it is told, and answers commands.
     fn listen(&mut self) {
-        let Some(device) = self.device.as_mut() else { return };
+        let Some(device) = self.device.as_mut().filter(|_| self.listens) else { return };
         while let Some(event) = device.poll_event() {
             self.told.push(match event {
                 Event::Connected { .. } => Told::Connected,
