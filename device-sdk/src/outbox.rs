@@ -316,7 +316,7 @@ impl<const BODY: usize> Entry<BODY> {
             body: Some(&self.body),
             command_id,
             status,
-            reading_id: (kind == Kind::Reading).then_some(self.id.0),
+            reading_id: self.is_reading().then_some(self.id.0),
             ..Plaintext::new(kind)
         }
     }
@@ -521,5 +521,18 @@ mod tests {
         assert_eq!(push(&"n".repeat(65), b""), Err(QueueError::Name { len: 65 }));
         assert_eq!(push("n", &[0; 9]), Err(QueueError::BodyTooLong { len: 9, max: 8 }));
         assert_eq!(push(&"n".repeat(64), &[0; 8]), Ok(()));
+    }
+
+    #[test]
+    fn what_the_application_says_has_an_id_to_be_known_by_when_it_is_sealed_anew() {
+        let receipt = Content::Receipt { command: CommandId::new([1; 16]), status: Status::Done };
+        for (content, has_one) in
+            [(Content::Reading, true), (Content::Event, true), (Content::Greeting, false), (receipt, false)]
+        {
+            let mut outbox = Small::new(WhenFull::RefuseNew);
+            assert!(outbox.push(ReadingId(7), content, "t", b"", None, Qos::AtLeastOnce).is_ok());
+            let entry = outbox.next(1).expect("it waits");
+            assert_eq!(entry.plaintext().reading_id, has_one.then_some(7));
+        }
     }
 }

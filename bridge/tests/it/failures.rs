@@ -9,6 +9,7 @@ use unhidra_bridge::{Outcome, Stats};
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, Refusal, UplinkRow};
 use unhidra_core::device::Device as Enrolled;
 use unhidra_core::message::Sealed;
+use unhidra_e2ee::plaintext::{Kind, Plaintext};
 
 use crate::device::{Device, Heard};
 use crate::ledger::{Kept, World};
@@ -245,6 +246,18 @@ fn a_device_enrolled_with_another_key_begins_anew() {
         assert_eq!(world.shown().iter().filter(|body| **body == b"anew").count(), 1);
         world.restart();
     }
+}
+
+#[test]
+fn an_event_that_is_sealed_anew_is_known_by_its_id() {
+    let (mut world, mut device) = World::greeted();
+    let before = world.shown().len();
+    let event = Plaintext { name: Some("door"), reading_id: Some(5), ..Plaintext::new(Kind::Event) };
+    for _ in 0..2 {
+        let sealed = device.seal(&event, world.now.unix);
+        assert_eq!(world.message(&sealed), Answer::Accepted);
+    }
+    assert_eq!(world.shown().len(), before + 1);
 }
 
 #[test]
