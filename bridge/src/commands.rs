@@ -99,7 +99,7 @@ struct Entry {
     /// An attempt has ended without the device's word: it may have the command.
     may_have_it: bool,
     /// How many others were sent for the first time since this one was: they take its place among the ids that the
-    /// device knows a repeat by. A restart of the node begins the count anew.
+    /// device knows a repeat by. A restart of the node, or a commit that fails, begins the count anew.
     passed_by: usize,
 }
 
@@ -223,6 +223,15 @@ impl CommandQueue {
         entry.command.sent(now.unix);
         let sent = entry.command.clone();
         if is_first {
+            // Those that were sent and have not arrived may arrive behind it.
+            let may_come = |other: &&Entry| {
+                let is_there = matches!(other.progress, Progress::Delivered { .. });
+                other.command.id != *id && other.command.life.attempts > 0 && !is_there
+            };
+            let to_come = self.open.iter().filter(may_come).count();
+            if let Some(entry) = self.open.iter_mut().find(|entry| entry.command.id == *id) {
+                entry.passed_by = to_come;
+            }
             let others =
                 self.open.iter_mut().filter(|other| other.command.id != *id && other.command.life.attempts > 0);
             others.for_each(|other| other.passed_by += 1);

@@ -91,7 +91,9 @@ impl Link {
             Some(heard) if !repeats => heard.repeat_at,
             _ => now.saturating_add(RELAY_PATIENCE),
         };
-        self.heard = Some(Heard { upstream, silent_at, repeat_at, reached: true });
+        // What was on its way when that broker was lost opens later, and says nothing of the way back.
+        let reached = same.is_none_or(|heard| heard.reached);
+        self.heard = Some(Heard { upstream, silent_at, repeat_at, reached });
         repeats
     }
 
@@ -109,6 +111,18 @@ impl Link {
     pub(crate) fn reached(&mut self, reached: bool) {
         if let Some(heard) = &mut self.heard {
             heard.reached = reached;
+        }
+    }
+
+    /// Nothing is published by this way until more is heard of it.
+    pub(crate) fn unreached(&mut self, connection: Connection) {
+        match connection {
+            Connection::Outside(upstream) if self.is_behind(upstream) => self.reached(false),
+            Connection::Outside(_) => {}
+            Connection::Local(_) => {
+                let gone = self.open.iter_mut().filter(|open| open.connection == connection);
+                gone.for_each(|open| (open.commands, open.prekeys) = (false, false));
+            }
         }
     }
 

@@ -152,6 +152,9 @@ pub struct SettingList {
     doubt_owed: bool,
     /// When the first of those that outside brokers have is told again, or before.
     relayed_due: Option<Timestamp>,
+    /// They were read from the store, which does not say on whose word they were acknowledged: the device's, or an
+    /// outside broker's.
+    restored: bool,
 }
 
 impl SettingList {
@@ -163,7 +166,8 @@ impl SettingList {
             let known = setting.is_in_sync() && setting.acknowledged.is_some_and(|of| of.session == session);
             Entry { progress: if known { Progress::Known } else { Progress::Due }, ..Entry::due(setting) }
         };
-        let mut restored = Self { entries: settings.into_iter().map(entry).collect(), ..Self::default() };
+        let mut restored =
+            Self { entries: settings.into_iter().map(entry).collect(), restored: true, ..Self::default() };
         restored.heard_of_again(now);
         restored
     }
@@ -304,6 +308,14 @@ impl SettingList {
     pub(crate) fn returned(&mut self, now: UnixTime) {
         self.relay_lost();
         self.heard_of_again(now);
+    }
+
+    /// The device is heard by an outside broker: what may have been acknowledged by that alone is told again, once.
+    pub(crate) fn heard_outside(&mut self) {
+        if std::mem::take(&mut self.restored) {
+            let known = self.entries.iter_mut().filter(|entry| entry.progress == Progress::Known);
+            known.for_each(|entry| entry.progress = Progress::Due);
+        }
     }
 
     /// What an outside broker had may be lost.

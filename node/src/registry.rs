@@ -37,6 +37,17 @@ const CHANGES_MAX: usize = 64;
 /// Devices read from the store at a time when it is opened.
 const LOAD_ROWS: usize = 1024;
 
+/// Whether a device is heard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Hears {
+    /// It is enrolled.
+    Now,
+    /// Its record is being changed, or it is not known what became of a change: what it says is to come again.
+    Later,
+    /// It is not enrolled, or revoked.
+    Never,
+}
+
 /// Who is told of changes, after they are durable and before the caller hears of them.
 ///
 /// Called from the owner task: an implementation hands over, and does not wait.
@@ -244,10 +255,16 @@ impl Registry {
         self.shared.get(id)
     }
 
-    /// Whether what a device says is heard: it is enrolled, and its record is not in doubt.
+    /// Whether what a device says is heard.
     #[must_use]
-    pub(crate) fn hears(&self, id: &DeviceId) -> bool {
-        self.get(id).is_some_and(|device| device.is_enrolled()) && !self.shared.is_in_doubt(id)
+    pub(crate) fn hears(&self, id: &DeviceId) -> Hears {
+        if self.shared.is_in_doubt(id) || self.shared.is_held(id) {
+            return Hears::Later;
+        }
+        match self.get(id) {
+            Some(device) if device.is_enrolled() => Hears::Now,
+            _ => Hears::Never,
+        }
     }
 
     /// How many devices there are, revoked ones too.

@@ -35,6 +35,7 @@ mod metrics;
 mod partition;
 mod query;
 mod readable;
+mod reading_ids;
 mod record;
 mod retention;
 mod ring;

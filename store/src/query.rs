@@ -242,30 +242,6 @@ pub(crate) fn newest(
     Ok(filling.page)
 }
 
-/// The reading ids of a device's newest `max` rows, those that are stubs among them, oldest first. Rows that repeat
-/// another are none.
-pub(crate) fn reading_ids(
-    rows: &dyn Rows,
-    partition: Partition,
-    device: &DeviceId,
-    max: usize,
-) -> Result<Vec<(Offset, u64)>, ReadError> {
-    let Some(number) = number(rows, device)? else { return Ok(Vec::new()) };
-    let (mut found, mut looked_at, mut counted) = (Vec::new(), 0, 0);
-    rows.scan(Table::Readings, &table::number_prefix(number), None, Order::Descending, &mut |key, value| {
-        if looked_at >= NEWEST_SCAN_MAX || counted >= max {
-            return Ok(ControlFlow::Break(()));
-        }
-        looked_at += 1;
-        let row = decode_row(partition, *device, key, value)?;
-        counted += usize::from(row.uplink.kind != UplinkKind::Ignored);
-        found.extend(row.uplink.reading_id.map(|id| (row.offset, id)));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    found.reverse();
-    Ok(found)
-}
-
 /// Whether it is of a kind that [`newest`] gives.
 pub(crate) const fn is_shown(reading: &Reading) -> bool {
     !matches!(reading.uplink.kind, UplinkKind::Ignored | UplinkKind::Trimmed)
@@ -566,7 +542,7 @@ pub(crate) fn records(
     rows: usize,
 ) -> Result<DeviceRecords, ReadError> {
     Ok(DeviceRecords {
-        reading_ids: reading_ids(view, partition, device, rows)?,
+        reading_ids: crate::reading_ids::of(view, partition, device, rows)?,
         stored: session(view, device)?.unwrap_or_default(),
         prekeys: one_time_prekeys(view, device)?,
         commands: open_commands(view, device)?,

@@ -90,6 +90,32 @@ fn what_a_device_may_have_forgotten_is_not_sent_again() {
     assert_eq!(state(done), Some(CommandState::Done));
 }
 
+/// They are new to the device when they come, though they were sent before.
+#[test]
+fn those_that_were_sent_before_and_have_not_arrived_count_as_behind() {
+    let pace = Pace { in_flight: 4, ..PACE };
+    let mut queue = CommandQueue::default();
+    for n in [1, 2] {
+        queue.push(command(n, 900_000));
+        queue.sent(&id(n), Ticket(u64::from(n)), now(10));
+        queue.published(Ticket(u64::from(n)), Outcome::Refused, pace, now(10));
+    }
+    queue.push(command(3, 900_000));
+    queue.sent(&id(3), Ticket(3), now(11));
+    queue.published(Ticket(3), Outcome::Relayed, pace, now(11));
+    for n in 4..65 {
+        queue.push(command(n, 900_000));
+        queue.sent(&id(n), Ticket(u64::from(n)), now(12));
+        queue.answered(&id(n), ReceiptStatus::Done, "", pace, now(12));
+    }
+    queue.release();
+    for expected in [1, 2] {
+        let sent = send(&mut queue, pace, 100 + u64::from(expected), now(13));
+        assert_eq!(sent, Some(id(expected)), "which the device has refused");
+    }
+    assert_eq!(queue.next(pace, now(13)), None, "61, and those two");
+}
+
 #[test]
 fn what_an_outside_broker_has_stays_sent_until_a_receipt_says_more() {
     for outcome in [Outcome::Relayed, Outcome::Unclear] {

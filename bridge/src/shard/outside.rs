@@ -6,8 +6,9 @@ use rand_core::CryptoRng;
 use unhidra_core::delivery::Delivery;
 use unhidra_core::ids::DeviceId;
 
-use super::{Bridge, Now, Parked, Seat, deliver};
+use super::{Bridge, Now, Outcome, Parked, Seat, Ticket, deliver};
 use crate::door::{Door, Way};
+use crate::draft::Connection;
 use crate::link::Link;
 use crate::stats::Stats;
 use crate::upstream::{Reach, UpstreamId, Via};
@@ -34,6 +35,7 @@ impl Bridge {
         let outside = self.common.outside.entry(via.upstream).or_default();
         *outside = outside.and(&counted);
         if counted.opened > 0 {
+            peer.settings.heard_outside();
             let silent_at = now.timer.saturating_add(via.silent_after);
             let link = self.links.entry(device).or_default();
             if !link.is_here() {
@@ -49,6 +51,22 @@ impl Bridge {
         }
         peer.send_due(self.links.get(&device), &mut self.common, now, rng);
         self.settle_timer(&device, now);
+    }
+
+    /// What was sealed never left: its way is gone, whenever that is said. It goes by another, or waits for one; for the
+    /// same it would be sealed again with every commit until it is known to be gone.
+    pub fn handle_unreached(
+        &mut self,
+        device: DeviceId,
+        ticket: Ticket,
+        connection: Connection,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) {
+        if let Some(link) = self.links.get_mut(&device) {
+            link.unreached(connection);
+        }
+        self.handle_published(device, ticket, Outcome::Unsent, now, rng);
     }
 
     /// The way to an outside broker is another one now.

@@ -24,7 +24,7 @@ use unhidra_store::{Lane, MessageTag, Op, PrekeyChange, PrekeyRecord, Slot, Stor
 
 use crate::device::Device;
 
-const HERE: Connection = Connection::Local(1);
+pub(crate) const HERE: Connection = Connection::Local(1);
 
 #[derive(Default)]
 struct Answers(Mutex<Vec<Answer>>);

@@ -9,7 +9,7 @@ use unhidra_core::command::CommandState;
 use unhidra_core::delivery::{Answer, DownlinkRow, UplinkRow};
 
 use crate::device::{Device, Heard};
-use crate::ledger::World;
+use crate::ledger::{HERE, World};
 
 const FACTORY: Via = Via { upstream: UpstreamId(0), silent_after: Duration::from_secs(900) };
 const HARBOUR: Via = Via { upstream: UpstreamId(1), silent_after: Duration::from_secs(900) };
@@ -193,16 +193,59 @@ fn a_setting_that_a_broker_has_taken_goes_again_later_and_at_once_where_its_sess
     assert!(world.published.is_empty(), "it has said so itself");
 }
 
-/// What could not leave has not been refused.
+/// The store does not say on whose word a setting was acknowledged.
+#[test]
+fn a_setting_that_a_broker_has_taken_goes_again_also_where_its_device_was_read_anew() {
+    let (mut world, mut device) = behind();
+    world.set("interval", Some("5")).expect("taken");
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Relayed);
+    world.restart_without_the_device();
+    say(&mut world, &mut device, FACTORY, b"heard again");
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Relayed);
+    say(&mut world, &mut device, FACTORY, b"and again");
+    assert!(world.published.is_empty(), "once");
+}
+
+/// A connection to the node's own broker that is gone before its end is told.
+#[test]
+fn what_was_sealed_for_a_connection_here_waits_for_another() {
+    let (mut world, _) = World::greeted();
+    let id = world.enrolled.id;
+    world.command(1, 3600);
+    let (_, ticket, _) = world.published.remove(0);
+    world.bridge.handle_unreached(id, ticket, HERE, world.now, &mut world.rng);
+    world.settle();
+    assert!(world.published.is_empty());
+    world.disconnect();
+    world.connect();
+    assert_eq!(world.published.len(), 1, "by the next");
+}
+
+/// What could not leave has not been refused. And nothing is sealed for the same way until it is there again: that would
+/// be so with every commit.
 #[test]
 fn what_was_sealed_for_a_connection_that_is_gone_leaves_by_the_next() {
     let (mut world, mut device) = behind();
     world.set("interval", Some("5")).expect("taken");
     let id = world.command(1, 3600);
+    let enrolled = world.enrolled.id;
     for _ in 0..2 {
         let (_, ticket, _) = world.published.remove(0);
-        world.broker_says(ticket, Outcome::Unsent);
+        world.bridge.handle_unreached(
+            enrolled,
+            ticket,
+            Connection::Outside(FACTORY.upstream),
+            world.now,
+            &mut world.rng,
+        );
+        world.settle();
     }
+    say(&mut world, &mut device, FACTORY, b"on its way since before");
+    assert!(world.published.is_empty(), "{} for a way that is gone", world.published.len());
+    world.reach(FACTORY.upstream, Reach::Resumed);
+    world.settle();
     assert_eq!(world.published.len(), 2, "both, at once");
     let heard: Vec<Heard> = world.published.iter().map(|(_, _, sealed)| device.hear(sealed, world.now.unix)).collect();
     assert!(heard.iter().any(|heard| matches!(heard, Heard::Command(heard, ..) if *heard == id)));

@@ -539,8 +539,10 @@ impl<R: CryptoRng> Shard<R> {
                 sent.map_err(|why| why == NotTaken::NotReached)
             }
         };
-        if let Err(is_gone) = sent {
-            self.unsent(device, ticket, if is_gone { Outcome::Unsent } else { Outcome::Refused });
+        match sent {
+            Ok(()) => {}
+            Err(true) => self.bridge.handle_unreached(device, ticket, connection, self.now(), &mut self.rng),
+            Err(false) => self.unsent(device, ticket, Outcome::Refused),
         }
     }
 

@@ -149,12 +149,16 @@ impl Shared {
                 }
                 // It may be on disk or not, and nobody goes on before that is known: memory would stay behind
                 // the disk until the next start, which finds a device revoked, or with other keys.
-                Err(error @ CommitError::Unknown(_)) => match self.stored(&device.id).await {
-                    Ok(Some(found)) if is_same(&found, device) => return Ok(()),
-                    Ok(_) if attempts < ATTEMPTS_MAX => {}
-                    Ok(_) => return Err(error.into()),
-                    Err(cause) => return Err(self.doubt(device.id, cause)),
-                },
+                Err(error @ CommitError::Unknown(_)) => {
+                    // That may take as long as the disk is full.
+                    held.get_or_insert_with(|| self.hold(device.id));
+                    match self.stored(&device.id).await {
+                        Ok(Some(found)) if is_same(&found, device) => return Ok(()),
+                        Ok(_) if attempts < ATTEMPTS_MAX => {}
+                        Ok(_) => return Err(error.into()),
+                        Err(cause) => return Err(self.doubt(device.id, cause)),
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
             attempts += 1;
@@ -205,7 +209,8 @@ impl Shared {
     fn doubt(&self, id: DeviceId, cause: RegistryError) -> RegistryError {
         tracing::error!(device = %id, %cause, "whether a device was changed is not known; it is kept out");
         self.in_doubt.write().unwrap_or_else(PoisonError::into_inner).insert(id);
-        if let Some(hooks) = self.hooks() {
+        // Whoever is held is out already.
+        if let Some(hooks) = self.hooks().filter(|_| !self.is_held(&id)) {
             hooks.kept_out(&id);
         }
         RegistryError::InDoubt { id, cause: Box::new(cause) }

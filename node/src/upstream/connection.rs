@@ -45,7 +45,7 @@ use super::takeover::Takeovers;
 use super::wire::{Client, Message, Receipt, Said, Terms};
 use crate::outside::Guard;
 use crate::pump::Pump;
-use crate::registry::Registry;
+use crate::registry::{Hears, Registry};
 
 /// How long a connection must serve before it counts as a success. A broker that lets the node in and
 /// drops it at once is then left alone like one that does not let it in.
@@ -374,28 +374,31 @@ impl Upstream {
                 let delivery = Delivery { device, row, sealed, received_at, ack };
                 serving.held.push_back(UpstreamEvent::Delivery(via, delivery));
             }
-            Err((outcome, refusal)) => {
+            Err((outcome, answer)) => {
                 self.metrics.message(self.name(), outcome);
-                serving.window.answer(token, Answer::Refused(refusal));
+                serving.window.answer(token, answer);
             }
         }
         Ok(())
     }
 
-    /// Whose message this is and on which row; or how it is counted and why it is refused.
-    fn looked_at(&self, message: &Message) -> Result<(DeviceId, UplinkRow), (&'static str, Refusal)> {
-        let (device, row) = self.rows.read(&message.topic).map_err(|_| ("bad_topic", Refusal::NotAuthorized))?;
+    /// Whose message this is and on which row; or how it is counted and answered.
+    fn looked_at(&self, message: &Message) -> Result<(DeviceId, UplinkRow), (&'static str, Answer)> {
+        let refused = Answer::Refused(Refusal::NotAuthorized);
+        let (device, row) = self.rows.read(&message.topic).map_err(|_| ("bad_topic", refused))?;
         if message.payload.len() > MESSAGE_LEN_MAX {
-            return Err(("oversize", Refusal::DoesNotOpen));
+            return Err(("oversize", Answer::Refused(Refusal::DoesNotOpen)));
         }
         // A retained message is one of the past (e2ee/PROTOCOL.md section 2).
         if message.retain {
-            return Err(("retained", Refusal::NotAuthorized));
+            return Err(("retained", refused));
         }
-        if !self.registry.hears(&device) {
-            return Err(("not_enrolled", Refusal::NotAuthorized));
+        match self.registry.hears(&device) {
+            Hears::Now => Ok((device, row)),
+            // The broker would drop it for good, and the fault is not the device's.
+            Hears::Later => Err(("kept_out", Answer::Retry)),
+            Hears::Never => Err(("not_enrolled", refused)),
         }
-        Ok((device, row))
     }
 
     fn settled(&self, device: DeviceId, ticket: Ticket, receipt: Receipt) -> UpstreamEvent {

@@ -379,7 +379,9 @@ impl Store for Embedded {
 
     fn reading_ids(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<(Offset, u64)>, ReadError>> {
         let device = *device;
-        self.read(self.partition_of(&device), move |view, partition| query::reading_ids(view, partition, &device, max))
+        self.read(self.partition_of(&device), move |view, partition| {
+            crate::reading_ids::of(view, partition, &device, max)
+        })
     }
 
     fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>> {

@@ -171,7 +171,9 @@ impl Store for Memory {
 
     fn reading_ids(&self, device: &DeviceId, max: usize) -> BoxFuture<'_, Result<Vec<(Offset, u64)>, ReadError>> {
         let device = *device;
-        self.read(self.partition_of(&device), move |rows, partition| query::reading_ids(rows, partition, &device, max))
+        self.read(self.partition_of(&device), move |rows, partition| {
+            crate::reading_ids::of(rows, partition, &device, max)
+        })
     }
 
     fn settings(&self, device: &DeviceId) -> BoxFuture<'_, Result<Vec<Setting>, ReadError>> {
