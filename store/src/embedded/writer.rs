@@ -267,8 +267,9 @@ pub(super) fn commit(shared: &Shared, writes: &Writes) -> Result<(), String> {
 /// the disk. Where there is no room, or the disk does not take it, it is tried again until it does;
 /// nobody is served meanwhile.
 fn reopen(shared: &Shared, void: Vec<Plan>, cause: &str) -> Result<Ledger, String> {
-    error!(partition = %shared.partition, cause, "a commit failed; reopening the store");
+    // Before it is said: who reads the log and asks finds it so.
     shared.board.set(shared.partition, Health::Reopening);
+    error!(partition = %shared.partition, cause, "a commit failed; reopening the store");
     shared.metrics.reopenings.inc();
     for plan in void {
         plan.unknown(cause).give();
@@ -282,8 +283,8 @@ fn reopen(shared: &Shared, void: Vec<Plan>, cause: &str) -> Result<Ledger, Strin
                 // What came meanwhile was built on what is void. What comes from here on either fits
                 // what is on the disk, or its expected versions say that it does not.
                 Answers::all_unknown(shared.take_all(), cause).give();
-                warn!(partition = %shared.partition, "the store serves again");
                 shared.board.set(shared.partition, Health::Ready);
+                warn!(partition = %shared.partition, "the store serves again");
                 return Ok(ledger);
             }
             Err(OpenError::Io { path, cause: now }) if may_pass(&now) => {
