@@ -1,6 +1,6 @@
 //! The world: one node, its store, its network, and whoever lives in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -322,6 +322,16 @@ impl World {
     /// Where the node is down or does not know it.
     pub async fn revoke(&self, device: &SimDevice) {
         self.node.as_ref().expect("a node").registry.revoke(device.id).await.expect("revoked");
+    }
+
+    /// Puts a tag on a device, and says whether that was done.
+    ///
+    /// # Panics
+    ///
+    /// Where the node is down.
+    pub async fn tag(&self, device: &SimDevice, tag: &str) -> bool {
+        let tags = [tag.parse().expect("a tag")].into();
+        self.node.as_ref().expect("a node").registry.tag(device.id, tags, BTreeSet::new()).await.is_ok()
     }
 
     /// A client that has been let in.

@@ -347,8 +347,8 @@ impl Upstream {
     /// Takes a message in a device's name, or refuses what no session needs to see.
     fn take_in(&mut self, serving: &mut Serving, message: Message) -> Result<(), String> {
         self.status.received();
-        let looked_at = self.looked_at(&message);
-        let device = looked_at.ok().map(|(device, _)| device);
+        let look = self.look_at(&message);
+        let device = look.device();
         let received = match message.packet_id {
             None => serving.window.receive_unacknowledged(device).map(Some),
             Some(packet_id) => serving.window.receive(packet_id, device),
@@ -363,10 +363,10 @@ impl Upstream {
             // Not read while the window is full.
             Err(_) => return Err("it sends more than it may before it is answered".to_owned()),
         };
-        match looked_at {
+        match look {
             // One before it is still to come: it would overtake that.
-            Ok((device, _)) if serving.window.passes_by(&device) => serving.window.answer(token, Answer::Retry),
-            Ok((device, row)) => {
+            Look::Now(device, _) if serving.window.passes_by(&device) => serving.window.answer(token, Answer::Retry),
+            Look::Now(device, row) => {
                 let ack = serving.line.ack(token, device, message.packet_id.is_some());
                 let received_at = self.clock.unix_now();
                 let sealed = Sealed(message.payload);
@@ -374,30 +374,36 @@ impl Upstream {
                 let delivery = Delivery { device, row, sealed, received_at, ack };
                 serving.held.push_back(UpstreamEvent::Delivery(via, delivery));
             }
-            Err((outcome, answer)) => {
+            // The broker would drop it for good, and the fault is not the device's. Left without an answer, so that
+            // what its shard has of the device, and what comes behind, does not overtake it.
+            Look::Later(device) => {
+                self.metrics.message(self.name(), "kept_out");
+                drop(serving.line.ack(token, device, message.packet_id.is_some()));
+            }
+            Look::Never(outcome, refusal) => {
                 self.metrics.message(self.name(), outcome);
-                serving.window.answer(token, answer);
+                serving.window.answer(token, Answer::Refused(refusal));
             }
         }
         Ok(())
     }
 
-    /// Whose message this is and on which row; or how it is counted and answered.
-    fn looked_at(&self, message: &Message) -> Result<(DeviceId, UplinkRow), (&'static str, Answer)> {
-        let refused = Answer::Refused(Refusal::NotAuthorized);
-        let (device, row) = self.rows.read(&message.topic).map_err(|_| ("bad_topic", refused))?;
+    /// What is to become of a message, as far as its topic, its length and the registry say.
+    fn look_at(&self, message: &Message) -> Look {
+        let Ok((device, row)) = self.rows.read(&message.topic) else {
+            return Look::Never("bad_topic", Refusal::NotAuthorized);
+        };
         if message.payload.len() > MESSAGE_LEN_MAX {
-            return Err(("oversize", Answer::Refused(Refusal::DoesNotOpen)));
+            return Look::Never("oversize", Refusal::DoesNotOpen);
         }
         // A retained message is one of the past (e2ee/PROTOCOL.md section 2).
         if message.retain {
-            return Err(("retained", refused));
+            return Look::Never("retained", Refusal::NotAuthorized);
         }
         match self.registry.hears(&device) {
-            Hears::Now => Ok((device, row)),
-            // The broker would drop it for good, and the fault is not the device's.
-            Hears::Later => Err(("kept_out", Answer::Retry)),
-            Hears::Never => Err(("not_enrolled", refused)),
+            Hears::Now => Look::Now(device, row),
+            Hears::Later => Look::Later(device),
+            Hears::Never => Look::Never("not_enrolled", Refusal::NotAuthorized),
         }
     }
 
@@ -424,6 +430,27 @@ impl Upstream {
             Phase::Entering { .. } | Phase::Subscribing { .. } => {
                 Err(format!("it has not let the node in within {} s", self.config.connect_timeout_s))
             }
+        }
+    }
+}
+
+/// What becomes of a message before any session has seen it.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// Its device's shard takes it, on this row.
+    Now(DeviceId, UplinkRow),
+    /// Its device's record is being changed: it is to come again.
+    Later(DeviceId),
+    /// It is counted under this name and refused.
+    Never(&'static str, Refusal),
+}
+
+impl Look {
+    /// Who is heard by it, now or later.
+    const fn device(self) -> Option<DeviceId> {
+        match self {
+            Self::Now(device, _) | Self::Later(device) => Some(device),
+            Self::Never(..) => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use unhidra_core::command::CommandState;
 use unhidra_core::ids::CommandId;
 use unhidra_node::control::{CancelAsked, ControlError, SendAsked};
 use unhidra_node::upstream::UpstreamState;
-use unhidra_store::Store as _;
+use unhidra_store::{Fault, Store as _};
 use unhidra_tests::device::SimDevice;
 use unhidra_tests::outside::OutsideBroker;
 use unhidra_tests::world::World;
@@ -378,6 +378,30 @@ evil! {
         world.until_stored("pump-7", 7).await;
         assert_eq!(world.stored().await["pump-7"], bodies(7), "SIM_SEED={}", world.seed());
         assert_eq!(world.counted("unreadable"), 0, "nothing was given up, SIM_SEED={}", world.seed());
+        assert_eq!(world.failures(), 0, "the broker has done nothing wrong, SIM_SEED={}", world.seed());
+    }
+}
+
+evil! {
+    /// What a device says while its record is in doubt comes again, and what it says afterwards by the same connection
+    /// does not overtake it: not even by more than the node keeps keys for.
+    async fn a_device_whose_record_is_in_doubt_is_heard_in_order_later(world: World, outside: OutsideBroker) {
+        let mut pump = begun(&mut world, &outside).await;
+        say(&mut pump, 1, 4).await;
+        world.until_stored("pump-7", 4).await;
+        world.store.fail_reads_of(Some(pump.id));
+        world.store.fail_next_commit(Fault::Written);
+        assert!(!world.tag(&pump, "site=north").await);
+        say(&mut pump, 4, 5).await;
+        world.until_counted("kept_out", 1).await;
+        world.store.fail_reads_of(None);
+        assert!(world.tag(&pump, "site=north").await);
+        let all = 5 + 150;
+        for n in 5..all {
+            pump.publish(&n.to_string());
+        }
+        world.until_stored("pump-7", all).await;
+        assert_eq!(world.stored().await["pump-7"], bodies(all), "SIM_SEED={}", world.seed());
         assert_eq!(world.failures(), 0, "the broker has done nothing wrong, SIM_SEED={}", world.seed());
     }
 }
