@@ -364,6 +364,18 @@ impl CommandQueue {
     pub(crate) fn next_expiry(&self, pace: Pace) -> Option<UnixTime> {
         self.open.iter().map(|entry| entry.over_at(pace.grace)).min()
     }
+
+    /// Ends what the device before may have been told, where another one has its name now.
+    pub(crate) fn replaced(&mut self, now: UnixTime) -> Vec<Command> {
+        let waits = |entry: &Entry| entry.command.life.stage == Stage::Waiting;
+        let (open, told): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.open).into_iter().partition(waits);
+        self.open = open;
+        let cause = "another device has this name now; the one before it may have carried it out";
+        let end = |Entry { mut command, .. }: Entry| {
+            command.end(Ended::new(Ending::Failed, By::Node, cause, now)).then_some(command)
+        };
+        told.into_iter().filter_map(end).collect()
+    }
 }
 
 /// The commands of a device that may not be told anything any more, ended.

@@ -52,7 +52,7 @@ impl Peer {
                 return Answer::Refused(Refusal::DoesNotOpen);
             }
         };
-        self.end_old_identity(common);
+        self.end_old_identity(common, now);
         // Nobody listens for the answer: the request is taken, and comes to nothing.
         let Some(connection) = way.target(DownlinkRow::Prekeys) else {
             return Answer::Accepted;

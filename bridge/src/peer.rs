@@ -182,7 +182,7 @@ impl Peer {
         now: Now,
         rng: &mut impl CryptoRng,
     ) -> Answer {
-        self.end_old_identity(common);
+        self.end_old_identity(common, now);
         self.sessions.clock_is(now.unix);
         match Envelope::parse(bytes) {
             Ok(Envelope::Message(message)) => self.open_message(&message, received_at, way, common, now, rng),
@@ -503,9 +503,13 @@ impl Peer {
         self.touch(common);
     }
 
-    /// The sessions of the identity key before this one end with the first write under it.
-    pub(crate) fn end_old_identity(&mut self, common: &mut Common) {
+    /// The sessions of the identity key before this one end with the first write under it, and with them what was
+    /// said in them: the device that had that key may have carried a command out and have a setting. This one has
+    /// none of both, and would not know a repeat of that command as one.
+    pub(crate) fn end_old_identity(&mut self, common: &mut Common, now: Now) {
         if std::mem::take(&mut self.ends_old_identity) {
+            self.commands.replaced(now.unix).into_iter().for_each(|command| common.draft.push_command(command));
+            self.settings.replaced().into_iter().for_each(|setting| common.draft.push_setting(setting));
             let expect = self.next_version();
             common.draft.ops.push(Op::EndSessions { device: self.device.id, expect, present: true });
             self.write_record(common);

@@ -347,6 +347,16 @@ impl SettingList {
             entry.progress = Progress::Due;
         }
     }
+
+    /// Another device has this name now, and has been told nothing. Gives those that change with it.
+    pub(crate) fn replaced(&mut self) -> Vec<Setting> {
+        let was_told = |entry: &&mut Entry| entry.setting.acknowledged.is_some();
+        let told = self.entries.iter_mut().filter(was_told).map(|entry| {
+            *entry = Entry::due(Setting { acknowledged: None, ..entry.setting.clone() });
+            entry.setting.clone()
+        });
+        told.collect()
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use unhidra_bridge::upstream::{UpstreamId, Via};
 use unhidra_bridge::{Outcome, Stats};
+use unhidra_core::command::CommandState;
 use unhidra_core::delivery::{Ack, AckToken, Acknowledge, Answer, Delivery, Refusal, UplinkRow};
 use unhidra_core::device::Device as Enrolled;
 use unhidra_core::message::Sealed;
@@ -246,6 +247,49 @@ fn a_device_enrolled_with_another_key_begins_anew() {
         assert_eq!(world.shown().iter().filter(|body| **body == b"anew").count(), 1);
         world.restart();
     }
+}
+
+/// It has carried no command out and has no setting; the one before it may have done and had both.
+#[test]
+fn a_device_that_replaces_another_is_not_taken_for_it() {
+    let (mut world, _) = World::greeted();
+    world.set("interval", Some("5")).expect("taken");
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Delivered);
+    let told = world.command(1, 3600);
+    let (_, ticket, _) = world.published.remove(0);
+    world.broker_says(ticket, Outcome::Delivered);
+    world.disconnect();
+    let waits = world.command(2, 3600);
+
+    let mut other = Device::new("pump-7", world.node_key(), rand::SeedableRng::seed_from_u64(99));
+    let id = world.enrolled.id;
+    world.enrolled =
+        Arc::new(Enrolled { identity_key: *other.identity.public().as_bytes(), ..(*world.enrolled).clone() });
+    world.bridge.handle_changed(&id);
+    world.settle();
+    world.connect();
+    let bundle = world.bundle();
+    other.begin(&bundle, world.now.unix);
+    let command = &world.kept.commands[&told];
+    assert_eq!(command.state(), CommandState::Failed);
+    assert!(world.kept.settings.values().all(|setting| setting.acknowledged.is_none()), "not by this one");
+    let first = other.reading(b"first", world.now.unix);
+    assert_eq!(world.message(&first), Answer::Accepted);
+    world.published.clear();
+    // Its session has the number of the other's.
+    world.restart();
+    let second = other.reading(b"second", world.now.unix);
+    assert_eq!(world.message(&second), Answer::Accepted);
+    let mut heard = Vec::new();
+    while !world.published.is_empty() {
+        let (_, ticket, sealed) = world.published.remove(0);
+        heard.push(other.hear(&sealed, world.now.unix));
+        world.broker_says(ticket, Outcome::Delivered);
+    }
+    assert!(heard.contains(&Heard::Set("interval".to_owned(), Some(b"5".to_vec()))), "{heard:?}");
+    let commands = heard.iter().filter_map(|heard| if let Heard::Command(id, ..) = heard { Some(*id) } else { None });
+    assert_eq!(commands.collect::<Vec<_>>(), [waits], "{heard:?}");
 }
 
 #[test]
