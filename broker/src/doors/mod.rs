@@ -38,6 +38,9 @@ pub enum Outcome {
     /// The connection ended, or the device unsubscribed, before its PUBACK. The broker does not
     /// keep the message: whoever published it seals it anew when the device is there.
     Lost,
+    /// It did not leave: it is larger than the device said it takes (Maximum Packet Size, section 3.1.2.11.4
+    /// [MQTT-3.1.2-24]).
+    TooLarge,
 }
 
 /// Why a publish to a device was not taken.

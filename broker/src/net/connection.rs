@@ -25,7 +25,7 @@ use super::wire::{Read, Wire};
 use crate::Broker;
 use crate::acl::Principal;
 use crate::arrears::Arrears;
-use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Peer};
+use crate::doors::{Accepted, BrokerEvent, Entrance, Identity, Outcome, Peer};
 use crate::gate::Pass;
 use crate::metrics::{DropCause, Tally};
 use crate::packet::{Packet, Publish, ReasonCode, begins_connection, split_frame};
@@ -513,6 +513,10 @@ impl Connection {
                 Event::Unlisten(row) => self.mailbox.listen(row, false),
                 Event::Published { ticket, outcome } => {
                     if let Some(device) = self.device() {
+                        if outcome == Outcome::TooLarge {
+                            let max = self.session.client_packet_max();
+                            tracing::warn!(%device, max, "a message is longer than its device takes; it did not leave");
+                        }
                         self.mailbox.settled();
                         self.inward.push(BrokerEvent::Published { device, ticket, outcome });
                     }

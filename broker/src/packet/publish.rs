@@ -13,7 +13,7 @@ use super::property::{Place, Properties};
 use super::reader::Reader;
 use super::text::Text;
 use super::writer::put_prefixed;
-use super::{PacketId, QoS, Version};
+use super::{PacketId, QoS, Version, varint};
 
 /// A message.
 #[derive(Clone, Eq, PartialEq)]
@@ -100,6 +100,14 @@ impl Publish {
             self.properties.encode(out);
         }
         out.put_slice(&self.payload);
+    }
+
+    /// Its length in bytes, fixed header and all, where it has no properties (sections 2.1 and 3.3).
+    pub(crate) fn len(&self, version: Version) -> usize {
+        let packet_id = if self.assurance.qos() == QoS::AtMostOnce { 0 } else { 2 };
+        let properties = if version == Version::V5 { 1 } else { 0 };
+        let body = 2 + self.topic.as_bytes().len() + packet_id + properties + self.payload.len();
+        1 + varint::to_bytes(u32::try_from(body).unwrap_or(u32::MAX)).1 + body
     }
 
     pub(super) const fn flags(&self) -> u8 {

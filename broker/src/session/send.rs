@@ -72,28 +72,29 @@ impl Open {
         let Some(device) = self.who.device().copied() else { return };
         while self.outbound.has_room() {
             let Some((row, payload, ticket)) = self.downlinks.pop_front() else { return };
-            let assurance = match self.rows.get(&row) {
-                None => {
-                    out.events.push_back(Event::Published { ticket, outcome: Outcome::Lost });
-                    continue;
-                }
-                // It asked for no acknowledgement, so that leaving is all there is to know.
-                Some(QoS::AtMostOnce) => {
-                    out.events.push_back(Event::Published { ticket, outcome: Outcome::Delivered });
-                    Assurance::AtMostOnce
-                }
-                Some(QoS::AtLeastOnce | QoS::ExactlyOnce) => {
-                    Assurance::AtLeastOnce { packet_id: self.outbound.send(Carried::Downlink(ticket)), dup: false }
-                }
+            let Some(qos) = self.rows.get(&row).copied() else {
+                out.events.push_back(Event::Published { ticket, outcome: Outcome::Lost });
+                continue;
             };
             let topic = Text::from_checked(rules.acl.downlink_topic(&device, row));
-            out.packet(Packet::Publish(Publish {
-                assurance,
-                retain: false,
-                topic,
-                properties: Properties::default(),
-                payload,
-            }));
+            // The identifier is taken where it leaves; it is as long as any.
+            let assurance = match qos {
+                QoS::AtMostOnce => Assurance::AtMostOnce,
+                QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                    Assurance::AtLeastOnce { packet_id: PacketId::FIRST, dup: false }
+                }
+            };
+            let mut publish = Publish { assurance, retain: false, topic, properties: Properties::default(), payload };
+            if publish.len(self.version) > self.packet_max {
+                out.events.push_back(Event::Published { ticket, outcome: Outcome::TooLarge });
+                continue;
+            }
+            match &mut publish.assurance {
+                Assurance::AtLeastOnce { packet_id, .. } => *packet_id = self.outbound.send(Carried::Downlink(ticket)),
+                // It asked for no acknowledgement, so that leaving is all there is to know.
+                _ => out.events.push_back(Event::Published { ticket, outcome: Outcome::Delivered }),
+            }
+            out.packet(Packet::Publish(publish));
         }
     }
 

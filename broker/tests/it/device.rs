@@ -157,6 +157,38 @@ async fn a_message_that_does_not_open_is_refused() {
     pump.ping().await;
 }
 
+/// It would end the connection each time it is sealed anew, and the device's own messages with it.
+#[tokio::test(start_paused = true)]
+async fn what_is_larger_than_a_device_takes_does_not_leave_and_ends_nothing() {
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        let mut world = World::new();
+        let mut pump = world.client(device("pump-7"), Version::V5);
+        let properties = [Property::MaximumPacketSize(200)].into_iter().collect();
+        pump.connect(Connect { properties, ..connect(Version::V5, "pump-7") }).await;
+        let BrokerEvent::Connected { connection, .. } = world.event().await else { panic!("it came in") };
+        pump.subscribe(COMMANDS, qos).await;
+        assert!(matches!(world.event().await, BrokerEvent::Listening { .. }));
+        // Two bytes of fixed header and length, the topic and its length, no properties.
+        let head = 1 + 2 + 2 + COMMANDS.len() + 1 + if qos == QoS::AtMostOnce { 0 } else { 2 };
+        for (ticket, len) in [(1, 201 - head), (2, 4000), (3, 200 - head)] {
+            let payload = Bytes::from(vec![b'x'; len]);
+            world.broker.publish(&id("pump-7"), connection, DownlinkRow::Commands, payload, Ticket(ticket)).unwrap();
+        }
+        for ticket in [1, 2] {
+            let event = world.event().await;
+            let told = matches!(event, BrokerEvent::Published { ticket: Ticket(of), outcome: Outcome::TooLarge, .. } if of == ticket);
+            assert!(told, "{event:?}");
+        }
+        assert_eq!(pump.message().await.payload.len(), 200 - head);
+        pump.publish(MESSAGES, "goes on", None).await;
+        let mut event = world.event().await;
+        if matches!(event, BrokerEvent::Published { outcome: Outcome::Delivered, .. }) {
+            event = world.event().await;
+        }
+        assert!(matches!(event, BrokerEvent::Delivery(_)), "{event:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn in_3_1_1_a_refusal_sends_the_reset_request_and_closes() {
     let mut world = World::new();

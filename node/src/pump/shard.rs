@@ -279,7 +279,7 @@ impl<R: CryptoRng> Shard<R> {
             BrokerEvent::Published { device, ticket, outcome } => {
                 let outcome = match outcome {
                     unhidra_broker::Outcome::Delivered => Outcome::Delivered,
-                    unhidra_broker::Outcome::Refused(_) => Outcome::Refused,
+                    unhidra_broker::Outcome::Refused(_) | unhidra_broker::Outcome::TooLarge => Outcome::Refused,
                     unhidra_broker::Outcome::Lost => Outcome::Lost,
                 };
                 self.bridge.handle_published(device, Ticket(ticket.0), outcome, now, &mut self.rng);
