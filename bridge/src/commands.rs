@@ -39,8 +39,11 @@ use crate::shard::Now;
 pub enum Outcome {
     /// The device's MQTT client has it.
     Delivered,
-    /// The device could not take it: it will say why, or begin a new session.
+    /// The device could not take it and will say why, or begins a new session; or it never left, for it is too
+    /// large for the way or there is no room.
     Refused,
+    /// An outside broker says that it did not take it, and may have passed it on all the same.
+    Declined,
     /// The connection ended first.
     Lost,
     /// It never left: the connection it was sealed for was over.
@@ -261,7 +264,8 @@ impl CommandQueue {
                 entry.progress = Progress::Relayed { quiet_until: now.timer.saturating_add(pace.answer) };
                 false
             }
-            Outcome::Refused => {
+            Outcome::Refused | Outcome::Declined => {
+                entry.may_have_it |= outcome == Outcome::Declined;
                 // What the device refuses of a session that another has followed is no reason to
                 // wait for yet another.
                 let overtaken = matches!(entry.progress, Progress::Overtaken(_));
@@ -291,6 +295,13 @@ impl CommandQueue {
                 entry.may_have_it |= entry.progress != Progress::Held;
                 entry.progress = Progress::Waiting;
             }
+        }
+    }
+
+    /// The device has said what became of another: it may have room again for what it refused.
+    fn try_held(&mut self) {
+        for entry in self.open.iter_mut().filter(|entry| entry.progress == Progress::Held) {
+            entry.progress = Progress::Waiting;
         }
     }
 
@@ -335,7 +346,9 @@ impl CommandQueue {
             ReceiptStatus::Expired => (Ending::Expired, "it came too late"),
         };
         entry.command.end(Ended::new(how, By::Device, cause, now.unix));
-        self.open.remove(at).map(|e| e.command)
+        let ended = self.open.remove(at).map(|e| e.command);
+        self.try_held();
+        ended
     }
 
     /// Ends the commands whose time is over, and gives them as they are to be written.

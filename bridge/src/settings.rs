@@ -256,7 +256,7 @@ impl SettingList {
                 Progress::Relayed { again_at }
             }
             Outcome::Lost | Outcome::Unsent | Outcome::Unclear => Progress::Due,
-            Outcome::Refused => Progress::Held,
+            Outcome::Refused | Outcome::Declined => Progress::Held,
         };
         if !entry.is_taken() {
             return None;

@@ -169,6 +169,35 @@ fn a_lost_one_goes_again_and_a_refused_one_waits_for_a_new_beginning() {
     assert_eq!(next.life.sent_at, Some(UnixTime::from_ms(17)));
 }
 
+/// It may have passed it on all the same: what is cancelled is not carried out.
+#[test]
+fn what_an_outside_broker_says_that_it_did_not_take_is_not_called_back() {
+    let mut queue = CommandQueue::default();
+    queue.push(command(1, 900));
+    send(&mut queue, PACE, 1, now(10));
+    assert_eq!(queue.published(Ticket(1), Outcome::Declined, PACE, now(11)), None, "it stays sent");
+    assert!(queue.next(PACE, now(12)).is_none());
+    assert!(matches!(queue.cancel(&id(1), "me", UnixTime::from_ms(12)), Cancelled::TooLate(_)));
+    queue.release();
+    assert_eq!(send(&mut queue, PACE, 2, now(13)), Some(id(1)), "it goes again, under its id");
+}
+
+#[test]
+fn what_a_device_had_no_room_for_goes_again_once_it_has_said_what_became_of_another() {
+    let pace = Pace { in_flight: 2, ..PACE };
+    let mut queue = CommandQueue::default();
+    for n in [1, 2] {
+        queue.push(command(n, 900));
+        send(&mut queue, pace, u64::from(n), now(10));
+    }
+    queue.published(Ticket(1), Outcome::Delivered, pace, now(11));
+    queue.published(Ticket(2), Outcome::Refused, pace, now(11));
+    queue.answered(&id(1), ReceiptStatus::Accepted, "", pace, now(12));
+    assert_eq!(queue.next(pace, now(12)), None);
+    queue.answered(&id(1), ReceiptStatus::Done, "", pace, now(13));
+    assert_eq!(send(&mut queue, pace, 3, now(13)), Some(id(2)));
+}
+
 #[test]
 fn one_that_is_refused_after_a_new_beginning_waits_for_no_other() {
     let mut queue = CommandQueue::default();
@@ -305,7 +334,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1..200_u64).prop_map(|lives_s| Step::Push { lives_s }),
         4 => Just(Step::SendAll),
-        4 => (any::<usize>(), 0..4_u8).prop_map(|(which, outcome)| Step::Published { which, outcome }),
+        4 => (any::<usize>(), 0..5_u8).prop_map(|(which, outcome)| Step::Published { which, outcome }),
         1 => Just(Step::Release),
         1 => Just(Step::ConnectionEnds),
         3 => (any::<usize>(), 0..5_u8).prop_map(|(which, status)| Step::Receipt { which, status }),
@@ -447,15 +476,16 @@ impl Both {
                 let Some(count) = flying.len().checked_sub(1) else { return };
                 let naive = &mut flying[which % (count + 1)];
                 let Place::Flies { ticket, overtaken } = naive.place else { return };
-                let outcomes = [Outcome::Delivered, Outcome::Refused, Outcome::Lost, Outcome::Unsent];
+                let outcomes =
+                    [Outcome::Delivered, Outcome::Refused, Outcome::Lost, Outcome::Unsent, Outcome::Declined];
                 let outcome = outcomes[usize::from(outcome)];
                 naive.place = match outcome {
                     Outcome::Delivered => Place::There { since: self.at, promised: false },
-                    Outcome::Refused if !overtaken => Place::Aside,
-                    Outcome::Refused | Outcome::Lost | Outcome::Unsent => Place::Waits,
+                    Outcome::Refused | Outcome::Declined if !overtaken => Place::Aside,
+                    Outcome::Refused | Outcome::Declined | Outcome::Lost | Outcome::Unsent => Place::Waits,
                     Outcome::Relayed | Outcome::Unclear => unreachable!("the device has a connection here"),
                 };
-                naive.may_have_it |= outcome == Outcome::Lost;
+                naive.may_have_it |= matches!(outcome, Outcome::Lost | Outcome::Declined);
                 let moves = outcome == Outcome::Delivered || !naive.may_have_it;
                 let moved = self.queue.published(Ticket(ticket), outcome, self.pace, here);
                 assert_eq!(moved.is_some(), moves);
@@ -490,6 +520,10 @@ impl Both {
                     };
                 }
                 let id = naive.id;
+                if is_open && matches!(naive.place, Place::Over(_)) {
+                    let aside = self.model.all.iter_mut().filter(|naive| matches!(naive.place, Place::Aside));
+                    aside.for_each(|naive| naive.place = Place::Waits);
+                }
                 let moved = self.queue.answered(&id, status, "because", self.pace, here);
                 assert!(is_open || moved.is_none());
                 moved.into_iter().for_each(|moved| self.write(moved));

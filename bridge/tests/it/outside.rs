@@ -154,7 +154,7 @@ fn what_a_broker_refuses_or_swallows_goes_again_once_a_minute_while_the_device_s
     let (mut world, mut device) = behind();
     world.command(1, 3600);
     let (_, ticket, _) = world.published.remove(0);
-    world.broker_says(ticket, Outcome::Refused);
+    world.broker_says(ticket, Outcome::Declined);
     say(&mut world, &mut device, FACTORY, b"at once");
     assert!(world.published.is_empty(), "not for every message");
     for _ in 0..3 {

@@ -410,7 +410,8 @@ impl Upstream {
     fn settled(&self, device: DeviceId, ticket: Ticket, receipt: Receipt) -> UpstreamEvent {
         let (outcome, word) = match receipt {
             Receipt::Taken => (Outcome::Relayed, "taken"),
-            Receipt::Refused => (Outcome::Refused, "refused"),
+            Receipt::TooLarge => (Outcome::Refused, "refused"),
+            Receipt::Refused => (Outcome::Declined, "refused"),
             // It may have been taken, and its PUBACK lost.
             Receipt::Lost => (Outcome::Unclear, "lost"),
         };

@@ -98,7 +98,7 @@ impl Downlinks {
             let receipt = if size > self.packet_max {
                 // The library would end the connection over it.
                 tracing::warn!(%device, size, max = self.packet_max, "an outside broker does not take so large a message");
-                Ok(Box::pin(std::future::ready(Receipt::Refused)) as BoxFuture<'static, Receipt>)
+                Ok(Box::pin(std::future::ready(Receipt::TooLarge)) as BoxFuture<'static, Receipt>)
             } else {
                 client.publish(topic, payload)
             };
@@ -202,7 +202,7 @@ mod tests {
         let topic = rows().topic(&DeviceId::parse("pump-7").unwrap(), DownlinkRow::Commands).len();
         let fits = 100 - OVERHEAD - topic;
         assert_eq!(given.give(&link.client, &rows(), downlinks(&[fits + 1, fits]), clock.now()), Ok(()));
-        assert!(matches!(given.next(&clock).await, Some((_, Ticket(0), Receipt::Refused))));
+        assert!(matches!(given.next(&clock).await, Some((_, Ticket(0), Receipt::TooLarge))));
         let overdue = given.overdue_at(Duration::from_secs(30));
         assert!(overdue.is_some_and(|at| at > clock.now()), "the one behind it is waited for from now on");
         link.end().await;

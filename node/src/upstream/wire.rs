@@ -78,6 +78,8 @@ pub(super) enum Receipt {
     Taken,
     /// The broker does not take it: this node may not publish there, or it is full.
     Refused,
+    /// It was not given to the broker, which takes no packet as large.
+    TooLarge,
     /// The connection ended first.
     Lost,
 }
