@@ -7,18 +7,18 @@
 //!  |  +--- Lost, Unsent -+---------------------------------+ answered(Accepted) from any state
 //!  |  |                  |
 //!  |  +- release() - Relayed: an outside broker has it
-//!  |  +- release() - Held +--- Refused by the device        answered(..), expire(..) from any state -> gone
+//!  |  +- release() - Held +--- Refused, Declined            answered(..), expire(..) from any state -> gone
 //!  |  +------------------+--- Refused, and release() came in between
 //!  +--> gone: cancel(..), from Held too, unless the device may have it
 //! ```
 //!
-//! An attempt that ended without the device's word (`Lost`, `Relayed`, a restart of the node) may have
-//! reached it. Such a command goes again under its id and stays `sent` meanwhile: it is not cancelled,
+//! An attempt that ended without the device's word (`Lost`, `Relayed`, `Declined`, a restart of the node) may
+//! have reached it. Such a command goes again under its id and stays `sent` meanwhile: it is not cancelled,
 //! for it may be carried out.
 //!
 //! One command at a time is carried out, in the order they came: the next is sent when the one
 //! before has ended, or was delivered and the device has promised no receipt within a while. What
-//! the device refuses stands aside until it begins anew, and others pass it.
+//! the device refuses stands aside until it begins anew or says what became of another, and others pass it.
 //!
 //! The queue moves commands on and gives each as it is to be written; it seals nothing, and knows
 //! no clock. The life itself is [`unhidra_core::command`]'s.

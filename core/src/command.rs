@@ -11,8 +11,8 @@
 //! ```
 //!
 //! `Sent` falls back to `Accepted` where the device has said of every attempt that it does not take
-//! it: then it waits to be sealed anew, under the same id. Where a connection ends before its PUBACK,
-//! an outside broker has it or the node dies, nobody knows whether the device has it: it stays `Sent`
+//! it, or it never left: then it waits to be sealed anew, under the same id. Where a connection ends before
+//! its PUBACK, an outside broker has had it or the node dies, nobody knows whether the device has it: it stays `Sent`
 //! while it waits, and each further attempt is counted. A device's word may overtake its PUBACK, even
 //! that of an attempt before this one, so `Delivered` and the ends follow from `Accepted` too. An end
 //! is an end: what is said of the command afterwards is noted and changes nothing. Only what the device
@@ -304,8 +304,7 @@ impl Command {
         moves
     }
 
-    /// It is known that the device did not take it in any attempt, and it waits again. Says whether it
-    /// moved.
+    /// It is known that the device has it from no attempt, and it waits again. Says whether it moved.
     pub fn came_back(&mut self) -> bool {
         let moves = matches!(self.life.stage, Stage::Sent);
         if moves {

@@ -46,7 +46,7 @@ pub(crate) enum Event {
     Upstream(UpstreamEvent),
     /// By a client, through the gateway or the control socket.
     Order(Order),
-    /// By the registry: a device was enrolled anew, tagged or revoked.
+    /// By the registry: a device was enrolled anew or revoked.
     Changed(DeviceId),
     /// By the keeper of old keys: something in a device's records is over.
     Look(DeviceId),

@@ -411,7 +411,7 @@ impl Connection {
                     if output.len() - start > len_max {
                         // There is no way to tell it anything it takes [MQTT-3.1.2-24].
                         output.truncate(start);
-                        self.lost("the client takes no packet as large as the answer to its own");
+                        self.lost("the client takes no packet as large as the answer to it");
                     }
                 }
                 Transmit::Routed { queued, packet_id, dup, alias } => {

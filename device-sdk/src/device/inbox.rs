@@ -102,8 +102,8 @@ impl<S: Storage, R: CryptoRng, const BODY: usize> Inbox<'_, S, R, BODY> {
 
     fn message(&mut self, message: &Message<'_>, delivery: Option<Delivery>, now: Timestamp) -> Took<S::Error> {
         if self.commands.is_full() {
-            // Only commands of a connection that is over can fill it: the application is slow, and
-            // the node is to send this one again.
+            // The application is slow, or it holds commands that wait for the time: the node is to send this one
+            // again.
             return Took::Answered { delivery, reason: ReasonCode::QUOTA_EXCEEDED };
         }
         let unix = self.clock.unix_or_uptime(now);
