@@ -1,15 +1,15 @@
 //! Readings a stream has not been given and will not be: they were trimmed, or do not read any more.
 //!
-//! A page of the log shows it in three ways. A row names by `prev` one behind the page's beginning
-//! that is not among those before it; what is left of a row stands in its place; or the store tells
-//! that the row there does not read. Each time the
+//! A page of the log shows it in four ways. A row names by `prev` one behind the page's beginning
+//! that is not among those before it, or one of an earlier page that the store does not have; what is left of a row
+//! stands in its place; or the store tells that the row there does not read. Each time the
 //! client is told up to which place its device's readings are gone, before it is given the next.
 
 use std::collections::BTreeMap;
 
 use unhidra_core::ids::{DeviceId, Offset, Partition};
 use unhidra_core::message::{Reading, UplinkKind};
-use unhidra_store::DamagedRow;
+use unhidra_store::Readable;
 
 use crate::frame::Gap;
 
@@ -23,16 +23,20 @@ pub(crate) fn next_after(rows: &[Reading], end: Offset) -> Vec<(DeviceId, Offset
     next.into_iter().filter(|(_, prev)| *prev <= end).collect()
 }
 
-/// Parts a page of rows behind `from` into those that are shown and the gaps before them. `damaged` are
-/// the rows of the same run of the log that do not read, and `next` what the rows behind the page say
-/// ([`next_after`]).
+/// Parts a page of rows behind `from` into those that are shown and the gaps before them. `next` is what the rows
+/// behind the page say ([`next_after`]).
 pub(crate) fn part(
     partition: Partition,
-    rows: Vec<Reading>,
-    damaged: &[DamagedRow],
+    read: Readable,
     from: Offset,
     next: &[(DeviceId, Offset)],
 ) -> (Vec<Reading>, Vec<Gap>) {
+    let Readable { page, damaged, gone: not_there } = read;
+    let rows = page.rows;
+    // Whether there is no such row: not in this page, where it would be in it, or not before it.
+    let is_gone = |device: DeviceId, prev: Offset, before: Option<Offset>| {
+        if prev > from { before != Some(prev) } else { not_there.contains(&(device, prev)) }
+    };
     let mut last: BTreeMap<DeviceId, Offset> = BTreeMap::new();
     let mut gone: BTreeMap<DeviceId, Offset> = BTreeMap::new();
     let mut shown = Vec::with_capacity(rows.len());
@@ -43,7 +47,7 @@ pub(crate) fn part(
             gone.insert(device, row.offset);
             continue;
         }
-        if row.prev > from && before != Some(row.prev) {
+        if is_gone(device, row.prev, before) {
             gone.insert(device, row.prev);
         }
         shown.push(row);
@@ -52,8 +56,8 @@ pub(crate) fn part(
     for (device, offset) in damaged.iter().filter_map(|row| row.device.map(|device| (device, row.offset))) {
         gone.entry(device).and_modify(|known| *known = offset.max(*known)).or_insert(offset);
     }
-    for (device, prev) in next.iter().filter(|(_, prev)| *prev > from) {
-        if last.get(device) != Some(prev) {
+    for (device, prev) in next {
+        if is_gone(*device, *prev, last.get(device).copied()) {
             gone.insert(*device, *prev);
         }
     }
@@ -67,6 +71,8 @@ pub(crate) fn part(
 
 #[cfg(test)]
 mod tests {
+    use unhidra_store::Page;
+
     use super::*;
     use crate::testing::reading;
 
@@ -76,8 +82,12 @@ mod tests {
         row
     }
 
+    fn read(rows: Vec<Reading>) -> Readable {
+        Page { rows, more: false }.into()
+    }
+
     fn parted(rows: Vec<Reading>, from: u64) -> (Vec<u64>, Vec<(String, u64)>) {
-        let (shown, gaps) = part(Partition::new(0), rows, &[], Offset::new(from), &[]);
+        let (shown, gaps) = part(Partition::new(0), read(rows), Offset::new(from), &[]);
         let shown = shown.iter().map(|row| row.offset.get()).collect();
         (shown, gaps.into_iter().map(|gap| (gap.device, gap.offset)).collect())
     }
@@ -96,6 +106,15 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_an_earlier_page_that_is_not_there_is_told_once() {
+        let rows = vec![reading("a", 5, 3, b""), reading("b", 6, 2, b""), reading("a", 7, 5, b"")];
+        let gone = vec![(rows[0].uplink.device, Offset::new(3))];
+        let (shown, gaps) = part(Partition::new(0), Readable { gone, ..read(rows) }, Offset::new(4), &[]);
+        let told: Vec<_> = gaps.iter().map(|gap| (&*gap.device, gap.offset)).collect();
+        assert_eq!((shown.len(), told), (3, vec![("a", 3)]));
+    }
+
+    #[test]
     fn what_is_left_of_a_row_is_a_gap_and_shown_to_nobody() {
         let rows = vec![trimmed("a", 5, 4), trimmed("a", 6, 5), reading("b", 7, 0, b""), reading("a", 8, 6, b"")];
         assert_eq!(parted(rows, 0), (vec![7, 8], vec![("a".into(), 6)]));
@@ -107,11 +126,11 @@ mod tests {
         let all =
             [reading("b", 8, 0, b""), reading("a", 20, 9, b""), reading("a", 21, 20, b""), reading("b", 22, 8, b"")];
         let next = next_after(&all, at(9));
-        let (shown, gaps) = part(Partition::new(0), vec![all[0].clone()], &[], at(3), &next);
+        let (shown, gaps) = part(Partition::new(0), read(vec![all[0].clone()]), at(3), &next);
         let told: Vec<_> = gaps.iter().map(|gap| (&*gap.device, gap.offset)).collect();
         assert_eq!((shown.len(), told), (1, vec![("a", 9)]), "b's row before is there");
         // What the stream was given already is no gap, nor what lies behind the end.
-        assert!(part(Partition::new(0), Vec::new(), &[], at(9), &next).1.is_empty());
+        assert!(part(Partition::new(0), read(Vec::new()), at(9), &next).1.is_empty());
         assert!(next_after(&all, at(30)).is_empty() && next_after(&all[2..3], at(9)).is_empty());
     }
 }

@@ -115,6 +115,8 @@ pub(crate) struct Change {
 
 struct Stream {
     life: u64,
+    // Where it began to read the store: up to here it has been given all, and told of all that is gone.
+    since: Position,
     // Everything up to here has been handed to the writer.
     sent: Position,
     mode: Mode,
@@ -171,6 +173,9 @@ pub(crate) enum Next {
 pub(crate) struct Replay {
     pub(crate) audience: Audience,
     pub(crate) life: u64,
+    /// Where the stream began to read.
+    pub(crate) since: Position,
+    /// Where this page begins.
     pub(crate) from: Position,
     pub(crate) until: Position,
 }
@@ -231,7 +236,7 @@ impl Outbox {
     pub(crate) fn open(&mut self, audience: Audience, from: Position, reply: Bytes) {
         self.reply(reply);
         self.lives += 1;
-        self.streams.insert(audience, Stream { life: self.lives, sent: from, mode: Mode::Behind });
+        self.streams.insert(audience, Stream { life: self.lives, since: from.clone(), sent: from, mode: Mode::Behind });
     }
 
     /// Ends a stream; what waited in it is dropped.
@@ -444,7 +449,8 @@ impl Outbox {
         let audience = *audience;
         let next = match &stream.mode {
             Mode::Joining { until, .. } => {
-                Next::Replay(Replay { audience, life: stream.life, from: stream.sent.clone(), until: until.clone() })
+                let (since, from, until) = (stream.since.clone(), stream.sent.clone(), until.clone());
+                Next::Replay(Replay { audience, life: stream.life, since, from, until })
             }
             Mode::Behind | Mode::Live { .. } => return Next::Join(audience),
         };
@@ -471,7 +477,11 @@ impl Outbox {
 impl Stream {
     fn fall_behind(&mut self) -> VecDeque<Arc<LiveFrame>> {
         match mem::replace(&mut self.mode, Mode::Behind) {
-            Mode::Live { waiting } | Mode::Joining { waiting, .. } => waiting,
+            Mode::Live { waiting } => {
+                self.since = self.sent.clone();
+                waiting
+            }
+            Mode::Joining { waiting, .. } => waiting,
             Mode::Behind => VecDeque::new(),
         }
     }

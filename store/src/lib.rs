@@ -155,11 +155,14 @@ pub struct Readable {
     pub page: Page<Reading>,
     /// Those that do not, in order, among and behind the others; at most as many as the page may hold.
     pub damaged: Vec<DamagedRow>,
+    /// Of a log: rows before the page that a device's first row in it names as the one before, and that are not
+    /// there. Of how many before those the same is so, nobody knows.
+    pub gone: Vec<(DeviceId, Offset)>,
 }
 
 impl From<Page<Reading>> for Readable {
     fn from(page: Page<Reading>) -> Self {
-        Self { page, damaged: Vec::new() }
+        Self { page, ..Self::default() }
     }
 }
 
@@ -292,10 +295,13 @@ pub trait Store: Send + Sync + 'static {
     /// A row that does not read makes this an error: see [`readable_log`](Self::readable_log).
     fn log(&self, partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
 
-    /// The same for who must go on: rows that do not read are passed over, and told by their places.
+    /// The same for who must go on: rows that do not read are passed over, and told by their places. Whoever reads
+    /// page by page and began behind `since` is told too whose rows between there and `after` are gone
+    /// ([`Readable::gone`]): at `after` itself there are none.
     fn readable_log(
         &self,
         partition: Partition,
+        since: Offset,
         after: Offset,
         max: Limit,
     ) -> BoxFuture<'_, Result<Readable, ReadError>>;

@@ -292,7 +292,7 @@ pub(crate) fn walk_log(
             Err(cause) => Err(cause),
         }
     });
-    (Readable { page: filling.page, damaged: damaged_rows }, scanned)
+    (Readable { page: filling.page, damaged: damaged_rows, gone: Vec::new() }, scanned)
 }
 
 fn logged_row(

@@ -4,6 +4,7 @@
 //! gives no key either: what lies there is told by the last place that it may have, and so is whatever of
 //! another device lies beside it.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use unhidra_core::ids::{DeviceId, DeviceNumber, Offset, Partition};
@@ -14,11 +15,18 @@ use crate::rows::{Order, Rows, damaged};
 use crate::table::{self, Table};
 use crate::{DamagedRow, Limit, ReadError, Readable};
 
-/// A partition's rows after `after`, in order.
-pub(crate) fn log(rows: &dyn Rows, partition: Partition, after: Offset, max: Limit) -> Result<Readable, ReadError> {
+/// A partition's rows after `after`, in order, for who began behind `since`.
+pub(crate) fn log(
+    rows: &dyn Rows,
+    partition: Partition,
+    since: Offset,
+    after: Offset,
+    max: Limit,
+) -> Result<Readable, ReadError> {
     let (mut found, scanned) = query::walk_log(rows, partition, after, max);
+    found.gone = gone(rows, since, after, &found.page.rows)?;
     match scanned {
-        Ok(()) => return Ok(found),
+        Ok(()) => {}
         Err(cause @ ReadError::Damaged { .. }) => {
             // The log itself does not read on. What came before is given; where nothing did, the next
             // place is passed over, for nobody can tell what stands there.
@@ -31,6 +39,24 @@ pub(crate) fn log(rows: &dyn Rows, partition: Partition, after: Offset, max: Lim
         Err(cause) => return Err(cause),
     }
     Ok(found)
+}
+
+/// The rows behind `since` and up to `after` that a device's first row in a page names, and that are not there. One
+/// that does not read is there: whoever read it was told.
+fn gone(rows: &dyn Rows, since: Offset, after: Offset, page: &[Reading]) -> Result<Vec<(DeviceId, Offset)>, ReadError> {
+    let mut devices = HashSet::new();
+    let mut gone = Vec::new();
+    for row in page.iter().filter(|_| since < after) {
+        let device = row.uplink.device;
+        if !devices.insert(device) || row.prev <= since || row.prev > after {
+            continue;
+        }
+        let Some(number) = query::number(rows, &device)? else { continue };
+        if matches!(rows.get(Table::Readings, &table::reading(number, row.prev)), Ok(None)) {
+            gone.push((device, row.prev));
+        }
+    }
+    Ok(gone)
 }
 
 /// A device's rows after `after`, in order.
@@ -210,7 +236,7 @@ impl Found {
     }
 
     fn into_readable(self) -> Readable {
-        Readable { page: self.filling.page, damaged: self.damaged }
+        Readable { page: self.filling.page, damaged: self.damaged, gone: Vec::new() }
     }
 }
 

@@ -71,8 +71,11 @@ export function lack({ device: id, offset, unlisted = false }) {
 }
 
 export function missing(gaps) {
-  gaps.forEach(lack);
-  const [first, ...more] = new Set(gaps.map(({ device }) => device));
+  // What was given and went while the replay lasted is not missing here.
+  const lacking = gaps.filter(({ device, offset }) => !deviceOf(device).seen.has(offset));
+  if (!lacking.length) return;
+  lacking.forEach(lack);
+  const [first, ...more] = new Set(lacking.map(({ device }) => device));
   notice(`Readings of ${first}${more.length ? ` and of ${more.length} more` : ""} are missing: the node has them no more.`);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use unhidra_core::ids::{Offset, Partition};
-use unhidra_store::{Health, Limit, Readable};
+use unhidra_store::{Health, Limit};
 
 use crate::Shared;
 use crate::gap;
@@ -51,18 +51,19 @@ async fn step(shared: &Shared, partition: Partition) -> bool {
         Work::ReadLog => {
             let from = shared.hub.dispatched(partition);
             let limit = Limit { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
-            match shared.doors.store.readable_log(partition, from, limit).await {
+            // Of any row that is not there: those who watch find out what they were given.
+            match shared.doors.store.readable_log(partition, Offset::ZERO, from, limit).await {
                 Ok(read) => {
                     let to = read.reached(from);
-                    let Readable { page, damaged } = read;
-                    let (rows, gaps) = gap::part(partition, page.rows, &damaged, from, &[]);
-                    if gaps.is_empty() && damaged.is_empty() {
+                    let (more, is_damaged) = (read.page.more, !read.damaged.is_empty());
+                    let (rows, gaps) = gap::part(partition, read, from, &[]);
+                    if gaps.is_empty() && !is_damaged {
                         let rows: Vec<_> = rows.into_iter().map(Arc::new).collect();
                         shared.hub.dispatch(partition, &rows);
                     } else {
                         shared.hub.skip(partition, to);
                     }
-                    let closed = closes_gap(intake, to, !page.more);
+                    let closed = closes_gap(intake, to, !more);
                     if to == from && !closed {
                         sleep(RETRY).await;
                     }

@@ -27,7 +27,10 @@ pub(crate) async fn page(shared: &Shared, replay: &Replay) -> Result<ReplayPage,
     let (partition, read) = match &replay.audience {
         Audience::All => match replay.until.beyond(&replay.from) {
             None => return Ok(ReplayPage { to: replay.until.clone(), frame: None, readings: 0 }),
-            Some(partition) => (partition, store.readable_log(partition, replay.from.at(partition), PAGE).await?),
+            Some(partition) => {
+                let (since, from) = (replay.since.at(partition), replay.from.at(partition));
+                (partition, store.readable_log(partition, since, from, PAGE).await?)
+            }
         },
         Audience::Device(device) => {
             let partition = store.partition_of(device);
@@ -38,12 +41,11 @@ pub(crate) async fn page(shared: &Shared, replay: &Replay) -> Result<ReplayPage,
     let next = gap::next_after(&read.page.rows, until);
     let (read, reached) = cut(read, until);
     let next = if reached == until { next } else { Vec::new() };
-    let Readable { page, damaged } = read;
-    if let Some(first) = damaged.first() {
-        let (rows, cause) = (damaged.len(), &first.cause);
+    if let Some(first) = read.damaged.first() {
+        let (rows, cause) = (read.damaged.len(), &first.cause);
         tracing::warn!(%partition, rows, offset = %first.offset, %cause, "a client's replay passes over damaged rows");
     }
-    let (rows, gaps) = gap::part(partition, page.rows, &damaged, replay.from.at(partition), &next);
+    let (rows, gaps) = gap::part(partition, read, replay.from.at(partition), &next);
     let place = replay.from.with(partition, reached);
     // One device's rows all lie in one log: with that, the stream has reached all of them.
     let to = match &replay.audience {
@@ -98,7 +100,7 @@ mod tests {
             (&[8][..], true, 7, 0, 7),
         ];
         for (offsets, more, until, kept, reached) in table {
-            let read = Readable { page: Page { rows: rows(offsets), more }, damaged: Vec::new() };
+            let read = Readable::from(Page { rows: rows(offsets), more });
             let (left, to) = cut(read, Offset::new(until));
             assert_eq!((left.page.rows.len(), to.get()), (kept, reached), "{offsets:?} {more} {until}");
         }
@@ -118,7 +120,8 @@ mod tests {
             let rows = offsets.iter().map(|n| reading("a", *n, 0, b"")).collect();
             let cause = ReadError::Unavailable;
             let damaged = |n: &u64| DamagedRow { offset: Offset::new(*n), device: None, cause: cause.clone() };
-            let read = Readable { page: Page { rows, more: false }, damaged: bad.iter().map(damaged).collect() };
+            let damaged = bad.iter().map(damaged).collect();
+            let read = Readable { damaged, ..Page { rows, more: false }.into() };
             let (left, to) = cut(read, Offset::new(until));
             assert_eq!(
                 (left.page.rows.len(), left.damaged.len(), to.get()),
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn an_empty_page_that_promises_more_still_ends() {
         // A store that does this is wrong; a client must not spin on it.
-        let read = Readable { page: Page { rows: Vec::new(), more: true }, damaged: Vec::new() };
+        let read = Readable::from(Page { rows: Vec::new(), more: true });
         let (_, to) = cut(read, Offset::new(4));
         assert_eq!(to, Offset::new(4));
     }

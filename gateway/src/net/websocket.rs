@@ -335,7 +335,7 @@ impl Connection<'_> {
 
     async fn history(&self, id: RequestId, device: &DeviceId, newest: usize) -> Result<Bytes, ReadError> {
         let max = Limit { rows: newest, bytes: HISTORY_BYTES };
-        let Readable { page, damaged } = self.shared.doors.store.readable_newest(device, max).await?;
+        let Readable { page, damaged, .. } = self.shared.doors.store.readable_newest(device, max).await?;
         if let Some(first) = damaged.first() {
             let (rows, offset, cause) = (damaged.len(), first.offset, &first.cause);
             tracing::warn!(%device, rows, %offset, %cause, "a client's history is without damaged rows");

@@ -43,6 +43,32 @@ fn joined(outbox: &mut Outbox, from: u64, until: u64) -> Replay {
 
 const CAUGHT_UP: &str = r#"{"type":"caught_up","device":"*"}"#;
 
+/// What it has been given and goes later is no gap.
+#[test]
+fn a_stream_that_falls_behind_begins_to_read_where_it_was_live_and_not_where_it_once_did() {
+    let mut outbox = outbox(10, 1000);
+    let first = joined(&mut outbox, 3, 7);
+    assert!(outbox.replayed(&first, at(5)));
+    let second = replay(&mut outbox);
+    assert_eq!((&second.since, &second.from), (&at(3), &at(5)));
+    outbox.fall_behind();
+    outbox.join(&Audience::All, &at(8));
+    let third = loop {
+        match next(&mut outbox) {
+            Next::Join(audience) => outbox.join(&audience, &at(8)),
+            Next::Replay(replay) => break replay,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((&third.since, &third.from), (&at(3), &at(5)), "it was not live yet");
+    assert!(outbox.replayed(&third, at(8)));
+    outbox.take(ALL);
+    outbox.fall_behind();
+    outbox.join(&Audience::All, &at(9));
+    let fourth = replay(&mut outbox);
+    assert_eq!((&fourth.since, &fourth.from), (&at(8), &at(8)));
+}
+
 #[test]
 fn a_stream_reads_up_to_where_it_joined_and_then_what_waited() {
     let mut outbox = outbox(10, 1000);

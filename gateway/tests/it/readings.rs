@@ -54,6 +54,26 @@ async fn what_is_trimmed_while_a_replay_joins_the_live_readings_is_told() {
     assert_eq!(bodies(&client.rows(3).await), ["10", "11", "12"]);
 }
 
+/// A page begins behind the row that a device's first in it names, and that row may be gone.
+#[tokio::test(start_paused = true)]
+async fn what_was_trimmed_is_told_in_whichever_page_its_device_comes_first() {
+    let world = World::new();
+    for (device, count) in [("a", 9), ("c", 300), ("a", 1)] {
+        world.publish(device, count);
+    }
+    world.store.trim(&id("a"), Offset::new(9));
+    let mut client = world.enter().await;
+    client.subscribe("*", Some("beginning")).await;
+    let (mut gaps, mut count) = (Vec::new(), 0);
+    while count < 301 {
+        let frame = client.hear_type("readings").await;
+        gaps.extend(frame["gaps"].as_array().into_iter().flatten().map(|gap| (count, gap["offset"].clone())));
+        count += rows_of(&frame).len();
+    }
+    assert_eq!(gaps, [(256, json!(9))], "in the frame that has the next of the device");
+    client.hear_type("caught_up").await;
+}
+
 /// A disk that is nearly full is where a commit of unknown outcome comes from.
 #[tokio::test(start_paused = true)]
 async fn rows_of_an_unknown_commit_are_told_where_the_store_takes_no_more_of_them() {

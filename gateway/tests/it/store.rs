@@ -156,7 +156,7 @@ fn readable<'a>(state: &State, rows: impl Iterator<Item = &'a Reading> + Clone, 
         device: Some(row.uplink.device),
         cause: ReadError::Damaged { record: format!("readings/{}", row.offset), cause: "a test".into() },
     });
-    Readable { damaged: damaged.collect(), page }
+    Readable { damaged: damaged.collect(), ..page.into() }
 }
 
 impl Store for MemoryStore {
@@ -211,11 +211,22 @@ impl Store for MemoryStore {
     fn readable_log(
         &self,
         partition: Partition,
+        since: Offset,
         after: Offset,
         max: Limit,
     ) -> BoxFuture<'_, Result<Readable, ReadError>> {
         self.read(|state| {
-            readable(state, state.logs[usize::from(partition.get())].iter().filter(|row| row.offset > after), max)
+            let log = &state.logs[usize::from(partition.get())];
+            let mut read = readable(state, log.iter().filter(|row| row.offset > after), max);
+            let mut devices = std::collections::HashSet::new();
+            let firsts = read.page.rows.iter().filter(|row| devices.insert(row.uplink.device));
+            let named = firsts.map(|row| (row.uplink.device, row.prev));
+            let earlier = named.filter(|(_, prev)| *prev > since && *prev <= after);
+            let is_there = |(device, prev): &(DeviceId, Offset)| {
+                log.iter().any(|row| (row.uplink.device, row.offset) == (*device, *prev))
+            };
+            read.gone = earlier.filter(|named| !is_there(named)).collect();
+            read
         })
     }
 

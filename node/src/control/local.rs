@@ -180,7 +180,7 @@ impl LocalControl {
                 let count = store.partitions();
                 return Err(ControlError::Invalid(format!("partition {number}; there are {count}, from 0")));
             }
-            Span::Partition(number) => (number, store.readable_log(Partition::new(number), after, ROWS).await?),
+            Span::Partition(number) => (number, store.readable_log(Partition::new(number), after, after, ROWS).await?),
             Span::Device(id) => {
                 self.doors.registry.get(&id).ok_or(ControlError::NoDevice { id })?;
                 (store.partition_of(&id).get(), store.readable_history(&id, after, ROWS).await?)
@@ -188,7 +188,7 @@ impl LocalControl {
         };
         let reached = read.reached(after);
         let next = (reached > after).then(|| reached.get());
-        let Readable { page, damaged } = read;
+        let Readable { page, damaged, .. } = read;
         let damaged = damaged.into_iter().map(|row| DamagedRecord {
             partition,
             offset: row.offset.get(),

@@ -226,7 +226,8 @@ impl Running {
     }
 
     async fn read_page(&mut self, partition: Partition, after: Offset, ends: &[Offset]) -> Result<(), ReadError> {
-        let Readable { page, damaged } = self.runner.store.readable_log(partition, after, PAGE).await?;
+        // What went before it was read shows by its place.
+        let Readable { page, damaged, .. } = self.runner.store.readable_log(partition, after, after, PAGE).await?;
         self.pass_over(partition, &damaged);
         let read_at = self.runner.clock.now();
         let passed = damaged.into_iter().map(|row| (row.offset, Found::Unwanted));

@@ -40,6 +40,26 @@ fn kinds(rows: &[Reading]) -> (usize, usize) {
     (trimmed, rows.len() - trimmed)
 }
 
+/// Whoever reads a log page by page, and began behind `since`, is told what of an earlier page is not there.
+pub(super) async fn a_page_of_the_log_tells_what_is_gone_before_it(bench: &mut impl Bench) {
+    let store = filled(bench, 70).await;
+    write(&*store, vec![Op::Device(device("b")), at("b", 201), at("b", 202), at("a", 203)]).await.unwrap();
+    let gone = async |since: u64, after: u64| {
+        let page = store.readable_log(Partition::new(0), Offset::new(since), Offset::new(after), ALL);
+        page.await.unwrap().gone
+    };
+    assert!(gone(0, 70).await.is_empty(), "all is there");
+    let found = look(&*store, Bounds { age: None, rows: Some(1), bytes: None }, 300).await;
+    trim(&*store, &found).await;
+    let first = store.log(Partition::new(0), Offset::ZERO, ALL).await.unwrap().rows[0].clone();
+    let (first, prev) = (first.offset.get(), first.prev.get());
+    assert_eq!((first, prev), (8, 7), "64 of the 70 are left as stubs, but for the newest");
+    assert_eq!(gone(0, 7).await, [(id("a"), Offset::new(7))]);
+    for (since, after) in [(7, 7), (0, 6), (0, 8), (0, 71)] {
+        assert!(gone(since, after).await.is_empty(), "since {since}, after {after}");
+    }
+}
+
 pub(super) async fn rows_whose_time_is_over_go_and_their_newest_stay_as_stubs(bench: &mut impl Bench) {
     let store = filled(bench, 100).await;
     let nothing = look(&*store, age(60), 60).await;

@@ -264,10 +264,11 @@ impl Store for Embedded {
     fn readable_log(
         &self,
         partition: Partition,
+        since: Offset,
         after: Offset,
         max: Limit,
     ) -> BoxFuture<'_, Result<Readable, ReadError>> {
-        self.read(partition, move |view, partition| readable::log(view, partition, after, max))
+        self.read(partition, move |view, partition| readable::log(view, partition, since, after, max))
     }
 
     fn overdue(

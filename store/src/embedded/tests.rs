@@ -440,12 +440,12 @@ async fn a_damaged_record_is_named_and_the_others_are_read() {
     assert_eq!(store.history(&id("b"), Offset::ZERO, Limit::default()).await.unwrap().rows.len(), 1);
     // Who reads the log as a whole is refused too; who must go on is told, and goes on.
     assert_eq!(store.log(Partition::new(0), Offset::ZERO, Limit::default()).await.unwrap_err(), damaged);
-    let read = store.readable_log(Partition::new(0), Offset::ZERO, Limit::default()).await.unwrap();
+    let read = store.readable_log(Partition::new(0), Offset::ZERO, Offset::ZERO, Limit::default()).await.unwrap();
     assert_eq!(read.damaged, [crate::DamagedRow { offset: Offset::new(1), device: Some(id("a")), cause: damaged }]);
     assert_eq!(read.page.rows.iter().map(|row| row.offset.get()).collect::<Vec<_>>(), [2]);
     assert_eq!(read.reached(Offset::ZERO), Offset::new(2));
     let one = Limit { rows: 1, ..Limit::default() };
-    let read = store.readable_log(Partition::new(0), Offset::ZERO, one).await.unwrap();
+    let read = store.readable_log(Partition::new(0), Offset::ZERO, Offset::ZERO, one).await.unwrap();
     assert_eq!((read.page.rows.len(), read.page.more, read.reached(Offset::ZERO).get()), (0, true, 1));
 }
 

@@ -60,10 +60,11 @@ impl Store for Memory {
     fn readable_log(
         &self,
         partition: Partition,
+        since: Offset,
         after: Offset,
         max: Limit,
     ) -> BoxFuture<'_, Result<Readable, ReadError>> {
-        self.read(partition, move |rows, partition| readable::log(rows, partition, after, max))
+        self.read(partition, move |rows, partition| readable::log(rows, partition, since, after, max))
     }
 
     fn overdue(

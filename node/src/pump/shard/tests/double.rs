@@ -125,7 +125,8 @@ impl Store for Double {
         newest(device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
         readable_newest(device: &DeviceId, max: Limit) -> BoxFuture<'_, Result<Readable, ReadError>>;
         log(partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Page<Reading>, ReadError>>;
-        readable_log(partition: Partition, after: Offset, max: Limit) -> BoxFuture<'_, Result<Readable, ReadError>>;
+        readable_log(partition: Partition, since: Offset, after: Offset, max: Limit)
+            -> BoxFuture<'_, Result<Readable, ReadError>>;
         overdue(device: &DeviceId, bounds: Bounds, now: UnixTime, tally: Option<Tally>, max: usize)
             -> BoxFuture<'_, Result<Overdue, ReadError>>;
         oldest(partition: Partition, after: Offset, max: usize) -> BoxFuture<'_, Result<Oldest, ReadError>>;

@@ -43,7 +43,7 @@ async fn served(store: &Embedded, whole: &[Reading]) -> Vec<String> {
     let rows = store.history(&id("a"), Offset::ZERO, ALL).await;
     // Who must go on, from the newest back, is given the rest, and told of what is not.
     match store.readable_newest(&id("a"), ALL).await {
-        Ok(Readable { page, damaged }) => {
+        Ok(Readable { page, damaged, .. }) => {
             assert_eq!(damaged.is_empty(), rows.is_ok(), "{damaged:?}");
             let mut given = page.rows;
             given.reverse();
@@ -151,7 +151,7 @@ async fn where_the_newest_rows_do_not_read_the_older_ones_are_given() {
     flip(&file, at);
 
     let store = open(&path);
-    let Readable { page, damaged } = store.readable_newest(&id("a"), ALL).await.unwrap();
+    let Readable { page, damaged, .. } = store.readable_newest(&id("a"), ALL).await.unwrap();
     assert_eq!(damaged.iter().map(|row| row.offset).collect::<Vec<_>>(), [newest], "{damaged:?}");
     let mut given = page.rows;
     given.reverse();
