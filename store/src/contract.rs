@@ -162,6 +162,8 @@ pub(crate) async fn hold<B: Bench>(mut bench: impl FnMut() -> B) {
     partitions_hold_their_own_devices(&mut bench()).await;
     retention::a_page_of_the_log_tells_what_is_gone_before_it(&mut bench()).await;
     retention::rows_whose_time_is_over_go_and_their_newest_stay_as_stubs(&mut bench()).await;
+    retention::rows_of_the_future_go_with_those_that_came_later(&mut bench()).await;
+    retention::a_look_past_rows_of_the_future_goes_on_where_it_was(&mut bench()).await;
     retention::a_log_without_a_whole_row_goes_on_where_it_was(&mut bench()).await;
     retention::bounds_of_rows_and_bytes_keep_the_newest(&mut bench()).await;
     retention::much_is_trimmed_in_steps(&mut bench()).await;

@@ -61,6 +61,8 @@ pub struct Tally {
     upto: Offset,
     /// Whether that was all.
     whole: bool,
+    /// While more of it is to be looked at: up to here the rows behind `gone` are of the future.
+    ahead: Offset,
 }
 
 /// Why rows go.
@@ -106,7 +108,7 @@ pub struct Overdue {
     pub more: bool,
     /// What the device has once that is done, for the next look; `None` where there is no such device.
     pub tally: Option<Tally>,
-    /// When the oldest row was received that stays whole.
+    /// When the oldest row was received that stays whole. Not one of the future: those behind it are due before it.
     pub oldest: Option<UnixTime>,
 }
 
@@ -141,9 +143,10 @@ pub(crate) fn overdue(
     let from = tally.unwrap_or_default();
     let tally = if counts { count(rows, number, from)? } else { from.anew() };
     let is_counted = counts && tally.whole;
-    let unfinished = counts && !tally.whole;
+    let mut unfinished = counts && !tally.whole;
+    let mut ahead = tally.ahead;
     let mut found = Overdue { tally: Some(tally), more: unfinished, ..Overdue::default() };
-    let mut beyond = Beyond { bounds, now, left: is_counted.then_some(tally) };
+    let mut beyond = Beyond { bounds, now, over: Offset::ZERO, left: is_counted.then_some(tally) };
     let mut gone = Vec::new();
     let mut reasons: HashMap<Reason, u64> = HashMap::new();
     let after = table::reading(number, tally.gone);
@@ -157,10 +160,22 @@ pub(crate) fn overdue(
         let row = Row::decode(*device, offset, value).map_err(|e| damaged(Table::Readings, key, e))?;
         let trimmed = row.uplink.kind == UplinkKind::Trimmed;
         let received_at = row.uplink.received_at;
-        let why = if trimmed { None } else { beyond.reason(received_at) };
+        let mut why = if trimmed { None } else { beyond.reason(offset, received_at) };
         if !trimmed && why.is_none() {
-            found.oldest = Some(received_at);
-            return Ok(ControlFlow::Break(()));
+            match beyond.behind(rows, device, number, offset.max(ahead), received_at)? {
+                Behind::Over(over) => {
+                    (beyond.over, why) = (over, Some(Reason::Age));
+                    ahead = Offset::new(over.get().saturating_sub(1));
+                }
+                Behind::Young(oldest) => {
+                    found.oldest = oldest;
+                    return Ok(ControlFlow::Break(()));
+                }
+                Behind::Further(upto) => {
+                    (ahead, unfinished, found.more) = (upto, true, true);
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
         }
         if let Some(why) = why {
             *reasons.entry(why).or_default() += 1;
@@ -169,8 +184,9 @@ pub(crate) fn overdue(
         gone.push(Gone { offset, size, trimmed });
         Ok(ControlFlow::Continue(()))
     })?;
+    let tally = Tally { ahead: if found.more { ahead } else { Offset::ZERO }, ..tally };
     if gone.is_empty() {
-        return Ok(found);
+        return Ok(Overdue { tally: Some(tally), ..found });
     }
     let floor = floor(rows, number)?;
     let mut left = tally;
@@ -294,15 +310,25 @@ struct Gone {
 struct Beyond<'a> {
     bounds: &'a Bounds,
     now: UnixTime,
+    /// The time of this row is over: whatever they say, those before it came earlier.
+    over: Offset,
     /// What is left of the device once the rows taken so far are gone, if all of it was counted.
     left: Option<Tally>,
 }
 
+/// What stands behind rows of the future.
+enum Behind {
+    /// This row, and its time is over.
+    Over(Offset),
+    /// A row of the present that is young, received then, or none.
+    Young(Option<UnixTime>),
+    /// More rows of the future than are looked at once, up to here.
+    Further(Offset),
+}
+
 impl Beyond<'_> {
-    fn reason(&self, received_at: UnixTime) -> Option<Reason> {
-        // A row of the future, as a clock that was set back leaves it, is young.
-        let over = |age: Duration| received_at.saturating_add(age) <= self.now;
-        if self.bounds.age.is_some_and(over) {
+    fn reason(&self, offset: Offset, received_at: UnixTime) -> Option<Reason> {
+        if offset <= self.over || self.is_over(received_at) {
             return Some(Reason::Age);
         }
         let left = self.left?;
@@ -310,6 +336,45 @@ impl Beyond<'_> {
             return Some(Reason::Rows);
         }
         self.bounds.bytes.is_some_and(|most| left.bytes > most).then_some(Reason::Bytes)
+    }
+
+    fn is_over(&self, received_at: UnixTime) -> bool {
+        self.bounds.age.is_some_and(|age| received_at.saturating_add(age) <= self.now)
+    }
+
+    /// What is behind `after`, where `received_at` is the time of a row that is not over. A row of the future, as a
+    /// clock that was set back leaves it, says nothing of the rows behind it, and else would keep them for years.
+    fn behind(
+        &self,
+        rows: &dyn Rows,
+        device: &DeviceId,
+        number: DeviceNumber,
+        after: Offset,
+        received_at: UnixTime,
+    ) -> Result<Behind, ReadError> {
+        if self.bounds.age.is_none() || received_at <= self.now {
+            return Ok(Behind::Young(Some(received_at)));
+        }
+        let mut found = Behind::Young(None);
+        let (mut looked_at, mut upto) = (0, after);
+        let from = table::reading(number, after);
+        rows.scan(Table::Readings, &table::number_prefix(number), Some(&from), Order::Ascending, &mut |key, value| {
+            if looked_at >= COUNT_MAX {
+                found = Behind::Further(upto);
+                return Ok(ControlFlow::Break(()));
+            }
+            looked_at += 1;
+            upto = offset_of(key)?;
+            // A damaged row is passed over: bounds of rows and bytes hold before it all the same.
+            let Ok(row) = Row::decode(*device, upto, value) else { return Ok(ControlFlow::Continue(())) };
+            let received_at = row.uplink.received_at;
+            if row.uplink.kind == UplinkKind::Trimmed || received_at > self.now {
+                return Ok(ControlFlow::Continue(()));
+            }
+            found = if self.is_over(received_at) { Behind::Over(upto) } else { Behind::Young(Some(received_at)) };
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
     }
 
     const fn take(&mut self, size: u64) {
@@ -323,7 +388,7 @@ impl Tally {
     /// The same to be counted anew, from where its rows begin.
     #[must_use]
     pub const fn anew(self) -> Self {
-        Self { gone: self.gone, rows: 0, bytes: 0, upto: Offset::ZERO, whole: false }
+        Self { rows: 0, bytes: 0, upto: Offset::ZERO, whole: false, ..self }
     }
 
     const fn without(self, size: u64) -> Self {

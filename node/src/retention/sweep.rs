@@ -47,7 +47,7 @@ struct Known {
     tally: Option<Tally>,
     /// What its rows were held to then: a device that is enrolled anew may be of another class.
     bounds: Bounds,
-    /// Before then nothing is due.
+    /// Before then no row is due by its age.
     rows_due: UnixTime,
     commands_due: UnixTime,
 }
@@ -137,7 +137,10 @@ impl Sweep {
         if known.bounds != bounds {
             (known.bounds, known.rows_due) = (bounds, UnixTime::EPOCH);
         }
-        if bounds != Bounds::default() && now >= known.rows_due {
+        if now < known.rows_due {
+            bounds.age = None;
+        }
+        if bounds != Bounds::default() {
             self.rows(device, &bounds, now, &mut known, waiting).await?;
         }
         if aged && self.config.commands_days != 0 && now >= known.commands_due {
@@ -173,12 +176,10 @@ impl Sweep {
                 }
             }
             if !found.more {
-                // By its age alone nothing is due before the oldest row is, nor any that comes.
-                let by_age = bounds.rows.is_none() && bounds.bytes.is_none();
-                known.rows_due = match bounds.age {
-                    Some(age) if by_age => found.oldest.unwrap_or(now).saturating_add(age),
-                    _ => UnixTime::EPOCH,
-                };
+                // By its age nothing is due before the oldest row is, nor any that comes.
+                if let Some(age) = bounds.age {
+                    known.rows_due = found.oldest.unwrap_or(now).saturating_add(age);
+                }
                 return Ok(());
             }
         }

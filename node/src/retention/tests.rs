@@ -101,6 +101,35 @@ async fn a_device_that_is_enrolled_anew_is_held_to_its_new_class() {
     assert_eq!(history(&ground, "pump").await.len(), 200, "a week");
 }
 
+/// Else nothing of its device would be looked at before the time of that one is over.
+#[tokio::test]
+async fn what_is_due_is_not_what_a_reading_of_the_future_says() {
+    let ground = Ground::new();
+    let registry = filled(&ground, &[("pump", ""), ("camera", "camera")], 0, 0).await;
+    let taken = async |device, rows: std::ops::Range<u32>| {
+        let ahead = NOW.saturating_add(super::days(5 * 365));
+        let rows = rows.map(|n| row(device, n, if n == 0 { ahead } else { NOW })).collect();
+        commit(&*ground.store, ground.store.partition_of(&id(device)), rows).await.unwrap();
+    };
+    taken("pump", 0..200).await;
+    taken("camera", 0..200).await;
+    let class =
+        BTreeMap::from([("camera".to_owned(), ClassConfig { device_rows_max: Some(200), ..ClassConfig::default() })]);
+    let mut sweep = sweep(&ground, Config { days: 90, class, ..config() }, registry);
+    let left = async || {
+        let [pump, camera] = [history(&ground, "pump").await, history(&ground, "camera").await];
+        [pump, camera].map(|rows| rows.iter().filter(|row| row.uplink.kind == UplinkKind::Reading).count())
+    };
+    sweep.look().await.unwrap();
+    assert_eq!(left().await, [200, 200]);
+    taken("camera", 200..202).await;
+    sweep.look().await.unwrap();
+    assert_eq!(left().await, [200, 200], "as many as it may have, before anything is due by its age");
+    ground.clock.advance(super::days(90));
+    sweep.look().await.unwrap();
+    assert_eq!(left().await, [0, 0], "the one of the future goes with those that came later");
+}
+
 #[tokio::test]
 async fn a_clock_that_jumps_costs_nothing_for_a_day() {
     let ground = Ground::new();

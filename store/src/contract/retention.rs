@@ -95,6 +95,55 @@ pub(super) async fn rows_whose_time_is_over_go_and_their_newest_stay_as_stubs(be
     assert!(found.rows.is_empty(), "it was counted when it became one");
 }
 
+/// Else one reading of a clock that was ahead would keep all that come after it, for as long.
+pub(super) async fn rows_of_the_future_go_with_those_that_came_later(bench: &mut impl Bench) {
+    let store = bench.open(1).await;
+    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
+    write(&*store, [10, 5000, 20].map(|s| at("a", s)).into()).await.unwrap();
+    // Nothing behind it says that its time is over, and nothing that is there is due before the next one to come.
+    let found = look(&*store, age(100), 60).await;
+    assert!(found.trim.is_empty() && !found.more);
+    assert_eq!(found.oldest, Some(UnixTime::from_s(10)));
+    write(&*store, (0..70).map(|n| at("a", if n < 2 { 6000 } else { 950 + n })).collect()).await.unwrap();
+    let found = look(&*store, age(100), 1000).await;
+    assert_eq!(
+        (found.trim.delete.clone(), found.trim.stub.len(), found.more),
+        ([1, 2, 3].map(Offset::new).to_vec(), 0, false)
+    );
+    assert_eq!((found.rows.clone(), found.oldest), (vec![(Reason::Age, 3)], Some(UnixTime::from_s(952))));
+    // A few at once, each look behind the other.
+    let few = store.overdue(&id("a"), age(100), UnixTime::from_s(1000), None, 1).await.unwrap();
+    let next = store.overdue(&id("a"), age(100), UnixTime::from_s(1000), few.tally, 1).await.unwrap();
+    assert_eq!([few.trim.delete, next.trim.delete], [1, 2].map(|n| vec![Offset::new(n)]));
+    trim(&*store, &found).await;
+    // Those that are left are young, as far as anyone can say.
+    let found = look(&*store, age(100), 1000).await;
+    assert!(found.trim.is_empty() && !found.more);
+    assert_eq!(found.oldest, Some(UnixTime::from_s(952)));
+    // Without one of the present there is none that is the oldest.
+    assert_eq!(look(&*store, age(100), 940).await.oldest, None);
+}
+
+/// As of a day whose clock was ahead.
+pub(super) async fn a_look_past_rows_of_the_future_goes_on_where_it_was(bench: &mut impl Bench) {
+    let store = bench.open(1).await;
+    write(&*store, vec![Op::Device(device("a"))]).await.unwrap();
+    for _ in 0..170 {
+        write(&*store, (0..100).map(|_| at("a", 5000)).collect()).await.unwrap();
+    }
+    write(&*store, (0..100).map(|n| at("a", if n < 1 { 20 } else { 990 })).collect()).await.unwrap();
+    let (mut looks, mut gone, mut tally) = (0, 0, None);
+    loop {
+        let found = store.overdue(&id("a"), age(100), UnixTime::from_s(1000), tally, 5000).await.unwrap();
+        (tally, looks, gone) = (found.tally, looks + 1, gone + found.trim.delete.len());
+        trim(&*store, &found).await;
+        if !found.more {
+            break;
+        }
+    }
+    assert_eq!((looks, gone), (5, 17_001), "one that looks no further than it may, and four that let them go");
+}
+
 pub(super) async fn a_log_without_a_whole_row_goes_on_where_it_was(bench: &mut impl Bench) {
     let store = filled(bench, 3).await;
     trim(&*store, &look(&*store, age(1), 1000).await).await;
