@@ -68,6 +68,14 @@ pub(super) struct Disk {
     compacted_at: Option<Timestamp>,
 }
 
+/// What one step along a partition's log gave.
+struct Step {
+    /// How many bytes went.
+    bytes: u64,
+    /// Whether the log ends there.
+    end: bool,
+}
+
 /// How full it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Level {
@@ -201,20 +209,33 @@ impl Disk {
     /// Lets the oldest rows go, as many as would bring it below.
     async fn make_room(&mut self) -> Result<(), LookError> {
         let goal = self.max / 100 * 85;
+        let began = self.clock.now();
+        let all = 0..self.store.partitions();
+        // What went since it last came to all ends, and the partitions that are not at theirs.
+        let (mut went, mut ahead) = (0, all.clone().collect::<Vec<_>>());
         while self.used.saturating_sub(self.owed) > goal && self.owed < self.max / OWED_PART {
-            let mut went = 0;
-            for partition in (0..self.store.partitions()).map(Partition::new) {
-                went += self.step(partition).await?;
+            let (mut freed, mut further) = (0, Vec::new());
+            for number in ahead {
+                let step = self.step(Partition::new(number)).await?;
+                freed += step.bytes;
+                further.extend((!step.end).then_some(number));
             }
-            if went == 0 {
+            (went, ahead) = (went + freed, further);
+            // Stubs free nothing, and those of thousands of silent devices may lie before the first row that does. So
+            // it goes on, until the use of the disk is to be looked at again; the next look goes on from there.
+            let is_late = freed == 0 && self.clock.now().saturating_since(began) >= WATCH;
+            if is_late || (ahead.is_empty() && went == 0) {
                 break;
+            }
+            if ahead.is_empty() {
+                (went, ahead) = (0, all.clone().collect());
             }
         }
         Ok(())
     }
 
-    /// Lets a few of a partition's oldest rows go. Gives their bytes.
-    async fn step(&mut self, partition: Partition) -> Result<u64, LookError> {
+    /// Lets a few of a partition's oldest rows go.
+    async fn step(&mut self, partition: Partition) -> Result<Step, LookError> {
         let store = self.store.clone();
         let at = usize::from(partition.get());
         let after = self.reached.get(at).copied().unwrap_or(Offset::ZERO);
@@ -241,7 +262,7 @@ impl Disk {
             // At the end are stubs alone: once they are old, they go.
             *reached = if found.end { Offset::ZERO } else { found.reached };
         }
-        Ok(found.bytes)
+        Ok(Step { bytes: found.bytes, end: found.end })
     }
 
     fn may_compact(&self) -> bool {

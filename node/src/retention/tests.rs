@@ -1,11 +1,13 @@
 //! Retention over the store in memory, on a clock of the test's.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use unhidra_core::ids::{Offset, Partition, Version};
 use unhidra_core::message::{Reading, Uplink, UplinkKind};
-use unhidra_core::time::UnixTime;
+use unhidra_core::time::{Timestamp, UnixTime};
 use unhidra_store::memory::Options;
-use unhidra_store::{Batch, Full, Health, Limit, MessageTag, Op, STUBS, Slot, Unit};
+use unhidra_store::{Batch, Full, Health, Limit, MessageTag, Op, STUBS, Slot, Trim, Unit};
 
 use super::*;
 use crate::commit::commit;
@@ -175,6 +177,72 @@ async fn a_full_disk_loses_its_oldest_rows_and_then_takes_none() {
         Batch { partition, fence, ops: vec![row("pump", 9000, NOW)], unit: Unit::Batch, done: Box::new(|_| ()) };
     assert!(matches!(ground.store.submit(batch), Err(Full(_))));
     assert!(ground.store.log(Partition::new(0), Offset::ZERO, ALL).await.is_ok(), "what is there is shown");
+}
+
+/// A log that begins with the stubs of silent devices, 2560 of them; and one device with rows.
+async fn stubs_and_a_pump() -> Ground {
+    let ground = Ground::with(Options { partitions: 1, ..Options::SMALL });
+    let names: Vec<String> = (0..40).map(|n| format!("silent{n}")).collect();
+    let silent: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    filled(&ground, &silent, 64, 1).await;
+    for name in &names {
+        let stub = history(&ground, name).await.iter().map(|row| row.offset).collect();
+        let trim = Trim { delete: Vec::new(), stub };
+        commit(&*ground.store, Partition::new(0), vec![Op::Trim { device: id(name), trim }]).await.unwrap();
+    }
+    filled(&ground, &[("pump", "")], 4000, 1).await;
+    ground
+}
+
+/// Else nothing would go for minutes after a start, while rows come.
+#[tokio::test]
+async fn stubs_of_silent_devices_do_not_end_a_look_for_room() {
+    let ground = stubs_and_a_pump().await;
+    let max = ground.store.disk_bytes().await.unwrap() / 100 * 105;
+    let disk = |max| Disk::new(max, ground.store.clone(), ground.clock.clone(), Metrics::default(), Recount::default());
+    disk(max).look().await.unwrap();
+    let left = ground.store.disk_bytes().await.unwrap();
+    assert!(left < max / 100 * 86, "{left} of {max}");
+    assert_eq!(history(&ground, "silent0").await.len(), STUBS, "they are what a repeat is known by");
+    // Where there is nothing else it ends, too.
+    let mut tight = disk(1000);
+    for _ in 0..20 {
+        tight.look().await.unwrap();
+    }
+    assert_eq!(history(&ground, "pump").await.len(), STUBS);
+}
+
+/// A clock by which whatever is done takes a second.
+#[derive(Default)]
+struct SlowClock(AtomicU64);
+
+impl Clock for SlowClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.0.fetch_add(1000, Ordering::Relaxed))
+    }
+    fn unix_now(&self) -> UnixTime {
+        NOW
+    }
+    fn since_boot(&self) -> Timestamp {
+        self.now()
+    }
+}
+
+/// Else rows would come unseen meanwhile.
+#[tokio::test]
+async fn a_look_for_room_that_frees_nothing_ends_when_the_next_is_due_and_that_goes_on() {
+    let ground = stubs_and_a_pump().await;
+    let used = ground.store.disk_bytes().await.unwrap();
+    let clock = Arc::new(SlowClock::default());
+    let max = used / 100 * 105;
+    let mut disk = Disk::new(max, ground.store.clone(), clock, Metrics::default(), Recount::default());
+    for _ in 0..2 {
+        disk.look().await.unwrap();
+        assert_eq!(ground.store.disk_bytes().await.unwrap(), used);
+    }
+    disk.look().await.unwrap();
+    let left = ground.store.disk_bytes().await.unwrap();
+    assert!(left < max / 100 * 86, "{left} of {max}");
 }
 
 /// Else the sweep would hold them against the device a second time, and delete what it may keep.
