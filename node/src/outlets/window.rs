@@ -8,7 +8,8 @@
 //!
 //! A plain value. Rows an outlet does not want move `read`, and the cursor with it as soon as nothing
 //! of the partition waits before them. The log's places follow one another, so a place that is
-//! skipped is a row that was removed before the outlet took it, as is one that was trimmed: a gap.
+//! skipped is a row that was removed before the outlet took it, as is one that was trimmed: a gap. Not
+//! before the first row there is, where that is what an outlet begins with: those were gone before it.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -49,6 +50,8 @@ struct Lane {
     read: Offset,
     taken: Offset,
     waiting: usize,
+    /// Whether what is removed is missed: not before the first row there is.
+    has_begun: bool,
     /// Whether the page before had a gap too.
     in_gap: bool,
 }
@@ -84,9 +87,16 @@ impl<T> Window<T> {
     /// One that goes on behind these cursors, one for each partition. It reads on while fewer rows and
     /// bytes wait than these, so that a page more is all it ever holds.
     pub(crate) fn new(cursors: &[Offset], rows_max: usize, bytes_max: usize) -> Self {
-        let lane = |cursor: &Offset| Lane { read: *cursor, taken: *cursor, waiting: 0, in_gap: false };
+        let lane = |cursor: &Offset| Lane { read: *cursor, taken: *cursor, waiting: 0, has_begun: true, in_gap: false };
         let lanes = cursors.iter().map(lane).collect();
         Self { rows: VecDeque::new(), bytes: 0, lanes, rows_max, bytes_max, turn: 0 }
+    }
+
+    /// The same that begins with the oldest row there is of each partition of which nothing was taken yet, be it
+    /// new or as a restart finds it.
+    pub(crate) fn from_the_oldest(mut self) -> Self {
+        self.lanes.iter_mut().for_each(|lane| lane.has_begun = lane.taken > Offset::ZERO);
+        self
     }
 
     /// The partition to be read, and behind which place; `None` where there is no room, or nothing new
@@ -117,7 +127,14 @@ impl<T> Window<T> {
         let Some(lane) = self.lanes.get_mut(usize::from(partition.get())) else { return Read::default() };
         let mut missing = 0;
         for (offset, found) in rows {
-            missing += offset.get().saturating_sub(lane.read.get()).saturating_sub(1);
+            let skipped = offset.get().saturating_sub(lane.read.get()).saturating_sub(1);
+            if lane.has_begun {
+                missing += skipped + u64::from(matches!(found, Found::Removed));
+            } else if !matches!(found, Found::Removed) {
+                // From here on what goes is missed, also after a restart.
+                lane.has_begun = true;
+                lane.taken = Offset::new(offset.get().saturating_sub(1));
+            }
             lane.read = lane.read.max(offset);
             match found {
                 Found::Wanted(row) => {
@@ -125,15 +142,16 @@ impl<T> Window<T> {
                     self.rows.push_back(row);
                     lane.waiting += 1;
                 }
-                Found::Unwanted => {}
-                Found::Removed => missing += 1,
+                Found::Unwanted | Found::Removed => {}
             }
         }
         if let Some(end) = end.filter(|end| *end > lane.read) {
-            missing += end.get() - lane.read.get();
+            missing += if lane.has_begun { end.get() - lane.read.get() } else { 0 };
             lane.read = end;
         }
-        if lane.waiting == 0 {
+        // What comes behind the end of the log is new.
+        lane.has_begun |= end.is_some();
+        if lane.waiting == 0 && lane.has_begun {
             lane.taken = lane.read;
         }
         let begins = !lane.in_gap;
@@ -267,6 +285,32 @@ mod tests {
         let read = window.fill(Partition::new(0), trimmed, None);
         assert_eq!(read.gap, Some(Gap { rows: 3, begins: true }));
         assert_eq!(window.lag(&[offset(16)]), 16, "rows before it wait still");
+    }
+
+    #[test]
+    fn what_went_before_the_oldest_row_there_is_is_not_missed() {
+        let lane = |cursor| Window::new(&[offset(cursor)], 100, 1000).from_the_oldest();
+        let fill = |window: &mut Window<u64>, rows: Vec<(Offset, Found<u64>)>, end: Option<u64>| {
+            window.fill(Partition::new(0), rows, end.map(offset)).gap.map(|gap| gap.rows)
+        };
+        let stubs = |rows: &[u64]| rows.iter().map(|n| (offset(*n), Found::Removed)).collect::<Vec<_>>();
+        let mut window = lane(0);
+        assert_eq!(fill(&mut window, page(0, &[1000], &[]), None), None);
+        assert_eq!(window.cursors(), [offset(999)], "a restart knows that it has begun");
+        assert_eq!(fill(&mut window, page(0, &[1003], &[]), None), Some(2));
+        // Stubs before it, over several pages: a restart between them begins again.
+        let mut window = lane(0);
+        assert_eq!(fill(&mut window, stubs(&[500, 510]), None), None);
+        assert_eq!(window.cursors(), [offset(0)]);
+        assert_eq!(fill(&mut window, [stubs(&[520]), page(0, &[], &[530]), stubs(&[532])].concat(), None), Some(2));
+        assert_eq!(window.cursors(), [offset(532)]);
+        // A log that is all gone: what comes behind it is missed where it goes.
+        let mut window = lane(0);
+        assert_eq!(fill(&mut window, stubs(&[40]), Some(50)), None);
+        assert_eq!(window.cursors(), [offset(50)]);
+        assert_eq!(fill(&mut window, page(0, &[53], &[]), None), Some(2));
+        // One that has taken something.
+        assert_eq!(fill(&mut lane(10), page(0, &[1000], &[]), None), Some(989));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry as MetricsRegistry;
 use rand::SeedableRng as _;
 use unhidra_core::message::Uplink;
 use unhidra_store::memory::Options;
-use unhidra_store::{MessageTag, Op};
+use unhidra_store::{MessageTag, Op, Trim};
 
 use super::super::config::tests::config;
 use super::super::courier::Terms;
@@ -60,6 +60,27 @@ async fn outlet(ground: &Ground, registry: Arc<Registry>) -> Running {
         rng: StdRng::seed_from_u64(1),
     };
     runner.begin().await
+}
+
+/// Else years of readings would be told as lost, to whoever asked for the oldest there is.
+#[tokio::test]
+async fn what_went_before_it_began_is_not_missed_and_what_goes_from_then_on_is() {
+    let ground = Ground::with(Options { partitions: 1, ..Options::SMALL });
+    let registry = ground.registry().await;
+    ground.control_over(registry.clone(), None).enroll(enroll_asked("a")).await.unwrap();
+    commit(&*ground.store, Partition::new(0), (0..200).map(reading).collect()).await.unwrap();
+    let begun = async |gone: u64| {
+        let trim = Trim { delete: (1..=gone).map(Offset::new).collect(), stub: Vec::new() };
+        commit(&*ground.store, Partition::new(0), vec![Op::Trim { device: id("a"), trim }]).await.unwrap();
+        let mut outlet = outlet(&ground, registry.clone()).await;
+        outlet.read().await;
+        outlet.save().await;
+        let first = outlet.window.first(1).next().map(|row| row.offset.get());
+        (first, outlet.runner.status.record(NOW).missing)
+    };
+    assert_eq!(begun(100).await, (Some(101), 0));
+    assert_eq!(begun(100).await, (Some(101), 0), "nothing was taken, and nothing went");
+    assert_eq!(begun(110).await, (Some(111), 10));
 }
 
 /// Else one flipped bit would keep all that comes after it from leaving.
