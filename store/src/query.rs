@@ -254,11 +254,18 @@ pub(crate) fn log(
     after: Offset,
     max: Limit,
 ) -> Result<Page<Reading>, ReadError> {
-    let (found, scanned) = walk_log(rows, partition, after, max);
+    let (found, _, scanned) = walk_log(rows, partition, after, max);
     if let Some(first) = found.damaged.into_iter().next() {
         return Err(first.cause);
     }
     scanned.map(|()| found.page)
+}
+
+/// The first row of a device that a page of the log has, and the place it names as the one before.
+pub(crate) struct First {
+    pub(crate) number: DeviceNumber,
+    pub(crate) device: DeviceId,
+    pub(crate) prev: Offset,
 }
 
 /// Reads the log until a page is full, it ends, or it cannot be read itself.
@@ -267,10 +274,11 @@ pub(crate) fn walk_log(
     partition: Partition,
     after: Offset,
     max: Limit,
-) -> (Readable, Result<(), ReadError>) {
+) -> (Readable, Vec<First>, Result<(), ReadError>) {
     let mut filling = Filling::new(max);
     let mut damaged_rows: Vec<DamagedRow> = Vec::new();
     let mut devices: HashMap<DeviceNumber, Result<DeviceId, ReadError>> = HashMap::new();
+    let mut firsts: HashMap<DeviceNumber, First> = HashMap::new();
     let after = table::log(after, DeviceNumber::new(u32::MAX));
     let scanned = rows.scan(Table::Log, &[], Some(&after), Order::Ascending, &mut |key, _| {
         if damaged_rows.len() >= max.rows {
@@ -282,6 +290,8 @@ pub(crate) fn walk_log(
         let device = devices.entry(number).or_insert_with(|| device_of(rows, number));
         match device.clone().and_then(|device| logged_row(rows, partition, device, number, offset)) {
             Ok(reading) => {
+                let (device, prev) = (reading.uplink.device, reading.prev);
+                firsts.entry(number).or_insert(First { number, device, prev });
                 let bytes = reading.uplink.body.len();
                 Ok(filling.push(reading, bytes))
             }
@@ -292,7 +302,8 @@ pub(crate) fn walk_log(
             Err(cause) => Err(cause),
         }
     });
-    (Readable { page: filling.page, damaged: damaged_rows, gone: Vec::new() }, scanned)
+    let found = Readable { page: filling.page, damaged: damaged_rows, gone: Vec::new() };
+    (found, firsts.into_values().collect(), scanned)
 }
 
 fn logged_row(

@@ -4,13 +4,12 @@
 //! gives no key either: what lies there is told by the last place that it may have, and so is whatever of
 //! another device lies beside it.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use unhidra_core::ids::{DeviceId, DeviceNumber, Offset, Partition};
 use unhidra_core::message::Reading;
 
-use crate::query::{self, Filling, NEWEST_SCAN_MAX};
+use crate::query::{self, Filling, First, NEWEST_SCAN_MAX};
 use crate::rows::{Order, Rows, damaged};
 use crate::table::{self, Table};
 use crate::{DamagedRow, Limit, ReadError, Readable};
@@ -23,8 +22,14 @@ pub(crate) fn log(
     after: Offset,
     max: Limit,
 ) -> Result<Readable, ReadError> {
-    let (mut found, scanned) = query::walk_log(rows, partition, after, max);
-    found.gone = gone(rows, since, after, &found.page.rows)?;
+    let (mut found, firsts, scanned) = query::walk_log(rows, partition, after, max);
+    for First { number, device, prev } in firsts {
+        // One that does not read is there: whoever read it was told.
+        let is_asked = prev > since && prev <= after;
+        if is_asked && matches!(rows.get(Table::Readings, &table::reading(number, prev)), Ok(None)) {
+            found.gone.push((device, prev));
+        }
+    }
     match scanned {
         Ok(()) => {}
         Err(cause @ ReadError::Damaged { .. }) => {
@@ -39,24 +44,6 @@ pub(crate) fn log(
         Err(cause) => return Err(cause),
     }
     Ok(found)
-}
-
-/// The rows behind `since` and up to `after` that a device's first row in a page names, and that are not there. One
-/// that does not read is there: whoever read it was told.
-fn gone(rows: &dyn Rows, since: Offset, after: Offset, page: &[Reading]) -> Result<Vec<(DeviceId, Offset)>, ReadError> {
-    let mut devices = HashSet::new();
-    let mut gone = Vec::new();
-    for row in page.iter().filter(|_| since < after) {
-        let device = row.uplink.device;
-        if !devices.insert(device) || row.prev <= since || row.prev > after {
-            continue;
-        }
-        let Some(number) = query::number(rows, &device)? else { continue };
-        if matches!(rows.get(Table::Readings, &table::reading(number, row.prev)), Ok(None)) {
-            gone.push((device, row.prev));
-        }
-    }
-    Ok(gone)
 }
 
 /// A device's rows after `after`, in order.

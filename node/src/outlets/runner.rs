@@ -128,7 +128,7 @@ impl Runner {
         }
         let (rows_max, bytes_max) = self.window;
         let window = Window::new(&places, rows_max, bytes_max);
-        let window = if self.beginning == Beginning::Oldest { window.with_the_oldest_first() } else { window };
+        let window = if self.beginning == Beginning::Oldest { window.beginning_at_the_oldest() } else { window };
         // What is not where it was found is written down before the first row.
         let saved = cursors.iter().map(|cursor| cursor.unwrap_or(Offset::new(u64::MAX))).collect();
         let now = self.clock.now();

@@ -94,7 +94,7 @@ impl<T> Window<T> {
 
     /// The same that begins with the oldest row there is of each partition of which nothing was taken yet, be it
     /// new or as a restart finds it.
-    pub(crate) fn with_the_oldest_first(mut self) -> Self {
+    pub(crate) fn beginning_at_the_oldest(mut self) -> Self {
         self.lanes.iter_mut().for_each(|lane| lane.has_begun = lane.taken > Offset::ZERO);
         self
     }
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_went_before_the_oldest_row_there_is_is_not_missed() {
-        let lane = |cursor| Window::new(&[offset(cursor)], 100, 1000).with_the_oldest_first();
+        let lane = |cursor| Window::new(&[offset(cursor)], 100, 1000).beginning_at_the_oldest();
         let fill = |window: &mut Window<u64>, rows: Vec<(Offset, Found<u64>)>, end: Option<u64>| {
             window.fill(Partition::new(0), rows, end.map(offset)).gap.map(|gap| gap.rows)
         };
