@@ -1,4 +1,4 @@
-//! The broker's part of the configuration. Every default stands in `node/default.toml`.
+//! The broker's part of the configuration. Every default stands in `node/src/default.toml`.
 
 mod bounds;
 mod gate;

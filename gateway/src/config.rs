@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The gateway's part of the configuration, `[gateway]`. Its defaults stand in `node/default.toml`.
+/// The gateway's part of the configuration, `[gateway]`. Its defaults stand in `node/src/default.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

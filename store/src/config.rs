@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::linger::Linger;
 use crate::waiting::Bounds;
 
-/// The table `[store]`. Every default stands in `node/default.toml`.
+/// The table `[store]`. Every default stands in `node/src/default.toml`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

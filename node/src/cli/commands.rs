@@ -30,8 +30,8 @@ pub struct Commands {
     pub follow: bool,
 }
 
-/// Calls a command back that is not under way. Once it is sent it cannot be called back, unless its
-/// connection was lost; the device may have it all the same then.
+/// Calls a command back that has not been sent. Once it is sent it cannot be called back, also where its
+/// connection was lost: the device may have it.
 #[derive(Debug, clap::Args)]
 pub struct Cancel {
     /// Whose.
