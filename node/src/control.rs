@@ -79,7 +79,7 @@ pub trait Control: Send + Sync {
     /// Queues a command durably.
     fn send(&self, asked: SendAsked) -> Asked<'_, CommandRecord>;
 
-    /// Calls a command back that is not under way.
+    /// Calls a command back that has not been sent.
     fn cancel(&self, asked: CancelAsked) -> Asked<'_, CommandRecord>;
 
     /// A device's commands.
@@ -154,7 +154,7 @@ pub trait Live: Send + Sync + 'static {
     /// Queues a command, and sends it if the device is here.
     fn send(&self, asked: SendAsked) -> Asked<'_, Command>;
 
-    /// Calls a command back that is not under way.
+    /// Calls a command back that has not been sent.
     fn cancel(&self, asked: CancelAsked) -> Asked<'_, Command>;
 
     /// Sets something of a device, and tells the device if it is here.

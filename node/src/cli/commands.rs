@@ -30,8 +30,7 @@ pub struct Commands {
     pub follow: bool,
 }
 
-/// Calls a command back that has not been sent. Once it is sent it cannot be called back, also where its
-/// connection was lost: the device may have it.
+/// Calls a command back that has not been sent.
 #[derive(Debug, clap::Args)]
 pub struct Cancel {
     /// Whose.

@@ -143,7 +143,9 @@ pub enum Command {
     Watch(watch::Watch),
     /// Sends a command to a device, sealed by its session.
     Send(send::Send),
-    /// Calls a command back that is not under way.
+    /// Calls a command back that has not been sent.
+    ///
+    /// Once it is sent it cannot be called back, also where its connection was lost: the device may have it.
     Cancel(commands::Cancel),
     /// Lists the commands of a device, and what has become of them.
     Commands(commands::Commands),
