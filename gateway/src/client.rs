@@ -164,6 +164,12 @@ impl Client {
 
     /// Handles a text message.
     pub(crate) fn handle_text(&mut self, text: &str, bench: &Bench<'_>) {
+        // Whoever always has something to say is not waited for, and its time is over all the same.
+        match self.state {
+            State::Greeting { deadline } if deadline <= bench.now => return self.close(Close::AuthenticationTimeout),
+            State::Open { expires, .. } if expires <= bench.now => return self.close(Close::TokenExpired),
+            _ => {}
+        }
         if let State::Open { ping, .. } = &mut self.state {
             *ping = Ping::Due { at: bench.now.saturating_add(self.limits.ping) };
         }

@@ -290,8 +290,10 @@ impl Outbox {
     /// Returns whether the stream still wants them: it may have ended meanwhile.
     pub(crate) fn replayed(&mut self, replay: &Replay, to: Position) -> bool {
         let caught_up = Reply::CaughtUp { device: replay.audience }.encode();
+        // What was being read when the token was revoked is not sent any more.
+        let is_closing = self.is_closing();
         let Some(stream) = self.streams.get_mut(&replay.audience) else { return false };
-        if stream.life != replay.life {
+        if stream.life != replay.life || is_closing {
             return false;
         }
         stream.sent = to;

@@ -112,6 +112,20 @@ fn a_token_and_a_version_are_right_or_the_connection_ends() {
     assert_eq!(table.code(), "already_authenticated");
 }
 
+/// Its next message is always there before the timer.
+#[test]
+fn rights_end_also_for_who_always_has_something_to_say() {
+    let mut table = Table::open("all");
+    table.now = 1_000_000;
+    table.say(r#"{"type":"ping","id":1}"#);
+    assert_eq!(table.heard(), "");
+    assert_eq!(table.client.poll_event(), Some(Event::Close(Close::TokenExpired)));
+    let mut table = Table::new();
+    table.now = 5000;
+    table.say(r#"{"type":"authenticate","version":1,"token":"all"}"#);
+    assert_eq!(table.client.poll_event(), Some(Event::Close(Close::AuthenticationTimeout)));
+}
+
 #[test]
 fn rights_end_while_the_connection_lives() {
     let mut table = Table::open("all");

@@ -43,6 +43,14 @@ fn joined(outbox: &mut Outbox, from: u64, until: u64) -> Replay {
 
 const CAUGHT_UP: &str = r#"{"type":"caught_up","device":"*"}"#;
 
+#[test]
+fn what_was_being_read_when_a_token_was_revoked_is_not_sent() {
+    let mut outbox = outbox(10, 1000);
+    let replay = joined(&mut outbox, 3, 7);
+    outbox.close(Close::TokenRefused);
+    assert!(!outbox.replayed(&replay, at(5)));
+}
+
 /// What it has been given and goes later is no gap.
 #[test]
 fn a_stream_that_falls_behind_begins_to_read_where_it_was_live_and_not_where_it_once_did() {
